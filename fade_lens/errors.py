@@ -1,0 +1,33 @@
+"""Errors that a user can act on: each message names what was given, what was expected and how to mend it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FadeLensError(Exception):
+    """Base of every error that fade_lens raises on purpose."""
+
+
+class InputError(FadeLensError, ValueError):
+    """An argument, file or table that cannot be used as given; raised before any work is done."""
+
+
+class MissingExtraError(FadeLensError, ImportError):
+    """An optional dependency is absent; the message says which extra brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package!r}, which is not installed: pip install 'fade-lens[{extra}]'")
+
+
+class JudgeError(FadeLensError):
+    """The judge cannot answer at all (unreachable, bad key, unknown model): the run stops, what was done is kept."""
+
+
+class StoreError(FadeLensError):
+    """A run store that cannot be used: made with other settings, by another version, or damaged."""
+
+
+def suggest(name: str, known: Iterable[str], n: int = 3) -> str:
+    """`"; did you mean 'x', 'y'?"` for the known names nearest to `name`, or an empty string."""
+    near = get_close_matches(name, list(known), n=n, cutoff=0.6)
+    return f"; did you mean {', '.join(map(repr, near))}?" if near else ""
