@@ -1,0 +1,149 @@
+"""The small surface that fade_lens needs of a subject model, the same for `HookedTransformer`,
+`HookedSAETransformer` and TransformerLens' bridges (`TransformerBridge`, `SAETransformerBridge`)."""
+
+import hashlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fade_lens.errors import InputError, suggest
+
+HookTensor = Float[Tensor, "text pos *d_hook"]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What a subject model must offer; every TransformerLens model with hooks does."""
+
+    cfg: Any
+    tokenizer: Any
+
+    @property
+    def hook_dict(self) -> Mapping[str, Any]: ...
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Any, Mapping[str, Tensor]]: ...
+
+    def hooks(self, fwd_hooks: Any = ..., bwd_hooks: Any = ...) -> Any: ...
+
+
+def is_bridge(model: Model) -> bool:
+    """Whether the model wraps Hugging Face modules (TransformerLens' bridge) rather than being a `HookedTransformer`."""
+    return hasattr(model, "original_model")
+
+
+def device_of(model: Model) -> torch.device:
+    """The device that holds the model's first parameter."""
+    return next(cast(torch.nn.Module, model).parameters()).device
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """The dtype of the model's first parameter."""
+    return next(cast(torch.nn.Module, model).parameters()).dtype
+
+
+def hook_aliases(model: Model) -> dict[str, str]:
+    """Names a bridge accepts beside its own, each with the name it stands for; empty for a `HookedTransformer`."""
+    if not is_bridge(model):
+        return {}
+    bridge = cast(Any, model)
+    found = {**bridge.hook_aliases, **bridge._collect_hook_aliases_from_registry()}
+    return {alias: name for alias, name in found.items() if isinstance(name, str)}
+
+
+def resolve_hook(model: Model, name: str) -> str:
+    """The name under which the model itself knows this hook point.
+
+    A bridge's `run_with_cache` silently returns nothing for an alias, so every hook name passes through here.
+
+    Raises:
+        InputError: the model has no such hook; names near to it are suggested.
+    """
+    attached = list(getattr(model, "acts_to_saes", {}) or {})
+    if attached:
+        raise InputError(
+            f"The model has SAEs attached at {attached}, so its activations would be reconstructions. "
+            "Call model.reset_saes() first; fade_lens runs the SAE itself."
+        )
+    aliases = hook_aliases(model)
+    resolved = aliases.get(name, name)
+    if resolved not in model.hook_dict:
+        known = [*model.hook_dict, *aliases]
+        raise InputError(f"hook {name!r} is not a hook point of {model_name(model)}{suggest(name, known)}")
+    return resolved
+
+
+def layer_of(hook: str) -> int | None:
+    """The block that a hook name belongs to: 9 for `blocks.9.hook_resid_post`, None outside the blocks."""
+    parts = hook.split(".")
+    return int(parts[1]) if len(parts) > 2 and parts[0] == "blocks" and parts[1].isdigit() else None
+
+
+def residual_hook(model: Model, hook: str) -> str:
+    """The residual-stream hook whose norms tell massive activations at `hook`: itself, or its block's input."""
+    layer = layer_of(hook)
+    if layer is None or ".hook_resid_" in hook or hook in (f"blocks.{layer}.hook_in", f"blocks.{layer}.hook_out"):
+        return hook
+    return resolve_hook(model, f"blocks.{layer}.hook_resid_pre")
+
+
+def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[str]) -> dict[str, HookTensor]:
+    """The activations at resolved hook names, for right-padded tokens, running no layer above the last hook.
+
+    Padding stands on the right, where causal attention keeps it from every real position; no logits are computed.
+
+    Returns:
+        name → tensor `[text, pos, …]` on the model's device, in the model's dtype.
+    """
+    wanted = sorted(set(names))
+    layers = [layer_of(name) for name in wanted]
+    stop = None if None in layers else max(cast(list[int], layers)) + 1
+    if stop is None and all(name.startswith("hook_") for name in wanted):
+        stop = 0 if not is_bridge(model) else 1  # embeddings: no block is needed
+    options: dict[str, Any] = {"names_filter": wanted, "stop_at_layer": stop, "return_cache_object": False}
+    if is_bridge(model):
+        # A bridge cannot stop after its last block, and its left-padding logic is kept out by an explicit mask.
+        options["attention_mask"] = torch.ones_like(tokens)
+        if stop is not None and stop >= model.cfg.n_layers:
+            options["stop_at_layer"] = None
+    else:
+        options |= {"padding_side": "right", "return_type": None}
+    _, cache = model.run_with_cache(tokens.to(device_of(model)), **options)
+    return {name: cache[name] for name in wanted}
+
+
+@contextmanager
+def forward_hooks(model: Model, hooks: Sequence[tuple[str, Any]]) -> Generator[None]:
+    """The model with the given forward hooks, removed on leaving."""
+    with model.hooks(fwd_hooks=list(hooks)):
+        yield
+
+
+def model_name(model: Model) -> str:
+    """The name the model was loaded under."""
+    return str(getattr(model.cfg, "model_name", type(model).__name__))
+
+
+def model_identity(model: Model) -> dict[str, Any]:
+    """What tells this model from another in a stored run: name, sizes, dtype and a hash of a sample of its weights."""
+    parameters = list(cast(torch.nn.Module, model).parameters())
+    return {
+        "name": model_name(model),
+        "n_layers": int(model.cfg.n_layers),
+        "d_model": int(model.cfg.d_model),
+        "dtype": str(dtype_of(model)).removeprefix("torch."),
+        "weights": weights_hash(*(parameters[i] for i in {0, len(parameters) // 2, len(parameters) - 1})),
+    }
+
+
+def weights_hash(*weights: Tensor, rows: int = 64) -> str:
+    """A short hash of up to `rows` evenly spaced rows of each tensor: cheap, and different for different weights."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        matrix = weight.detach().reshape(weight.shape[0] if weight.ndim > 1 else 1, -1)
+        sample = matrix[:: max(1, len(matrix) // rows)][:rows, :4096]
+        digest.update(sample.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
