@@ -1,0 +1,144 @@
+"""Which natural texts to rate: more of those on which the feature fires, each with its known probability of being chosen.
+
+Most texts leave a feature silent, so a uniform sample would hold few texts that tell anything about it. The reference rates
+more texts of high activation and then treats them as if they were a uniform sample. Here each chosen text carries its
+inclusion probability; `fade_lens.metrics` weights it by the inverse.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fade_lens.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Texts chosen to be rated.
+
+    `indices` point into the corpus, ascending and distinct; `inclusion` is each one's probability of being chosen, in (0, 1].
+    """
+
+    indices: Int[np.ndarray, "text"]
+    inclusion: Float[np.ndarray, "text"]
+
+    @property
+    def weights(self) -> Float[np.ndarray, "text"]:
+        """How many texts of the corpus each chosen text stands for: 1 / inclusion."""
+        return 1.0 / self.inclusion
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def uniform(n_total: int, n: int, rng: np.random.Generator) -> Sample:
+    """Choose `n` of `n_total` texts, each with the same probability; all of them if there are no more than `n`.
+
+    >>> sample = uniform(1000, 50, np.random.default_rng(0))
+    >>> len(sample), float(sample.inclusion[0])
+    (50, 0.05)
+    """
+    _check_count("n_total", n_total)
+    _check_count("n", n)
+    n = min(n, n_total)
+    indices = np.sort(rng.choice(n_total, n, replace=False))
+    return Sample(indices.astype(np.int64), np.full(n, n / n_total if n else 1.0))
+
+
+def stratified(
+    values: Float[np.ndarray, "text"],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    edges: Sequence[float] = (0, 50, 75, 95, 100),
+    top: float = 0.1,
+    silent: float = 0.4,
+) -> Sample:
+    """Choose exactly `n` texts (or all there are) from strata of activation, with each one's inclusion probability.
+
+    Strata, from one feature's activations `values` (one a text):
+
+    - *top*: the `top · n` most active texts that fire, all taken (inclusion 1): they decide average precision;
+    - *firing*: the other texts with a non-zero activation, in bins between the percentiles `edges` of their own ranks;
+    - *silent*: every text on which the activation is exactly zero, one stratum however many they are. It gets the share
+      `silent` of the budget, because a rated text there stands for many.
+
+    The bins share what is left equally; what a stratum cannot use goes to the others in equal parts. Within a stratum texts are
+    chosen uniformly without replacement, so the inclusion probability is (chosen of the stratum) / (size of the stratum).
+    With fewer texts to choose than strata the sample is a uniform one. Equal non-zero activations are ranked at random. Texts whose activation is NaN (no counted position) are never chosen.
+    The same `rng` state gives the same sample.
+
+    Raises:
+        InputError: `n` negative, `top` or `silent` outside [0, 1] or together above 1, `edges` not rising from 0 to 100.
+
+    >>> activations = np.maximum(np.random.default_rng(0).normal(-2, 1, size=10_000), 0)     # 98 % silent
+    >>> sample = stratified(activations, 200, np.random.default_rng(0))
+    >>> len(sample), int((activations[sample.indices] > 0).sum()), round(float(sample.weights.sum()))
+    (200, 116, 10000)
+    """
+    _check_design(n, edges, top, silent)
+    usable = np.flatnonzero(~np.isnan(values))
+    if len(usable) <= n:
+        return Sample(usable.astype(np.int64), np.ones(len(usable)))
+
+    shuffled = rng.permutation(usable)  # equal activations get their rank by chance, not by their place in the corpus
+    firing = shuffled[values[shuffled] != 0]
+    firing = firing[np.argsort(values[firing], kind="stable")]
+    n_top = min(round(top * n), len(firing))
+    rest = len(firing) - n_top
+    cuts = np.round(np.asarray(edges, dtype=np.float64) / 100 * rest).astype(int)
+    bins = [firing[start:stop] for start, stop in itertools.pairwise(cuts)]
+    silent_texts = shuffled[values[shuffled] == 0]
+
+    strata = [silent_texts, *bins]
+    if n - n_top < sum(len(stratum) > 0 for stratum in strata):  # some stratum would stay empty
+        sample = uniform(len(usable), n, rng)
+        return Sample(usable[sample.indices].astype(np.int64), sample.inclusion)
+    n_silent = min(round(silent * n), n - n_top)
+    shares = np.array([n_silent] + [(n - n_top - n_silent) / len(bins)] * len(bins))
+    taken = _allocate(np.array([len(stratum) for stratum in strata]), shares, n - n_top)
+    indices, inclusion = [firing[rest:]], [np.ones(n_top)]
+    for stratum, k in zip(strata, taken, strict=True):
+        indices.append(rng.choice(stratum, k, replace=False) if k else stratum[:0])
+        inclusion.append(np.full(k, k / max(len(stratum), 1)))
+    chosen = np.concatenate(indices)
+    order = np.argsort(chosen)
+    return Sample(chosen[order].astype(np.int64), np.concatenate(inclusion)[order])
+
+
+def _allocate(
+    sizes: Int[np.ndarray, "stratum"], shares: Float[np.ndarray, "stratum"], n: int
+) -> Int[np.ndarray, "stratum"]:
+    """Whole numbers that sum to `n`, near `shares`, none above `sizes`, none 0 where there is a text and budget for it.
+
+    An empty part of the corpus would have inclusion probability 0, and no weight could mend that.
+    """
+    taken = np.minimum(np.floor(shares).astype(int), sizes)
+    taken = np.maximum(taken, np.minimum(sizes, 1))
+    while taken.sum() > n:
+        taken[np.argmax(taken)] -= 1
+    while (left := n - taken.sum()) > 0:
+        room = np.flatnonzero(taken < sizes)
+        extra = max(left // len(room), 1)
+        for stratum in room[np.argsort((taken - shares)[room], kind="stable")][:left]:
+            taken[stratum] += min(extra, sizes[stratum] - taken[stratum])
+    return taken
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 0:
+        raise InputError(f"{name} is {value}; give a number of texts of at least 0")
+
+
+def _check_design(n: int, edges: Sequence[float], top: float, silent: float) -> None:
+    _check_count("n", n)
+    for name, share in (("top", top), ("silent", silent), ("top + silent", top + silent)):
+        if not 0 <= share <= 1:
+            raise InputError(f"{name} is {share}; give shares of the budget between 0 and 1, together at most 1")
+    if len(edges) < 2 or edges[0] != 0 or edges[-1] != 100 or any(a >= b for a, b in itertools.pairwise(edges)):
+        raise InputError(
+            f"edges is {tuple(edges)}; give percentiles that rise from 0 to 100, such as (0, 50, 75, 95, 100)"
+        )
