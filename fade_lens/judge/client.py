@@ -1,0 +1,436 @@
+"""`Judge`: one language model that writes texts for a concept and rates texts against it."""
+
+import asyncio
+import hashlib
+import math
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from fade_lens.errors import InputError, JudgeError
+from fade_lens.judge import prompts
+from fade_lens.judge.asking import BatchedRating, Legibility, Rating, SingleRating, Writing, Written, no_logprobs
+from fade_lens.judge.endpoint import OLLAMA_URL, Endpoint, checked_url, endpoint, find_key, parse_spec
+from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts
+from fade_lens.judge.transport import Call, Request, Transport
+from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Estimate, Ledger, Usage, price_of
+
+T = TypeVar("T")
+Way = Literal["auto", "batched", "single"]
+
+LOCAL_DEFAULTS: dict[str, Any] = {"concurrency": 4, "timeout": 600.0, "texts_per_set": 4}
+"""An embedded server answers two requests at a time, slowly: a longer queue would only run into the timeout."""
+
+
+class Judge:
+    """A language model behind an OpenAI-compatible server, asked from a private thread: works in scripts and in notebooks.
+
+    `base_url` None is OpenAI's own address, whatever the environment says. The key is `api_key`, or `FADE_LENS_API_KEY`
+    (any server) or `OPENAI_API_KEY` (OpenAI alone) from the environment or `.env`; it is never shown, logged or stored.
+    `rating` is "batched" (`texts_per_request` texts a request; strong models), "single" (one text a request, scored by
+    log-probabilities; small models) or "auto": single for models served in the process or by Ollama, else batched.
+    At most `concurrency` requests are in flight, over all features and metrics; `requests_per_minute` and
+    `tokens_per_minute` pace them. `max_calls` and `max_cost` (US dollars) stop a run with `BudgetReached`.
+    `temperature` None is 0 for ratings and 1 for writing; reasoning models get none. `writer` is another judge (or its
+    spec, see `parse`) that writes the texts. `price` is (prompt, completion) in dollars a million tokens.
+
+    Raises `InputError` for arguments that cannot be used. Nothing is sent before the first question.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        rating: Way = "auto",
+        texts_per_request: int = 15,
+        texts_per_set: int = 10,
+        concurrency: int = 16,
+        timeout: float = 120.0,
+        max_retries: int = 6,
+        temperature: float | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_calls: int | None = None,
+        max_cost: float | None = None,
+        price: tuple[float, float] | None = None,
+        writer: "Judge | str | None" = None,
+        _endpoint: Endpoint | None = None,
+        _start: Callable[[], tuple[str, str]] | None = None,
+        _budget: Budget | None = None,
+    ) -> None:
+        if not model.strip():
+            raise InputError(f"model is {model!r}: give a model's name, such as 'gpt-4o-mini'")
+        if rating not in ("auto", "batched", "single"):
+            raise InputError(f"rating is {rating!r}: give 'auto', 'batched' or 'single'")
+        _check_numbers(
+            texts_per_request=(texts_per_request, 1, 200),
+            texts_per_set=(texts_per_set, 1, 100),
+            concurrency=(concurrency, 1, 1000),
+            timeout=(timeout, 1e-3, 86_400),
+            max_retries=(max_retries, 0, 100),
+            temperature=(temperature, 0, 2),
+            requests_per_minute=(requests_per_minute, 1e-3, math.inf),
+            tokens_per_minute=(tokens_per_minute, 1, math.inf),
+        )
+        self.model = model.strip()
+        self.endpoint = _endpoint or endpoint(base_url, api_key)
+        self.rating: Way = "batched" if rating == "auto" else rating
+        self.texts_per_request, self.texts_per_set = texts_per_request, texts_per_set
+        self.temperature = temperature
+        if price is None and self.endpoint.is_openai:
+            price = price_of(self.model)
+        if max_cost is not None and price is None:
+            raise InputError(
+                f"max_cost needs a price and that of {self.model!r} is unknown: pass price=(prompt, completion)"
+            )
+
+        self._ledger = Ledger(price)
+        self._budget = _budget or Budget(max_calls, max_cost, [])
+        self._budget.ledgers.append(self._ledger)
+        self._owns_writer = isinstance(writer, str)
+        self.writer = Judge.parse(writer, _budget=self._budget) if isinstance(writer, str) else writer
+        self._transcripts: Transcripts = MemoryTranscripts()
+        self._legibility = Legibility()
+        self._transport = Transport(
+            self.model,
+            self.endpoint,
+            ledger=self._ledger,
+            budget=self._budget,
+            concurrency=concurrency,
+            timeout=timeout,
+            max_retries=max_retries,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            start=_start,
+        )
+        self._thread = _LoopThread()
+
+    # ---------------------------------------------------------------- other ways to make one
+
+    @classmethod
+    def local(
+        cls, gguf_path: str | os.PathLike[str], *, n_ctx: int | None = None, parallel: int | None = None, **options: Any
+    ) -> "Judge":
+        """A GGUF model served inside the process (extra `local`), started at the first question and shared by path.
+
+        `n_ctx` and `parallel` go to `fade_lens.judge.local.serve`, `options` to `Judge`. Raises `InputError` where the file is absent.
+        """
+        path = Path(gguf_path).expanduser()
+        if not path.is_file():
+            raise InputError(f"gguf_path {str(path)!r} is not a file: give the path of a GGUF model")
+        server = {name: value for name, value in {"n_ctx": n_ctx, "parallel": parallel}.items() if value is not None}
+
+        def start() -> tuple[str, str]:
+            from fade_lens.judge import local
+
+            running = local.serve(path, **server)
+            return running.base_url, running.model
+
+        with path.open("rb") as file:  # the port changes from run to run; the file is what determines answers
+            fingerprint = hashlib.sha256(file.read(1 << 20) + str(path.stat().st_size).encode()).hexdigest()[:12]
+        place = Endpoint("http://127.0.0.1/v1", name=f"gguf:{fingerprint}")
+        own: dict[str, Any] = {"rating": "single", "price": (0.0, 0.0), **LOCAL_DEFAULTS, "_endpoint": place, "_start": start}
+        return cls(path.stem, **{**own, **_without_auto(options)})
+
+    @classmethod
+    def ollama(cls, model: str, *, base_url: str = OLLAMA_URL, api_key: str | None = None, **options: Any) -> "Judge":
+        """A model served by Ollama, by default on this machine; rated one text a request unless `rating` says otherwise."""
+        own: dict[str, Any] = {"rating": "single", "price": (0.0, 0.0), "concurrency": 4, "timeout": 600.0}
+        place = Endpoint(checked_url(base_url), find_key(api_key, ()))
+        return cls(model, **{**own, **_without_auto(options), "_endpoint": place})
+
+    @classmethod
+    def azure(
+        cls,
+        deployment: str,
+        *,
+        azure_endpoint: str,
+        api_key: str | None = None,
+        api_version: str = "2024-10-21",
+        **options: Any,
+    ) -> "Judge":
+        """A deployment of Azure OpenAI; the key is `api_key` or `AZURE_OPENAI_API_KEY` from the environment or `.env`."""
+        place = Endpoint(
+            f"{checked_url(azure_endpoint)}/openai/deployments/{deployment}",
+            find_key(api_key, ("AZURE_OPENAI_API_KEY",)),
+            key_header="api-key",
+            query={"api-version": api_version},
+            needs_key="AZURE_OPENAI_API_KEY",
+        )
+        return cls(deployment, _endpoint=place, **options)
+
+    @classmethod
+    def parse(cls, spec: str, **options: Any) -> "Judge":
+        """A judge from a string: "openai:gpt-4o-mini", "ollama:llama3.2", "http://host:8000/v1#model" or "gguf:/path"."""
+        kind, model, base_url = parse_spec(spec)
+        if kind == "gguf":
+            return cls.local(model, **options)
+        if kind == "ollama":
+            return cls.ollama(model, **options)
+        return cls(model, base_url=base_url, **options)
+
+    # ---------------------------------------------------------------- questions
+
+    def check(self) -> None:
+        """One small request that shows that the judge answers. Raises `JudgeError` in one clear sentence."""
+        self._result(self._submit(lambda _: self._check()))
+        if self.writer is not None:
+            self.writer.check()
+
+    def write(self, concept: str, *, n_texts: int = 30, seed: int = 0) -> Written:
+        """Up to `n_texts` unique texts that express `concept`. Raises `JudgeError` where the judge cannot be asked."""
+        return self._result(self.submit_write(concept, n_texts=n_texts, seed=seed))
+
+    def rate(self, concept: str, texts: Sequence[str], *, seed: int = 0, repeat: int = 0) -> list[Rating]:
+        """A rating of each of `texts` for `concept`, in their order; `seed` shuffles the batches, `repeat` numbers repetitions."""
+        return self._result(self.submit_rate(concept, texts, seed=seed, repeat=repeat))
+
+    def submit_write(self, concept: str, *, n_texts: int = 30, seed: int = 0) -> "Future[Written]":
+        """`write` in the background."""
+        _check_concept(concept)
+        _check_numbers(n_texts=(n_texts, 0, 100_000))
+        if self.writer is not None:
+            return self.writer.submit_write(concept, n_texts=n_texts, seed=seed)
+        temperature = 1.0 if self.temperature is None else self.temperature
+        return self._submit(
+            lambda call: Writing(self._transport, call, concept, seed, self.texts_per_set, temperature).write(n_texts)
+        )
+
+    def submit_rate(
+        self, concept: str, texts: Sequence[str], *, seed: int = 0, repeat: int = 0
+    ) -> "Future[list[Rating]]":
+        """`rate` in the background."""
+        _check_concept(concept)
+        texts = _check_texts(texts)
+        return self._submit(lambda call: self._rater(call, concept, seed, repeat).rate(texts))
+
+    @contextmanager
+    def session(self, transcripts: Transcripts) -> "Generator[Judge]":
+        """Within it every answer is looked up in `transcripts` and committed there before it is used.
+
+        At its end nothing is in flight any more: work that was not waited for is ended.
+        """
+        judges = [self] if self.writer is None else [self, self.writer]
+        before = [judge._transcripts for judge in judges]
+        for judge in judges:
+            judge._transcripts = transcripts
+        try:
+            yield self
+        finally:
+            for judge, earlier in zip(judges, before, strict=True):
+                judge._transcripts = earlier
+                judge._settle(transcripts)
+
+    # ---------------------------------------------------------------- accounts
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked and what it cost so far, the writer's share included."""
+        return self._ledger.usage if self.writer is None else self._ledger.usage + self.writer.usage
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the answers, for a run's settings; JSON-able, without the key."""
+        return {
+            "model": self.model,
+            "endpoint": self.endpoint.label,
+            "rating": self.rating,
+            "texts_per_request": self.texts_per_request if self.rating == "batched" else 1,
+            "texts_per_set": self.texts_per_set,
+            "temperature": self.temperature,
+            "prompts": prompts.VERSION,
+            "writer": None if self.writer is None else self.writer.identity,
+        }
+
+    def estimate(
+        self, n_write: int, n_texts_rated: int, mean_text_tokens: float = 100.0, *, n_concepts: int = 1
+    ) -> Estimate:
+        """Calls, tokens and price of writing `n_write` and rating `n_texts_rated` texts for each of `n_concepts`, without retries."""
+        rating = self._estimate_rating(n_texts_rated, mean_text_tokens) if n_texts_rated else Estimate(0, 0, 0, 0.0)
+        writing = (
+            (self.writer or self)._estimate_writing(n_write, mean_text_tokens) if n_write else Estimate(0, 0, 0, 0.0)
+        )
+        one = rating + writing
+        cost = None if one.cost is None else one.cost * n_concepts
+        return replace(
+            one,
+            calls=one.calls * n_concepts,
+            prompt_tokens=one.prompt_tokens * n_concepts,
+            completion_tokens=one.completion_tokens * n_concepts,
+            cost=cost,
+        )
+
+    def close(self) -> None:
+        """Ends what is in flight and the private thread. A local server lives on for the process's other judges."""
+        self._transport.stop(JudgeError("the judge was closed"))
+        self._thread.close(self._transport.close)
+        if self.writer is not None and self._owns_writer:
+            self.writer.close()
+
+    def __enter__(self) -> "Judge":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        writer = "" if self.writer is None else f", writer={self.writer!r}"
+        return f"Judge({self.model!r}, endpoint={self.endpoint.label!r}, rating={self.rating!r}{writer})"
+
+    # ---------------------------------------------------------------- inside
+
+    def _rater(self, call: Call, concept: str, seed: int, repeat: int) -> BatchedRating | SingleRating:
+        if self.rating == "single":
+            return SingleRating(self._transport, call, concept, repeat)
+        temperature = 0.0 if self.temperature is None else self.temperature
+        return BatchedRating(
+            self._transport, call, concept, seed, repeat, self.texts_per_request, temperature, self._legibility
+        )
+
+    async def _check(self) -> None:
+        if self.rating == "batched":
+            messages = prompts.check_messages()
+            await self._transport.probe(Request("check", "", messages, {"max_tokens": 200}, 20, structure="ratings"))
+            return
+        from fade_lens.judge import single
+
+        messages = single.messages("the word 'sun'", "The sun rose over the hills.")
+        answer = await self._transport.probe(Request("check", "", messages, dict(single.PARAMETERS), 1))
+        if answer.top_logprobs is None and answer.refusal is None:
+            raise no_logprobs(self._transport)
+
+    def _submit(self, work: Callable[[Call], Coroutine[Any, Any, T]]) -> "Future[T]":
+        call = Call(self._transcripts)
+        self._transport.calls.add(call)
+        future = self._thread.submit(work(call))
+
+        def done(finished: "Future[T]") -> None:
+            if finished.cancelled() or finished.exception() is not None:
+                call.stopped = call.stopped or JudgeError("this work was given up")
+            self._transport.calls.discard(call)
+
+        future.add_done_callback(done)
+        return future
+
+    def _result(self, future: "Future[T]") -> T:
+        try:
+            return future.result()
+        except BaseException:  # an interrupt, too, ends the work that was asked for
+            future.cancel()
+            raise
+
+    def _settle(self, transcripts: Transcripts) -> None:
+        for call in list(self._transport.calls):
+            if call.transcripts is transcripts:
+                call.stopped = call.stopped or JudgeError("the session has ended")
+        self._thread.run(lambda: self._transport.drain(10.0))
+
+    def _estimate_rating(self, n_texts: int, text_tokens: float) -> Estimate:
+        if self.rating == "single":
+            from fade_lens.judge import single
+
+            overhead = _tokens(single.messages("a description of a dozen words or so, to be replaced", ""))
+            calls = n_texts + len(single.BACKGROUND)
+            return self._estimated(calls, calls * overhead + n_texts * text_tokens, calls)
+        overhead = _tokens(prompts.rating_messages("a description of a dozen words or so, to be replaced", {}, tag=100))
+        calls = math.ceil(n_texts / self.texts_per_request)
+        return self._estimated(calls, calls * overhead + n_texts * (text_tokens + 18), n_texts * 12 + calls * 8)
+
+    def _estimate_writing(self, n_texts: int, text_tokens: float) -> Estimate:
+        import random
+
+        concept = "a description of a dozen words or so, to be replaced"
+        overhead = _tokens(prompts.writing_messages(concept, 10, variation=1, tag=100, rng=random.Random(0)))
+        calls = math.ceil(n_texts / self.texts_per_set)
+        return self._estimated(calls, calls * overhead, n_texts * min(text_tokens, 60))
+
+    def _estimated(self, calls: int, prompt_tokens: float, completion_tokens: float) -> Estimate:
+        if self._transport.reasoning:
+            completion_tokens += 500 * calls
+        cost = self._ledger.cost(prompt_tokens, completion_tokens)
+        return Estimate(calls, round(prompt_tokens), round(completion_tokens), cost)
+
+
+class _LoopThread:
+    """A daemon thread that runs one event loop, started when first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._stop: Callable[[], object] = lambda: None
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise JudgeError("this judge was closed: make a new one")
+            if self._loop is None:
+                self._loop = loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="fade-lens-judge", daemon=True)
+                thread.start()
+                self._stop = weakref.finalize(self, _end_loop, loop, thread)
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """`work` waited for, if the thread is running at all."""
+        if self._loop is not None and not self._closed:
+            self.submit(work()).result()
+
+    def close(self, last: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """`last` waited for, then the end of the thread."""
+        self.run(last)
+        with self._lock:
+            self._closed = True
+            self._stop()
+
+
+def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    async def cancel_all() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    if thread.is_alive():
+        asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(timeout=5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=5)
+    if not loop.is_running():
+        loop.close()
+
+
+def _check_numbers(**limits: tuple[float | None, float, float]) -> None:
+    for name, (value, least, most) in limits.items():
+        if value is not None and not least <= value <= most:
+            raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")
+
+
+def _check_concept(concept: str) -> None:
+    if not concept.strip():
+        raise InputError("concept is empty: give the description as text")
+
+
+def _check_texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise InputError("texts is one string: give a list of texts")
+    for at, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{at}] is {type(text).__name__}: give strings")
+    return list(texts)
+
+
+def _without_auto(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if (name, value) != ("rating", "auto")}
+
+
+def _tokens(messages: list[dict[str, str]]) -> float:
+    return sum(len(message["content"]) for message in messages) / CHARS_PER_TOKEN

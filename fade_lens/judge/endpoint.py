@@ -1,0 +1,135 @@
+"""Where a judge is and which key it is shown: nothing goes to a host, and no key to a server, that the user did not choose."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fade_lens.errors import InputError
+
+OPENAI_URL = "https://api.openai.com/v1"
+OLLAMA_URL = "http://localhost:11434/v1"
+FORMS = "'openai:gpt-4o-mini', 'ollama:llama3.2', 'http://host:8000/v1#model' or 'gguf:/path/to/model.gguf'"
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_KEY_LIKE = re.compile(r"\bsk-[\w-]{6,}|(?<=Bearer )\S+")
+
+
+class Secret:
+    """A key that shows itself to nobody who does not ask for it by name."""
+
+    def __init__(self, value: str) -> None:
+        self._reveal = lambda: value
+
+    def reveal(self) -> str:
+        """The key itself."""
+        return self._reveal()
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a key is never pickled")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server's address, what authenticates there, and how it is named in settings and transcripts."""
+
+    base_url: str
+    key: Secret | None = None
+    key_header: str = "Authorization"
+    query: Mapping[str, str] = field(default_factory=dict)
+    needs_key: str = ""
+    """Which environment variable to set, where the server cannot be asked without a key."""
+    name: str = ""
+    """What stands for the address in transcripts where it changes from run to run."""
+
+    @property
+    def label(self) -> str:
+        """The address as settings and transcripts have it."""
+        return self.name or self.base_url
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the server is on this machine."""
+        return urlsplit(self.base_url).hostname in _LOOPBACK
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether the server is OpenAI's own."""
+        return self.base_url == OPENAI_URL
+
+    def headers(self) -> dict[str, str]:
+        """The headers that authenticate."""
+        if self.key is None:
+            return {}
+        key = self.key.reveal()
+        return {self.key_header: f"Bearer {key}" if self.key_header == "Authorization" else key}
+
+
+def endpoint(base_url: str | None, api_key: str | None) -> Endpoint:
+    """The endpoint for `base_url` (None: OpenAI's own) and its key: the argument's, or the environment's where it may be sent.
+
+    `FADE_LENS_API_KEY` may go anywhere, `OPENAI_API_KEY` to OpenAI alone; both are also read from `.env` in the working folder.
+    """
+    url = OPENAI_URL if base_url is None else checked_url(base_url)
+    if url == OPENAI_URL:
+        names = ("FADE_LENS_API_KEY", "OPENAI_API_KEY")
+        return Endpoint(url, find_key(api_key, names), needs_key="OPENAI_API_KEY")
+    return Endpoint(url, find_key(api_key, ("FADE_LENS_API_KEY",)))
+
+
+def checked_url(base_url: str) -> str:
+    """`base_url` without a trailing slash. Raises `InputError` for what is no plain http(s) address."""
+    parts = urlsplit(base_url)
+    if parts.username or parts.password:
+        raise InputError("base_url holds a user name or password: give the address alone, and the key as api_key")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise InputError(
+            f"base_url {base_url!r} is no address of a server: give one such as 'http://localhost:8000/v1'"
+        )
+    return base_url.rstrip("/")
+
+
+def find_key(given: str | None, names: tuple[str, ...]) -> Secret | None:
+    """The key given, or the first of `names` in the environment, then in `.env` in the working folder."""
+    if given is not None:
+        if not given.strip() or not given.strip().isprintable() or not given.isascii():
+            raise InputError("api_key is empty or holds characters that no key has: give the key alone, or None")
+        return Secret(given.strip())
+    sources: list[Mapping[str, str | None]] = [os.environ]
+    if Path(".env").is_file():
+        from dotenv import dotenv_values
+
+        sources.append(dotenv_values(".env"))
+    for source in sources:
+        for name in names:
+            if value := (source.get(name) or "").strip():
+                return Secret(value)
+    return None
+
+
+def redact(text: str, key: Secret | None) -> str:
+    """`text` without the key and without anything that looks like one."""
+    if key is not None:
+        text = text.replace(key.reveal(), "***")
+    return _KEY_LIKE.sub("***", text)
+
+
+def parse_spec(spec: str) -> tuple[str, str, str | None]:
+    """(kind, model or path, base URL) of a judge given as a string: kind is "openai", "ollama", "url" or "gguf".
+
+    Raises `InputError` that lists the accepted forms.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind in ("openai", "ollama", "gguf") and rest.strip():
+        return kind, rest.strip(), None
+    if kind in ("http", "https"):
+        url, _, model = spec.partition("#")
+        if model:
+            return "url", model, checked_url(url)
+        raise InputError(f"judge {spec!r} names no model: add it after '#', as in '{spec}#model'")
+    raise InputError(f"judge {spec!r} is not understood: give {FORMS}")

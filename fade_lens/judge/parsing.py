@@ -1,0 +1,257 @@
+"""From whatever a judge answers to ratings and texts: strict about ids and values, tolerant about everything else.
+
+Answers are read as JSON, then as Python literals, then by pattern (a truncated answer gives its complete part). Nothing is
+evaluated. What cannot be read is left out, so that the caller can ask again.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+_DEEPEST = 40
+_MOST_UNCLOSED = 200  # bounds the time that an adversarial answer can take
+_ID_KEYS = ("id", "sample", "sample_id", "sampleid", "text_id", "key", "number")
+_RATING_KEYS = ("rating", "score", "label", "value", "rate")
+_TEXT_KEYS = ("text", "sample", "content", "sentence", "example")
+_TEXT_LIST_KEYS = ("texts", "samples", "examples", "sentences", "items")
+_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.S | re.I)
+_FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.S)
+_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?=[,\]}])', re.S)
+_BULLET = re.compile(r"^[ \t]*(?:\d{1,3}[.):]|[-*•–])[ \t]+(.+?)[ \t]*$", re.M)
+
+
+class Texts(NamedTuple):
+    """Texts read from an answer; `complete` is False where the answer was cut or had to be read line by line."""
+
+    texts: list[str]
+    complete: bool
+
+
+class _Pairs(list[tuple[Any, Any]]):
+    """A JSON object as its pairs, so that a key given twice is seen twice."""
+
+
+def parse_ratings(answer: str, ids: Collection[str]) -> dict[str, int]:
+    """Ratings 0, 1 or 2 in `answer` for those of `ids` (strings of digits) that it rates; every other id is ignored.
+
+    An id that is rated twice and differently is left out, as is any value but 0, 1, 2 (also as strings or floats).
+    """
+    asked = set(ids)
+    values, _ = _values(answer)
+    pairs = [pair for value in values for pair in _rating_pairs(value, asked)]
+    if not pairs:
+        pairs = list(_rating_patterns(_without_thoughts(answer), asked))
+    found: dict[str, set[int | None]] = {}
+    for name, rating in pairs:
+        found.setdefault(name, set()).add(rating)
+    return {
+        name: rating for name, ratings in found.items() if len(ratings) == 1 and (rating := ratings.pop()) is not None
+    }
+
+
+def parse_texts(answer: str) -> Texts:
+    """Texts of a JSON array (bare, or under a key such as "texts"), its complete part, or of numbered or bulleted lines."""
+    values, whole = _values(answer)
+    texts = max((list(_strings(value)) for value in values), key=len, default=[])
+    if texts and whole:
+        return Texts(_tidy(texts), True)
+    body = _without_thoughts(answer)
+    start = body.find("[")
+    salvaged = _salvaged_strings(body[start:]) if start >= 0 else []
+    lines = [line.strip("\"'“” ") for line in _BULLET.findall(body)] if start < 0 else []
+    return Texts(_tidy(max(texts, salvaged, lines, key=len)), False)
+
+
+def _values(answer: str) -> tuple[list[Any], bool]:
+    """The values of every JSON or Python literal in `answer`, and whether nothing that opened was left unclosed."""
+    body = _without_thoughts(answer)
+    fenced = "\n".join(_FENCE.findall(body))
+    for candidate in (body, fenced):
+        if candidate.strip():
+            value = _load(candidate)
+            if value is not None:
+                return [value], True
+    text = fenced if "{" in fenced or "[" in fenced else body
+    values: list[Any] = []
+    whole = True
+    for segment, closed in _segments(text):
+        value = _load(segment) if closed else None
+        whole = whole and value is not None
+        if value is not None:
+            values.append(value)
+    return values, whole
+
+
+def _without_thoughts(answer: str) -> str:
+    body = _THOUGHTS.sub("", answer)
+    # Some servers drop the opening tag of a reasoning model's thoughts.
+    return re.split(r"</(?:think|thinking|reasoning)>", body, flags=re.I)[-1]
+
+
+def _load(text: str) -> Any | None:
+    """A JSON object or array, or a Python one, or None."""
+    text = text.strip()
+    if not text or text[0] not in "[{":
+        return None
+    for attempt in (text, _TRAILING_COMMA.sub(r"\1", text)):
+        try:
+            return json.loads(attempt, strict=False, object_pairs_hook=_Pairs)
+        except (ValueError, RecursionError):
+            continue
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list | tuple) else None
+
+
+def _segments(text: str) -> Iterator[tuple[str, bool]]:
+    """The bracketed parts of `text`, outermost first, each with whether it closes; an unclosed one gives its inner ones."""
+    at = unclosed = 0
+    while at < len(text) and unclosed < _MOST_UNCLOSED:
+        if text[at] not in "[{":
+            at += 1
+            continue
+        end = _closing(text, at)
+        if end is None:
+            unclosed += 1
+            yield text[at:], False
+            at += 1
+        else:
+            yield text[at : end + 1], True
+            at = end + 1
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Index of the bracket that closes the one at `start`, strings skipped; None where there is none."""
+    stack: list[str] = []
+    quote = ""
+    at = start
+    while at < len(text):
+        char = text[at]
+        if quote:
+            if char == "\\":
+                at += 1
+            elif char == quote:
+                quote = ""
+        elif char == '"' or (char == "'" and (at == 0 or not text[at - 1].isalnum())):
+            quote = char
+        elif char in "[{":
+            stack.append("]" if char == "[" else "}")
+            if len(stack) > _DEEPEST:
+                return None
+        elif char in "]}":
+            if stack.pop() != char:
+                return None
+            if not stack:
+                return at
+        at += 1
+    return None
+
+
+def _rating_pairs(value: Any, asked: set[str], depth: int = 0) -> Iterator[tuple[str, int | None]]:
+    """(id, rating) pairs in a parsed value; the rating is None where it is none that exists."""
+    if depth > _DEEPEST:
+        return
+    if isinstance(value, dict | _Pairs):
+        items = list(value.items()) if isinstance(value, dict) else value
+        lowered = {str(key).strip().lower(): inner for key, inner in items}
+        named = next((_id(lowered[key], asked) for key in _ID_KEYS if key in lowered), None)
+        if named is not None:
+            yield named, next((_rating(lowered[key]) for key in _RATING_KEYS if key in lowered), None)
+            return
+        for key, inner in items:
+            name = _id(key, asked)
+            if name is None:
+                yield from _rating_pairs(inner, asked, depth + 1)
+            elif isinstance(inner, dict | _Pairs):
+                fields = dict(inner)
+                yield name, next((_rating(fields[key]) for key in _RATING_KEYS if key in fields), None)
+            else:
+                yield name, _rating(inner)
+    elif isinstance(value, list | tuple):
+        if len(value) == 2 and (name := _id(value[0], asked)) is not None:
+            yield name, _rating(value[1])
+            return
+        for inner in value:
+            yield from _rating_pairs(inner, asked, depth + 1)
+
+
+def _id(value: Any, asked: set[str]) -> str | None:
+    """`value` as one of the ids asked for ("482", 482, 482.0, "sample 482"), or None."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    digits = re.fullmatch(r"[^\d.\-]{0,12}(\d{1,9})\W{0,3}", str(value))
+    return digits[1] if digits and digits[1] in asked else None
+
+
+def _rating(value: Any) -> int | None:
+    """`value` as 0, 1 or 2, or None."""
+    if isinstance(value, str):
+        value = {"0": 0, "1": 1, "2": 2, "0.0": 0, "1.0": 1, "2.0": 2}.get(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int | float) or value not in (0, 1, 2):
+        return None
+    return int(value)
+
+
+def _rating_patterns(body: str, asked: set[str]) -> Iterator[tuple[str, int | None]]:
+    """(id, rating) pairs by pattern. In bracketed answers a rating at the very end does not count: it may be cut short."""
+    end = r"(?=\s*[,}\]);\"'\n])" if re.search(r"[\[{]", body) else r"(?=\s*(?:[,;)\"'*]|\n|\.?\s*\Z))"
+    between = r"[\"'*`\])]*\s*(?:[:=,|\-–—]|->|→|is|rated|gets)+\s*[\"'*`]*(?:(?:rating|score|label|value|rate)[\"'*`]*\s*[:=]\s*[\"'*`]*)?"
+    pattern = rf"(?<![\d.\-])(\d{{1,9}}){between}(-?\d+(?:\.\d+)?)[\"'*`]*{end}"
+    for match in re.finditer(pattern, body, re.I):
+        rating = _rating(match[2])
+        if match[1] in asked and rating is not None:
+            yield match[1], rating
+
+
+def _strings(value: Any, depth: int = 0) -> Iterator[str]:
+    """The texts of a parsed answer: strings of a list, or of its objects' text field."""
+    if depth > 4:
+        return
+    if isinstance(value, dict | _Pairs):
+        fields = {
+            str(key).strip().lower(): inner for key, inner in (value.items() if isinstance(value, dict) else value)
+        }
+        chosen = next((fields[key] for key in _TEXT_LIST_KEYS if isinstance(fields.get(key), list | tuple)), None)
+        if (
+            chosen is None
+            and all(isinstance(inner, str) for inner in fields.values())
+            and not set(fields) & set(_TEXT_KEYS)
+        ):
+            chosen = list(fields.values())  # {"1": "…", "2": "…"}
+        if chosen is None:
+            chosen = next((inner for inner in fields.values() if isinstance(inner, list) and inner), None)
+        if chosen is not None:
+            yield from _strings(chosen, depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            if isinstance(inner, str):
+                yield inner
+            elif isinstance(inner, dict | _Pairs):
+                fields = {str(key).strip().lower(): field for key, field in dict(inner).items()}
+                text = next((fields[key] for key in _TEXT_KEYS if isinstance(fields.get(key), str)), None)
+                if text is not None:
+                    yield text
+            elif isinstance(inner, list | tuple):
+                yield from _strings(inner, depth + 1)
+
+
+def _salvaged_strings(body: str) -> list[str]:
+    """Complete strings of a JSON array that was cut, object keys left out."""
+    found: list[str] = []
+    for match in _STRING.finditer(body):
+        try:
+            found.append(json.loads(f'"{match[1]}"', strict=False))
+        except ValueError:
+            continue
+    return found
+
+
+def _tidy(texts: list[str]) -> list[str]:
+    return [text for raw in texts if (text := raw.strip())]

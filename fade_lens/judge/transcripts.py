@@ -1,0 +1,56 @@
+"""Judge answers kept by a key of everything that determines them, so that nothing is asked twice."""
+
+import hashlib
+import json
+from threading import Lock
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Transcripts(Protocol):
+    """Where answers are kept. Called from the judge's thread: implementations are thread-safe, `put` commits before it returns.
+
+    `request` and `answer` are JSON-able; `request` names kind, concept, model, endpoint, messages and parameters, `answer`
+    holds content, finish reason, token counts and log-probabilities. Neither ever holds a key.
+    """
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The answer kept under `key`, or None."""
+        ...
+
+    def put(self, key: str, request: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Keeps `answer`."""
+        ...
+
+
+class MemoryTranscripts:
+    """Answers kept for as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._lock = Lock()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The answer kept under `key`, or None."""
+        with self._lock:
+            record = self._records.get(key)
+        return None if record is None else record[1]
+
+    def put(self, key: str, request: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Keeps `answer`."""
+        with self._lock:
+            self._records[key] = (request, answer)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def items(self) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """(key, request, answer) of all records, oldest first."""
+        with self._lock:
+            return [(key, request, answer) for key, (request, answer) in self._records.items()]
+
+
+def key_of(**determinants: object) -> str:
+    """A key that is equal exactly where all `determinants` (JSON-able) are."""
+    canonical = json.dumps(determinants, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,169 @@
+"""What the judge was asked and what it cost: counters, prices, limits, and the estimate of a dry run."""
+
+import re
+from dataclasses import dataclass
+from threading import Lock
+
+from fade_lens.errors import InputError, JudgeError
+
+PRICES_AS_OF = "2026-05"
+"""The month for which `PRICES` were looked up."""
+
+PRICES: dict[str, tuple[float, float]] = {
+    "gpt-5.4": (2.50, 15.00),
+    "gpt-5.1": (1.25, 10.00),
+    "gpt-5": (1.25, 10.00),
+    "gpt-5-mini": (0.25, 2.00),
+    "gpt-5-nano": (0.05, 0.40),
+    "gpt-4.1": (2.00, 8.00),
+    "gpt-4.1-mini": (0.40, 1.60),
+    "gpt-4.1-nano": (0.10, 0.40),
+    "gpt-4o": (2.50, 10.00),
+    "gpt-4o-mini": (0.15, 0.60),
+    "gpt-4-turbo": (10.00, 30.00),
+    "gpt-3.5-turbo": (0.50, 1.50),
+    "o1": (15.00, 60.00),
+    "o3": (2.00, 8.00),
+    "o3-mini": (1.10, 4.40),
+    "o4-mini": (1.10, 4.40),
+}
+"""OpenAI's list prices, US dollars a million tokens (prompt, completion), no discount for cached prompts counted.
+Override one for a judge with `Judge(..., price=(prompt, completion))`."""
+
+CHARS_PER_TOKEN = 4.0
+"""For estimates, and where a server reports no token counts."""
+
+
+def price_of(model: str) -> tuple[float, float] | None:
+    """The list price of an OpenAI model (a dated snapshot has its family's), or None where it is not in the table."""
+    return PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was asked and what it cost so far."""
+
+    calls: int = 0
+    """Requests that the server answered."""
+    cached: int = 0
+    """Answers taken from transcripts."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    retries: int = 0
+    """Further attempts after a transient failure."""
+    failed: int = 0
+    """Requests given up."""
+    cost: float | None = 0.0
+    """US dollars; None where the price is unknown."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return self._combine(other, 1)
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return self._combine(other, -1)
+
+    def _combine(self, other: "Usage", sign: int) -> "Usage":
+        return Usage(
+            self.calls + sign * other.calls,
+            self.cached + sign * other.cached,
+            self.prompt_tokens + sign * other.prompt_tokens,
+            self.completion_tokens + sign * other.completion_tokens,
+            self.retries + sign * other.retries,
+            self.failed + sign * other.failed,
+            None if self.cost is None or other.cost is None else self.cost + sign * other.cost,
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to ask and cost, before anything is sent."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    """US dollars; None where the price is unknown."""
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        return Estimate(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            None if self.cost is None or other.cost is None else self.cost + other.cost,
+        )
+
+    def __str__(self) -> str:
+        price = "price unknown" if self.cost is None else f"about ${self.cost:.2f}"
+        return (
+            f"{self.calls:,} calls, about {self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion "
+            f"tokens, {price}"
+        )
+
+
+class BudgetReached(JudgeError):
+    """`max_calls` or `max_cost` is spent: the run stops, what was answered is kept, and a rerun goes on from there."""
+
+
+class Ledger:
+    """The counters of one model; thread-safe."""
+
+    def __init__(self, price: tuple[float, float] | None) -> None:
+        self.price = price
+        self._lock = Lock()
+        names = ("calls", "cached", "prompt_tokens", "completion_tokens", "retries", "failed")
+        self._counts: dict[str, int] = dict.fromkeys(names, 0)
+
+    def add(self, **counts: int) -> None:
+        """Adds to the counters named."""
+        with self._lock:
+            for name, count in counts.items():
+                self._counts[name] += count
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
+        """Price of so many tokens, or None."""
+        if self.price is None:
+            return None
+        return (prompt_tokens * self.price[0] + completion_tokens * self.price[1]) / 1e6
+
+    @property
+    def usage(self) -> Usage:
+        """A snapshot of the counters."""
+        with self._lock:
+            counts = dict(self._counts)
+        return Usage(**counts, cost=self.cost(counts["prompt_tokens"], counts["completion_tokens"]))
+
+
+class Budget:
+    """Limits on calls and cost over one or more ledgers; what is in flight counts as spent, so no limit is overshot."""
+
+    def __init__(self, max_calls: int | None, max_cost: float | None, ledgers: list[Ledger]) -> None:
+        for name, limit in {"max_calls": max_calls, "max_cost": max_cost}.items():
+            if limit is not None and limit < 0:
+                raise InputError(f"{name} is {limit}: give 0 or more, or None for no limit")
+        self.max_calls, self.max_cost, self.ledgers = max_calls, max_cost, ledgers
+        self._lock = Lock()
+        self._calls, self._cost = 0, 0.0
+
+    def reserve(self, cost: float | None) -> None:
+        """Counts one call of about `cost` as in flight. Raises `BudgetReached` where a limit leaves no room for it."""
+        with self._lock:
+            usage = sum((ledger.usage for ledger in self.ledgers), Usage())
+            if self.max_calls is not None and usage.calls + self._calls >= self.max_calls:
+                raise BudgetReached(
+                    f"max_calls={self.max_calls} is reached: {usage.calls} calls were answered and are kept; "
+                    "raise max_calls and run again to go on"
+                )
+            spent = (usage.cost or 0.0) + self._cost
+            if self.max_cost is not None and spent + (cost or 0.0) > self.max_cost:
+                raise BudgetReached(
+                    f"max_cost={self.max_cost} US dollars leaves no room for another call: {usage.calls} calls for "
+                    f"{usage.cost or 0.0:.4f} were answered and are kept; raise max_cost and run again to go on"
+                )
+            self._calls += 1
+            self._cost += cost or 0.0
+
+    def release(self, cost: float | None) -> None:
+        """Takes back a reservation, once the call is counted in its ledger or has failed."""
+        with self._lock:
+            self._calls -= 1
+            self._cost -= cost or 0.0
