@@ -1,0 +1,191 @@
+"""One pass over a corpus for all features of a run: per text the activation of largest magnitude, and where it is."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fade_lens.corpus import TokenizedTexts
+from fade_lens.features import Features
+from fade_lens.models import Model, device_of, read_hooks
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class MaxActivations:
+    """What a corpus (or any texts) did to some features.
+
+    Attributes:
+        values: per text and feature the activation of largest magnitude over the counted positions, signed, float32;
+            NaN where a text has no counted position.
+        positions: where it stands in the text's tokens (BOS is 0); -1 where there is none.
+        counted: positions of each text that count: neither special nor a massive-activation outlier.
+        active: counted positions of all texts at which each feature is not zero.
+        n_outliers: positions left out because their residual norm is a massive-activation outlier.
+    """
+
+    values: Float[np.ndarray, "text feature"]
+    positions: Int[np.ndarray, "text feature"]
+    counted: Int[np.ndarray, " text"]
+    active: Int[np.ndarray, " feature"]
+    n_outliers: int
+
+    @property
+    def firing_rate(self) -> Float[np.ndarray, " feature"]:
+        """Share of the counted positions at which each feature is not zero."""
+        return self.active / max(1, int(self.counted.sum()))
+
+
+@dataclass(frozen=True)
+class OutlierRule:
+    """Positions whose residual-stream norm is above `limit` never count.
+
+    A few tokens (the first ones of a text, some delimiters) carry massive activations that excite many latents far
+    beyond their normal range (Sun et al., 2024, "Massive Activations in Large Language Models"). The limit is one
+    number for a run, `factor` × the median norm over a fixed part of its corpus, so a text's maximum never depends
+    on the batch it was in. `limit = inf` switches the rule off.
+    """
+
+    limit: float
+    median: float = float("nan")
+
+    @classmethod
+    def fit(
+        cls, model: Model, features: Features, tokens: TokenizedTexts, *, factor: float, n_texts: int = 128
+    ) -> "OutlierRule":
+        """The rule for one model, hook and corpus: `factor` × the median norm over `n_texts` evenly spaced texts."""
+        if not np.isfinite(factor):
+            return cls(float("inf"))
+        chosen = tokens.select(
+            np.unique(np.linspace(0, len(tokens) - 1, min(n_texts, len(tokens))).astype(int)).tolist()
+        )
+        norms: list[Tensor] = []
+        for batch in batches(chosen, 2048):
+            residual = read_hooks(model, batch.ids, [features.residual_hook])[features.residual_hook]
+            norms.append(norm(residual)[batch.counted.to(residual.device)].cpu())
+        median = float(torch.cat(norms).median()) if sum(map(len, norms)) else float("nan")
+        return cls(factor * median if median > 0 else float("inf"), median)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of similar length, padded on the right.
+
+    Attributes:
+        texts: their numbers in the input.
+        ids: tokens, padded with 0.
+        counted: which positions are real and not special.
+    """
+
+    texts: Int[np.ndarray, " text"]
+    ids: Int[Tensor, "text pos"]
+    counted: Bool[Tensor, "text pos"]
+
+
+def batches(tokens: TokenizedTexts, batch_tokens: int) -> Iterator[Batch]:
+    """Length-sorted batches of at most `batch_tokens` tokens (padding included); longest first, empty texts left out."""
+    lengths = tokens.lengths
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    start = 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        chosen = order[start : start + max(1, batch_tokens // longest)]
+        ids = np.zeros((len(chosen), longest), dtype=np.int64)
+        counted = np.zeros((len(chosen), longest), dtype=bool)
+        for row, text in enumerate(chosen):
+            ids[row, : lengths[text]] = tokens[text]
+            counted[row, : lengths[text]] = ~tokens.special_of(text)
+        yield Batch(chosen, torch.from_numpy(ids), torch.from_numpy(counted))
+        start += len(chosen)
+
+
+def max_activations(
+    model: Model,
+    features: Features,
+    tokens: TokenizedTexts,
+    outliers: OutlierRule,
+    *,
+    batch_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> MaxActivations:
+    """The activation of largest magnitude of every feature on every text, in one pass, results in the input's order.
+
+    Args:
+        outliers: positions that never count beside the special ones.
+        batch_tokens: tokens a batch, padding included; by default 2,048 on a CPU and 16,384 on an accelerator.
+        progress: called with the number of texts done after each batch.
+    """
+    shape = (len(features), len(tokens))  # feature-major: one feature is read at a time
+    values, positions = np.full(shape, np.nan, dtype=np.float32), np.full(shape, -1, dtype=np.int32)
+    counted, active, n_outliers = (
+        np.zeros(len(tokens), dtype=np.int64),
+        torch.zeros(len(features), dtype=torch.int64),
+        0,
+    )
+    for batch, activations, usable, n_out in encoded(model, features, tokens, outliers, batch_tokens):
+        magnitude = activations.abs().masked_fill(~usable.unsqueeze(-1), -1.0)
+        largest, at = magnitude.max(dim=1)  # [text, feature]
+        top = activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
+        none = largest < 0
+        values[:, batch.texts] = top.masked_fill(none, float("nan")).T.cpu().numpy()
+        positions[:, batch.texts] = at.masked_fill(none, -1).T.cpu().numpy()
+        counted[batch.texts] = usable.sum(dim=1).cpu().numpy()
+        active += (magnitude > 0).sum(dim=(0, 1)).cpu()
+        n_outliers += n_out
+        if progress is not None:
+            progress(len(batch.texts))
+    return MaxActivations(values.T, positions.T, counted, active.numpy(), n_outliers)
+
+
+def token_activations(
+    model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule, *, batch_tokens: int | None = None
+) -> list[Float[np.ndarray, "pos feature"]]:
+    """Every position's activations for a few texts, in float32; positions that do not count are NaN."""
+    found: list[Float[np.ndarray, "pos feature"]] = [np.zeros((0, len(features)), dtype=np.float32)] * len(tokens)
+    for batch, activations, usable, _ in encoded(model, features, tokens, outliers, batch_tokens):
+        shown = activations.float().masked_fill(~usable.unsqueeze(-1), float("nan")).cpu().numpy()
+        for row, text in enumerate(batch.texts):
+            found[text] = shown[row, : tokens.lengths[text]]
+    return found
+
+
+def encoded(
+    model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule, batch_tokens: int | None
+) -> Iterator[tuple[Batch, Float[Tensor, "text pos feature"], Bool[Tensor, "text pos"], int]]:
+    """Batch after batch: the features' activations, which positions count, and how many were outliers."""
+    device = device_of(model)
+    ruled = outliers.limit < float("inf")
+    names = [features.read_hook, features.residual_hook] if ruled else [features.read_hook]
+    for batch in batches(tokens, batch_tokens or (2048 if device.type == "cpu" else 16384)):
+        with torch.no_grad():
+            cache = read_hooks(model, batch.ids, names)
+            activations = features.encode(cache[features.read_hook])
+            usable = batch.counted.to(activations.device)
+            if ruled:
+                massive = (norm(cache[features.residual_hook]).to(usable.device) > outliers.limit) & usable
+                usable, n_out = usable & ~massive, int(massive.sum())
+            else:
+                n_out = 0
+        yield batch, activations, usable, n_out
+
+
+def norm(residual: Tensor) -> Float[Tensor, "text pos"]:
+    """Norm of each position's activation vector, all axes after `pos` in one, in float32."""
+    return residual.flatten(2).float().norm(dim=-1)
+
+
+def reference_activation(values: Float[np.ndarray, " text"], quantile: float) -> float:
+    """The unit of steering factors: a high quantile of |activation| over the texts where the feature is not zero.
+
+    Robust to a single outlier text, unlike the maximum; 1.0 is the maximum. NaN if the feature never fires.
+    """
+    firing = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(np.quantile(firing, quantile)) if len(firing) else float("nan")

@@ -1,0 +1,266 @@
+"""Natural text: where it comes from, and how it becomes tokens for one model."""
+
+import gzip
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from fade_lens.errors import InputError, MissingExtraError
+from fade_lens.models import Model, model_name
+
+logger = logging.getLogger(__name__)
+
+LIMIT = 10_000
+FILE_KINDS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts to find a feature's activations on.
+
+    Attributes:
+        texts: the texts; None where the corpus was given as tokens.
+        tokens: token ids a text, without BOS; None where the corpus was given as texts.
+        source: where they come from, for the record.
+    """
+
+    texts: tuple[str, ...] | None
+    tokens: tuple[tuple[int, ...], ...] | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.texts if self.texts is not None else self.tokens or ())
+
+    def __repr__(self) -> str:
+        return f"Corpus({len(self):,} texts from {self.source})"
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], source: str = "a list of texts") -> "Corpus":
+        """A corpus of the strings given, empty ones included (they are counted, never scored).
+
+        Raises:
+            InputError: no text, only empty texts, or an entry that is no string.
+        """
+        if isinstance(texts, str):
+            raise InputError("texts is one string; give a list of strings, or Corpus.from_file(path) for a file")
+        kept = tuple(texts)
+        for i, text in enumerate(kept):
+            if not isinstance(text, str):
+                raise InputError(f"texts[{i}] of {source} is {type(text).__name__}, not a string: {text!r:.60}")
+        if not any(text.strip() for text in kept):
+            raise InputError(
+                f"{source} holds {'only empty texts' if kept else 'no text'}; give at least one text with words in it"
+            )
+        return cls(kept, None, source)
+
+    @classmethod
+    def from_tokens(cls, tokens: Iterable[Sequence[int]], source: str = "tokens") -> "Corpus":
+        """A corpus of token ids of the subject model's own tokenizer; a BOS in front is recognized and not doubled."""
+        kept = tuple(tuple(int(i) for i in row) for row in tokens)
+        if not any(kept):
+            raise InputError(f"{source} holds no tokens; give at least one sequence of token ids")
+        return cls(None, kept, source)
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, column: str = "text", limit: int | None = None) -> "Corpus":
+        """Texts from a file: `.txt` (a text a line), `.jsonl` or `.json` (strings or objects with `column`),
+        `.csv` or `.parquet` (their `column`); all but Parquet may be gzipped (`.gz`).
+
+        Raises:
+            InputError: no such file, a kind of file that is not read, no such column, no text.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"corpus file {str(path)!r} does not exist")
+        texts = islice(texts_of_file(path, column), limit)
+        return cls.from_texts(texts, source=path.name)
+
+    @classmethod
+    def from_hf(
+        cls, name: str, *, config: str | None = None, split: str = "train", column: str = "text", limit: int = LIMIT
+    ) -> "Corpus":
+        """The first `limit` texts of a Hugging Face dataset, streamed, so that no more is downloaded than is used.
+
+        Raises:
+            InputError: the dataset cannot be opened, or has no such split or column.
+        """
+        from datasets import load_dataset
+
+        try:
+            rows = cast(Iterable[dict[str, Any]], load_dataset(name, config, split=split, streaming=True))
+            texts = [row_text(row, column, f"dataset {name}") for row in islice(rows, limit)]
+        except InputError:
+            raise
+        except Exception as error:  # the hub's client raises a dozen unrelated types
+            raise InputError(
+                f"dataset {name!r} (split {split!r}) could not be read: {type(error).__name__}: {error}"
+            ) from error
+        return cls.from_texts(texts, source=f"hf:{name}" + (f":{config}" if config else "") + f"[{split}]")
+
+    @classmethod
+    def parse(cls, spec: str, *, column: str = "text", limit: int | None = None) -> "Corpus":
+        """A corpus from a command line's word: `hf:NAME` for a Hugging Face dataset, else a file's path."""
+        if spec.startswith("hf:"):
+            return cls.from_hf(spec.removeprefix("hf:"), column=column, limit=limit or LIMIT)
+        return cls.from_file(spec, column=column, limit=limit)
+
+    def tokenize(self, model: Model, *, context: int, prepend_bos: bool) -> "TokenizedTexts":
+        """This corpus as the model's tokens (see `tokenize`)."""
+        return tokenize(model, self.texts if self.texts is not None else self.tokens or (), context, prepend_bos)
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Texts as one model's tokens, all in one flat array.
+
+    Attributes:
+        ids: token ids of all texts, one after another, BOS included where the features want it.
+        offsets: where each text begins in `ids`; one more entry than texts.
+        special: which tokens are special (BOS, EOS, padding, ...): they never count as activations.
+        texts: what each text reads after truncation: exactly what the model sees, and so what the judge gets.
+        n_truncated: how many texts were longer than the context.
+    """
+
+    ids: Int[np.ndarray, " token"]
+    offsets: Int[np.ndarray, " text_and_one"]
+    special: Bool[np.ndarray, " token"]
+    texts: tuple[str, ...]
+    n_truncated: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, text: int) -> Int[np.ndarray, " pos"]:
+        return self.ids[self.offsets[text] : self.offsets[text + 1]]
+
+    def special_of(self, text: int) -> Bool[np.ndarray, " pos"]:
+        """Which tokens of one text are special."""
+        return self.special[self.offsets[text] : self.offsets[text + 1]]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " text"]:
+        """Tokens in each text, BOS included."""
+        return np.diff(self.offsets)
+
+    def select(self, texts: Sequence[int]) -> "TokenizedTexts":
+        """Some of the texts, in the order given."""
+        rows = [self[i] for i in texts]
+        return TokenizedTexts(
+            ids=np.concatenate(rows) if rows else self.ids[:0],
+            offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
+            special=np.concatenate([self.special_of(i) for i in texts]) if rows else self.special[:0],
+            texts=tuple(self.texts[i] for i in texts),
+            n_truncated=0,
+        )
+
+
+def tokenize(
+    model: Model, texts: Sequence[str] | Sequence[Sequence[int]], context: int, prepend_bos: bool
+) -> TokenizedTexts:
+    """Tokenize with the model's own tokenizer, BOS in front if wanted, cut to `context` tokens (BOS counted).
+
+    Raises:
+        InputError: the model has no tokenizer, no BOS where one is wanted, or a token id is not in its vocabulary.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise InputError(f"{model_name(model)} has no tokenizer; set one with model.set_tokenizer(tokenizer)")
+    bos = tokenizer.bos_token_id
+    if prepend_bos and bos is None:
+        logger.info("%s has no BOS token; texts begin with their first token.", model_name(model))
+    lead = [bos] if prepend_bos and bos is not None else []
+    given_text = bool(texts) and isinstance(texts[0], str)
+    if given_text:
+        rows = cast(list[list[int]], tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+    else:
+        rows = [
+            list(row[1:] if lead and len(row) and row[0] == bos else row)
+            for row in cast(Sequence[Sequence[int]], texts)
+        ]
+        check_vocabulary(rows, int(model.cfg.d_vocab))
+    room = context - len(lead)
+    cut = [len(row) > room for row in rows]
+    rows = [lead + row[:room] for row in rows]
+    ids = np.fromiter((i for row in rows for i in row), dtype=np.int64)
+    special = np.isin(ids, np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int64))
+    shown = tuple(
+        cast(str, text) if given_text and not long else str(tokenizer.decode(row[len(lead) :]))
+        for text, row, long in zip(texts, rows, cut, strict=True)
+    )
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return TokenizedTexts(ids, offsets, special, shown, sum(cut))
+
+
+def check_vocabulary(rows: Sequence[Sequence[int]], d_vocab: int) -> None:
+    """Raise InputError for the first token id that the model does not have."""
+    for i, row in enumerate(rows):
+        for token in row:
+            if not 0 <= token < d_vocab:
+                raise InputError(f"tokens[{i}] holds id {token}, but the model's vocabulary has {d_vocab} entries")
+
+
+def texts_of_file(path: Path, column: str) -> Iterator[str]:
+    """The texts of a file, one by one where its kind allows it."""
+    name = path.name.removesuffix(".gz")
+    kind = Path(name).suffix.lower()
+    if kind not in FILE_KINDS:
+        raise InputError(
+            f"corpus file {path.name!r} is of a kind that is not read; give one of {', '.join(FILE_KINDS)} (or .gz)"
+        )
+    if kind in (".csv", ".parquet"):
+        yield from table_column(path, kind, column)
+        return
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", errors="replace") as lines:
+        if kind == ".txt":
+            yield from (line.rstrip("\n") for line in lines)
+        elif kind == ".json":
+            yield from (row_text(row, column, path.name) for row in parse_json(lines.read(), path.name))
+        else:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield row_text(
+                        parse_json(line, f"{path.name}, line {number}"), column, f"{path.name}, line {number}"
+                    )
+
+
+def table_column(path: Path, kind: str, column: str) -> Iterator[str]:
+    """One column of a CSV or Parquet file, missing values as empty texts."""
+    import pandas as pd
+
+    if kind == ".csv":
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    else:
+        try:
+            table = pd.read_parquet(path)
+        except ImportError:
+            raise MissingExtraError("pyarrow", "parquet", "Reading Parquet") from None
+    if column not in table:
+        raise InputError(f"{path.name} has no column {column!r}; its columns are {', '.join(map(str, table.columns))}")
+    yield from table[column].fillna("").astype(str)
+
+
+def row_text(row: Any, column: str, where: str) -> str:
+    """The text of one JSON value: itself if a string, else its `column`."""
+    if isinstance(row, str):
+        return row
+    if not isinstance(row, dict) or column not in row:
+        keys = f"; it has {', '.join(map(str, cast(dict[str, Any], row)))}" if isinstance(row, dict) else ""
+        raise InputError(f"{where} has no text under {column!r}{keys}")
+    value = cast(dict[str, Any], row)[column]
+    return "" if value is None else str(value)
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON, or an InputError that says where it is broken."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not valid JSON: {error}") from error
