@@ -1,11 +1,8 @@
 """`Judge`: one language model that writes texts for a concept and rates texts against it."""
 
-import asyncio
 import hashlib
 import math
 import os
-import threading
-import weakref
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -17,6 +14,7 @@ from fade_lens.errors import InputError, JudgeError
 from fade_lens.judge import prompts
 from fade_lens.judge.asking import BatchedRating, Legibility, Rating, SingleRating, Writing, Written, no_logprobs
 from fade_lens.judge.endpoint import OLLAMA_URL, Endpoint, checked_url, endpoint, find_key, parse_spec
+from fade_lens.judge.loop import LoopThread
 from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts
 from fade_lens.judge.transport import Call, Request, Transport
 from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Estimate, Ledger, Usage, price_of
@@ -80,6 +78,8 @@ class Judge:
             requests_per_minute=(requests_per_minute, 1e-3, math.inf),
             tokens_per_minute=(tokens_per_minute, 1, math.inf),
         )
+        if _endpoint is not None and (base_url, api_key) != (None, None):
+            raise InputError("base_url and api_key do not apply to this kind of judge: leave them out")
         self.model = model.strip()
         self.endpoint = _endpoint or endpoint(base_url, api_key)
         self.rating: Way = "batched" if rating == "auto" else rating
@@ -111,7 +111,7 @@ class Judge:
             tokens_per_minute=tokens_per_minute,
             start=_start,
         )
-        self._thread = _LoopThread()
+        self._thread = LoopThread()
 
     # ---------------------------------------------------------------- other ways to make one
 
@@ -137,8 +137,9 @@ class Judge:
         with path.open("rb") as file:  # the port changes from run to run; the file is what determines answers
             fingerprint = hashlib.sha256(file.read(1 << 20) + str(path.stat().st_size).encode()).hexdigest()[:12]
         place = Endpoint("http://127.0.0.1/v1", name=f"gguf:{fingerprint}")
-        own: dict[str, Any] = {"rating": "single", "price": (0.0, 0.0), **LOCAL_DEFAULTS, "_endpoint": place, "_start": start}
-        return cls(path.stem, **{**own, **_without_auto(options)})
+        own: dict[str, Any] = {"rating": "single", "price": (0.0, 0.0), **LOCAL_DEFAULTS}
+        own |= _without_auto(options)
+        return cls(path.stem, _endpoint=place, _start=start, **own)
 
     @classmethod
     def ollama(cls, model: str, *, base_url: str = OLLAMA_URL, api_key: str | None = None, **options: Any) -> "Judge":
@@ -314,7 +315,7 @@ class Judge:
 
         def done(finished: "Future[T]") -> None:
             if finished.cancelled() or finished.exception() is not None:
-                call.stopped = call.stopped or JudgeError("this work was given up")
+                call.stop(JudgeError("this work was given up"))
             self._transport.calls.discard(call)
 
         future.add_done_callback(done)
@@ -330,7 +331,7 @@ class Judge:
     def _settle(self, transcripts: Transcripts) -> None:
         for call in list(self._transport.calls):
             if call.transcripts is transcripts:
-                call.stopped = call.stopped or JudgeError("the session has ended")
+                call.stop(JudgeError("the session has ended"))
         self._thread.run(lambda: self._transport.drain(10.0))
 
     def _estimate_rating(self, n_texts: int, text_tokens: float) -> Estimate:
@@ -357,55 +358,6 @@ class Judge:
             completion_tokens += 500 * calls
         cost = self._ledger.cost(prompt_tokens, completion_tokens)
         return Estimate(calls, round(prompt_tokens), round(completion_tokens), cost)
-
-
-class _LoopThread:
-    """A daemon thread that runs one event loop, started when first needed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
-        self._stop: Callable[[], object] = lambda: None
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        with self._lock:
-            if self._closed:
-                work.close()
-                raise JudgeError("this judge was closed: make a new one")
-            if self._loop is None:
-                self._loop = loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="fade-lens-judge", daemon=True)
-                thread.start()
-                self._stop = weakref.finalize(self, _end_loop, loop, thread)
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def run(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """`work` waited for, if the thread is running at all."""
-        if self._loop is not None and not self._closed:
-            self.submit(work()).result()
-
-    def close(self, last: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """`last` waited for, then the end of the thread."""
-        self.run(last)
-        with self._lock:
-            self._closed = True
-            self._stop()
-
-
-def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    async def cancel_all() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    if thread.is_alive():
-        asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(timeout=5)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=5)
-    if not loop.is_running():
-        loop.close()
 
 
 def _check_numbers(**limits: tuple[float | None, float, float]) -> None:

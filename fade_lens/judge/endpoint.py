@@ -1,5 +1,6 @@
 """Where a judge is and which key it is shown: nothing goes to a host, and no key to a server, that the user did not choose."""
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -8,6 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fade_lens.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 OPENAI_URL = "https://api.openai.com/v1"
 OLLAMA_URL = "http://localhost:11434/v1"
@@ -79,7 +82,10 @@ def endpoint(base_url: str | None, api_key: str | None) -> Endpoint:
     if url == OPENAI_URL:
         names = ("FADE_LENS_API_KEY", "OPENAI_API_KEY")
         return Endpoint(url, find_key(api_key, names), needs_key="OPENAI_API_KEY")
-    return Endpoint(url, find_key(api_key, ("FADE_LENS_API_KEY",)))
+    place = Endpoint(url, find_key(api_key, ("FADE_LENS_API_KEY",)))
+    if place.key is not None and url.startswith("http://") and not place.loopback:
+        logger.warning("the key for %s goes over an unencrypted connection: use https where the server has it", url)
+    return place
 
 
 def checked_url(base_url: str) -> str:
