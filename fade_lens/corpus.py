@@ -1,6 +1,7 @@
 """Natural text: where it comes from, and how it becomes tokens for one model."""
 
 import gzip
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -148,6 +149,11 @@ class TokenizedTexts:
     def lengths(self) -> Int[np.ndarray, " text"]:
         """Tokens in each text, BOS included."""
         return np.diff(self.offsets)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of all tokens and where texts begin."""
+        return hashlib.sha256(self.ids.tobytes() + self.offsets.tobytes()).hexdigest()[:16]
 
     def select(self, texts: Sequence[int]) -> "TokenizedTexts":
         """Some of the texts, in the order given."""

@@ -1,0 +1,164 @@
+"""Descriptions of features: what is to be judged, and reading them from whatever a user holds."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from fade_lens.corpus import parse_json
+from fade_lens.errors import InputError
+
+INDEX_COLUMNS = ("index", "feature", "latent", "neuron", "feature_index")
+TEXT_COLUMNS = ("description", "explanation", "text")
+MAX_FILE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, order=True)
+class Description:
+    """A claim about one feature.
+
+    Attributes:
+        index: the feature's index in its SAE or hook.
+        text: the description as it was given.
+        origin: where it came from, for the record.
+    """
+
+    index: int
+    text: str
+    origin: str = ""
+
+    @property
+    def key(self) -> str:
+        """What names this description in a store: the feature and the text."""
+        return f"{self.index}:{self.text}"
+
+
+def read_descriptions(source: Any) -> tuple[Description, ...]:
+    """Descriptions from a dict `{index: text}`, a Series, a DataFrame, a CSV/JSON/JSONL file, or `Description`s.
+
+    A table needs a column `index` (or `feature`, `latent`, `neuron`) and a column `description` (or `explanation`).
+    A feature may have several descriptions; the same one twice is an error.
+
+    Raises:
+        InputError: nothing given, an empty or repeated description, an index that is no whole number, no such column.
+    """
+    if isinstance(source, str | Path):
+        rows, origin = file_rows(Path(source)), Path(source).name
+    elif isinstance(source, Mapping):
+        rows, origin = list(cast(Mapping[Any, Any], source).items()), "a dict"
+    elif hasattr(source, "columns"):
+        rows, origin = table_rows(source, "the DataFrame"), "a DataFrame"
+    elif hasattr(source, "items"):
+        rows, origin = list(source.items()), "a Series"
+    elif (
+        isinstance(source, Iterable)
+        and (given := list(cast(Iterable[Any], source)))
+        and isinstance(given[0], Description)
+    ):
+        return checked([(d.index, d.text, d.origin) for d in given])
+    else:
+        raise InputError(
+            f"descriptions is {type(source).__name__}; give a dict {{index: text}}, a Series, a DataFrame with columns "
+            "'index' and 'description', or the path of a CSV, JSON or JSONL file"
+        )
+    return checked([(index, text, origin) for index, text in rows])
+
+
+def checked(rows: Iterable[tuple[Any, Any, str]]) -> tuple[Description, ...]:
+    """The rows as descriptions, each one sound and there once."""
+    found: dict[Description, None] = {}
+    for raw_index, text, origin in rows:
+        index = whole_number(raw_index)
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(
+                f"the description of feature {index} is empty ({text!r}); leave the feature out or describe it"
+            )
+        description = Description(index, " ".join(text.split()), origin)
+        if description in found:
+            raise InputError(f"feature {index} has the same description twice ({text!r:.80}); give each once")
+        found[description] = None
+    if not found:
+        raise InputError("no descriptions were given; give at least one, such as {9: \"the word 'new'\"}")
+    return tuple(found)
+
+
+def whole_number(value: Any) -> int:
+    """A feature index from an int, a float without a fraction or a string of digits (Neuronpedia's are strings)."""
+    try:
+        number = int(value) if not isinstance(value, float) or value.is_integer() else None
+    except (TypeError, ValueError):
+        number = None
+    if number is None or number < 0 or isinstance(value, bool):
+        raise InputError(f"feature index {value!r} is not a whole number of 0 or more")
+    return number
+
+
+def file_rows(path: Path) -> list[tuple[Any, Any]]:
+    """`(index, text)` rows of a descriptions file."""
+    if not path.is_file():
+        raise InputError(f"descriptions file {str(path)!r} does not exist")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"descriptions file {path.name!r} has over {MAX_FILE_BYTES // 2**20} MB; split it")
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        import pandas as pd
+
+        try:
+            return table_rows(pd.read_csv(path, dtype=str, keep_default_na=False), path.name)
+        except pd.errors.EmptyDataError:
+            raise InputError(f"{path.name} is empty; it needs a header and at least one row") from None
+    if kind == ".jsonl":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        data: Any = [parse_json(line, f"{path.name}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    elif kind == ".json":
+        data = parse_json(path.read_text(encoding="utf-8"), path.name)
+    else:
+        raise InputError(f"descriptions file {path.name!r} is of a kind that is not read; give .csv, .json or .jsonl")
+    if isinstance(data, dict):
+        return list(cast(dict[Any, Any], data).items())
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in cast(list[Any], data)):
+        raise InputError(f"{path.name} must hold {{index: text}} or a list of objects with 'index' and 'description'")
+    records = cast(list[dict[str, Any]], data)
+    if not records:
+        return []
+    index, text = (column_among(records[0], names, path.name) for names in (INDEX_COLUMNS, TEXT_COLUMNS))
+    return [(row.get(index), row.get(text)) for row in records]
+
+
+def table_rows(table: Any, where: str) -> list[tuple[Any, Any]]:
+    """`(index, text)` rows of a DataFrame, its index standing in where no column names the feature."""
+    text = column_among(table.columns, TEXT_COLUMNS, where)
+    if any(name in table.columns for name in INDEX_COLUMNS):
+        keys = table[column_among(table.columns, INDEX_COLUMNS, where)]
+    else:
+        keys = table.index
+    return list(zip(keys.tolist(), table[text].tolist(), strict=True))
+
+
+def column_among(columns: Iterable[str], names: tuple[str, ...], where: str) -> str:
+    """The first of `names` that is a column."""
+    there = [str(c) for c in columns]
+    for name in names:
+        if name in there:
+            return name
+    raise InputError(
+        f"{where} has no column {names[0]!r} (or {', '.join(names[1:])}); its columns are {', '.join(there)}"
+    )
+
+
+def parse_indices(spec: str) -> tuple[int, ...]:
+    """Feature indices from a command line's word, such as `0:200,512` (the end is left out, as in Python).
+
+    >>> parse_indices("3,7:10")
+    (3, 7, 8, 9)
+    """
+    chosen: list[int] = []
+    for part in spec.split(","):
+        start, colon, end = part.strip().partition(":")
+        try:
+            chosen += range(int(start or 0), int(end)) if colon else [int(start)]
+        except ValueError:
+            raise InputError(
+                f"features {spec!r}: {part!r} is neither a number nor START:END, as in 0:200,512"
+            ) from None
+    return tuple(dict.fromkeys(chosen))

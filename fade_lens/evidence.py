@@ -1,0 +1,96 @@
+"""What each number rests on: the texts, activations, ratings and continuations behind one description's metrics."""
+
+from dataclasses import dataclass, field
+
+from fade_lens.metrics import Metric
+
+
+@dataclass(frozen=True)
+class SyntheticText:
+    """A text the judge wrote to express the concept; `activation` is None where no position of it counts."""
+
+    text: str
+    activation: float | None
+
+
+@dataclass(frozen=True)
+class RatedText:
+    """A natural text that the judge was asked about.
+
+    `number` is its place in the corpus, `inclusion` its probability of being chosen; `rating` is 0, 1, 2, or None with
+    the `reason`; `score` is the judge's graded score where it gives one.
+    """
+
+    number: int
+    text: str
+    activation: float
+    inclusion: float
+    rating: int | None
+    score: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TopText:
+    """One of the natural texts that activate the feature most, token by token (None: a position that never counts)."""
+
+    number: int
+    activation: float
+    tokens: tuple[str, ...]
+    activations: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the model wrote after a natural beginning, steered at `factor` (0: untouched), and the judge's rating of it."""
+
+    factor: float
+    prompt: str
+    text: str
+    rating: int | None
+    score: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ClarityEvidence:
+    """Clarity and the texts written for it; `failures` says why requests gave no text."""
+
+    clarity: Metric
+    texts: tuple[SyntheticText, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RatedEvidence:
+    """Responsiveness and Purity, which rest on the same rated texts."""
+
+    responsiveness: Metric
+    purity: Metric
+    texts: tuple[RatedText, ...] = ()
+
+
+@dataclass(frozen=True)
+class FaithfulnessEvidence:
+    """Faithfulness and the continuations behind it (none where the gate was not passed)."""
+
+    faithfulness: Metric
+    continuations: tuple[Continuation, ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureSummary:
+    """What the corpus alone tells about a feature.
+
+    `firing_rate` is over counted tokens, `firing_texts` and `n_texts` over texts; `largest` is the largest activation,
+    `reference` the unit of steering factors (None if the feature never fires); `quantiles` are 101 evenly spaced
+    quantiles of its per-text activations, for plots.
+    """
+
+    firing_rate: float
+    firing_texts: int
+    n_texts: int
+    largest: float
+    reference: float | None
+    quantiles: tuple[float, ...]
+    top: tuple[TopText, ...] = field(default=())

@@ -1,0 +1,118 @@
+"""Everything that decides a run's numbers, in one place, and the random streams that come from its seed."""
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fade_lens.errors import InputError
+from fade_lens.metrics import Preset
+
+MODES = ("add", "clamp", "scale", "ablate")
+PRESETS = ("default", "paper")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run; the defaults suit SAE latents and a paid judge (about 25 judge calls a description).
+
+    Raises:
+        InputError: a value that cannot be used, by its name.
+    """
+
+    preset: Preset = "default"
+    """"default": signed, weighted, cross-fitted; "paper": the reference's arithmetic, digit for digit."""
+
+    seed: int = 0
+    """Every random choice comes from this number, the feature and the purpose; the order of features changes nothing."""
+
+    context: int | None = None
+    """Tokens of a text that count, BOS included; None: what the SAE was trained on, at most 128."""
+
+    outlier_factor: float = 5.0
+    """Positions whose residual norm is above this many medians never count (massive activations); inf: off."""
+
+    synthetic_texts: int = 30
+    """Texts that the judge writes for each description (Clarity)."""
+
+    rated_texts: int = 200
+    """Natural texts that the judge rates for each description (Responsiveness, Purity)."""
+
+    gate: float | None = 0.5
+    """Faithfulness is measured where Clarity and Responsiveness are both at least this; None: always."""
+
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0)
+    """Steering strengths in units of the feature's reference activation; 0, the untouched model, is always added."""
+
+    mode: str = "add"
+    """"add" the decoder direction; or "clamp", "scale", "ablate" the feature's activation."""
+
+    reference_quantile: float = 0.99
+    """A feature's reference activation: this quantile of its largest activations over the texts on which it fires."""
+
+    prompts: int = 30
+    """Natural beginnings that are continued at every factor."""
+
+    prompt_tokens: int = 16
+    """Tokens of each beginning, BOS included."""
+
+    new_tokens: int = 30
+    """Tokens of each continuation."""
+
+    temperature: float = 0.7
+    """Of the continuations; 0 is greedy."""
+
+    top_texts: int = 10
+    """Strongest natural texts kept with their token-level activations, for people to look at."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", tuple(float(f) for f in self.factors))
+        for name, allowed in (("preset", PRESETS), ("mode", MODES)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(map(repr, allowed))}")
+        for factor in self.factors:
+            if not math.isfinite(factor):
+                raise InputError(f"factors holds {factor}; every factor must be a finite number")
+        if len(set(self.factors)) < len(self.factors):
+            raise InputError(f"factors {self.factors} holds a factor twice; give each once")
+        at_least = {
+            "synthetic_texts": 1,
+            "rated_texts": 1,
+            "prompts": 1,
+            "prompt_tokens": 1,
+            "new_tokens": 1,
+            "temperature": 0,
+            "top_texts": 0,
+            "seed": 0,
+            "context": 2,
+        }
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        if not self.outlier_factor > 1:
+            raise InputError(f"outlier_factor is {self.outlier_factor}; it must be above 1 (inf switches the rule off)")
+        if not 0 < self.reference_quantile <= 1:
+            raise InputError(f"reference_quantile is {self.reference_quantile}; it must be above 0 and at most 1")
+
+    @property
+    def steered_factors(self) -> tuple[float, ...]:
+        """The factors that change the model (0 in "add" mode leaves it untouched and is generated once a run)."""
+        return tuple(f for f in self.factors if f != 0 or self.mode != "add")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a store and a report."""
+        return {**asdict(self), "factors": list(self.factors), "outlier_factor": str(self.outlier_factor)}
+
+
+def stream(seed: int, *purpose: object) -> int:
+    """A seed of its own for a purpose such as `("rated texts", 9)`, the same on every machine."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # fits torch's signed 64-bit seeds
+
+
+def rng(seed: int, *purpose: object) -> np.random.Generator:
+    """A generator of its own for a purpose."""
+    return np.random.default_rng(stream(seed, *purpose))
