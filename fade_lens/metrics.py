@@ -15,12 +15,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fade_lens.bootstrap import PSEUDO, REPLICATES, Rows, percentiles
 from fade_lens.errors import InputError
 from fade_lens.ranking import (
+    Ranked,
     auroc,
-    auroc_replicates,
     average_precision,
-    average_precision_replicates,
     balanced_accuracy,
     best_f1,
     correlation,
@@ -51,22 +51,21 @@ UNRATED = -1
 """The rating of a text that the judge was asked about and did not rate."""
 RATINGS = (("rated_2", 2), ("rated_1", 1), ("rated_0", 0), ("unrated", UNRATED))
 """The keys of `Metric.counts` and the rating that each counts."""
-REPLICATES = 2000
-"""Replicates behind every interval."""
-LEVEL = 0.95
-"""Nominal coverage of every interval."""
+MIN_TEXTS = 3
+"""Fewer texts than this on either side (positives, negatives) give a value without an interval."""
+MIN_PROMPTS = 10
+"""Fewer prompts than this give a Faithfulness without an interval."""
 SPLITS = 100
 """Random halvings of the prompts over which Faithfulness is averaged."""
-PSEUDO = 0.25
-"""Weight of a pseudo-text in the Bayesian bootstrap."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """One metric of one feature and description.
 
-    `value` is None exactly when `reason` says why. `interval` has nominal coverage 95 %. `counts` are the numbers of texts behind
-    the value; `details` are further numbers of the same kind of evidence (unweighted value, prevalence, chosen factor, ...).
+    `value` is None exactly when `reason` says why. `interval` has nominal coverage 95 %; where a value has none,
+    `interval_reason` says why. `counts` are the numbers of texts behind the value; `details` are further numbers of the same
+    evidence (unweighted value, prevalence, chosen factor, ...).
     """
 
     value: float | None
@@ -74,6 +73,7 @@ class Metric:
     interval: tuple[float, float] | None = None
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     details: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    interval_reason: str | None = None
 
     def __post_init__(self) -> None:
         if (self.value is None) != (self.reason is not None):
@@ -89,6 +89,7 @@ class Metric:
             "interval": None if self.interval is None else list(self.interval),
             "counts": dict(self.counts),
             "details": dict(self.details),
+            "interval_reason": self.interval_reason,
         }
 
     @classmethod
@@ -128,16 +129,9 @@ def clarity(
         if not len(group):
             return Metric(None, f"no {name} text with an activation", counts=counts)
     signed = gini(above, below)
-    values = np.concatenate([above, below])
-    written = np.arange(len(values)) < len(above)
-    # Two samples of fixed sizes: a pseudo-text enters only its own group, at the ends of all activations.
-    ends = np.array([values.min(), values.max()] * 2)
-    rows = _Rows(
-        np.append(values, ends), np.append(written, [True, True, False, False]), np.append(written, [1, 1, 0, 0]).astype(int),
-        np.append(np.ones(len(values)), np.full(4, PSEUDO)), np.array([1.0, 1.0]),
-    )  # fmt: skip
-    replicates = 2 * auroc_replicates(*rows.draw(seed)) - 1
-    return _ranked_metric(signed, replicates, preset, counts, {"signed": signed})
+    few = _too_few(len(above), len(below))
+    interval = None if few else Rows.of_groups(above, below).interval(_gini, seed)
+    return _ranked_metric(signed, interval, few, preset, counts, {"signed": signed})
 
 
 def responsiveness(
@@ -163,10 +157,10 @@ def responsiveness(
     if rated.reason:
         return Metric(None, rated.reason, counts=rated.counts)
     signed = gini(*rated.split())
-    replicates = 2 * auroc_replicates(*rated.rows().draw(seed)) - 1
-    return _ranked_metric(
-        signed, replicates, preset, rated.counts, {"signed": signed, "unweighted": gini(*rated.split()[:2])}
-    )
+    few = _too_few(rated.counts["rated_2"], rated.counts["rated_0"])
+    interval = None if few else rated.rows().interval(_gini, seed)
+    details = {"signed": signed, "unweighted": gini(*rated.split()[:2])}
+    return _ranked_metric(signed, interval, few, preset, rated.counts, details)
 
 
 def purity(
@@ -198,8 +192,9 @@ def purity(
         "prevalence": float(rated.weights[rated.positive].sum() / rated.weights.sum()),
         "unweighted": average_precision(rated.values, rated.positive),
     }
-    low, high = _percentiles(average_precision_replicates(*rated.rows().draw(seed)))
-    return Metric(value, interval=(min(low, value), max(high, value)), counts=rated.counts, details=details)
+    few = _too_few(rated.counts["rated_2"], rated.counts["rated_0"])
+    interval = None if few else _around(value, rated.rows().interval(Ranked.average_precision, seed))
+    return Metric(value, None, interval, rated.counts, details, few)
 
 
 def faithfulness(
@@ -222,91 +217,56 @@ def faithfulness(
     untouched model. Unrated (−1) continuations count as not expressing the concept; in `"paper"`, which takes the maximum over
     all factors, they leave the denominator.
 
-    Undefined when there is no steered factor, fewer than 2 prompts, no rating at all at factor 0 or at the others, or when every
+    The interval's lower limit comes from the held-out table of (baseline, steered) outcomes, its upper limit from the same table of the factor
+    that is best on all prompts: the first errs low, for it may hold a worse factor, the second errs high. Below `MIN_PROMPTS`
+    prompts there is none. Limits are clipped at 0 like the value.
+
+    Undefined without a steered factor, with fewer than 2 prompts, without any rating at factor 0 or at the others, and where every
     baseline continuation expresses the concept (1 − R_0 = 0).
 
     >>> faithfulness({0.0: np.array([0, 0, 0, 0]), 2.0: np.array([2, 2, 2, 0])}).value
     0.75
     """
     factors, table = _table(ratings)
-    counts = {
-        f"{name}_{factor:g}": int((row == rating).sum())
-        for factor, row in zip(factors, table, strict=True)
-        for name, rating in RATINGS
-    }
-    counts["prompts"] = table.shape[1]
+    counts = {"prompts": table.shape[1]}
+    for factor, row in zip(factors, table, strict=True):
+        counts |= {f"{name}_{factor:g}": int((row == rating).sum()) for name, rating in RATINGS}
     if reason := _unsteerable(factors, table):
         return Metric(None, reason, counts=counts)
-    baseline = int(np.flatnonzero(factors == 0)[0])
     expressed = table == 2
-
     rated = np.maximum((table != UNRATED).sum(axis=1), 1)
-    shares = expressed.sum(axis=1) / rated
-    reference = _lift(shares.max(), shares[baseline]) if expressed.any() else 0.0
-    if preset == "default":
-        shares = expressed.mean(axis=1)
-    best = int(np.argmax(shares))
-    details: dict[str, float | None] = {"maximum": reference, "rate_0": float(shares[baseline])}
-    if shares[baseline] == 1:
-        return Metric(
-            None,
-            "every continuation of the untouched model already expresses the concept (1 - R_0 = 0)",
-            counts=counts,
-            details=details,
-        )
+    rates = expressed.sum(axis=1) / (rated if preset == "paper" else table.shape[1])
+    if rates[0] == 1:
+        reason = "every continuation of the untouched model already expresses the concept (1 - R_0 = 0)"
+        return Metric(None, reason, counts=counts, details={"rate_0": 1.0})
 
+    maximum = max(float((rates.max() - rates[0]) / (1 - rates[0])), 0.0)
+    best = int(np.argmax(rates))
     rng = np.random.default_rng(seed)
     chosen = _cross_fit(expressed, rng)
-    held_out = np.take_along_axis(expressed, chosen, axis=0)  # [split, prompt]
-    both, steered, untouched = (
-        (held_out & expressed[baseline]).mean(0).sum(),
-        (held_out & ~expressed[baseline]).mean(0).sum(),
-        (~held_out & expressed[baseline]).mean(0).sum(),
-    )
-    signed = float((steered - untouched) / (~expressed[baseline]).sum())
-    draws = rng.dirichlet(
-        np.array([both, steered, untouched, table.shape[1] - both - steered - untouched]) + PSEUDO, REPLICATES
-    )
-    low, high = _percentiles((draws[:, 1] - draws[:, 2]) / (draws[:, 1] + draws[:, 3]))
-    factor_rates = [float(np.mean(chosen == i)) for i in range(len(factors))]
-    if preset == "paper":
-        value, choice = reference or 0.0, best
-    else:
-        value, choice = max(signed, 0.0), int(np.argmax(factor_rates))
-    details |= {
-        "signed": signed, "factor": float(factors[choice]), "factor_share": factor_rates[choice], "rate_factor": float(shares[choice]),
-    }  # fmt: skip
-    interval = (max(min(low, value), 0.0), max(high, value))
-    return Metric(value, interval=interval, counts=counts, details=details)
+    held_out = _outcomes(expressed[0], np.take_along_axis(expressed, chosen, axis=0))
+    signed = float(_lift(held_out))
+    picks = np.bincount(chosen.ravel(), minlength=len(factors)) / chosen.size
+    choice = best if preset == "paper" else int(np.argmax(picks))
+    value = maximum if preset == "paper" else max(signed, 0.0)
+    details: dict[str, float | None] = {
+        "signed": signed,
+        "maximum": maximum,
+        "factor": float(factors[choice]),
+        "factor_share": float(picks[choice]),
+        "rate_0": float(rates[0]),
+        "rate_factor": float(rates[choice]),
+    }
+    if table.shape[1] < MIN_PROMPTS:
+        few = f"{table.shape[1]} prompts; an interval needs at least {MIN_PROMPTS}"
+        return Metric(value, None, None, counts, details, few)
+    low, _ = percentiles(_lift(rng.dirichlet(held_out + PSEUDO / 4, REPLICATES)))
+    in_sample = _outcomes(expressed[0], expressed[best][None])
+    _, high = percentiles(_lift(rng.dirichlet(in_sample + PSEUDO / 4, REPLICATES)))
+    return Metric(value, None, _around(value, (max(low, 0.0), max(high, 0.0))), counts, details)
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Texts and pseudo-texts for a Bayesian bootstrap: within a stratum their shares are Dirichlet(shape), times its mass."""
-
-    values: Float[np.ndarray, "row"]
-    positive: Bool[np.ndarray, "row"]
-    stratum: Int[np.ndarray, "row"]
-    shape: Float[np.ndarray, "row"]
-    mass: Float[np.ndarray, "stratum"]
-
-    def draw(
-        self, seed: int
-    ) -> tuple[Float[np.ndarray, "cell"], Float[np.ndarray, "replicate cell"], Float[np.ndarray, "replicate cell"]]:
-        """Values, positive and negative masses of `REPLICATES` replicates."""
-        # Rows that no comparison with a positive tells apart are drawn as one: sums of Dirichlet shares are Dirichlet again.
-        steps = np.unique(self.values[self.positive])
-        place = np.searchsorted(steps, self.values, "left") + np.searchsorted(steps, self.values, "right")
-        cells, cell = np.unique(np.stack([place, self.positive, self.stratum]), axis=1, return_inverse=True)
-        shape = np.bincount(cell.ravel(), self.shape)
-        share = np.random.default_rng(seed).standard_gamma(shape, (REPLICATES, len(shape)))
-        member = cells[2][:, None] == np.arange(len(self.mass))
-        share *= (self.mass / (share @ member))[:, cells[2]]
-        positive = cells[1] == 1
-        return cells[0].astype(np.float64), share * positive, share * ~positive
 
 
 @dataclass(frozen=True)
@@ -363,39 +323,54 @@ class _Rated:
     def negated(self) -> "_Rated":
         return replace(self, values=-self.values)
 
-    def rows(self) -> _Rows:
-        """Strata are texts of equal weight; each may hold unseen texts of either label anywhere between its ends."""
-        _, stratum = np.unique(self.weights.round(9), return_inverse=True)
-        groups = [self.values[stratum == h] for h in range(stratum.max() + 1)]
-        ends = np.array([[g.min(), g.max()] * 2 for g in groups]).ravel()
-        n = len(groups)
-        return _Rows(
-            np.append(self.values, ends),
-            np.append(self.positive, np.tile([True, True, False, False], n)),
-            np.append(stratum, np.repeat(np.arange(n), 4)),
-            np.append(np.ones(len(self.values)), np.full(4 * n, PSEUDO)),
-            np.bincount(stratum, self.weights),
-        )
+    def rows(self) -> Rows:
+        return Rows.of_sample(self.values, self.positive, self.weights)
+
+
+def _gini(ranked: Ranked, _own: Float[np.ndarray, "replicate positive"]) -> Float[np.ndarray, "replicate"]:
+    return 2 * ranked.auroc() - 1
 
 
 def _ranked_metric(
     signed: float,
-    replicates: Float[np.ndarray, "replicate"],
+    interval: tuple[float, float] | None,
+    few: str | None,
     preset: Preset,
-    counts: dict[str, int],
-    details: dict[str, float | None],
+    counts: Mapping[str, int],
+    details: Mapping[str, float | None],
 ) -> Metric:
-    low, high = _percentiles(replicates)
-    low, high = min(low, signed), max(high, signed)
-    if preset == "paper":
-        folded = 0.0 if low < 0 < high else min(abs(low), abs(high))
-        return Metric(abs(signed), interval=(folded, max(abs(low), abs(high))), counts=counts, details=details)
-    return Metric(signed, interval=(low, high), counts=counts, details=details)
+    """Signed Gini by default; in "paper" its absolute value, and the interval folded at 0 likewise."""
+    if interval is not None:
+        interval = _around(signed, interval)
+        if preset == "paper":
+            low, high = interval
+            interval = (max(low, -high, 0.0), max(-low, high))
+    return Metric(abs(signed) if preset == "paper" else signed, None, interval, counts, details, few)
 
 
-def _percentiles(replicates: Float[np.ndarray, "replicate"]) -> tuple[float, float]:
-    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _around(value: float, interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval, stretched to hold the value: pseudo-texts can pull all of it below a perfect score."""
+    return min(interval[0], value), max(interval[1], value)
+
+
+def _too_few(positives: int, negatives: int) -> str | None:
+    if min(positives, negatives) >= MIN_TEXTS:
+        return None
+    return f"{positives} positive and {negatives} negative texts; an interval needs at least {MIN_TEXTS} of each"
+
+
+def _outcomes(
+    untouched: Bool[np.ndarray, "prompt"], steered: Bool[np.ndarray, "split prompt"]
+) -> Float[np.ndarray, "outcome"]:
+    """Prompts whose continuation expresses the concept (both times, only steered, only untouched, never), mean over splits."""
+    cells = (steered & untouched, steered & ~untouched, ~steered & untouched, ~steered & ~untouched)
+    return np.array([cell.mean(axis=0).sum() for cell in cells])
+
+
+def _lift(outcomes: Float[np.ndarray, "*replicate outcome"]) -> Float[np.ndarray, "*replicate"]:
+    """(R_f − R_0) / (1 − R_0) from `_outcomes`."""
+    _, steered, untouched, never = np.moveaxis(outcomes, -1, 0)
+    return (steered - untouched) / (steered + never)
 
 
 def _cross_fit(
@@ -440,10 +415,6 @@ def _unsteerable(factors: Float[np.ndarray, "factor"], table: Int[np.ndarray, "f
     if not rated[1:].any():
         return "no steered continuation is rated"
     return None
-
-
-def _lift(rate: float, baseline: float) -> float | None:
-    return None if baseline == 1 else max(float((rate - baseline) / (1 - baseline)), 0.0)
 
 
 def _check_ratings(name: str, ratings: Int[np.ndarray, "text"]) -> None:

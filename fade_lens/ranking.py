@@ -3,6 +3,8 @@
 One vectorized implementation over masses `[replicate, text]` serves a single value and thousands of bootstrap replicates.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -11,38 +13,43 @@ from fade_lens.errors import InputError
 Labels = Bool[np.ndarray, "text"] | Int[np.ndarray, "text"]
 
 
-def cumulate(
-    values: Float[np.ndarray, "text"], *masses: Float[np.ndarray, "replicate text"]
-) -> tuple[Float[np.ndarray, "replicate threshold"], ...]:
-    """Mass of the texts at or above each distinct value, highest value first."""
-    order = np.argsort(-values, kind="stable")
-    ranked = values[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
-    return tuple(np.cumsum(mass[:, order], axis=1)[:, ends] for mass in masses)
+@dataclass(frozen=True)
+class Ranked:
+    """Labelled texts ranked by value, with the mass of each text in each replicate."""
 
+    values: Float[np.ndarray, "text"]
+    positive: Bool[np.ndarray, "text"]
+    mass: Float[np.ndarray, "replicate text"]
 
-def auroc_replicates(
-    values: Float[np.ndarray, "text"],
-    positive: Float[np.ndarray, "replicate text"],
-    negative: Float[np.ndarray, "replicate text"],
-) -> Float[np.ndarray, "replicate"]:
-    """Area under the ROC curve for each replicate's masses of positives and negatives; ties count one half."""
-    hits, alarms = cumulate(values, positive, negative)
-    steps = np.diff(alarms, axis=1, prepend=0.0)
-    midway = hits - np.diff(hits, axis=1, prepend=0.0) / 2
-    return (steps * midway).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
+    def cumulated(self) -> tuple[Float[np.ndarray, "replicate threshold"], Float[np.ndarray, "replicate threshold"]]:
+        """Mass of positives and of negatives at or above each distinct value, highest value first."""
+        order = np.argsort(-self.values, kind="stable")
+        ranked, mass = self.values[order], self.mass[:, order]
+        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+        hits, alarms = (np.cumsum(mass * side[order], axis=1)[:, ends] for side in (self.positive, ~self.positive))
+        return hits, alarms
 
+    def auroc(self) -> Float[np.ndarray, "replicate"]:
+        """Area under the ROC curve of each replicate; ties count one half."""
+        hits, alarms = self.cumulated()
+        midway = hits - np.diff(hits, axis=1, prepend=0.0) / 2
+        return (np.diff(alarms, axis=1, prepend=0.0) * midway).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
 
-def average_precision_replicates(
-    values: Float[np.ndarray, "text"],
-    positive: Float[np.ndarray, "replicate text"],
-    negative: Float[np.ndarray, "replicate text"],
-) -> Float[np.ndarray, "replicate"]:
-    """Average precision for each replicate's masses: sum over distinct thresholds of (recall gained) · precision."""
-    hits, alarms = cumulate(values, positive, negative)
-    found = hits + alarms
-    precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
-    return (np.diff(hits, axis=1, prepend=0.0) * precision).sum(axis=1) / hits[:, -1]
+    def average_precision(
+        self, own: Float[np.ndarray, "replicate positive"] | float = 0.0
+    ) -> Float[np.ndarray, "replicate"]:
+        """Average precision of each replicate: mean over the positives of the precision at each one's value.
+
+        With `own`, the mass of each single positive, half of it is left out of the precision at that positive. A positive always
+        finds itself, which with few positives raises average precision above the population's; the intervals correct for it.
+        """
+        hits, alarms = self.cumulated()
+        _, threshold = np.unique(-self.values, return_inverse=True)
+        at = threshold[self.positive]
+        found = hits[:, at] - own / 2
+        all_found = found + alarms[:, at]
+        precision = np.divide(found, all_found, out=np.zeros_like(found), where=all_found > 0)
+        return (self.mass[:, self.positive] * precision).sum(axis=1) / hits[:, -1]
 
 
 def auroc(
@@ -68,8 +75,7 @@ def auroc(
         if not mass.sum() > 0:
             raise InputError(f"{name} hold {len(mass)} values of no weight; give at least one")
     values = np.concatenate([above, below])
-    positive, negative = np.append(v, np.zeros_like(w)), np.append(np.zeros_like(v), w)
-    return float(auroc_replicates(values, positive[None], negative[None])[0])
+    return float(Ranked(values, np.arange(len(values)) < len(v), np.append(v, w)[None]).auroc()[0])
 
 
 def gini(
@@ -101,8 +107,8 @@ def average_precision(
     >>> average_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True]))
     0.8333333333333333
     """
-    values, positive, negative = _labelled(scores, labels, weights)
-    return float(average_precision_replicates(values, positive[None], negative[None])[0])
+    values, positive, mass = _labelled(scores, labels, weights)
+    return float(Ranked(values, positive, mass[None]).average_precision()[0])
 
 
 def best_f1(
@@ -113,9 +119,9 @@ def best_f1(
     >>> best_f1(np.array([3.0, 2.0, 1.0]), np.array([True, True, False]))
     1.0
     """
-    values, positive, negative = _labelled(scores, labels, weights)
-    hits, alarms = cumulate(values, positive[None], negative[None])
-    return float((2 * hits / (hits + alarms + positive.sum())).max())
+    values, positive, mass = _labelled(scores, labels, weights)
+    hits, alarms = Ranked(values, positive, mass[None]).cumulated()
+    return float((2 * hits / (hits + alarms + hits[:, -1:])).max())
 
 
 def iou(
@@ -130,9 +136,9 @@ def iou(
     >>> iou(np.array([3.0, 2.0, 0.0]), np.array([True, False, True]))
     0.3333333333333333
     """
-    values, positive, negative = _labelled(scores, labels, weights)
+    values, positive, mass = _labelled(scores, labels, weights)
     fires = values > threshold
-    return float(positive[fires].sum() / (positive.sum() + negative[fires].sum()))
+    return float(mass[fires & positive].sum() / mass[fires | positive].sum())
 
 
 def correlation(
@@ -143,11 +149,13 @@ def correlation(
     >>> correlation(np.array([1.0, 0.0, 1.0, 0.0]), np.array([1, 0, 1, 0]))
     1.0
     """
-    values, positive, negative = _labelled(scores, labels, weights)
-    mass = (positive + negative) / (positive + negative).sum()
-    x, y = values - mass @ values, (positive > 0) - positive.sum() / (positive + negative).sum()
-    spread = (mass @ x**2) * (mass @ y**2)
-    return float(mass @ (x * y) / np.sqrt(spread)) if spread > 0 else None
+    values, positive, mass = _labelled(scores, labels, weights)
+    mass = mass / mass.sum()
+    used = mass > 0
+    if np.ptp(values[used]) == 0 or positive[used].all():
+        return None
+    x, y = values - mass @ values, positive - mass @ positive
+    return float(mass @ (x * y) / np.sqrt((mass @ x**2) * (mass @ y**2)))
 
 
 def balanced_accuracy(
@@ -164,26 +172,28 @@ def balanced_accuracy(
     >>> balanced_accuracy(np.array([3.0, 0.0, 0.0]), np.array([1, 1, 0]))
     0.75
     """
-    values, positive, negative = _labelled(scores, labels, weights)
-    if not negative.sum() > 0:
+    values, positive, mass = _labelled(scores, labels, weights)
+    if not mass[~positive].sum() > 0:
         return None
     fires = values > threshold
-    return float((positive[fires].sum() / positive.sum() + negative[~fires].sum() / negative.sum()) / 2)
+    found = mass[positive & fires].sum() / mass[positive].sum()
+    passed = mass[~positive & ~fires].sum() / mass[~positive].sum()
+    return float((found + passed) / 2)
 
 
 def _labelled(
     scores: Float[np.ndarray, "text"], labels: Labels, weights: Float[np.ndarray, "text"] | None
-) -> tuple[Float[np.ndarray, "text"], Float[np.ndarray, "text"], Float[np.ndarray, "text"]]:
-    """Scores, mass of the positives and mass of the negatives, checked."""
+) -> tuple[Float[np.ndarray, "text"], Bool[np.ndarray, "text"], Float[np.ndarray, "text"]]:
+    """Scores, which texts are positive, and their mass, checked."""
     values, mass = finite("scores", scores), _weights("weights", weights, len(scores))
     if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
         raise InputError(
             f"labels hold {sorted(set(labels.tolist()) - {0, 1})[:5]}; give 1 (or True) for positives and 0 for negatives"
         )
-    positive = mass * (labels == 1)
-    if not positive.sum() > 0:
+    positive = labels == 1
+    if not mass[positive].sum() > 0:
         raise InputError("labels hold no positive (of positive weight); give at least one text labelled 1")
-    return values, positive, mass - positive
+    return values, positive, mass
 
 
 def finite(name: str, values: Float[np.ndarray, "text"]) -> Float[np.ndarray, "text"]:
