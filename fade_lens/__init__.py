@@ -1,0 +1,76 @@
+"""fade_lens: does this description of this feature tell the truth?
+
+The public names are imported when they are first used, so that importing the package costs nothing heavy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fade_lens.corpus import Corpus
+    from fade_lens.descriptions import Description, read_descriptions
+    from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
+    from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
+    from fade_lens.fade import Fade
+    from fade_lens.judge import Judge
+    from fade_lens.metrics import Metric
+    from fade_lens.results import Result, Results
+    from fade_lens.settings import Settings
+    from fade_lens.store import RunStore
+    from fade_lens.subject import Subject
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ClarityEvaluator": "evaluators",
+    "Corpus": "corpus",
+    "Description": "descriptions",
+    "Fade": "fade",
+    "FadeLensError": "errors",
+    "FaithfulnessEvaluator": "evaluators",
+    "InputError": "errors",
+    "Judge": "judge",
+    "JudgeError": "errors",
+    "Metric": "metrics",
+    "MissingExtraError": "errors",
+    "RatingEvaluator": "evaluators",
+    "Result": "results",
+    "Results": "results",
+    "RunStore": "store",
+    "Settings": "settings",
+    "StoreError": "errors",
+    "Subject": "subject",
+    "read_descriptions": "descriptions",
+}
+
+__all__ = [
+    "ClarityEvaluator",
+    "Corpus",
+    "Description",
+    "Fade",
+    "FadeLensError",
+    "FaithfulnessEvaluator",
+    "InputError",
+    "Judge",
+    "JudgeError",
+    "Metric",
+    "MissingExtraError",
+    "RatingEvaluator",
+    "Result",
+    "Results",
+    "RunStore",
+    "Settings",
+    "StoreError",
+    "Subject",
+    "read_descriptions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"fade_lens.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'fade_lens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,7 +1,7 @@
 """One pass over a corpus for all features of a run: per text the activation of largest magnitude, and where it is."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,14 +146,25 @@ def max_activations(
 
 
 def token_activations(
-    model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule, *, batch_tokens: int | None = None
-) -> list[Float[np.ndarray, "pos feature"]]:
-    """Every position's activations for a few texts, in float32; positions that do not count are NaN."""
-    found: list[Float[np.ndarray, "pos feature"]] = [np.zeros((0, len(features)), dtype=np.float32)] * len(tokens)
+    model: Model,
+    features: Features,
+    tokens: TokenizedTexts,
+    outliers: OutlierRule,
+    *,
+    columns: Sequence[Sequence[int]] | None = None,
+    batch_tokens: int | None = None,
+) -> list[Float[np.ndarray, "pos column"]]:
+    """Every position's activations for a few texts, float32, NaN where a position does not count.
+
+    Args:
+        columns: for each text the columns of `features` that are wanted; all of them if None.
+    """
+    found = [np.zeros((0, 0), dtype=np.float32)] * len(tokens)
     for batch, activations, usable, _ in encoded(model, features, tokens, outliers, batch_tokens):
         shown = activations.float().masked_fill(~usable.unsqueeze(-1), float("nan")).cpu().numpy()
         for row, text in enumerate(batch.texts):
-            found[text] = shown[row, : tokens.lengths[text]]
+            wanted = shown[row, : tokens.lengths[text]]
+            found[text] = wanted.copy() if columns is None else wanted[:, list(columns[text])]
     return found
 
 

@@ -234,7 +234,7 @@ def from_plain(kind: Any, value: Any) -> Any:
         fields = [f.name for f in dataclasses.fields(kind) if f.name in value]
         return cast(type, kind)(**{name: from_plain(hints[name], value[name]) for name in fields})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
+    if origin is types.UnionType:
         chosen = [a for a in arguments if a is not type(None)]
         return None if value is None else from_plain(chosen[0], value) if len(chosen) == 1 else value
     if origin is tuple:

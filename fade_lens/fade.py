@@ -1,0 +1,252 @@
+"""All four metrics over a table of descriptions: the judge asks and answers while torch computes."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sae_lens import SAE
+
+from fade_lens.activations import token_activations
+from fade_lens.corpus import Corpus
+from fade_lens.descriptions import Description, read_descriptions
+from fade_lens.errors import InputError
+from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
+from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence, TopText
+from fade_lens.features import features_of
+from fade_lens.judge import Estimate, Judge, MemoryTranscripts
+from fade_lens.models import Model
+from fade_lens.progress import Stages
+from fade_lens.results import Result, Results
+from fade_lens.settings import Settings
+from fade_lens.store import RunStore, versions
+from fade_lens.subject import Subject
+
+logger = logging.getLogger(__name__)
+
+STEERED_AT_ONCE = 512
+"""Continuations generated before they are kept and sent to the judge, so that both work at the same time."""
+
+
+class Fade:
+    """Does a description of a feature tell the truth? Clarity, Responsiveness, Purity and Faithfulness (FADE).
+
+    Args:
+        model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.
+        source: a `sae_lens` SAE or transcoder, or a hook name such as "blocks.20.mlp.hook_post" for neurons.
+        corpus: natural texts: a `Corpus`, or a list of strings.
+        judge: a `Judge`, or its spec such as "openai:gpt-4o-mini".
+        settings: a `Settings`; any of its fields can also be given by name.
+
+    Raises:
+        InputError: an SAE that does not fit the model, an unknown hook, an empty corpus, a setting that cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: SAE[Any] | str,
+        *,
+        corpus: Corpus | Sequence[str],
+        judge: Judge | str,
+        settings: Settings | None = None,
+        **overrides: Any,
+    ) -> None:
+        known = set(asdict(Settings()))
+        if unknown := set(overrides) - known:
+            raise InputError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(sorted(known))}")
+        self.settings = replace(settings or Settings(), **overrides)
+        self.model, self.source = model, source
+        self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
+        features_of(model, source, [0])  # a hook or an SAE that does not fit is told now, not when a run begins
+        self.judge = Judge.parse(judge) if isinstance(judge, str) else judge
+
+    def evaluate(self, descriptions: Any, *, store: str | Path | None = None, progress: bool = True) -> Results:
+        """Score every description.
+
+        Args:
+            descriptions: a dict `{index: text}`, Series, DataFrame, or CSV/JSON/JSONL file (see `read_descriptions`).
+            store: a folder that keeps every judge answer, activation and continuation: run again to go on where a run
+                stopped, without asking anything twice.
+            progress: show progress bars.
+
+        Raises:
+            InputError: descriptions that cannot be used, before anything is computed or asked.
+            JudgeError: the judge cannot be asked; what was done is in the store.
+            StoreError: the store was made with other settings.
+        """
+        started = time.monotonic()
+        chosen = read_descriptions(descriptions)
+        indices = tuple(dict.fromkeys(d.index for d in chosen))
+        subject = Subject(self.model, self.source, self.corpus, indices, self.settings)
+        evaluation = _Evaluation(self, subject, chosen, Stages(progress))
+        if store is None:
+            with self.judge.session(MemoryTranscripts()):
+                return evaluation.run(None, started)
+        identity = {**subject.identity(), "judge": self.judge.identity, "settings": self.settings.to_dict()}
+        with RunStore(store, identity) as kept, self.judge.session(kept):
+            return evaluation.run(kept, started)
+
+    def estimate(self, descriptions: Any) -> Estimate:
+        """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate)."""
+        n, settings = len(read_descriptions(descriptions)), self.settings
+        rated = min(settings.rated_texts, len(self.corpus))
+        continued = settings.prompts * (1 + len(settings.steered_factors))
+        return self.judge.estimate(settings.synthetic_texts, rated + continued, n_concepts=n)
+
+
+class _Evaluation:
+    """One call of `Fade.evaluate`: the order of the stages, and what waits for what."""
+
+    def __init__(self, fade: Fade, subject: Subject, descriptions: tuple[Description, ...], stages: Stages) -> None:
+        self.fade, self.subject, self.descriptions, self.stages = fade, subject, descriptions, stages
+        self.settings, self.judge = fade.settings, fade.judge
+
+    def run(self, store: RunStore | None, started: float) -> Results:
+        before = self.judge.usage
+        clarity = ClarityEvaluator(self.subject, self.judge, self.settings)
+        ratings = RatingEvaluator(self.subject, self.judge, self.settings)
+        faithfulness = FaithfulnessEvaluator(self.subject, self.judge, self.settings, store)
+        self.judge.check()
+        with self.stages.showing():
+            written = {d: clarity.ask(d) for d in self.descriptions}
+            self._observe(store)
+            asked = {d: ratings.ask(d) for d in self.descriptions}
+            self._wait("judge: writing texts", written.values())
+            texts = {d: answer.result() for d, answer in written.items()}
+            advance = self.stages.stage("model: written texts", sum(len(a.texts) for a in texts.values()))
+            clear = clarity.measure(texts, advance)
+            self._wait("judge: rating natural texts", [a.answer for a in asked.values()])
+            rated = {d: ratings.measure(d, asked[d]) for d in self.descriptions}
+            faithful = self._steer(faithfulness, clear, rated)
+            summaries = self._summaries()
+        usage = asdict(self.judge.usage - before)
+        return Results(
+            tuple(Result(d, summaries[d.index], clear[d], rated[d], faithful[d]) for d in self.descriptions),
+            {
+                **self.subject.identity(),
+                "judge": self.judge.identity,
+                "settings": self.settings.to_dict(),
+                "versions": versions(),
+                "usage": usage,
+                "seconds": round(time.monotonic() - started, 1),
+                "n_outliers": self.subject.activations.n_outliers,
+                "n_truncated": self.subject.tokens.n_truncated,
+            },
+        )
+
+    def _observe(self, store: RunStore | None) -> None:
+        """The pass over the corpus, or what the store has of it."""
+        indices = self.subject.features.indices
+        kept = None if store is None else store.activations(indices)
+        advance = self.stages.stage("model: natural texts", len(self.subject.tokens))
+        found = self.subject.observe(kept, advance)
+        if kept is not None:
+            advance(len(self.subject.tokens))
+        elif store is not None:
+            store.keep_texts(self.subject.tokens)
+            store.keep_activations(indices, found)
+
+    def _steer(
+        self,
+        evaluator: FaithfulnessEvaluator,
+        clear: dict[Description, ClarityEvidence],
+        rated: dict[Description, RatedEvidence],
+    ) -> dict[Description, FaithfulnessEvidence]:
+        """Faithfulness of the descriptions that pass the gate, the judge rating one group while the next is generated."""
+        found: dict[Description, FaithfulnessEvidence] = {}
+        passed: list[Description] = []
+        for d in self.descriptions:
+            stopped = evaluator.gate(d, clear[d].clarity, rated[d].responsiveness)
+            if stopped is None:
+                passed.append(d)
+            else:
+                found[d] = FaithfulnessEvidence(stopped)
+        if passed:
+            a_feature = len(evaluator.prompts) * len(self.settings.steered_factors)
+            a_group = max(1, STEERED_AT_ONCE // max(a_feature, 1))
+            n_features = len({d.index for d in passed})
+            advance = self.stages.stage("model: steered texts", n_features * a_feature + len(evaluator.prompts))
+            asked = {}
+            for start in range(0, len(passed), a_group):
+                group = passed[start : start + a_group]
+                evaluator.steer([d.index for d in group], advance)
+                asked |= {d: evaluator.ask(d) for d in group}
+            self._wait("judge: rating steered texts", [a.answer for a in asked.values()])
+            found |= {d: evaluator.measure(d, a) for d, a in asked.items()}
+        return found
+
+    def _summaries(self) -> dict[int, FeatureSummary]:
+        """What the corpus tells about every feature, with its strongest texts token by token."""
+        subject, activations = self.subject, self.subject.activations
+        strongest = {
+            index: strongest_texts(subject.natural(index), self.settings.top_texts)
+            for index in subject.features.indices
+        }
+        columns: dict[int, list[int]] = {}
+        for index, texts in strongest.items():
+            for text in texts:
+                columns.setdefault(text, []).append(subject.column(index))
+        numbers = sorted(columns)
+        rows = token_activations(
+            subject.model,
+            subject.features,
+            subject.tokens.select(numbers),
+            subject.outliers,
+            columns=[columns[number] for number in numbers],
+        )
+        by_text = dict(zip(numbers, rows, strict=True))
+        decode: Callable[[Any], str] = subject.model.tokenizer.decode
+
+        def top(index: int, number: int) -> TopText:
+            values = by_text[number][:, columns[number].index(subject.column(index))]
+            return TopText(
+                number,
+                float(subject.natural(index)[number]),
+                tuple(decode([int(token)]) for token in subject.tokens[number]),
+                tuple(None if np.isnan(v) else float(v) for v in values),
+            )
+
+        return {
+            index: summary(
+                subject, index, float(activations.firing_rate[subject.column(index)]), [top(index, n) for n in texts]
+            )
+            for index, texts in strongest.items()
+        }
+
+    def _wait(self, name: str, futures: Iterable["Future[Any]"]) -> None:
+        """Wait for the judge, the bar moving as answers come; the first error ends the run."""
+        pending = set(futures)
+        advance = self.stages.stage(name, len(pending))
+        while pending:
+            done, pending = wait(pending, return_when="FIRST_COMPLETED")
+            for future in done:
+                future.result()
+            advance(len(done))
+
+
+def strongest_texts(natural: Any, n: int) -> list[int]:
+    """The texts of largest |activation|, strongest first, those on which the feature is silent left out."""
+    magnitude = np.abs(np.nan_to_num(natural))
+    order = np.argsort(-magnitude, kind="stable")[:n]
+    return [int(i) for i in order if magnitude[i] > 0]
+
+
+def summary(subject: Subject, index: int, firing_rate: float, top: Sequence[TopText]) -> FeatureSummary:
+    """One feature's summary over the corpus."""
+    natural = subject.natural(index)
+    defined = natural[~np.isnan(natural)]
+    reference = subject.reference(index)
+    return FeatureSummary(
+        firing_rate=firing_rate,
+        firing_texts=int((defined != 0).sum()),
+        n_texts=len(defined),
+        largest=float(defined[np.abs(defined).argmax()]) if len(defined) else 0.0,
+        reference=None if np.isnan(reference) else reference,
+        quantiles=tuple(float(q) for q in np.quantile(defined, np.linspace(0, 1, 101))) if len(defined) else (),
+        top=tuple(top),
+    )

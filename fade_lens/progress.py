@@ -1,0 +1,34 @@
+"""Progress bars for long stages, with time left, in terminals and notebooks."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+
+
+class Stages:
+    """Named stages of a run, each a bar; silent where `shown` is False."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            disable=not shown,
+        )
+
+    @contextmanager
+    def showing(self) -> Generator[None]:
+        """The bars on screen."""
+        with self._bars:
+            yield
+
+    def stage(self, name: str, total: int) -> Advance:
+        """Begin a stage of `total` steps; call the result with the number of steps done."""
+        task = self._bars.add_task(name, total=max(total, 1), completed=0 if total else 1)
+        return lambda steps: self._bars.advance(task, steps)

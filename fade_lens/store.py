@@ -1,0 +1,226 @@
+"""The run store: one SQLite file that keeps everything paid for or computed, so that a run killed at any moment goes on."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import RLock
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Shaped
+
+from fade_lens.activations import MaxActivations
+from fade_lens.corpus import TokenizedTexts
+from fade_lens.errors import StoreError
+
+FILE = "run.sqlite"
+FORMAT = 1
+PACKAGES = ("fade-lens", "sae-lens", "torch", "transformer-lens", "transformers")
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS texts (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS activations (feature INTEGER PRIMARY KEY, maxima BLOB, positions BLOB, active INTEGER);
+CREATE TABLE IF NOT EXISTS continuations (feature INTEGER, factor REAL, texts TEXT NOT NULL, PRIMARY KEY (feature, factor));
+CREATE TABLE IF NOT EXISTS transcripts (
+    key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT NOT NULL, created REAL NOT NULL);
+"""
+
+
+class RunStore:
+    """Judge transcripts, activations and continuations of one run, each committed before it is used.
+
+    A store belongs to one set of settings (`identity`: model, features, corpus, judge, settings); which descriptions are
+    evaluated in it is open. Thread-safe; a `with` block closes it.
+
+    Raises:
+        StoreError: the file was made with other settings (it says which), by another format, or is no store.
+    """
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any] | None = None) -> None:
+        path = Path(path)
+        self.path = path if path.suffix == ".sqlite" else path / FILE
+        self._lock = RLock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, check_same_thread=False, timeout=60.0, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.executescript(SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{str(self.path)!r} cannot be used as a run store: {error}") from error
+        if (found := self.get_meta("format")) not in (None, FORMAT):
+            raise StoreError(f"{str(self.path)!r} has format {found}; this version reads {FORMAT}: use another folder")
+        if identity is not None:
+            self._claim(identity)
+
+    def _claim(self, identity: Mapping[str, Any]) -> None:
+        """Take the store for these settings, or refuse it if it was made with others."""
+        now = json.loads(json.dumps(identity))
+        before = self.get_meta("identity")
+        if before is None:
+            self.set_meta("format", FORMAT)
+            self.set_meta("identity", now)
+            self.set_meta("versions", versions())
+            return
+        differences = [
+            f"{name} was {old!r}, is {new!r}"
+            for name, (old, new) in sorted(paired(flat(before), flat(now)).items())
+            if old != new
+        ]
+        if differences:
+            self.close()
+            raise StoreError(
+                f"{str(self.path)!r} was made with other settings: {'; '.join(differences)}. "
+                "Use the settings it was made with, or another folder."
+            )
+
+    # Transcripts (the judge's side; see fade_lens.judge.Transcripts)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The answer kept under a request's key."""
+        row = self._one("SELECT answer FROM transcripts WHERE key = ?", key)
+        return None if row is None else cast(dict[str, Any], json.loads(row[0]))
+
+    def put(self, key: str, request: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Keep an answer; it is on disk when this returns."""
+        self._write(
+            "INSERT OR REPLACE INTO transcripts VALUES (?, ?, ?, ?)",
+            [(key, dumps(request), dumps(answer), time.time())],
+        )
+
+    def transcripts(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Every request and its answer, in the order they were answered."""
+        with self._lock:
+            rows = self._db.execute("SELECT request, answer FROM transcripts ORDER BY created, key").fetchall()
+        for request, answer in rows:
+            yield json.loads(request), json.loads(answer)
+
+    # What torch computed
+
+    def keep_texts(self, tokens: TokenizedTexts) -> None:
+        """Keep the corpus as the model and the judge see it."""
+        if self._one("SELECT 1 FROM texts LIMIT 1") is None:
+            self._write("INSERT INTO texts VALUES (?, ?)", [(i, clean(text)) for i, text in enumerate(tokens.texts)])
+
+    def keep_activations(self, indices: Sequence[int], activations: MaxActivations) -> None:
+        """Keep one pass over the corpus."""
+        rows = [
+            (
+                index,
+                np.ascontiguousarray(activations.values[:, column], dtype="<f4").tobytes(),
+                np.ascontiguousarray(activations.positions[:, column], dtype="<i4").tobytes(),
+                int(activations.active[column]),
+            )
+            for column, index in enumerate(indices)
+        ]
+        self._write("INSERT OR REPLACE INTO activations VALUES (?, ?, ?, ?)", rows)
+        self.set_meta("counted", activations.counted.tolist())
+        self.set_meta("n_outliers", activations.n_outliers)
+
+    def activations(self, indices: Sequence[int]) -> MaxActivations | None:
+        """The pass over the corpus for these features, if it holds all of them."""
+        counted = self.get_meta("counted")
+        rows = [self._one("SELECT maxima, positions, active FROM activations WHERE feature = ?", i) for i in indices]
+        if counted is None or any(row is None for row in rows):
+            return None
+        found = cast(list[tuple[bytes, bytes, int]], rows)
+        return MaxActivations(
+            values=stacked([np.frombuffer(maxima, dtype="<f4") for maxima, _, _ in found]),
+            positions=stacked([np.frombuffer(positions, dtype="<i4") for _, positions, _ in found]),
+            counted=np.array(counted, dtype=np.int64),
+            active=np.array([active for _, _, active in found], dtype=np.int64),
+            n_outliers=int(self.get_meta("n_outliers")),
+        )
+
+    def keep_continuations(self, index: int, factor: float, texts: Sequence[str]) -> None:
+        """Keep what the model wrote at one factor of one feature (-1: untouched), in the order of the prompts."""
+        self._write("INSERT OR REPLACE INTO continuations VALUES (?, ?, ?)", [(index, factor, dumps(list(texts)))])
+
+    def continuations(self, index: int, factor: float) -> tuple[str, ...] | None:
+        """What `keep_continuations` kept."""
+        row = self._one("SELECT texts FROM continuations WHERE feature = ? AND factor = ?", index, factor)
+        return None if row is None else tuple(json.loads(row[0]))
+
+    # Housekeeping
+
+    def get_meta(self, key: str) -> Any:
+        """A value kept about the run, or None."""
+        row = self._one("SELECT value FROM meta WHERE key = ?", key)
+        return None if row is None else json.loads(row[0])
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """Keep a JSON value about the run."""
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, dumps(value))])
+
+    def close(self) -> None:
+        """Close the file; what was kept is on disk already."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> "RunStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchone()
+            except sqlite3.DatabaseError as error:
+                raise StoreError(f"{str(self.path)!r} cannot be read as a run store: {error}") from error
+
+    def _write(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany(query, rows)
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise StoreError(f"{str(self.path)!r} cannot be written: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """The installed versions that may change a run's numbers."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def stacked(columns: Sequence[Shaped[np.ndarray, " text"]]) -> Any:
+    """Columns `[text, feature]`, each contiguous."""
+    return np.stack(columns).T
+
+
+def dumps(value: Any) -> str:
+    """JSON that SQLite can hold whatever the texts are (lone surrogates are escaped)."""
+    return json.dumps(value, ensure_ascii=True)
+
+
+def clean(text: str) -> str:
+    """Text that UTF-8 can encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """A nested dict with dotted names."""
+    if not isinstance(value, dict):
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, inner in cast(dict[str, Any], value).items():
+        found |= flat(inner, f"{name}.{key}" if name else key)
+    return found
+
+
+def paired(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """For every name of either mapping, both values."""
+    return {name: (before.get(name), now.get(name)) for name in {*before, *now}}

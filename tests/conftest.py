@@ -1,0 +1,45 @@
+"""Shared fixtures: a tiny random model with a word tokenizer, and the real Gemma 3 270M with the demo's SAE."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+# Every shape in a signature is checked while the tests run.
+install_import_hook("fade_lens", "beartype.beartype")
+
+import pytest
+import torch
+from sae_lens import SAE, HookedSAETransformer
+from tests.tiny import tiny_model
+
+
+@pytest.fixture
+def tiny() -> HookedSAETransformer:
+    """A random two-layer model over a vocabulary of words."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def gemma() -> HookedSAETransformer:
+    """The real Gemma 3 270M; the extra `demo`, which `dev` includes, brings it."""
+    from fade_lens import demo
+
+    return demo.model()
+
+
+@pytest.fixture(scope="session")
+def demo_sae() -> SAE:
+    from fade_lens import demo
+
+    return demo.sae()
+
+
+@pytest.fixture(autouse=True)
+def no_global_randomness():
+    """No test may depend on, and no function may change, the global random state of torch."""
+    before = torch.random.get_rng_state()
+    yield
+    torch.random.set_rng_state(before)
