@@ -85,6 +85,7 @@ class FakeJudge:
         self.times: list[float] = []
         self.met: Counter[str] = Counter()
         self.peak = self._now = 0
+        self.closed = False
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -107,6 +108,7 @@ class FakeJudge:
         self.close()
 
     def close(self) -> None:
+        self.closed = True
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
@@ -276,6 +278,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         fake = self.server.fake
         raw = self.rfile.read(int(self.headers["Content-Length"]))
+        if fake.closed:  # a connection kept alive outlives the listening socket
+            self.close_connection = True
+            return
         body = json.loads(raw)
         kind = fake.enter(body, {name.lower(): value for name, value in self.headers.items()}, self.path)
         try:

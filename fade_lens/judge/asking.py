@@ -168,7 +168,7 @@ class SingleRating:
         scores = dict(zip(unique, results[len(background) :], strict=True))
         return [
             Rating(calibration.rating(score), calibration.graded(score))
-            if isinstance(score := scores[text], float)
+            if not isinstance(score := scores[text], str)
             else Rating(None, reason=score)
             for text in texts
         ]

@@ -22,8 +22,14 @@ from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Estimate, Ledger, Usa
 T = TypeVar("T")
 Way = Literal["auto", "batched", "single"]
 
-LOCAL_DEFAULTS: dict[str, Any] = {"concurrency": 4, "timeout": 600.0, "texts_per_set": 4}
-"""An embedded server answers two requests at a time, slowly: a longer queue would only run into the timeout."""
+LOCAL_DEFAULTS: dict[str, Any] = {
+    "rating": "single",
+    "concurrency": 4,
+    "timeout": 600.0,
+    "texts_per_set": 4,
+    "price": (0.0, 0.0),
+}
+"""For models on the user's own machine: small, and with few requests at a time, so that a long queue would only time out."""
 
 
 class Judge:
@@ -137,16 +143,15 @@ class Judge:
         with path.open("rb") as file:  # the port changes from run to run; the file is what determines answers
             fingerprint = hashlib.sha256(file.read(1 << 20) + str(path.stat().st_size).encode()).hexdigest()[:12]
         place = Endpoint("http://127.0.0.1/v1", name=f"gguf:{fingerprint}")
-        own: dict[str, Any] = {"rating": "single", "price": (0.0, 0.0), **LOCAL_DEFAULTS}
-        own |= _without_auto(options)
+        own = {**LOCAL_DEFAULTS, **_without_auto(options)}
         return cls(path.stem, _endpoint=place, _start=start, **own)
 
     @classmethod
     def ollama(cls, model: str, *, base_url: str = OLLAMA_URL, api_key: str | None = None, **options: Any) -> "Judge":
         """A model served by Ollama, by default on this machine; rated one text a request unless `rating` says otherwise."""
-        own: dict[str, Any] = {"rating": "single", "price": (0.0, 0.0), "concurrency": 4, "timeout": 600.0}
         place = Endpoint(checked_url(base_url), find_key(api_key, ()))
-        return cls(model, **{**own, **_without_auto(options), "_endpoint": place})
+        own = {**LOCAL_DEFAULTS, **_without_auto(options)}
+        return cls(model, _endpoint=place, **own)
 
     @classmethod
     def azure(

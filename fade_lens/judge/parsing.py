@@ -1,10 +1,9 @@
 """From whatever a judge answers to ratings and texts: strict about ids and values, tolerant about everything else.
 
-Answers are read as JSON, then as Python literals, then by pattern (a truncated answer gives its complete part). Nothing is
-evaluated. What cannot be read is left out, so that the caller can ask again.
+Answers are read as JSON, then as Python's spelling of it, then by pattern (a truncated answer gives its complete part).
+Nothing is evaluated. What cannot be read is left out, so that the caller can ask again.
 """
 
-import ast
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -16,7 +15,8 @@ _ID_KEYS = ("id", "sample", "sample_id", "sampleid", "text_id", "key", "number")
 _RATING_KEYS = ("rating", "score", "label", "value", "rate")
 _TEXT_KEYS = ("text", "sample", "content", "sentence", "example")
 _TEXT_LIST_KEYS = ("texts", "samples", "examples", "sentences", "items")
-_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.S | re.I)
+_THOUGHTS_BEGIN = re.compile(r"<(?:think|thinking|reasoning)>", re.I)
+_THOUGHTS_END = re.compile(r"</(?:think|thinking|reasoning)>", re.I)
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.S)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?=[,\]}])', re.S)
@@ -69,7 +69,7 @@ def _values(answer: str) -> tuple[list[Any], bool]:
     """The values of every JSON or Python literal in `answer`, and whether nothing that opened was left unclosed."""
     body = _without_thoughts(answer)
     fenced = "\n".join(_FENCE.findall(body))
-    for candidate in (body, fenced):
+    for candidate in (answer, body, fenced):
         if candidate.strip():
             value = _load(candidate)
             if value is not None:
@@ -86,26 +86,51 @@ def _values(answer: str) -> tuple[list[Any], bool]:
 
 
 def _without_thoughts(answer: str) -> str:
-    body = _THOUGHTS.sub("", answer)
-    # Some servers drop the opening tag of a reasoning model's thoughts.
-    return re.split(r"</(?:think|thinking|reasoning)>", body, flags=re.I)[-1]
+    """What follows a reasoning model's thoughts (some servers drop the opening tag); nothing where they do not end."""
+    return _THOUGHTS_BEGIN.split(_THOUGHTS_END.split(answer)[-1])[0]
 
 
 def _load(text: str) -> Any | None:
-    """A JSON object or array, or a Python one, or None."""
+    """A JSON object or array, or one in Python's spelling, or None."""
     text = text.strip()
-    if not text or text[0] not in "[{":
+    if not text or text[0] not in "[{(":
         return None
-    for attempt in (text, _TRAILING_COMMA.sub(r"\1", text)):
+    for attempt in (lambda: text, lambda: _TRAILING_COMMA.sub(r"\1", text), lambda: _python_to_json(text)):
         try:
-            return json.loads(attempt, strict=False, object_pairs_hook=_Pairs)
+            return json.loads(attempt(), strict=False, object_pairs_hook=_Pairs)
         except (ValueError, RecursionError):
             continue
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    return value if isinstance(value, dict | list | tuple) else None
+    return None
+
+
+_PYTHON = re.compile(
+    r"""(?P<single>'(?:[^'\\]|\\.)*') | (?P<double>"(?:[^"\\]|\\.)*") | (?P<number>\b\d+)(?=\s*:)
+    | (?P<word>\b(?:True|False|None)\b) | (?P<round>[()])""",
+    re.S | re.X,
+)
+_ESCAPE = re.compile(r'\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)|"', re.S)
+
+
+def _python_to_json(text: str) -> str:
+    """Python's dicts, lists, tuples, strings and constants respelled as JSON (not evaluated); also keys without quotes."""
+
+    def escape(match: re.Match[str]) -> str:
+        escaped = match[1]
+        if escaped is None or escaped == '"':
+            return r"\""
+        if escaped[0] == "x":
+            return rf"\u00{escaped[1:]}"
+        return f"\\{escaped}" if escaped[0] in "\\/bfnrtu" else escaped
+
+    def respell(match: re.Match[str]) -> str:
+        token = match[0]
+        if match["single"] or match["double"]:
+            return f'"{_ESCAPE.sub(escape, token[1:-1])}"'
+        if match["number"]:
+            return f'"{token}"'
+        return {"True": "true", "False": "false", "None": "null", "(": "[", ")": "]"}[token]
+
+    return _TRAILING_COMMA.sub(r"\1", _PYTHON.sub(respell, text))
 
 
 def _segments(text: str) -> Iterator[tuple[str, bool]]:
@@ -201,7 +226,7 @@ def _rating(value: Any) -> int | None:
 
 def _rating_patterns(body: str, asked: set[str]) -> Iterator[tuple[str, int | None]]:
     """(id, rating) pairs by pattern. In bracketed answers a rating at the very end does not count: it may be cut short."""
-    end = r"(?=\s*[,}\]);\"'\n])" if re.search(r"[\[{]", body) else r"(?=\s*(?:[,;)\"'*]|\n|\.?\s*\Z))"
+    end = r"(?=\s*[,}\]);\"'\n])" if re.search(r"[\[{]", body) else r"(?=\s*(?:[|,;)\"'*]|\n|\.?\s*\Z))"
     between = r"[\"'*`\])]*\s*(?:[:=,|\-–—]|->|→|is|rated|gets)+\s*[\"'*`]*(?:(?:rating|score|label|value|rate)[\"'*`]*\s*[:=]\s*[\"'*`]*)?"
     pattern = rf"(?<![\d.\-])(\d{{1,9}}){between}(-?\d+(?:\.\d+)?)[\"'*`]*{end}"
     for match in re.finditer(pattern, body, re.I):

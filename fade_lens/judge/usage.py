@@ -150,14 +150,13 @@ class Budget:
             usage = sum((ledger.usage for ledger in self.ledgers), Usage())
             if self.max_calls is not None and usage.calls + self._calls >= self.max_calls:
                 raise BudgetReached(
-                    f"max_calls={self.max_calls} is reached: {usage.calls} calls were answered and are kept; "
-                    "raise max_calls and run again to go on"
+                    f"max_calls={self.max_calls} is reached: every answer is kept; raise max_calls and run again to go on"
                 )
             spent = (usage.cost or 0.0) + self._cost
             if self.max_cost is not None and spent + (cost or 0.0) > self.max_cost:
                 raise BudgetReached(
-                    f"max_cost={self.max_cost} US dollars leaves no room for another call: {usage.calls} calls for "
-                    f"{usage.cost or 0.0:.4f} were answered and are kept; raise max_cost and run again to go on"
+                    f"max_cost={self.max_cost} US dollars leaves no room for another call ({spent:.4f} is spent or in "
+                    "flight): every answer is kept; raise max_cost and run again to go on"
                 )
             self._calls += 1
             self._cost += cost or 0.0

@@ -1,0 +1,133 @@
+"""Small rules: waits that servers ask for, prices, keys of transcripts, prompts read back."""
+
+import random
+from email.utils import formatdate
+from time import time
+
+import pytest
+
+from fade_lens.errors import JudgeError
+from fade_lens.judge import prompts
+from fade_lens.judge.endpoint import endpoint
+from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts, key_of
+from fade_lens.judge.usage import Ledger, Usage, price_of
+from fade_lens.judge.wire import Answer, Refused, Rejected, Transient, Unanswered, classify, retry_after
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, None),
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after": "86400"}, 120.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "1.2.3"}, None),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1m30s"}, 90.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "120ms"}, 0.12),
+        ({"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "120ms"}, None),
+        ({"retry-after": formatdate(time() - 60, usegmt=True)}, 0.0),
+    ],
+)
+def test_waits(headers: dict[str, str], wait: float | None) -> None:
+    assert retry_after(headers) == (None if wait is None else pytest.approx(wait))
+
+
+def test_a_wait_until_a_date() -> None:
+    assert retry_after({"retry-after": formatdate(time() + 30, usegmt=True)}) == pytest.approx(30, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (500, {}, Transient),
+        (503, {"message": "loading model"}, Transient),
+        (529, {}, Transient),
+        (408, {}, Transient),
+        (429, {"message": "Rate limit reached. Add a payment method at /account/billing to raise it."}, Transient),
+        (400, {"code": "json_validate_failed", "message": "Failed to generate JSON"}, Transient),
+        (429, {"code": "insufficient_quota"}, JudgeError),
+        (402, {"message": "Insufficient credits"}, JudgeError),
+        (401, {}, JudgeError),
+        (403, {}, JudgeError),
+        (404, {}, JudgeError),
+        (405, {}, JudgeError),
+        (308, {}, JudgeError),
+        (400, {"code": "content_filter"}, Refused),
+        (403, {"message": "your input was flagged by moderation"}, Refused),
+        (400, {"code": "context_length_exceeded"}, Unanswered),
+        (
+            400,
+            {"type": "exceed_context_size_error", "message": "request exceeds the available context size"},
+            Unanswered,
+        ),
+        (413, {}, Unanswered),
+        (400, {"param": "temperature", "message": "Unsupported value"}, Rejected),
+        (422, {"message": "extra fields"}, Rejected),
+        (500, {"message": "grammar could not be parsed"}, Rejected),
+        (400, {"error": "'response_format.type' must be 'json_schema' or 'text'"}, Rejected),
+    ],
+)
+def test_what_an_http_error_means(status: int, body: dict[str, str], kind: type[Exception]) -> None:
+    found = classify(status, {}, body, "text", model="m", endpoint=endpoint("http://h/v1", None))
+    assert type(found) is kind
+
+
+def test_answers_of_many_servers() -> None:
+    def read(message: dict[str, object], **choice: object) -> Answer:
+        return Answer.from_completion({"choices": [{"message": message, **choice}]}, prompt_tokens=7.9)
+
+    assert read({"content": "hi"}) == Answer("hi", prompt_tokens=7, completion_tokens=0)
+    assert read({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}).content == "ab"
+    assert read({"content": None}, finish_reason="content_filter").refusal == "content filter"
+    logprobs = {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": []}]}
+    answer = read({"content": "Yes"}, logprobs=logprobs)
+    assert answer.top_logprobs == [("Yes", -0.1)]
+    from dataclasses import asdict
+
+    assert Answer.from_record({**asdict(answer), "time": 1.0}) == answer
+    for bad in ({}, {"choices": []}, {"error": {"message": "overloaded"}}, {"choices": [{}]}, [], "text", None):
+        with pytest.raises((ValueError, TypeError, LookupError, AttributeError)):
+            Answer.from_completion(bad, prompt_tokens=0)
+
+
+def test_transcript_keys() -> None:
+    one = key_of(model="m", messages=[{"role": "user", "content": "é\ud800"}], repeat=0)
+    assert one == key_of(repeat=0, messages=[{"content": "é\ud800", "role": "user"}], model="m")
+    assert one != key_of(model="m", messages=[{"role": "user", "content": "é\ud800"}], repeat=1)
+    kept = MemoryTranscripts()
+    assert isinstance(kept, Transcripts) and kept.get(one) is None
+    kept.put(one, {"kind": "rate"}, {"content": "x"})
+    assert kept.get(one) == {"content": "x"} and len(kept) == 1 and kept.items()[0][0] == one
+
+
+def test_usage_adds_up() -> None:
+    ledger = Ledger((1.0, 2.0))
+    ledger.add(calls=2, prompt_tokens=1_000_000, completion_tokens=500_000)
+    before = ledger.usage
+    assert before.cost == pytest.approx(2.0)
+    ledger.add(calls=1, retries=3)
+    assert ledger.usage - before == Usage(calls=1, retries=3)
+    assert (before + Usage(cost=None)).cost is None
+    assert price_of("gpt-4o-mini-2024-07-18") == price_of("gpt-4o-mini") and price_of("nobody-knows") is None
+
+
+def test_prompts_can_be_read_back_and_leak_no_id() -> None:
+    samples = {"482": "one\n\ntwo", "193": ""}
+    messages = prompts.rating_messages("a <tag> 'x'", samples, tag=731)
+    assert prompts.read_rating(messages) == ("a <tag> 'x'", samples)
+    assert prompts.read_writing(messages) is None
+    written = prompts.writing_messages("c", 7, variation=3, tag=5, rng=random.Random(0))
+    assert prompts.read_writing(written) == ("c", 7, 3) and prompts.read_rating(written) is None
+    # An example with ids in the instructions is what makes judges invent them.
+    assert not [number for number in range(10, 1000) if f'"{number}"' in messages[0]["content"]]
+
+
+def test_sets_of_one_concept_differ() -> None:
+    def user(variation: int) -> str:
+        return prompts.writing_messages("c", 10, variation=variation, tag=5, rng=random.Random(variation))[-1][
+            "content"
+        ]
+
+    assert len({user(variation) for variation in range(1, 9)}) == 8
