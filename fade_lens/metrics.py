@@ -208,10 +208,11 @@ def faithfulness(
     Faithfulness = max(R_f − R_0, 0) / (1 − R_0), R_f the share of continuations rated 2 at steering factor f.
 
     The reference takes the largest R_f of all factors, which is biased up: the largest of several noisy shares. Here the factor is
-    chosen on one half of the prompts and measured on the other, both ways, averaged over `SPLITS` random halvings. Factor 0
-    takes part in the choice (the smallest factor wins a tie), so a feature without effect scores 0 on average. The difference to the
-    baseline is taken prompt by prompt on the held-out half; only the final mean is clipped at 0, since clipping each half would bring back
-    the bias. `details["signed"]` is the mean before clipping.
+    chosen on one half of the prompts (the smallest of the best) and measured on the other, both ways, averaged over `SPLITS`
+    random halvings. The difference to the baseline is taken prompt by prompt; only the final mean is clipped at 0, since clipping
+    each half would bring back the bias. `details["signed"]` is the mean before clipping: 0 on average for a feature without
+    effect, and a little below the truth where several factors are about as good. `details["maximum"]` is the reference's value,
+    `details["factor_share"]` the share of halves that chose `details["factor"]`.
 
     `ratings` holds, for each factor, the ratings of the continuations of the same prompts in the same order; factor 0 is the
     untouched model. Unrated (−1) continuations count as not expressing the concept; in `"paper"`, which takes the maximum over
@@ -241,11 +242,11 @@ def faithfulness(
         return Metric(None, reason, counts=counts, details={"rate_0": 1.0})
 
     maximum = max(float((rates.max() - rates[0]) / (1 - rates[0])), 0.0)
-    best = int(np.argmax(rates))
+    best = 1 + int(np.argmax(rates[1:]))
     rng = np.random.default_rng(seed)
     chosen = _cross_fit(expressed, rng)
     held_out = _outcomes(expressed[0], np.take_along_axis(expressed, chosen, axis=0))
-    signed = float(_lift(held_out))
+    signed = float(_lift(held_out[None])[0])
     picks = np.bincount(chosen.ravel(), minlength=len(factors)) / chosen.size
     choice = best if preset == "paper" else int(np.argmax(picks))
     value = maximum if preset == "paper" else max(signed, 0.0)
@@ -367,23 +368,20 @@ def _outcomes(
     return np.array([cell.mean(axis=0).sum() for cell in cells])
 
 
-def _lift(outcomes: Float[np.ndarray, "*replicate outcome"]) -> Float[np.ndarray, "*replicate"]:
+def _lift(outcomes: Float[np.ndarray, "replicate outcome"]) -> Float[np.ndarray, "replicate"]:
     """(R_f − R_0) / (1 − R_0) from `_outcomes`."""
-    _, steered, untouched, never = np.moveaxis(outcomes, -1, 0)
+    _, steered, untouched, never = outcomes.T
     return (steered - untouched) / (steered + never)
 
 
 def _cross_fit(
     expressed: Bool[np.ndarray, "factor prompt"], rng: np.random.Generator
 ) -> Int[np.ndarray, "split prompt"]:
-    """For each halving, the factor (first of the best) that the *other* half of the prompts chooses for each prompt."""
+    """For each halving and prompt, the steered factor that is best on the half *without* that prompt."""
     n = expressed.shape[1]
     first = rng.permuted(np.tile(np.arange(n) < n // 2, (SPLITS, 1)), axis=1)
-    hits = expressed.astype(np.float64)
-    by_first, by_second = (
-        np.argmax(first @ hits.T / (n // 2), axis=1),
-        np.argmax(~first @ hits.T / (n - n // 2), axis=1),
-    )
+    hits = expressed[1:].T.astype(np.float64)
+    by_first, by_second = 1 + np.argmax(first @ hits, axis=1), 1 + np.argmax(~first @ hits, axis=1)
     return np.where(first, by_second[:, None], by_first[:, None])
 
 
@@ -422,5 +420,5 @@ def _check_ratings(name: str, ratings: Int[np.ndarray, "text"]) -> None:
         raise InputError(f"{name} holds {unknown[:5].tolist()}; ratings are 0, 1, 2 or {UNRATED} (unrated)")
 
 
-def _defined(activations: Float[np.ndarray, "text"]) -> Float[np.ndarray, "text"]:
+def _defined(activations: Float[np.ndarray, "text"]) -> Float[np.ndarray, "defined"]:
     return finite("activations", activations[~np.isnan(activations)])

@@ -53,7 +53,7 @@ def stratified(
     n: int,
     rng: np.random.Generator,
     *,
-    edges: Sequence[float] = (0, 50, 75, 95, 100),
+    edges: Sequence[float | int] = (0, 50, 75, 95, 100),
     top: float = 0.1,
     silent: float = 0.6,
 ) -> Sample:
@@ -134,7 +134,7 @@ def _check_count(name: str, value: int) -> None:
         raise InputError(f"{name} is {value}; give a number of texts of at least 0")
 
 
-def _check_design(n: int, edges: Sequence[float], top: float, silent: float) -> None:
+def _check_design(n: int, edges: Sequence[float | int], top: float, silent: float) -> None:
     _check_count("n", n)
     for name, share in (("top", top), ("silent", silent), ("top + silent", top + silent)):
         if not 0 <= share <= 1:

@@ -1,0 +1,126 @@
+"""Samplers: exact size, stated inclusion probabilities, mass at zero, determinism, unbiased weighted estimates."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fade_lens.errors import InputError
+from fade_lens.metrics import purity
+from fade_lens.ranking import average_precision
+from fade_lens.sampling import Sample, stratified, uniform
+
+
+def silent_feature(n: int, rng: np.random.Generator, firing: float = 0.02) -> np.ndarray:
+    return np.where(rng.random(n) < firing, rng.gamma(2.0, size=n), 0.0)
+
+
+@given(
+    values=st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, -2.0, np.nan]) | st.floats(-9, 9), max_size=120),
+    n=st.integers(0, 130),
+    seed=st.integers(0, 2**32 - 1),
+    top=st.sampled_from([0.0, 0.1, 0.4, 1.0]),
+    edges=st.sampled_from([(0, 50, 75, 95, 100), (0, 100), (0, 1, 99, 100)]),
+)
+@settings(deadline=None, max_examples=400)
+def test_stratified_returns_exactly_n_distinct_defined_texts(values, n, seed, top, edges):
+    array = np.array(values, dtype=np.float64)
+    sample = stratified(
+        array, n, np.random.default_rng(seed), top=top, silent=1 - top if top > 0.4 else 0.6, edges=edges
+    )
+    defined = ~np.isnan(array)
+    assert len(sample) == min(n, defined.sum())
+    assert (np.diff(sample.indices) > 0).all()
+    assert defined[sample.indices].all()
+    assert ((sample.inclusion > 0) & (sample.inclusion <= 1)).all()
+    if len(sample) and top < 1:  # with the whole budget at the top, nothing else can be chosen
+        assert sample.weights.sum() == pytest.approx(defined.sum())
+
+
+@pytest.mark.parametrize("n", [50, 333])
+def test_stratified_inclusion_is_the_frequency_of_being_chosen(n):
+    rng = np.random.default_rng(0)
+    values = np.append(silent_feature(900, rng, 0.1), -rng.random(100))
+    chosen, stated, runs = np.zeros(1000), np.zeros(1000), 4000
+    for _ in range(runs):
+        sample = stratified(values, n, rng)
+        chosen[sample.indices] += 1
+        stated[sample.indices] = sample.inclusion
+    frequency = chosen / runs
+    assert (chosen > 0).all()
+    error = np.abs(frequency - stated) / np.sqrt(np.maximum(stated * (1 - stated), 1e-12) / runs)
+    assert error.max() < 4.5
+    assert (frequency[stated == 1] == 1).all()
+
+
+def test_stratified_takes_the_very_top_and_all_rare_firing_texts():
+    values = silent_feature(10_000, np.random.default_rng(1), 0.01)
+    sample = stratified(values, 500, np.random.default_rng(1))
+    firing = np.flatnonzero(values)
+    assert np.isin(firing, sample.indices).all()
+    assert len(sample) == 500
+    assert len(np.unique(sample.inclusion)) == 2  # all that fire, and one stratum of silent texts
+
+
+def test_stratified_without_silent_texts_gives_their_share_away():
+    values = np.random.default_rng(2).normal(size=5000)
+    sample = stratified(values, 400, np.random.default_rng(2))
+    assert len(sample) == 400
+    assert set(np.argsort(values)[-40:]) <= set(sample.indices)
+
+
+def test_stratified_draws_tied_activations_by_chance_not_by_place():
+    values = np.append(np.ones(500), np.zeros(500))
+    counts = np.zeros(1000)
+    for seed in range(300):
+        counts[stratified(values, 100, np.random.default_rng(seed)).indices] += 1
+    assert counts[:250].sum() == pytest.approx(counts[250:500].sum(), rel=0.1)
+
+
+def test_stratified_is_deterministic_in_its_generator():
+    values = silent_feature(3000, np.random.default_rng(3))
+    first, again, other = (stratified(values, 200, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert (first.indices == again.indices).all()
+    assert (first.inclusion == again.inclusion).all()
+    assert not np.array_equal(first.indices, other.indices)
+
+
+def test_weighted_purity_is_unbiased_where_the_unweighted_is_not():
+    rng = np.random.default_rng(4)
+    expressing = rng.random(20_000) < 0.01
+    values = np.maximum(rng.normal(size=20_000) + 2 * expressing, 0)
+    truth = average_precision(values, expressing)
+    weighted, unweighted = [], []
+    for _ in range(60):
+        sample = stratified(values, 1000, rng)
+        metric = purity(values[sample.indices], np.where(expressing[sample.indices], 2, 0), sample.weights)
+        weighted.append(metric.value)
+        unweighted.append(metric.details["unweighted"])
+    assert np.mean(weighted) == pytest.approx(truth, abs=0.03)
+    assert np.mean(unweighted) > truth + 0.15
+
+
+def test_uniform():
+    sample = uniform(100, 30, np.random.default_rng(0))
+    assert len(np.unique(sample.indices)) == 30
+    assert (sample.inclusion == 0.3).all()
+    everything = uniform(10, 30, np.random.default_rng(0))
+    assert everything.indices.tolist() == list(range(10))
+    assert (everything.weights == 1).all()
+    assert len(uniform(0, 5, np.random.default_rng(0))) == 0
+    assert isinstance(sample, Sample)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n": -1}, "n is -1"),
+        ({"top": 1.5}, "top is 1.5"),
+        ({"top": 0.6, "silent": 0.6}, r"top \+ silent is 1.2"),
+        ({"edges": (0, 50)}, r"edges is \(0, 50\)"),
+        ({"edges": (0, 60, 50, 100)}, "rise from 0 to 100"),
+    ],
+)
+def test_bad_designs_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        stratified(np.zeros(9), **{"n": 3, "rng": np.random.default_rng(0), **options})
