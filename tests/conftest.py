@@ -11,8 +11,8 @@ from jaxtyping import install_import_hook
 install_import_hook("fade_lens", "beartype.beartype")
 
 import pytest
-import torch
 from sae_lens import SAE, HookedSAETransformer
+
 from tests.tiny import tiny_model
 
 
@@ -35,11 +35,3 @@ def demo_sae() -> SAE:
     from fade_lens import demo
 
     return demo.sae()
-
-
-@pytest.fixture(autouse=True)
-def no_global_randomness():
-    """No test may depend on, and no function may change, the global random state of torch."""
-    before = torch.random.get_rng_state()
-    yield
-    torch.random.set_rng_state(before)

@@ -61,7 +61,9 @@ def tiny_model(seed: int = 0, **overrides: Any) -> HookedSAETransformer:
         "seed": seed,
     } | overrides
     with torch.random.fork_rng():
-        return HookedSAETransformer(HookedTransformerConfig(**config), tokenizer=word_tokenizer())
+        model = HookedSAETransformer(HookedTransformerConfig(**config))
+    model.tokenizer = word_tokenizer()  # set_tokenizer would look for a name on a hub
+    return model
 
 
 def tiny_sae(

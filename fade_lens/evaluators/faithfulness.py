@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ BASELINE = -1
 Texts = tuple[str, ...]
 
 
+@runtime_checkable
 class ContinuationStore(Protocol):
     """Where continuations are kept between runs (a `RunStore`)."""
 
