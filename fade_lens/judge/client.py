@@ -17,7 +17,7 @@ from fade_lens.judge.endpoint import OLLAMA_URL, Endpoint, checked_url, endpoint
 from fade_lens.judge.loop import LoopThread
 from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts
 from fade_lens.judge.transport import Call, Request, Transport
-from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Estimate, Ledger, Usage, price_of
+from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Estimate, Ledger, Number, Usage, price_of
 
 T = TypeVar("T")
 Way = Literal["auto", "batched", "single"]
@@ -57,14 +57,14 @@ class Judge:
         texts_per_request: int = 15,
         texts_per_set: int = 10,
         concurrency: int = 16,
-        timeout: float = 120.0,
+        timeout: Number = 120.0,
         max_retries: int = 6,
-        temperature: float | None = None,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
+        temperature: Number | None = None,
+        requests_per_minute: Number | None = None,
+        tokens_per_minute: Number | None = None,
         max_calls: int | None = None,
-        max_cost: float | None = None,
-        price: tuple[float, float] | None = None,
+        max_cost: Number | None = None,
+        price: tuple[Number, Number] | None = None,
         writer: "Judge | str | None" = None,
         _endpoint: Endpoint | None = None,
         _start: Callable[[], tuple[str, str]] | None = None,
@@ -205,7 +205,7 @@ class Judge:
         _check_numbers(n_texts=(n_texts, 0, 100_000))
         if self.writer is not None:
             return self.writer.submit_write(concept, n_texts=n_texts, seed=seed)
-        temperature = 1.0 if self.temperature is None else self.temperature
+        temperature = 1.0 if self.temperature is None else float(self.temperature)
         return self._submit(
             lambda call: Writing(self._transport, call, concept, seed, self.texts_per_set, temperature).write(n_texts)
         )
@@ -257,7 +257,7 @@ class Judge:
         }
 
     def estimate(
-        self, n_write: int, n_texts_rated: int, mean_text_tokens: float = 100.0, *, n_concepts: int = 1
+        self, n_write: int, n_texts_rated: int, mean_text_tokens: Number = 100.0, *, n_concepts: int = 1
     ) -> Estimate:
         """Calls, tokens and price of writing `n_write` and rating `n_texts_rated` texts for each of `n_concepts`, without retries."""
         rating = self._estimate_rating(n_texts_rated, mean_text_tokens) if n_texts_rated else Estimate(0, 0, 0, 0.0)
@@ -296,7 +296,7 @@ class Judge:
     def _rater(self, call: Call, concept: str, seed: int, repeat: int) -> BatchedRating | SingleRating:
         if self.rating == "single":
             return SingleRating(self._transport, call, concept, repeat)
-        temperature = 0.0 if self.temperature is None else self.temperature
+        temperature = 0.0 if self.temperature is None else float(self.temperature)
         return BatchedRating(
             self._transport, call, concept, seed, repeat, self.texts_per_request, temperature, self._legibility
         )
@@ -339,7 +339,7 @@ class Judge:
                 call.stop(JudgeError("the session has ended"))
         self._thread.run(lambda: self._transport.drain(10.0))
 
-    def _estimate_rating(self, n_texts: int, text_tokens: float) -> Estimate:
+    def _estimate_rating(self, n_texts: int, text_tokens: Number) -> Estimate:
         if self.rating == "single":
             from fade_lens.judge import single
 
@@ -350,7 +350,7 @@ class Judge:
         calls = math.ceil(n_texts / self.texts_per_request)
         return self._estimated(calls, calls * overhead + n_texts * (text_tokens + 18), n_texts * 12 + calls * 8)
 
-    def _estimate_writing(self, n_texts: int, text_tokens: float) -> Estimate:
+    def _estimate_writing(self, n_texts: int, text_tokens: Number) -> Estimate:
         import random
 
         concept = "a description of a dozen words or so, to be replaced"
@@ -358,14 +358,14 @@ class Judge:
         calls = math.ceil(n_texts / self.texts_per_set)
         return self._estimated(calls, calls * overhead, n_texts * min(text_tokens, 60))
 
-    def _estimated(self, calls: int, prompt_tokens: float, completion_tokens: float) -> Estimate:
+    def _estimated(self, calls: int, prompt_tokens: Number, completion_tokens: Number) -> Estimate:
         if self._transport.reasoning:
             completion_tokens += 500 * calls
         cost = self._ledger.cost(prompt_tokens, completion_tokens)
         return Estimate(calls, round(prompt_tokens), round(completion_tokens), cost)
 
 
-def _check_numbers(**limits: tuple[float | None, float, float]) -> None:
+def _check_numbers(**limits: tuple[Number | None, Number, Number]) -> None:
     for name, (value, least, most) in limits.items():
         if value is not None and not least <= value <= most:
             raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")

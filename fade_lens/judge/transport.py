@@ -15,7 +15,7 @@ from fade_lens.errors import FadeLensError, JudgeError
 from fade_lens.judge import prompts
 from fade_lens.judge.endpoint import Endpoint
 from fade_lens.judge.transcripts import Transcripts, key_of
-from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Ledger
+from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Ledger, Number
 from fade_lens.judge.wire import (
     FORMAT_REJECTED,
     Answer,
@@ -83,11 +83,11 @@ class Call:
 class Pace:
     """Spreads amounts evenly, so that no minute holds more than `per_minute` of them; None is no limit."""
 
-    def __init__(self, per_minute: float | None) -> None:
+    def __init__(self, per_minute: Number | None) -> None:
         self._seconds_each = 0.0 if per_minute is None else 60.0 / per_minute
         self._next = 0.0
 
-    async def wait(self, amount: float) -> None:
+    async def wait(self, amount: Number) -> None:
         """Waits for this amount's turn."""
         now = asyncio.get_running_loop().time()
         start = max(now, self._next)
@@ -95,7 +95,7 @@ class Pace:
         if start > now:
             await asyncio.sleep(start - now)
 
-    def correct(self, amount: float) -> None:
+    def correct(self, amount: Number) -> None:
         """Adds what an estimate missed."""
         self._next += amount * self._seconds_each
 
@@ -111,10 +111,10 @@ class Transport:
         ledger: Ledger,
         budget: Budget,
         concurrency: int,
-        timeout: float,
+        timeout: Number,
         max_retries: int,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
+        requests_per_minute: Number | None = None,
+        tokens_per_minute: Number | None = None,
         start: Callable[[], tuple[str, str]] | None = None,
     ) -> None:
         self.model, self.endpoint = model, endpoint
@@ -179,7 +179,7 @@ class Transport:
         for call in list(self.calls):
             call.stop(error)
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: Number) -> None:
         """Waits for what is in flight, at most `seconds`, then lets go of it."""
         tasks = list(self._pending.values())
         if tasks:
@@ -341,7 +341,7 @@ class Transport:
             body["response_format"] = {"type": "json_object"}
         return body
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: Number) -> None:
         """Sends nothing for so long: a limit that one request met holds for all."""
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 

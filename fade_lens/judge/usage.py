@@ -6,6 +6,9 @@ from threading import Lock
 
 from fade_lens.errors import InputError, JudgeError
 
+Number = int | float
+"""Spelled out, as run-time type checkers do not count an int as a float."""
+
 PRICES_AS_OF = "2026-05"
 """The month for which `PRICES` were looked up."""
 
@@ -107,7 +110,7 @@ class BudgetReached(JudgeError):
 class Ledger:
     """The counters of one model; thread-safe."""
 
-    def __init__(self, price: tuple[float, float] | None) -> None:
+    def __init__(self, price: tuple[Number, Number] | None) -> None:
         self.price = price
         self._lock = Lock()
         names = ("calls", "cached", "prompt_tokens", "completion_tokens", "retries", "failed")
@@ -119,7 +122,7 @@ class Ledger:
             for name, count in counts.items():
                 self._counts[name] += count
 
-    def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
+    def cost(self, prompt_tokens: Number, completion_tokens: Number) -> float | None:
         """Price of so many tokens, or None."""
         if self.price is None:
             return None
@@ -136,7 +139,7 @@ class Ledger:
 class Budget:
     """Limits on calls and cost over one or more ledgers; what is in flight counts as spent, so no limit is overshot."""
 
-    def __init__(self, max_calls: int | None, max_cost: float | None, ledgers: list[Ledger]) -> None:
+    def __init__(self, max_calls: int | None, max_cost: Number | None, ledgers: list[Ledger]) -> None:
         for name, limit in {"max_calls": max_calls, "max_cost": max_cost}.items():
             if limit is not None and limit < 0:
                 raise InputError(f"{name} is {limit}: give 0 or more, or None for no limit")

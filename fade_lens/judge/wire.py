@@ -10,7 +10,7 @@ from typing import Any
 
 from fade_lens.errors import JudgeError
 from fade_lens.judge.endpoint import Endpoint, redact
-from fade_lens.judge.usage import CHARS_PER_TOKEN
+from fade_lens.judge.usage import CHARS_PER_TOKEN, Number
 
 LONGEST_RETRY_AFTER = 120.0
 
@@ -45,7 +45,7 @@ class Answer:
         return cls(**known)
 
     @classmethod
-    def from_completion(cls, body: Any, *, prompt_tokens: float) -> "Answer":
+    def from_completion(cls, body: Any, *, prompt_tokens: Number) -> "Answer":
         """A chat completion's first choice; `prompt_tokens` stands in where the server counts none. Raises for anything else."""
         if body.get("error"):  # some gateways answer 200 with an error inside
             raise ValueError(str(body["error"]))
@@ -92,7 +92,7 @@ class Rejected(Exception):
     """The server does not accept the request as it is; something that can be left out may be the cause."""
 
 
-def open_client(base_url: str, endpoint: Endpoint, timeout: float) -> Any:
+def open_client(base_url: str, endpoint: Endpoint, timeout: Number) -> Any:
     """An `openai.AsyncOpenAI` that shows the endpoint's key, and nothing else of the environment's, to this server alone."""
     import openai
 
@@ -120,7 +120,9 @@ def open_client(base_url: str, endpoint: Endpoint, timeout: float) -> Any:
     )
 
 
-async def post(client: Any, body: Mapping[str, Any], *, model: str, prompt_tokens: float, endpoint: Endpoint) -> Answer:
+async def post(
+    client: Any, body: Mapping[str, Any], *, model: str, prompt_tokens: Number, endpoint: Endpoint
+) -> Answer:
     """One chat completion, asked once. Raises `Transient`, `Unanswered`, `Refused`, `Rejected` or `JudgeError`."""
     import openai
 
