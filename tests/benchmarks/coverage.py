@@ -1,0 +1,286 @@
+"""How far to trust the numbers: coverage of the 95 % intervals and bias of the estimates, by simulation.
+
+    python tests/benchmarks/coverage.py                    all tables
+    python tests/benchmarks/coverage.py bias faithfulness --runs 200 --jobs 4
+
+Simulated features (activation of texts without / with the concept): `dense` N(0, 1) / N(1.5, 1); `weak` N(0, 1) / N(0.5, 1);
+`clear` N(0, 1) / N(2, 1); `strong` N(0, 1) / N(3, 1); `sae` fires on 3 % / 80 % of texts, `half` on 3 % / 40 %, `good` on 1 % / 99 %, log-normally, higher with
+the concept; `wrong` fires on 3 % whether the concept is there or not.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from fade_lens import bootstrap
+from fade_lens.metrics import MIN_TEXTS, auroc, average_precision, clarity, faithfulness, gini, purity, responsiveness
+from fade_lens.sampling import Sample, stratified, uniform
+
+CORPUS, BUDGET = 10_000, 500
+REPLICATES = 500  # a quarter of the library's: moves a single interval's ends, not how often intervals hold the truth
+FEATURES = ("dense", "weak", "strong", "sae", "half", "good", "wrong")
+FACTORS = (-10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0)
+
+
+def activations(feature: str, concept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One activation a text, given which texts hold the concept."""
+    noise = rng.normal(size=len(concept))
+    shift = {"dense": 1.5, "weak": 0.5, "clear": 2.0, "strong": 3.0}.get(feature)
+    if shift is not None:
+        return noise + shift * concept
+    with_concept, without, higher = {
+        "sae": (0.8, 0.03, 1.0),
+        "half": (0.4, 0.03, 1.0),
+        "good": (0.99, 0.01, 2.0),
+        "wrong": (0.03, 0.03, 0.0),
+    }[feature]
+    fires = rng.random(len(concept)) < np.where(concept, with_concept, without)
+    return np.where(fires, np.exp(0.7 * noise + higher * concept), 0.0)
+
+
+def corpus(
+    feature: str, prevalence: float, rng: np.random.Generator, size: int = CORPUS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Activations of a corpus and which of its texts hold the concept."""
+    concept = rng.random(size) < prevalence
+    return activations(feature, concept, rng), concept
+
+
+def draw(design: str, values: np.ndarray, rng: np.random.Generator) -> Sample:
+    """The texts that a design rates."""
+    return stratified(values, BUDGET, rng) if design == "stratified" else uniform(len(values), BUDGET, rng)
+
+
+def covered(intervals: np.ndarray, truth: np.ndarray | float) -> str:
+    """Share of intervals that hold the truth, and the shares that lie wholly above and below it."""
+    above, below = intervals[:, 0] > truth + 1e-9, intervals[:, 1] < truth - 1e-9
+    return f"{100 * np.mean(~above & ~below):5.1f} ({100 * above.mean():.0f}/{100 * below.mean():.0f})"
+
+
+# --- Clarity ------------------------------------------------------------------------------------------------------------------
+
+
+def clarity_row(runs: int, case: tuple[int, str]) -> str:
+    positives, feature = case
+    rng = np.random.default_rng(positives)
+    big = np.repeat([True, False], 200_000)
+    values = activations(feature, big, rng)
+    truth = gini(values[big], values[~big])
+    ours, percentile = [], []
+    for run in range(runs):
+        synthetic, natural = rng.choice(values[big], positives), np.sort(rng.choice(values[~big], 1000))
+        ours.append(clarity(synthetic, natural, seed=run).interval or (np.nan, np.nan))
+        place = (np.searchsorted(natural, synthetic) + np.searchsorted(natural, synthetic, "right")) / len(natural) - 1
+        percentile.append(np.quantile(rng.choice(place, (REPLICATES, positives)).mean(axis=1), [0.025, 0.975]))
+    width = np.mean(np.diff(ours))
+    return (
+        f"{positives:3} {feature:8} {truth:6.3f}   {covered(np.array(ours), truth):>14} {width:6.2f}"
+        f"   {covered(np.array(percentile), truth):>14}"
+    )
+
+
+def clarity_table(runs: int) -> tuple[str, Callable[[tuple[int, str]], str], Iterable[tuple[int, str]]]:
+    head = (
+        "Clarity: coverage of the 95 % interval in % (intervals above/below the truth), 1,000 natural texts\n"
+        "  n feature   truth        fade_lens  width        percentile bootstrap"
+    )
+    return head, partial(clarity_row, runs), [(n, feature) for n in (3, 5, 15, 50) for feature in FEATURES]
+
+
+# --- Responsiveness and Purity --------------------------------------------------------------------------------------------------
+
+
+def prevalence_for(feature: str, design: str, positives: int, rng: np.random.Generator) -> float:
+    """The prevalence at which the design chooses so many texts with the concept, by bisection."""
+    low, high = 1e-5, 0.5
+    for _ in range(14):
+        middle = float(np.sqrt(low * high))
+        found = []
+        for _ in range(8):
+            values, concept = corpus(feature, middle, rng)
+            found.append(concept[draw(design, values, rng).indices].sum())
+        low, high = (middle, high) if np.mean(found) < positives else (low, middle)
+    return float(np.sqrt(low * high))
+
+
+def rated_row(runs: int, case: tuple[int, str, str]) -> str:
+    positives, design, feature = case
+    rng = np.random.default_rng(positives)
+    prevalence = positives / BUDGET if design == "uniform" else prevalence_for(feature, design, positives, rng)
+    records: list[tuple[float, ...]] = []
+    for run in range(runs):
+        values, concept = corpus(feature, prevalence, rng)
+        sample = draw(design, values, rng)
+        chosen = concept[sample.indices]
+        while chosen.sum() < MIN_TEXTS:  # no interval is given there
+            values, concept = corpus(feature, prevalence, rng)
+            sample = draw(design, values, rng)
+            chosen = concept[sample.indices]
+        rated = values[sample.indices], np.where(chosen, 2, 0), sample.weights
+        truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+        for metric, true in zip((responsiveness, purity), truth, strict=True):
+            result = metric(*rated, seed=run)
+            low, high = result.interval or (np.nan, np.nan)
+            records.append((true, result.value or 0.0, result.details["unweighted"] or 0.0, low, high))
+    lines = []
+    for index, name in enumerate(("Responsiveness", "Purity")):
+        true, value, unweighted, low, high = np.array(records[index::2]).T
+        coverage = covered(np.stack([low, high], axis=1), true)
+        lines.append(
+            f"{positives:3} {design:10} {feature:8} {prevalence:7.4f} {name:14} {true.mean():6.3f} {value.mean():6.3f}"
+            f" {unweighted.mean():6.3f}   {coverage:>14} {np.mean(high - low):6.2f}"
+        )
+    return "\n".join(lines)
+
+
+def rated_table(runs: int) -> tuple[str, Callable[[tuple[int, str, str]], str], Iterable[tuple[int, str, str]]]:
+    head = (
+        f"Responsiveness and Purity: {BUDGET} texts rated of a corpus of {CORPUS:,}; n = mean number of texts rated 2; "
+        "coverage of the corpus' value\n"
+        "  n design     feature    preval. metric          truth  value unweig.         coverage  width"
+    )
+    cases = [(n, d, f) for n in (5, 15, 50) for d in ("uniform", "stratified") for f in FEATURES]
+    return head, partial(rated_row, runs), cases
+
+
+# --- Bias of the unweighted estimate ---------------------------------------------------------------------------------------------
+
+
+def bias_row(runs: int, case: tuple[str, float, int]) -> str:
+    feature, prevalence, budget = case
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(runs):
+        values, concept = corpus(feature, prevalence, rng)
+        sample = stratified(values, budget, rng)
+        chosen, scores = concept[sample.indices], values[sample.indices]
+        if chosen.any():
+            rows.append(
+                (
+                    average_precision(values, concept),
+                    average_precision(scores, chosen, sample.weights),
+                    average_precision(scores, chosen),
+                    gini(values[concept], values[~concept]),
+                    gini(scores[chosen], scores[~chosen], sample.weights[chosen], sample.weights[~chosen]),
+                    gini(scores[chosen], scores[~chosen]),
+                )
+            )
+    means = np.mean(rows, axis=0)
+    return f"{feature:8} {100 * prevalence:5.1f} % {budget:6}   " + "   ".join(f"{value:6.3f}" for value in means)
+
+
+def bias_table(runs: int) -> tuple[str, Callable[[tuple[str, float, int]], str], Iterable[tuple[str, float, int]]]:
+    head = (
+        f"Design weights: texts rated of {CORPUS:,}, stratified by activation; means over runs\n"
+        "                            Purity                       Responsiveness\n"
+        "feature  preval.  rated   corpus  weighted unweighted   corpus  weighted unweighted"
+    )
+    cases = [("clear", 0.005, budget) for budget in (500, 1000, 2000)]
+    cases += [(f, p, BUDGET) for p in (0.02, 0.1) for f in ("clear", "strong", "sae", "half")]
+    return head, partial(bias_row, runs), cases
+
+
+def design_row(runs: int, case: tuple[str, float]) -> str:
+    feature, prevalence = case
+    rng = np.random.default_rng(0)
+    shares = (0.2, 0.4, 0.5, 0.6, 0.7)
+    errors: dict[object, list[tuple[float, float]]] = {share: [] for share in (*shares, "uniform")}
+    for _ in range(runs):
+        values, concept = corpus(feature, prevalence, rng)
+        truth = gini(values[concept], values[~concept]), average_precision(values, concept)
+        samples = {share: stratified(values, BUDGET, rng, silent=share) for share in shares}
+        for name, sample in {**samples, "uniform": uniform(CORPUS, BUDGET, rng)}.items():
+            chosen, scores, weights = concept[sample.indices], values[sample.indices], sample.weights
+            if chosen.any():
+                signed = gini(scores[chosen], scores[~chosen], weights[chosen], weights[~chosen])
+                errors[name].append((signed - truth[0], average_precision(scores, chosen, weights) - truth[1]))
+    cells = [np.sqrt(np.mean(np.square(rows), axis=0)) for rows in errors.values()]
+    return f"{feature:8} {100 * prevalence:5.1f} %   " + "   ".join(f"{r:.3f} {p:.3f}" for r, p in cells)
+
+
+def design_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], Iterable[tuple[str, float]]]:
+    head = (
+        "Share of the budget for silent texts: root mean square error of Responsiveness and Purity\n"
+        "feature  preval.   0.2           0.4           0.5           0.6           0.7           uniform"
+    )
+    return (
+        head,
+        partial(design_row, runs),
+        [(f, p) for p in (0.005, 0.02, 0.1) for f in ("sae", "half", "good", "wrong")],
+    )
+
+
+# --- Faithfulness ------------------------------------------------------------------------------------------------------------------
+
+
+def faithfulness_row(runs: int, case: tuple[str, tuple[float, ...]]) -> str:
+    name, rates = case
+    rng = np.random.default_rng(0)
+    baseline = rates[FACTORS.index(0.0)]
+    truth = max(max(rates) - baseline, 0.0) / (1 - baseline)
+    rows = []
+    for run in range(runs):
+        # Prompts differ in how easily they bring the concept up, so the factors' outcomes are correlated within a prompt.
+        ease = rng.beta(2, 2, size=50)
+        order = np.argsort(np.argsort(ease + 0.3 * rng.random((len(rates), 50)), axis=1), axis=1)
+        hit = rng.random((len(rates), 50)) < np.clip(np.array(rates)[:, None] * (0.5 + order / 49), 0, 1)
+        result = faithfulness({f: np.where(row, 2, 0) for f, row in zip(FACTORS, hit, strict=True)}, seed=run)
+        if result.value is not None and result.interval is not None:
+            rows.append((result.details["maximum"], result.value, result.details["signed"], *result.interval))
+    maximum, value, signed, low, high = np.array(rows, dtype=float).T
+    return (
+        f"{name:22} {truth:6.3f}   {maximum.mean():6.3f} {np.quantile(maximum, 0.95):6.3f}   {value.mean():6.3f}"
+        f" {np.quantile(value, 0.95):6.3f}   {signed.mean():+7.3f}"
+        f"   {covered(np.stack([low, high], axis=1), truth):>14} {np.mean(high - low):6.2f}"
+    )
+
+
+def faithfulness_table(
+    runs: int,
+) -> tuple[str, Callable[[tuple[str, tuple[float, ...]]], str], Iterable[tuple[str, tuple[float, ...]]]]:
+    cases: list[tuple[str, tuple[float, ...]]] = []
+    for base in (0.02, 0.05, 0.2):
+        cases.append((f"null, base {base}", (base,) * 7))
+        cases += [(f"one factor {base} to {p}", (base,) * 6 + (p,)) for p in (0.3, 0.6) if p > base]
+        cases.append((f"dose, base {base}", (base, base, base, base + 0.05, base + 0.15, base + 0.3, base + 0.4)))
+        cases.append((f"harm, base {base}", (base / 2, base / 2, base, base / 2, base / 2, 0.0, 0.0)))
+    head = (
+        "Faithfulness: 50 prompts, six factors and the baseline; reference = largest share of all factors\n"
+        "                               reference        fade_lens\n"
+        "case                    truth     mean  95th %     mean  95th %    signed         coverage  width"
+    )
+    return head, partial(faithfulness_row, runs), cases
+
+
+TABLES = {
+    "clarity": clarity_table,
+    "rated": rated_table,
+    "bias": bias_table,
+    "design": design_table,
+    "faithfulness": faithfulness_table,
+}
+
+
+def _quick() -> None:
+    bootstrap.REPLICATES = REPLICATES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", choices=[*TABLES, []], help="all by default")
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    with ProcessPoolExecutor(arguments.jobs, initializer=_quick) as pool:
+        for name in arguments.tables or TABLES:
+            head, row, cases = TABLES[name](arguments.runs)
+            print(f"\n{head}", flush=True)
+            for line in pool.map(row, cases):
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
