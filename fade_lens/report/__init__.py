@@ -1,0 +1,1 @@
+"""Showing results: plotly figures, one self-contained HTML page, and fragments for notebooks."""

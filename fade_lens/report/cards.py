@@ -1,0 +1,196 @@
+"""The evidence behind one description as plain values of bounded size: what a card of the page shows."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, TypeVar
+
+from fade_lens.evidence import RatedText, TopText
+from fade_lens.metrics import Metric
+from fade_lens.report.standing import GATE, QUESTIONS, RANGES, TITLES, basis, concept_rates, standing, why
+from fade_lens.report.words import clip, plain
+from fade_lens.results import Result
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of the evidence a card shows: numbers of texts, of tokens around a peak, of characters a text."""
+
+    top: int
+    tokens: int
+    rated: int
+    synthetic: int
+    prompts: int
+    characters: int
+    points: int = 300
+
+
+DETAILS = (
+    Detail(20, 512, 400, 100, 50, 2000, 1000),
+    Detail(10, 128, 200, 40, 10, 600),
+    Detail(10, 64, 80, 20, 5, 400),
+    Detail(8, 48, 40, 12, 3, 300),
+    Detail(6, 40, 24, 8, 2, 200),
+    Detail(5, 32, 16, 6, 2, 140),
+    Detail(4, 24, 12, 4, 1, 110, 150),
+    Detail(3, 16, 6, 3, 1, 70, 100),
+    Detail(2, 10, 3, 1, 1, 40, 40),
+)
+"""From everything to the least that is of use; a page takes the first that fits."""
+
+
+def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dict[str, Any]:
+    """A description's evidence as a JSON value; every string `visible`, every number finite."""
+    continuations = result.faithfulness_evidence.continuations
+    written = result.clarity_evidence.texts
+    feature = result.feature
+    return plain(
+        {
+            "index": result.description.index,
+            "text": clip(result.description.text, 3000),
+            "origin": clip(result.description.origin, 200),
+            "standing": standing(result, gate),
+            "why": why(result, gate),
+            "flags": [clip(flag, 200) for flag in result.flags],
+            "metrics": [_metric(name, metric, detail) for name, metric in result.metrics.items()],
+            "feature": {
+                "rate": feature.firing_rate,
+                "texts": feature.firing_texts,
+                "of": feature.n_texts,
+                "largest": feature.largest,
+                "reference": feature.reference,
+            },
+            "natural": evenly(feature.quantiles, min(detail.points, 101)),
+            "top": [_top(text, detail) for text in feature.top[: detail.top]],
+            "top_of": len(feature.top),
+            "synthetic": {
+                "points": evenly(sorted(t.activation for t in written if t.activation is not None), detail.points),
+                # Strongest first; a text without an activation last.
+                "texts": [
+                    [t.activation, clip(t.text, detail.characters)]
+                    for t in evenly(
+                        sorted(written, key=lambda t: (t.activation is None, -(t.activation or 0))), detail.synthetic
+                    )
+                ],
+                "of": len(written),
+                "failures": [clip(f, 300) for f in result.clarity_evidence.failures[:5]],
+            },
+            "rated": _rated(result.rated_evidence.texts, detail),
+            "steering": {
+                "rates": [[r.factor, r.rate, *r.interval, r.expressed, r.n, r.unrated] for r in concept_rates(continuations)],
+                "texts": [
+                    [c.factor, c.rating, clip_start(c.prompt, detail.characters), clip(c.text, detail.characters), clip(c.reason or "", 120)]
+                    for factor in sorted({c.factor for c in continuations})
+                    for c in [c for c in continuations if c.factor == factor][: detail.prompts]
+                ],
+                "of": len(continuations),
+            },
+        }
+    )  # fmt: skip
+
+
+def fitted(result: Result, size: int, gate: float = GATE) -> dict[str, Any]:
+    """The most detailed card that takes at most `size` bytes of JSON (or the least detailed one)."""
+    made: dict[str, Any] = {}
+    for detail in DETAILS:
+        if too_long(result, detail, size):
+            continue
+        made = card(result, detail, gate)
+        if len(compact(made).encode()) <= size:
+            break
+    return made or card(result, DETAILS[-1], gate)
+
+
+def too_long(result: Result, detail: Detail, size: int) -> bool:
+    """Whether the rated texts alone are over `size`: saves making a card that cannot fit."""
+    texts = result.rated_evidence.texts[: detail.rated]
+    return sum(min(len(t.text), detail.characters) for t in texts) > size
+
+
+def compact(value: Any) -> str:
+    """JSON that may stand inside `<script>`: nothing in it can end the element, begin a comment or break a line."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def evenly(values: Sequence[T], n: int) -> list[T]:
+    """At most `n` of the values, evenly spaced, both ends among them.
+
+    >>> evenly(range(101), 5)
+    [0, 25, 50, 75, 100]
+    """
+    if len(values) <= n:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / max(n - 1, 1))] for i in range(n)]
+
+
+def clip_start(text: str, characters: int) -> str:
+    """The end of a text: what a continuation goes on from."""
+    return text if len(text) <= characters else "…" + text[-characters:]
+
+
+def window(text: TopText, tokens: int) -> slice:
+    """So many tokens around the strongest one, more of them before it: what a causal model has seen."""
+    strongest = max(range(len(text.tokens)), key=lambda i: abs(text.activations[i] or 0.0), default=0)
+    start = max(min(strongest - tokens * 2 // 3, len(text.tokens) - tokens), 0)
+    return slice(start, start + tokens)
+
+
+def choose(texts: Sequence[RatedText], n: int) -> list[RatedText]:
+    """The rated texts worth a look, by activation: disagreements, the strongest and the weakest of each rating, misses."""
+    by = {r: sorted((t for t in texts if t.rating == r), key=lambda t: -abs(t.activation)) for r in (0, 1, 2, None)}
+    # Fires without the concept; expresses it without firing; agreements; in doubt; unrated; silent as it should be.
+    queues = (by[0], by[2][::-1], by[2], by[1], by[None], by[0][::-1])
+    chosen: dict[int, RatedText] = {}
+    for turn in zip_longest(*queues):
+        for text in turn:
+            if text is not None and len(chosen) < n:
+                chosen[text.number] = text
+    return sorted(chosen.values(), key=lambda t: -t.activation)
+
+
+def _metric(name: str, metric: Metric, detail: Detail) -> dict[str, Any]:
+    return {
+        "name": TITLES[name],
+        "question": QUESTIONS[name],
+        "range": RANGES[name],
+        "value": metric.value,
+        "interval": metric.interval,
+        "reason": clip(metric.reason or metric.interval_reason or "", max(300, detail.characters // 2)),
+        "basis": basis(name, metric),
+    }
+
+
+def _top(text: TopText, detail: Detail) -> dict[str, Any]:
+    part = window(text, detail.tokens)
+    return {
+        "number": text.number,
+        "activation": text.activation,
+        "tokens": [clip(token, detail.characters) for token in text.tokens[part]],
+        "values": text.activations[part],
+        "before": part.start > 0,
+        "after": part.stop < len(text.tokens),
+    }
+
+
+def _rated(texts: Sequence[RatedText], detail: Detail) -> dict[str, Any]:
+    activation: Callable[[RatedText], float] = lambda t: t.activation  # noqa: E731
+    groups = {r: sorted((t for t in texts if t.rating == r), key=activation) for r in (0, 1, 2, None)}
+    share = detail.points / max(len(texts), 1)
+    return {
+        "points": [
+            [t.activation for t in evenly(groups[r], max(round(len(groups[r]) * min(share, 1)), 2))]
+            for r in (0, 1, 2, None)
+        ],
+        "counts": [len(groups[r]) for r in (0, 1, 2, None)],
+        "texts": [
+            [t.activation, t.rating, t.score, clip(t.text, detail.characters), clip(t.reason or "", 200)]
+            for t in choose(texts, detail.rated)
+        ],
+        "of": len(texts),
+    }

@@ -1,0 +1,187 @@
+"""The head of the page: what was evaluated and how, and how the four metrics are distributed over the run."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, quantiles, stdev
+from typing import Any, cast
+
+from markupsafe import Markup
+
+from fade_lens.metrics import Metric
+from fade_lens.report.standing import ORDER, QUESTIONS, RANGES, TITLES, gate_of, standing
+from fade_lens.report.words import amount, clip, duration, number
+from fade_lens.results import METRICS, Result, Results
+
+WIDTH, HEIGHT, MARGIN = 240, 112, 10
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One metric over the whole run."""
+
+    title: str
+    question: str
+    words: str
+    drawing: Markup
+
+
+def panels(results: Results) -> list[Panel]:
+    """The four metrics: in words, and drawn description by description with intervals."""
+    gate = gate_of(results.run)
+    made: list[Panel] = []
+    for name in METRICS:
+        metrics = [r.metrics[name] for r in results]
+        limit = gate if name in ("clarity", "responsiveness") else None
+        made.append(Panel(TITLES[name], QUESTIONS[name], spread(metrics), drawing(metrics, RANGES[name], limit)))
+    return made
+
+
+def spread(metrics: Sequence[Metric]) -> str:
+    """Mean with its 95 % interval, quartiles, and how many are undefined."""
+    values = [m.value for m in metrics if m.value is not None]
+    words: list[str] = []
+    if len(values) >= 10:
+        half = 1.96 * stdev(values) / len(values) ** 0.5
+        low, middle, high = quantiles(values, n=4)
+        words.append(f"mean {number(fmean(values))} [{number(fmean(values) - half)}, {number(fmean(values) + half)}]")
+        words.append(f"quartiles {number(low)}, {number(middle)}, {number(high)}")
+    elif len(values) > 1:
+        words.append(f"{number(min(values))} to {number(max(values))}, mean {number(fmean(values))}")
+    elif values:
+        words.append(number(values[0]))
+    if missing := len(metrics) - len(values):
+        words.append(f"{missing} of {len(metrics)} undefined")
+    return "; ".join(words)
+
+
+def drawing(metrics: Sequence[Metric], bounds: tuple[int, int], gate: float | None) -> Markup:
+    """An SVG of numbers only: every description a dot on a line that is its interval, the lowest at the top."""
+    low, high = bounds
+    shown = sorted((m for m in metrics if m.value is not None), key=lambda m: m.value or 0.0)
+
+    def x(value: float) -> str:
+        return f"{MARGIN + (value - low) / (high - low) * (WIDTH - 2 * MARGIN):.1f}"
+
+    room = HEIGHT - 22
+    step = min(room / max(len(shown), 1), 14)
+    lines: list[str] = []
+    dots: dict[bool, list[str]] = {True: [], False: []}
+    for place, metric in enumerate(shown):
+        y, value = f"{6 + (place + 0.5) * step:.1f}", cast(float, metric.value)
+        if metric.interval:
+            lines.append(f"M{x(metric.interval[0])} {y}H{x(metric.interval[1])}")
+        dots[gate is not None and value < gate].append(f"M{x(value)} {y}h0")
+    thin, thick = max(min(step * 0.35, 2), 0.6), max(min(step * 0.8, 7), 2.4)
+    ticks = [low, 0, high] if low < 0 else [0, 0.5, 1]
+    parts = [f'<path class="axis" d="M{x(low)} {HEIGHT - 15}H{x(high)}"/>']
+    parts += [f'<path class="axis" d="M{x(t)} 2V{HEIGHT - 12}"/>' for t in ticks]
+    if gate is not None:
+        parts.append(f'<path class="gate" d="M{x(gate)} 2V{HEIGHT - 12}"/>')
+    parts += [
+        f'<path class="interval" stroke-width="{thin:.1f}" d="{"".join(lines)}"/>',
+        f'<path class="dot ok" stroke-width="{thick:.1f}" d="{"".join(dots[False])}"/>',
+        f'<path class="dot bad" stroke-width="{thick:.1f}" d="{"".join(dots[True])}"/>',
+    ]
+    parts += [
+        f'<text x="{x(t)}" y="{HEIGHT - 2}" text-anchor="middle">{number(t, 1 if t % 1 else 0)}</text>' for t in ticks
+    ]
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
+
+
+def bar(metric: Metric, bounds: tuple[int, int]) -> Markup:
+    """A metric in a cell of the table: its dot, its interval and the zero of its scale."""
+    low, high = bounds
+
+    def x(value: float) -> str:
+        return f"{4 + (value - low) / (high - low) * 92:.0f}"
+
+    interval = (
+        f'<path class="interval" d="M{x(metric.interval[0])} 6H{x(metric.interval[1])}"/>' if metric.interval else ""
+    )
+    return Markup(
+        f'<svg class="bar" viewBox="0 0 100 12" aria-hidden="true"><path class="axis" d="M4 6H96M{x(0)} 1V11"/>{interval}'
+        f'<path class="dot" d="M{x(metric.value or 0)} 6h0"/></svg>'
+    )
+
+
+def reasons(results: Results) -> list[tuple[str, str, int]]:
+    """Why metrics are undefined: metric, reason, number of descriptions; reasons that differ in numbers only are one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in METRICS:
+        for result in results:
+            reason = result.metrics[name].reason
+            if reason is not None:
+                found.setdefault((TITLES[name], re.sub(r"-?\d+(?:[.,]\d+)*", "…", reason)), []).append(reason)
+    rows = [
+        (title, clip(same[0] if len(set(same)) == 1 else pattern, 300), len(same))
+        for (title, pattern), same in found.items()
+    ]
+    return sorted(rows, key=lambda row: -row[2])
+
+
+def tally(results: Sequence[Result], gate: float) -> dict[str, int]:
+    """How many descriptions fail, are undecided, hold."""
+    counts = Counter(standing(r, gate) for r in results)
+    return {name: counts[name] for name in ORDER}
+
+
+def facts(results: Results) -> list[tuple[str, str]]:
+    """What was evaluated, with what, at what cost; only what the run recorded."""
+    run = results.run
+    features = {r.description.index for r in results}
+    rows = [("Evaluated", f"{amount(len(results))} descriptions of {amount(len(features))} features")]
+    rows += _row("Model", run, "model", ("name",))
+    rows += _row("Features", run, "features", ("kind", "hook"))
+    rows += _row("Corpus", run, "corpus", ("source", "texts"))
+    if run.get("context") is not None:
+        rows.append(("Context", f"{run['context']} tokens"))
+    rows += _row("Judge", run, "judge", ("model", "rating", "endpoint"))
+    settings = _record(run, "settings")
+    if "seed" in settings:
+        rows.append(("Seed", str(settings["seed"])))
+    if usage := _record(run, "usage"):
+        rows.append(("Judge's work", _usage(usage)))
+        cost = usage.get("cost")
+        rows.append(
+            (
+                "Cost",
+                f"${cost:,.2f}" if isinstance(cost, int | float) else "not known (the model has no price on record)",
+            )
+        )
+    if isinstance(seconds := run.get("seconds"), int | float):
+        rows.append(("Time", duration(seconds)))
+    for key, words in (("n_outliers", "positions left out as outliers"), ("n_truncated", "texts cut to the context")):
+        if isinstance(count := run.get(key), int):
+            rows.append(("Corpus" if not count else "Left out", f"{amount(count)} {words}"))
+    return [(name, clip(value, 400)) for name, value in rows]
+
+
+def _record(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = run.get(key)
+    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+
+
+def _row(title: str, run: Mapping[str, Any], key: str, first: tuple[str, ...]) -> list[tuple[str, str]]:
+    """A record of the run in one line: its best-known values first and bare, the others by name."""
+    record = _record(run, key)
+    if not record:
+        return [(title, str(run[key]))] if isinstance(run.get(key), str) else []
+    known = [
+        amount(v) + " texts" if k == "texts" and isinstance(v, int) else str(v)
+        for k in first
+        if (v := record.get(k)) is not None
+    ]
+    others = [
+        f"{k.replace('_', ' ')} {v}" for k, v in record.items() if k not in first and isinstance(v, str | int | float)
+    ]
+    return [(title, "; ".join(known + others))]
+
+
+def _usage(usage: Mapping[str, Any]) -> str:
+    words = {
+        "calls": "requests answered", "cached": "taken from the store", "prompt_tokens": "tokens read", "completion_tokens": "tokens written",
+        "retries": "retries", "failed": "given up",
+    }  # fmt: skip
+    return ", ".join(f"{amount(usage[k])} {w}" for k, w in words.items() if isinstance(usage.get(k), int))

@@ -1,0 +1,286 @@
+"""plotly figures for notebooks: one description's evidence, and the four metrics of a whole run."""
+
+import html
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from fade_lens.metrics import Metric
+from fade_lens.report.standing import RANGES, TITLES, concept_rates, gate_of, worst_first
+from fade_lens.report.words import clip, number, visible
+from fade_lens.results import METRICS, Result, Results
+
+# Okabe and Ito's colours: told apart with any colour vision, and seen on white as on dark grey.
+GREY, BLUE, ORANGE, GREEN, PURPLE = "#8a8a8a", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+RATING_WORDS = {0: "0: not expressed", 1: "1: partly", 2: "2: clearly", None: "unrated"}
+RATING_COLOURS = {0: GREY, 1: PURPLE, 2: ORANGE, None: BLUE}
+ONE_BY_ONE = 40
+"""Up to so many descriptions are drawn one by one with their intervals; more as distributions."""
+
+
+def result_figure(result: Result) -> go.Figure:
+    """Four panels: activations of synthetic and natural texts, activation by rating, concept rate by factor, the radar."""
+    figure = make_subplots(
+        2,
+        2,
+        specs=[[{}, {}], [{}, {"type": "polar"}]],
+        subplot_titles=(
+            "Activation: synthetic and natural texts", "Activation by the judge's rating",
+            "Concept rate by steering factor", "The four metrics",
+        ),
+        vertical_spacing=0.18,
+    )  # fmt: skip
+    _activations(figure, result)
+    _ratings(figure, result)
+    _steering(figure, result)
+    _radar(figure, result)
+    figure.update_layout(
+        title=f"Feature {result.description.index}: {label(result.description.text, 100)}",
+        height=760,
+        showlegend=False,
+        margin={"t": 110},
+    )
+    return figure
+
+
+def overview_figure(results: Results) -> go.Figure:
+    """The four metrics of every description with their 95 % intervals; of many descriptions, the distributions."""
+    titles = [_overview_title(name, [r.metrics[name] for r in results]) for name in METRICS]
+    few = len(results) <= ONE_BY_ONE
+    figure = (
+        make_subplots(1, 4, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+        if few
+        else make_subplots(2, 2, subplot_titles=titles, vertical_spacing=0.2)
+    )
+    (_one_by_one if few else _distributions)(figure, results)
+    figure.update_layout(
+        title=f"{len(results)} description{'' if len(results) == 1 else 's'}",
+        height=220 + 26 * len(results) if few else 680,
+        showlegend=False,
+        bargap=0.05,
+        margin={"t": 120},
+    )
+    return figure
+
+
+def label(text: str, characters: int = 60) -> str:
+    """Hostile text as plotly shows it literally: neither its HTML subset nor TeX."""
+    return html.escape(" ".join(clip(visible(text), characters).split()), quote=False).replace("$", "&#36;")
+
+
+def _strip(name: str, values: Sequence[float], colour: str, texts: Sequence[str] | None = None) -> go.Box:
+    """A box with every value beside it."""
+    return go.Box(
+        y=list(values),
+        x=[name] * len(values),
+        name=name,
+        boxpoints="all",
+        jitter=0.6,
+        pointpos=0,
+        line={"color": colour, "width": 1.5},
+        fillcolor="rgba(0,0,0,0)",
+        marker={"color": colour, "size": 4, "opacity": 0.55},
+        text=texts,
+        hovertemplate="%{y:.3g}<br>%{text}<extra></extra>" if texts else "%{y:.3g}<extra></extra>",
+    )
+
+
+def _activations(figure: go.Figure, result: Result) -> None:
+    written = [(t.activation, label(t.text, 160)) for t in result.clarity_evidence.texts if t.activation is not None]
+    figure.add_trace(_strip("natural", result.feature.quantiles, GREY), 1, 1)
+    if written:
+        figure.add_trace(_strip("synthetic", [a for a, _ in written], ORANGE, [t for _, t in written]), 1, 1)
+    else:
+        _note(figure, "no synthetic text", 1, 1)
+    figure.update_yaxes(title_text="largest activation of a text", row=1, col=1)
+
+
+def _ratings(figure: go.Figure, result: Result) -> None:
+    texts = result.rated_evidence.texts
+    for rating, words in RATING_WORDS.items():
+        group = [t for t in texts if t.rating == rating]
+        if group:
+            hover = [label(t.text if t.rating is not None else t.reason or t.text, 160) for t in group]
+            trace = _strip(f"{words}<br>n = {len(group)}", [t.activation for t in group], RATING_COLOURS[rating], hover)
+            figure.add_trace(trace, 1, 2)
+    if not texts:
+        _note(figure, "no text was rated", 1, 2)
+
+
+def _steering(figure: go.Figure, result: Result) -> None:
+    rates = concept_rates(result.faithfulness_evidence.continuations)
+    if not rates:
+        _note(figure, f"not steered:<br>{label(result.faithfulness.reason or 'no continuations', 70)}", 2, 1)
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=[f"{r.factor:g}" for r in rates],
+            y=[r.rate for r in rates],
+            error_y={
+                "type": "data",
+                "array": [r.interval[1] - r.rate for r in rates],
+                "arrayminus": [r.rate - r.interval[0] for r in rates],
+            },
+            mode="lines+markers",
+            line={"color": ORANGE},
+            marker={"size": 8},
+            customdata=[[r.expressed, r.n, r.unrated] for r in rates],
+            hovertemplate="factor %{x}: %{customdata[0]} of %{customdata[1]} rated 2, %{customdata[2]} unrated<extra></extra>",
+        ),
+        2,
+        1,
+    )
+    if (baseline := next((r for r in rates if r.factor == 0), None)) is not None:
+        figure.add_hline(
+            y=baseline.rate,
+            line={"dash": "dash", "color": GREY},
+            annotation_text=f"untouched model {baseline.rate:.0%}",
+            row=2,  # pyright: ignore[reportArgumentType]
+            col=1,  # pyright: ignore[reportArgumentType]
+        )
+    figure.update_xaxes(title_text="steering factor (units of the reference activation)", type="category", row=2, col=1)
+    figure.update_yaxes(title_text="continuations rated 2", range=[-0.03, 1.03], tickformat=".0%", row=2, col=1)
+
+
+def _radar(figure: go.Figure, result: Result) -> None:
+    metrics = result.metrics
+    floor = min([0.0] + [m.value for m in metrics.values() if m.value is not None])
+    corners = {
+        name: f"{TITLES[name]}<br>{number(m.value)}{_bracket(m)}"
+        if m.value is not None
+        else f"{TITLES[name]}<br>undefined"
+        for name, m in metrics.items()
+    }
+    defined = [n for n in METRICS if metrics[n].value is not None]
+    missing = [n for n in METRICS if metrics[n].value is None]
+    around = [*defined, *defined[:1]] if len(defined) > 2 else defined
+    figure.add_trace(
+        go.Scatterpolar(
+            r=[metrics[n].value for n in around],
+            theta=[corners[n] for n in around],
+            fill="toself" if len(defined) > 2 else None,
+            mode="lines+markers",
+            line={"color": BLUE},
+            marker={"size": 8},
+            hovertemplate="%{theta}<extra></extra>",
+        ),
+        2,
+        2,
+    )
+    figure.add_trace(
+        go.Scatterpolar(
+            r=[1.0] * len(missing),
+            theta=[corners[n] for n in missing],
+            mode="markers",
+            marker={"symbol": "x-thin", "size": 10, "line": {"width": 2, "color": ORANGE}},
+            text=[label(metrics[n].reason or "", 160) for n in missing],
+            hovertemplate="undefined: %{text}<extra></extra>",
+        ),
+        2,
+        2,
+    )
+    figure.update_polars(
+        radialaxis={"range": [floor, 1], "tickvals": [v for v in (-0.5, 0, 0.5, 1) if v >= floor], "angle": 45, "tickangle": 45},
+        angularaxis={"categoryorder": "array", "categoryarray": [corners[n] for n in METRICS], "rotation": 90, "direction": "clockwise"},
+    )  # fmt: skip
+    for place, name in enumerate(missing):
+        figure.add_annotation(
+            text=f"× {TITLES[name]} undefined: {label(metrics[name].reason or '', 80)}",
+            showarrow=False,
+            font={"size": 11, "color": ORANGE},
+            xref="paper",
+            yref="paper",
+            x=1,
+            y=-0.06 - 0.035 * place,
+            xanchor="right",
+        )
+
+
+def _one_by_one(figure: go.Figure, results: Results) -> None:
+    ordered = worst_first(results, gate_of(results.run))
+    # A number in front keeps two descriptions of the same words apart.
+    names = [f"{r.description.index}: {label(r.description.text, 40)}" for r in ordered]
+    rows = [f"{name}\u200b" * 1 + "\u200b" * names[:place].count(name) for place, name in enumerate(names)]
+    for column, name in enumerate(METRICS, 1):
+        metrics = [r.metrics[name] for r in ordered]
+        shown = [(row, m) for row, m in zip(rows, metrics, strict=True) if m.value is not None]
+        absent = [(row, m) for row, m in zip(rows, metrics, strict=True) if m.value is None]
+        figure.add_trace(
+            go.Scatter(
+                x=[m.value for _, m in shown],
+                y=[row for row, _ in shown],
+                mode="markers",
+                marker={"size": 9, "color": [BLUE if (m.value or 0) >= 0.5 else ORANGE for _, m in shown]},
+                error_x={
+                    "type": "data",
+                    "color": GREY,
+                    "array": [m.interval[1] - (m.value or 0) if m.interval else 0 for _, m in shown],
+                    "arrayminus": [(m.value or 0) - m.interval[0] if m.interval else 0 for _, m in shown],
+                },
+                text=[f"{number(m.value)}{_bracket(m)}" for _, m in shown],
+                hovertemplate="%{y}<br>%{text}<extra></extra>",
+            ),
+            1,
+            column,
+        )
+        low = RANGES[name][0]
+        figure.add_trace(
+            go.Scatter(
+                x=[low] * len(absent),
+                y=[row for row, _ in absent],
+                mode="markers",
+                marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": GREY}},
+                text=[label(m.reason or "", 160) for _, m in absent],
+                hovertemplate="%{y}<br>undefined: %{text}<extra></extra>",
+            ),
+            1,
+            column,
+        )
+        figure.update_xaxes(range=[low - 0.08, 1.08], row=1, col=column)
+    # Categories count upwards, so the worst goes last in the list to be on top.
+    figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], automargin=True)
+
+
+def _distributions(figure: go.Figure, results: Results) -> None:
+    for place, name in enumerate(METRICS):
+        row, column = place // 2 + 1, place % 2 + 1
+        low, high = RANGES[name]
+        values = [v for r in results if (v := r.metrics[name].value) is not None]
+        bins: dict[str, Any] = {"start": low, "end": high + 1e-6, "size": (high - low) / 20}
+        figure.add_trace(
+            go.Histogram(x=values, xbins=bins, marker={"color": BLUE}, hovertemplate="%{x}: %{y}<extra></extra>"), row, column
+        )  # fmt: skip
+        if len(values) > 1:
+            middle, half = fmean(values), 1.96 * stdev(values) / len(values) ** 0.5
+            place_in: dict[str, Any] = {"row": row, "col": column}
+            figure.add_vrect(
+                x0=middle - half, x1=middle + half, fillcolor=ORANGE, opacity=0.3, line_width=0, **place_in
+            )
+            figure.add_vline(x=middle, line={"color": ORANGE, "width": 2}, **place_in)
+        figure.update_xaxes(range=[low, high], row=row, col=column)
+        figure.update_yaxes(title_text="descriptions", row=row, col=column)
+
+
+def _overview_title(name: str, metrics: Sequence[Metric]) -> str:
+    values = [m.value for m in metrics if m.value is not None]
+    words = [f"<b>{TITLES[name]}</b>"]
+    if len(values) > 1:
+        half = 1.96 * stdev(values) / len(values) ** 0.5
+        words.append(f"mean {number(fmean(values))} [{number(fmean(values) - half)}, {number(fmean(values) + half)}]")
+    if missing := len(metrics) - len(values):
+        words.append(f"{missing} undefined")
+    return "<br>".join(words)
+
+
+def _bracket(metric: Metric) -> str:
+    return f" [{number(metric.interval[0])}, {number(metric.interval[1])}]" if metric.interval else ""
+
+
+def _note(figure: go.Figure, text: str, row: int, column: int) -> None:
+    """Words in the middle of an empty panel."""
+    figure.add_trace(go.Scatter(x=[0], y=[0], mode="text", text=[text], hoverinfo="skip"), row, column)
+    figure.update_xaxes(visible=False, row=row, col=column)
+    figure.update_yaxes(visible=False, row=row, col=column)

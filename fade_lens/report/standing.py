@@ -1,0 +1,129 @@
+"""Which descriptions a reader should look at first, and what there is to say about a metric in words."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal, cast
+
+from fade_lens.evidence import Continuation
+from fade_lens.metrics import Metric
+from fade_lens.report.words import amount, number
+from fade_lens.results import Result
+
+Standing = Literal["fails", "undecided", "holds"]
+
+GATE = 0.5
+"""Clarity and Responsiveness below which a description is called failing, where the run's settings name no gate."""
+TITLES = {
+    "clarity": "Clarity", "responsiveness": "Responsiveness", "purity": "Purity", "faithfulness": "Faithfulness",
+}  # fmt: skip
+QUESTIONS = {
+    "clarity": "Does text written to express the description activate the feature?",
+    "responsiveness": "Do natural texts that express it activate the feature?",
+    "purity": "Does the feature fire for nothing else?",
+    "faithfulness": "Does steering the feature make the model write it?",
+}
+RANGES = {"clarity": (-1, 1), "responsiveness": (-1, 1), "purity": (0, 1), "faithfulness": (0, 1)}
+ORDER: tuple[Standing, ...] = ("fails", "undecided", "holds")
+
+
+def gate_of(run: Mapping[str, Any]) -> float:
+    """The run's gate, or `GATE`."""
+    settings = run.get("settings")
+    gate = cast(Mapping[str, Any], settings).get("gate") if isinstance(settings, Mapping) else None
+    return float(gate) if isinstance(gate, int | float) and not isinstance(gate, bool) else GATE
+
+
+def standing(result: Result, gate: float = GATE) -> Standing:
+    """ "fails": Clarity or Responsiveness is below the gate; "undecided": one is undefined; "holds": both reach it."""
+    values = (result.clarity.value, result.responsiveness.value)
+    if any(v is not None and v < gate for v in values):
+        return "fails"
+    return "undecided" if None in values else "holds"
+
+
+def worst_first(results: Iterable[Result], gate: float = GATE) -> list[Result]:
+    """Failing descriptions first, then undecided ones, each by its lower one of Clarity and Responsiveness."""
+
+    def key(result: Result) -> tuple[int, float, float]:
+        values = [v for v in (result.clarity.value, result.responsiveness.value) if v is not None]
+        return ORDER.index(standing(result, gate)), min(values, default=0.0), sum(values)
+
+    return sorted(results, key=key)
+
+
+def why(result: Result, gate: float = GATE) -> str:
+    """The standing in a sentence."""
+    both = {"Clarity": result.clarity.value, "Responsiveness": result.responsiveness.value}
+    low = [f"{name} is {number(value)}" for name, value in both.items() if value is not None and value < gate]
+    if low:
+        return f"{' and '.join(low)}, below {gate:g}"
+    missing = [name for name, value in both.items() if value is None]
+    if missing:
+        return f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} undefined"
+    return f"Clarity and Responsiveness are at least {gate:g}"
+
+
+def basis(name: str, metric: Metric) -> str:
+    """The counts that a metric rests on, in words."""
+    counts, details = metric.counts, metric.details
+    parts: list[str] = []
+    if name == "clarity" and "natural" in counts:
+        parts.append(
+            f"{amount(counts.get('synthetic', 0))} synthetic against {amount(counts['natural'])} natural texts"
+        )
+    if name in ("responsiveness", "purity") and "rated_2" in counts:
+        parts.append("texts rated " + ", ".join(f"{r}: {amount(counts.get(f'rated_{r}', 0))}" for r in (2, 1, 0)))
+        if counts.get("unrated"):
+            parts.append(f"unrated: {amount(counts['unrated'])}")
+    if name == "purity" and (prevalence := details.get("prevalence")) is not None:
+        parts.append(f"chance level {number(prevalence, 3)}")
+    if name == "faithfulness" and "prompts" in counts:
+        parts.append(f"{amount(counts['prompts'])} prompts a factor")
+        if (factor := details.get("factor")) is not None:
+            parts.append(f"factor chosen: {factor:g}")
+    return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class ConceptRate:
+    """How many of `n` continuations at a steering factor express the concept (rating 2), with the 95 % Wilson interval.
+
+    An unrated continuation counts as not expressing it, as in `metrics.faithfulness`.
+    """
+
+    factor: float
+    expressed: int
+    n: int
+    unrated: int
+
+    @property
+    def rate(self) -> float:
+        return self.expressed / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.expressed, self.n)
+
+
+def concept_rates(continuations: Iterable[Continuation]) -> list[ConceptRate]:
+    """One rate a factor, by factor; 0 is the untouched model."""
+    n, expressed, unrated = Counter[float](), Counter[float](), Counter[float]()
+    for c in continuations:
+        n[c.factor] += 1
+        expressed[c.factor] += c.rating == 2
+        unrated[c.factor] += c.rating is None
+    return [ConceptRate(f, expressed[f], n[f], unrated[f]) for f in sorted(n)]
+
+
+def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson, JASA 1927).
+
+    >>> tuple(round(x, 4) for x in wilson(0, 10))
+    (0.0, 0.2775)
+    """
+    share, square = successes / n, z * z
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    half = z * sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
+    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -1,0 +1,248 @@
+"""Made-up results for tests of everything that shows results: deterministic, realistic in size and shape, hostile on request.
+
+The metrics are computed by `fade_lens.metrics` from made-up activations and ratings, so values, intervals and reasons are of the real kind.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fade_lens.descriptions import Description
+from fade_lens.evidence import (
+    ClarityEvidence,
+    Continuation,
+    FaithfulnessEvidence,
+    FeatureSummary,
+    RatedEvidence,
+    RatedText,
+    SyntheticText,
+    TopText,
+)
+from fade_lens.metrics import Metric, clarity, faithfulness, purity, responsiveness
+from fade_lens.results import Result, Results
+
+KINDS = ("right", "wrong", "rough", "right", "rough", "unwritten", "right", "dead")
+"""What goes round in `made_up_results`: right and wrong descriptions, and ways in which metrics are undefined."""
+
+HOSTILE = (
+    "</script><script>window.hacked = true; alert(1)</script>",
+    "<img src=x onerror='window.hacked = true'>",
+    "\"'><svg onload=window.hacked=true>",
+    "<!-- <script> --> ]]> &lt;b&gt; &amp; {{ 7 * 7 }} {% raw %} ${7 * 7} %{customdata}",
+    "right-to-left override \u202egnp.exe\u202c and isolates \u2066x\u2069",
+    "NUL \x00, bell \x07, escape \x1b[31m, DEL \x7f, C1 \x9b",
+    "lone surrogates \ud800 and \udfff",
+    "line\u2028and paragraph\u2029separators, BOM \ufeff, tags \U000e0041\U000e0042, noncharacter \uffff",
+    "Z̷̡̛͓̪̔̊a̸͍͒l̴̢̛̫g̵̬̈́o̶̟͑ שלום עולم 漢字 👩‍👩‍👧‍👦 🇮🇳",
+    "javascript:alert(1) <a href='javascript:window.hacked=true'>click</a> $\\href{javascript:alert(1)}{x}$",
+    '=HYPERLINK("http://example.invalid") \t\r\n tabs and\r\nline ends',
+    "x" * 3000,
+)
+"""Strings that must come through every view as nothing but text."""
+
+CONCEPTS = (
+    'the word "here"', "forms of the verb \"use\"", "dates of the nineteenth century", "German articles", "import statements in Python",
+    "names of rivers", "prices in dollars", "the end of a quotation", "apologies in letters", "chemical formulas",
+    "football results", "words that follow a hyphen", "legal boilerplate about warranties", "recipes that call for butter",
+)  # fmt: skip
+SENTENCES = (
+    "The committee met on 14 March 1871 and adjourned without reaching a decision.",
+    "<p>Add the butter, stir until it has melted, and leave to cool for ten minutes.</p>",
+    "from pathlib import Path\n\nimport numpy as np\n\n\ndef load(path: Path) -> np.ndarray:\n    return np.load(path)\n",
+    "Der Fluss trat über die Ufer, und das Dorf wurde in der Nacht evakuiert.",
+    "“I never said that,” she replied, closing the door behind her.",
+    "Prices start at $49.99 (plus shipping) for the basic version; click here to compare.",
+    "После матча тренер сказал, что команда заслужила победу.",
+    "The software is provided “as is”, without warranty of any kind, express or implied.",
+    "Sodium chloride, NaCl, dissolves readily in water; its use here is purely illustrative.",
+    "United drew 2–2 with City on Saturday after a late equaliser from the spot.",
+    "La bibliothèque ouvre à neuf heures, sauf le dimanche.",
+    "Dear Sir, I am sorry to say that your parcel was lost somewhere between Basel and Ulm.",
+)
+FACTORS = (0.0, 0.5, 1.0, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers behind one made-up description; texts are put around them."""
+
+    synthetic: np.ndarray[Any, Any]
+    natural: np.ndarray[Any, Any]
+    rated: np.ndarray[Any, Any]
+    ratings: np.ndarray[Any, Any]
+    inclusion: np.ndarray[Any, Any]
+    continued: dict[float, np.ndarray[Any, Any]]
+    metrics: dict[str, Metric]
+
+
+@cache
+def numbers(kind: str, variant: int, n_rated: int = 200, n_prompts: int = 30) -> Numbers:
+    """Numbers of a kind of description, with the metrics that the package computes from them."""
+    rng = np.random.default_rng([variant, *map(ord, kind)])
+    natural = np.where(rng.random(3500) < 0.03, rng.gamma(2, 3, 3500), 0.0)
+    if kind == "dead":
+        natural = np.zeros(3500)
+    strength = {"right": 0.95, "rough": 0.6}.get(kind, 0.03)
+    synthetic = np.where(rng.random(30) < strength, rng.gamma(4, 3, 30), 0.0)
+    if kind == "unwritten":
+        synthetic = synthetic[:0]
+    firing = np.flatnonzero(natural)
+    chosen = np.concatenate([rng.permutation(firing)[: n_rated // 2], rng.permutation(np.flatnonzero(natural == 0))])[
+        :n_rated
+    ]
+    rated = natural[chosen]
+    expresses = rng.random(n_rated) < np.where(rated > 4, strength, np.where(rated > 0, strength / 2, 0.01))
+    ratings = np.where(expresses, 2, np.where(rng.random(n_rated) < 0.08, 1, 0))
+    if kind in ("wrong", "dead") and variant % 2:
+        ratings = np.minimum(ratings, 1)
+    ratings[rng.permutation(n_rated)[:3]] = -1
+    inclusion = np.where(rated > 0, 1.0, 0.03)
+    continued: dict[float, np.ndarray[Any, Any]] = {}
+    metrics = {
+        "clarity": clarity(synthetic, natural, seed=variant)
+        if len(synthetic)
+        else Metric(
+            None,
+            "the judge wrote no text for the description (refused: I can't help with that)",
+            counts={"synthetic": 0},
+        ),
+        "responsiveness": responsiveness(rated, ratings, 1 / inclusion, seed=variant),
+        "purity": purity(rated, ratings, 1 / inclusion, seed=variant),
+    }
+    low = [n.capitalize() for n in ("clarity", "responsiveness") if (metrics[n].value or 0) < 0.5]
+    if kind == "dead":
+        metrics["faithfulness"] = Metric(None, "the feature never fires on the corpus, so steering has no unit")
+    elif low:
+        value = metrics[low[0].lower()].value
+        why = f"{low[0]} is undefined" if value is None else f"{low[0]} is {value:.2f}, below 0.5"
+        metrics["faithfulness"] = Metric(None, f"gate not passed: {why}")
+    else:
+        for place, factor in enumerate(FACTORS):
+            share = 0.04 + strength * (0.0, 0.1, 0.3, 0.7, 0.5)[place]
+            continued[factor] = np.where(rng.random(n_prompts) < share, 2, 0)
+        continued[3.0][0] = -1
+        metrics["faithfulness"] = faithfulness(continued, seed=variant)
+    return Numbers(synthetic, natural, rated, ratings, inclusion, continued, metrics)
+
+
+class Prose:
+    """Running text in pieces of any length, cheap enough for a run of a thousand descriptions."""
+
+    def __init__(self, seed: int, hostile: bool = False) -> None:
+        self.rng = np.random.default_rng(seed)
+        pool = [*SENTENCES, *HOSTILE] if hostile else list(SENTENCES)
+        self.body = " ".join(pool[i] for i in self.rng.integers(len(pool), size=2000))
+
+    def piece(self, characters: int) -> str:
+        start = int(self.rng.integers(len(self.body) - characters))
+        return self.body[start : start + characters]
+
+
+def made_up_result(
+    kind: str = "right",
+    *,
+    index: int = 0,
+    text: str | None = None,
+    hostile: bool = False,
+    n_rated: int = 200,
+    characters: int = 400,
+    prose: Prose | None = None,
+) -> Result:
+    """A result of a kind in `KINDS`; `hostile` fills every text in it with the strings of `HOSTILE`."""
+    prose = prose or Prose(index, hostile)
+    made = numbers(kind, index % 16, n_rated)
+    bad = [HOSTILE[(index + i) % len(HOSTILE)] for i in range(len(HOSTILE))] if hostile else []
+
+    def words(place: int, length: int = characters) -> str:
+        return bad[place] if place < len(bad) else prose.piece(length)
+
+    firing = made.natural[made.natural != 0]
+    top: list[TopText] = []
+    for rank, value in enumerate(np.sort(firing)[::-1][:10]):
+        tokens = tuple(bad) if hostile and rank == 0 else tuple(prose.piece(4) for _ in range(64))
+        acts: list[float | None] = [0.0] * len(tokens)
+        peak = (index + 7 * rank) % len(tokens)
+        acts[0], acts[peak - 1], acts[peak] = None, float(value) / 3, float(value)
+        top.append(TopText(int(index + rank), float(value), tokens, tuple(acts)))
+    description = text or (
+        bad[0] if hostile else f"{CONCEPTS[index % len(CONCEPTS)]}" + (" (wrong on purpose)" if kind == "wrong" else "")
+    )
+    return Result(
+        Description(index, description, origin=bad[1] if hostile else "a dict"),
+        FeatureSummary(
+            firing_rate=len(firing) / len(made.natural) / 20,
+            firing_texts=len(firing),
+            n_texts=len(made.natural),
+            largest=float(made.natural.max()),
+            reference=float(np.quantile(firing, 0.99)) if len(firing) else None,
+            quantiles=tuple(float(q) for q in np.quantile(made.natural, np.linspace(0, 1, 101))),
+            top=tuple(top),
+        ),
+        ClarityEvidence(
+            made.metrics["clarity"],
+            tuple(SyntheticText(words(i, characters // 2), None if i == 3 else float(a)) for i, a in enumerate(made.synthetic)),
+            () if len(made.synthetic) else (bad[0] if hostile else "refused: I can't help with that",),
+        ),
+        RatedEvidence(
+            made.metrics["responsiveness"],
+            made.metrics["purity"],
+            tuple(
+                RatedText(
+                    number=100 + i,
+                    text=words(i),
+                    activation=float(value),
+                    inclusion=float(inclusion),
+                    rating=None if rating < 0 else int(rating),
+                    score=None if rating < 0 else float(rating) - 0.3,
+                    reason=(bad[1] if hostile else "the judge's answer left this text out, twice") if rating < 0 else None,
+                )
+                for i, (value, rating, inclusion) in enumerate(zip(made.rated, made.ratings, made.inclusion, strict=True))
+            ),
+        ),
+        FaithfulnessEvidence(
+            made.metrics["faithfulness"],
+            tuple(
+                Continuation(
+                    factor,
+                    prompt=words(place, 60),
+                    text=words(place + 1, 130),
+                    rating=None if rating < 0 else int(rating),
+                    reason="timeout after 60 s" if rating < 0 else None,
+                )
+                for factor, ratings in made.continued.items()
+                for place, rating in enumerate(ratings)
+            ),
+        ),
+    )  # fmt: skip
+
+
+def made_up_results(n: int = 8, *, hostile: bool = False, n_rated: int = 200, characters: int = 400) -> Results:
+    """A run of `n` descriptions, the kinds of `KINDS` going round, with a full record of how it was made."""
+    prose = Prose(n, hostile)
+    items = tuple(
+        made_up_result(
+            KINDS[i % len(KINDS)], index=i * 7, hostile=hostile, n_rated=n_rated, characters=characters, prose=prose
+        )
+        for i in range(n)
+    )
+    return Results(items, made_up_run(hostile))
+
+
+def made_up_run(hostile: bool = False) -> dict[str, Any]:
+    """What `Results.run` holds after a whole run."""
+    name = HOSTILE[0] if hostile else "google/gemma-3-270m"
+    return {
+        "settings": {"preset": "default", "seed": 7, "context": 64, "gate": 0.5, "factors": [0.5, 1.0, 2.0, 3.0], "mode": "add"},
+        "model": {"name": name, "n_layers": 18, "d_model": 640},
+        "features": {"kind": "SAE latents", "hook": "blocks.9.hook_resid_post", "n": 4096},
+        "corpus": {"source": HOSTILE[6] if hostile else "corpus.jsonl.gz", "texts": 3500},
+        "context": 64,
+        "judge": {"model": "qwen2.5-coder-1.5b-instruct", "endpoint": "http://127.0.0.1:8123/v1", "rating": "single"},
+        "versions": {"fade_lens": "0.1.0", "torch": "2.13.0", HOSTILE[1] if hostile else "sae_lens": "6.54.0"},
+        "usage": {"calls": 2310, "cached": 12, "prompt_tokens": 412_000, "completion_tokens": 9_120, "cost": None},
+        "seconds": 431.7,
+        "n_outliers": 512,
+        "n_truncated": 3,
+    }  # fmt: skip
