@@ -4,12 +4,14 @@ import atexit
 import os
 from importlib import import_module
 from pathlib import Path
+from platform import machine
 from threading import Lock
 from typing import Any
 
 from fade_lens.errors import InputError, MissingExtraError
 
 _GGUF_MAGIC = b"GGUF"
+_CACHE_MIB = 512
 _servers: dict[tuple[object, ...], "LocalServer"] = {}
 _lock = Lock()
 
@@ -44,8 +46,11 @@ class LocalServer:
         # Port 0: the system picks a free one. No CORS: a page open in a browser must not read what the judge says.
         params.hostnames, params.port, params.cors_origins = ["127.0.0.1"], 0, ""
         params.ui = params.endpoint_slots = False
-        # A slot keeps its own last prompt, which is the prefix that ratings share; a second cache in RAM only costs copies.
-        params.cache_prompt, params.cache_ram_mib = True, 0
+        # Each slot keeps its last prompt, whose examples all ratings share; the RAM keeps it while a slot writes texts.
+        params.cache_prompt, params.cache_ram_mib = True, _CACHE_MIB
+        # Ratings are all prompt: on x86-64 the plain kernels read prompts about a fifth faster than repacked weights do,
+        # which write a fifth faster, and the file's pages are not copied.
+        params.no_extra_bufts = machine().lower() in {"x86_64", "amd64"}
         params.verbosity = -1  # llama.cpp writes to stderr past Python's logging
         try:
             self._server: Any = xllamacpp.Server(params)
@@ -55,7 +60,7 @@ class LocalServer:
                 "it does not know, or too large for this machine's memory; fetch it again or take a smaller model"
             ) from error
         self.base_url: str = f"{self._server.listening_address}/v1"
-        self.model: str = path.stem
+        self.path, self.model = path, path.stem
         atexit.register(self.close)
 
     def close(self) -> None:

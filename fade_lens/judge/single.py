@@ -1,8 +1,9 @@
 """Rating one text a request by the log-odds of Yes against No: the way of asking that small judges can answer.
 
-A small model's zero point moves from concept to concept, so each concept is calibrated on `BACKGROUND`: fixed texts of
-many kinds, of which at most a few can express it. `messages` puts the concept before the text, so that a server with a
-prompt cache reads only the text anew.
+Worked examples and a question that follows the text are what make a small model look for the concept; without either it
+mostly says how it likes the text. The examples are the same for every concept and text, so that a server with a prompt cache
+reads them once. What is left of a concept's own zero point is calibrated on `BACKGROUND`: fixed texts of many kinds, of
+which few can express it. `tests/benchmarks/judge_quality.py` measures all of this.
 """
 
 import math
@@ -34,38 +35,53 @@ BACKGROUND: tuple[str, ...] = (
 """Texts of many kinds whose scores show where a concept's zero point lies."""
 
 
+_SYSTEM = "You check texts for a feature. If the text contains the feature, answer Yes; otherwise answer No."
+
+# (text, concept, answer): words, syntax, topics and formats; near misses among those answered No.
+_EXAMPLES: tuple[tuple[str, str, str], ...] = (
+    ("She opened the window and looked at the rain.", 'the word "window"', "Yes"),
+    ("He walked to the shop to buy some milk and a newspaper.", 'the word "window"', "No"),
+    ("The orchestra will play two symphonies on Friday, and tickets cost $20.", "music and concerts", "Yes"),
+    ("La biblioteca abre a las nueve de la mañana.", "the weather", "No"),
+    ("def area(r):\n    return 3.14 * r * r", "SQL queries", "No"),
+    ("The bridge was finished in 1994 and repaired in 2011.", "years in the 1990s", "Yes"),
+    ("We left early so that we could see the sunrise over the lake.", 'the phrase "in order to"', "No"),
+    ("Where did they go? Nobody knows.", "question marks", "Yes"),
+    ("The museum opened in 1956 and has had a café since 2003.", "years in the 1990s", "No"),
+    ("I really hope that the train is on time tomorrow.", "hoping or wishing for something", "Yes"),
+    ("The company sold 4,000 tractors last year.", "family and relatives", "No"),
+    ("for (int i = 0; i < n; i++) {\n    sum += a[i];\n}", "for loops in program code", "Yes"),
+)
+
+
 def messages(concept: str, text: str) -> list[dict[str, str]]:
     """The chat that asks whether `text` expresses `concept`, to be answered by one word."""
-    return [
-        {"role": "system", "content": "You decide whether a text matches a description. Answer Yes or No."},
-        {"role": "user", "content": f"Description: {concept}\n\nText:\n{text}\n\nDoes the text match? Yes or No."},
-    ]
+    chat = [{"role": "system", "content": _SYSTEM}]
+    for sample, feature, answer in _EXAMPLES:
+        chat += [{"role": "user", "content": _question(feature, sample)}, {"role": "assistant", "content": answer}]
+    return [*chat, {"role": "user", "content": _question(concept, text)}]
+
+
+def _question(concept: str, text: str) -> str:
+    return f"Text: {text}\n\nDoes this text contain {concept}?"
 
 
 def score(top_logprobs: Sequence[tuple[str, float]]) -> float | None:
     """logP(Yes) − logP(No) over the first token's alternatives, summed over spellings; None where neither is among them.
 
-    Where only one of the two is listed, the other's probability is taken as that of the least likely token listed: a
-    bound on the score, since it can be no more likely than that.
+    Where only one is listed, the other counts with the most it can have: no more than the least likely token listed, and
+    no more than the probability that the list leaves over.
     """
-    if not top_logprobs:
+    listed = [(token.strip(_TRIM).lower(), math.exp(p)) for token, p in top_logprobs if p > -100]
+    yes, no = (sum(p for token, p in listed if token == answer) for answer in ("yes", "no"))
+    if not (yes or no):
         return None
-    spellings = {
-        answer: [p for token, p in top_logprobs if token.strip(_TRIM).lower() == answer] for answer in ("yes", "no")
-    }
-    if not any(spellings.values()):
-        return None
-    floor = min(p for _, p in top_logprobs)
-    yes, no = (_log_sum(spellings[answer]) if spellings[answer] else floor for answer in ("yes", "no"))
-    return yes - no
+    left = max(1 - sum(p for _, p in listed), 1e-9)
+    most = min(left, *(p for _, p in listed), 1.0)
+    return math.log(yes or most) - math.log(no or most)
 
 
 _TRIM = " \t\n▁Ġ\"'*.,:"
-
-
-def _log_sum(values: Sequence[float]) -> float:
-    top = max(values)
-    return top + math.log(sum(math.exp(value - top) for value in values)) if math.isfinite(top) else top
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fade_lens.errors import InputError, MissingExtraError
+from fade_lens.judge import local, single
+from fade_lens.judge.local import LocalServer, serve
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"absent\.gguf"):
+        serve(tmp_path / "absent.gguf")
+    with pytest.raises(InputError, match="not a file"):
+        LocalServer(tmp_path)
+
+
+def test_a_file_that_is_no_gguf_is_told_by_its_first_bytes(tmp_path: Path):
+    path = tmp_path / "weights.gguf"
+    path.write_bytes(b"PK\x03\x04 and so on")
+    with pytest.raises(InputError, match=r"no GGUF file.*PK"):
+        serve(path)
+
+
+def test_a_broken_gguf_is_refused_in_words(tmp_path: Path):
+    pytest.importorskip("xllamacpp")
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(InputError, match="incomplete"):
+        serve(path)
+    assert not local._servers
+
+
+@pytest.mark.parametrize("options", [{"n_ctx": 0}, {"parallel": 0}, {"threads": -1}])
+def test_options_are_checked(tmp_path: Path, options: dict[str, int]):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=next(iter(options))):
+        LocalServer(path, **options)
+
+
+def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(MissingExtraError, match=r"fade-lens\[local\]"):
+        LocalServer(path)
+
+
+# ---------------------------------------------------------------- the real model
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    pytest.importorskip("xllamacpp", reason="the extra `local` is not installed")
+    try:
+        from fade_lens.demo import judge_gguf
+
+        path = judge_gguf()
+    except ImportError as error:
+        pytest.skip(f"the extra `demo`, which brings the judge's weights, is not installed: {error}")
+    with LocalServer(path, n_ctx=4096) as running:
+        yield running
+
+
+def ask(server: LocalServer, concept: str, text: str) -> float:
+    body = {"model": server.model, "messages": single.messages(concept, text), **single.PARAMETERS}
+    request = urllib.request.Request(
+        f"{server.base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        top = json.load(answer)["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    score = single.score([(entry["token"], entry["logprob"]) for entry in top])
+    assert score is not None
+    return score
+
+
+@pytest.mark.real
+def test_two_clear_concepts_are_told_apart(server: LocalServer):
+    texts = {
+        "text in German": "Die Katze schläft am Fenster, weil es draußen seit gestern regnet.",
+        "sports matches and their results": "The visitors won 3-1 after two late goals by their captain.",
+    }
+    others = ["Mix the flour with two eggs and bake it for an hour.", "int main(void) { return 0; }"]
+    for concept, text in texts.items():
+        with ThreadPoolExecutor(2) as pool:
+            right, *wrong = pool.map(
+                lambda t, c=concept: ask(server, c, t), [text, *others, *(set(texts.values()) - {text})]
+            )
+        assert right > max(wrong) + 2, concept
+
+
+@pytest.mark.real
+def test_only_this_machine_reaches_it_and_no_path_is_told(server: LocalServer):
+    assert server.base_url.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(f"{server.base_url}/models", timeout=60) as answer:
+        assert json.load(answer)["data"][0]["id"] == server.model
+        assert answer.headers.get("Access-Control-Allow-Origin", "") == ""
+    assert "/" not in server.model
+
+
+@pytest.mark.real
+def test_a_server_is_shared_until_it_is_closed(server: LocalServer, capfd: pytest.CaptureFixture[str]):
+    path = server.path
+    first = serve(path, n_ctx=512, parallel=1)
+    assert serve(str(path), n_ctx=512, parallel=1) is first
+    first.close()
+    first.close()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{first.base_url}/models", timeout=5)
+    with serve(path, n_ctx=512, parallel=1) as second:
+        assert second is not first
+    assert capfd.readouterr() == ("", "")
