@@ -100,7 +100,7 @@ def batches(tokens: TokenizedTexts, batch_tokens: int) -> Iterator[Batch]:
         chosen = order[start : start + max(1, batch_tokens // longest)]
         ids = np.zeros((len(chosen), longest), dtype=np.int64)
         counted = np.zeros((len(chosen), longest), dtype=bool)
-        for row, text in enumerate(chosen):
+        for row, text in enumerate(chosen.tolist()):
             ids[row, : lengths[text]] = tokens[text]
             counted[row, : lengths[text]] = ~tokens.special_of(text)
         yield Batch(chosen, torch.from_numpy(ids), torch.from_numpy(counted))
@@ -162,7 +162,7 @@ def token_activations(
     found = [np.zeros((0, 0), dtype=np.float32)] * len(tokens)
     for batch, activations, usable, _ in encoded(model, features, tokens, outliers, batch_tokens):
         shown = activations.float().masked_fill(~usable.unsqueeze(-1), float("nan")).cpu().numpy()
-        for row, text in enumerate(batch.texts):
+        for row, text in enumerate(batch.texts.tolist()):
             wanted = shown[row, : tokens.lengths[text]]
             found[text] = wanted.copy() if columns is None else wanted[:, list(columns[text])]
     return found

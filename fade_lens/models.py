@@ -90,7 +90,7 @@ def residual_hook(model: Model, hook: str) -> str:
     return resolve_hook(model, f"blocks.{layer}.hook_resid_pre")
 
 
-def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[str]) -> dict[str, HookTensor]:
+def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[str]) -> dict[str, Tensor]:
     """The activations at resolved hook names, for right-padded tokens, running no layer above the last hook.
 
     Padding stands on the right, where causal attention keeps it from every real position; no logits are computed.

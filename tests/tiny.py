@@ -1,14 +1,16 @@
 """A tiny random model with a tokenizer of words, and tiny SAEs of every architecture."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens import SAE, HookedSAETransformer
+from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
 from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer_lens import HookedTransformerConfig
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
 ANIMALS = ["cat", "dog", "horse", "cow", "owl", "fox"]
@@ -64,6 +66,17 @@ def tiny_model(seed: int = 0, **overrides: Any) -> HookedSAETransformer:
         model = HookedSAETransformer(HookedTransformerConfig(**config))
     model.tokenizer = word_tokenizer()  # set_tokenizer would look for a name on a hub
     return model
+
+
+def tiny_bridge(folder: Path, **options: Any) -> SAETransformerBridge:
+    """A random GPT-2 behind a bridge; its tokenizer is read from `folder`, where TransformerLens looks for it again."""
+    word_tokenizer().save_pretrained(folder)
+    config = GPT2Config(n_layer=2, n_embd=D_MODEL, n_head=4, n_positions=64, vocab_size=len(VOCABULARY), **options)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hf = GPT2LMHeadModel(config).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return SAETransformerBridge.boot_transformers("gpt2", hf_model=hf, tokenizer=tokenizer, device="cpu")
 
 
 def tiny_sae(
