@@ -1,10 +1,13 @@
 """Intervals for ranking metrics: a stratified Bayesian bootstrap that also allows for texts nobody has seen.
 
 Resampling the few texts at hand never shows what is missing from them: with 5 positives that all rank at the top every
-replicate has AUROC 1. So each stratum gets pseudo-texts of total weight `PSEUDO` at both ends of its activations, for each label (for
+replicate has AUROC 1. So each stratum gets pseudo-texts of both labels at both ends of its activations, `PSEUDO` texts in all (for
 one stratum and two outcomes this is the Jeffreys interval of a proportion), and shares are drawn from a Dirichlet distribution
-(Rubin 1981). `tests/benchmarks/coverage.py` measures the coverage: about nominal from 3 positives on, where the
-percentile bootstrap covers 5-80 %.
+(Rubin 1981).
+
+Coverage by simulation (`tests/benchmarks/coverage.py`): 89-99 % from 5 positives on where the percentile bootstrap has 5-94 %.
+With texts stratified by activation and few positives it is mostly 91-100 %; the weak spot is a feature that hardly knows the concept,
+whose few positives lie in strata of great weight (81 % in the worst case simulated, the interval too high).
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ A metric that cannot be computed has value None and a reason in words; nothing i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -119,6 +119,7 @@ def clarity(
     >>> clarity(np.array([3.0, 4.0, 5.0]), np.array([0.0, 1.0, 2.0, 3.0])).value
     0.9166666666666667
     """
+    _check_preset(preset)
     above, below = _defined(synthetic), _defined(natural)
     counts = {
         "synthetic": len(above),
@@ -228,6 +229,7 @@ def faithfulness(
     >>> faithfulness({0.0: np.array([0, 0, 0, 0]), 2.0: np.array([2, 2, 2, 0])}).value
     0.75
     """
+    _check_preset(preset)
     factors, table = _table(ratings)
     counts = {"prompts": table.shape[1]}
     for factor, row in zip(factors, table, strict=True):
@@ -288,6 +290,7 @@ class _Rated:
         weights: Float[np.ndarray, "text"] | None,
         preset: Preset,
     ) -> "_Rated":
+        _check_preset(preset)
         _check_ratings("ratings", ratings)
         if len(activations) != len(ratings):
             raise InputError(
@@ -413,6 +416,11 @@ def _unsteerable(factors: Float[np.ndarray, "factor"], table: Int[np.ndarray, "f
     if not rated[1:].any():
         return "no steered continuation is rated"
     return None
+
+
+def _check_preset(preset: Preset) -> None:
+    if preset not in get_args(Preset):
+        raise InputError(f"preset is {preset!r}; give one of {', '.join(map(repr, get_args(Preset)))}")
 
 
 def _check_ratings(name: str, ratings: Int[np.ndarray, "text"]) -> None:

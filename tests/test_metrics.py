@@ -48,7 +48,7 @@ def weighted_texts(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @given(weighted_texts())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_auroc_and_average_precision_are_scikit_learns(texts):
     scores, labels, weights = texts
     ours = auroc(scores[labels], scores[~labels], weights[labels], weights[~labels])
@@ -63,7 +63,7 @@ def test_auroc_and_average_precision_are_scikit_learns(texts):
 
 
 @given(weighted_texts())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 def test_agreement_at_a_threshold_is_scikit_learns(texts):
     scores, labels, weights = texts
     fires = scores > 0
