@@ -64,8 +64,8 @@ def stratified(
     - *top*: the `top · n` most active texts that fire, all taken (inclusion 1): they decide average precision;
     - *firing*: the other texts with a non-zero activation, in bins between the percentiles `edges` of their own ranks;
     - *silent*: every text on which the activation is exactly zero, one stratum however many they are. It gets the share
-      `silent` of the budget: each text there stands for many, so one found to express the concept moves every estimate. Of shares from
-      0.2 to 0.7, 0.6 had about the least error over simulated features and prevalences (`tests/benchmarks/coverage.py`).
+      `silent` of the budget: each text there stands for many, so one found to express the concept moves every estimate. In simulations
+      the error falls up to a share of 0.6-0.7 (`tests/benchmarks/coverage.py`); 0.6 leaves more texts that fire to look at.
 
     The bins share what is left equally; what a stratum cannot use goes to the others in equal parts. Within a stratum texts are
     chosen uniformly without replacement, so the inclusion probability is (chosen of the stratum) / (size of the stratum).
