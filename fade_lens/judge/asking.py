@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 """Requests that one text may take part in before it counts as unrated: a batch, a smaller one, then alone."""
-REFUSALS = 2
+REFUSALS = 3
 """Requests that a text may be refused in by itself."""
 HOPELESS = 8
 """Answers that give nothing, with none that gives something, after which a concept is not re-asked."""
