@@ -7,8 +7,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
+import tests.typecheck  # noqa: F401  the hook below finds it by name
+
 # Every shape in a signature is checked while the tests run.
-install_import_hook("fade_lens", "beartype.beartype")
+install_import_hook("fade_lens", "tests.typecheck.check")
 
 import pytest
 from sae_lens import SAE, HookedSAETransformer

@@ -82,7 +82,7 @@ class FaithfulnessEvaluator:
         usable = long_enough if len(long_enough) >= settings.prompts else np.flatnonzero(tokens.lengths > 0)
         generator = rng(settings.seed, "prompts")
         chosen = np.sort(generator.choice(usable, min(settings.prompts, len(usable)), replace=False))
-        return [tuple(int(t) for t in tokens[i][: settings.prompt_tokens]) for i in chosen]
+        return [tuple(tokens[i][: settings.prompt_tokens].tolist()) for i in chosen.tolist()]
 
     def steer(self, indices: Sequence[int], progress: Progress | None = None) -> None:
         """Generate what is not there yet for these features, baseline included, features and factors batched together."""

@@ -1,0 +1,293 @@
+"""The main job end to end: a rule-based judge over HTTP, planted features, resuming, bad input."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fade_lens import ClarityEvaluator, Corpus, Fade, FaithfulnessEvaluator, Judge, RatingEvaluator, Results, Subject
+from fade_lens.errors import InputError, JudgeError, StoreError
+from tests.fake_judge import FakeJudge
+from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
+from tests.tiny import tiny_sae
+
+SMALL = {"prompts": 12, "prompt_tokens": 4, "new_tokens": 6, "rated_texts": 120, "synthetic_texts": 20}
+MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts()
+
+
+@pytest.fixture
+def server():
+    with FakeJudge(rule=rule, writer=writer) as running:
+        yield running
+
+
+def make(server, **settings) -> Fade:
+    return Fade(MODEL, SAE, corpus=TEXTS, judge=judge_of(server), **(SMALL | settings))
+
+
+def test_planted_features_are_recovered(server):
+    true = make(server).evaluate(TRUE, progress=False)
+    for result in true:
+        for name in ("clarity", "responsiveness", "purity"):
+            assert result.metrics[name].value > 0.9, (result.description, name)
+        assert result.faithfulness.value > 0.5, result.faithfulness
+        assert result.faithfulness.details["factor"] > 0
+    shuffled = make(server).evaluate(SHUFFLED, progress=False)
+    for result in shuffled:
+        assert abs(result.clarity.value) < 0.25 and abs(result.responsiveness.value) < 0.25
+        assert result.purity.value < 0.5
+        assert result.faithfulness.value is None and "gate not passed" in result.faithfulness.reason
+
+
+def test_several_descriptions_of_one_feature(server):
+    table = pd.DataFrame({"index": [0, 0], "description": [TRUE[0], TRUE[1]]})
+    results = make(server).evaluate(table, progress=False)
+    right, wrong = results.of(0)
+    assert right.clarity.value > 0.9 > 0.3 > wrong.clarity.value
+    with pytest.raises(InputError, match="2 descriptions"):
+        results[0]
+
+
+def test_order_and_company_change_no_number(server):
+    together = make(server).evaluate(TRUE, progress=False).frame.set_index("index")
+    backwards = make(server).evaluate(dict(reversed(TRUE.items())), progress=False).frame.set_index("index")
+    alone = make(server).evaluate({1: TRUE[1]}, progress=False).frame.set_index("index")
+    pd.testing.assert_frame_equal(together, backwards.loc[together.index])
+    pd.testing.assert_frame_equal(together.loc[[1]], alone)
+
+
+def test_no_global_randomness_is_touched(server):
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    make(server).evaluate(TRUE, progress=False)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+def test_a_feature_that_never_fires(server):
+    result = make(server, gate=None).evaluate({3: TRUE[0]}, progress=False)[3]
+    assert result.feature.firing_texts == 0 and result.feature.reference is None
+    assert "never fires" in result.faithfulness.reason
+    assert "dead" in result.flags[0]
+    assert result.clarity.value == 0.0
+
+
+def test_a_concept_that_no_text_shows(server):
+    result = make(server).evaluate({0: "nothing that exists"}, progress=False)[0]
+    assert result.responsiveness.value is None and result.purity.value is None
+    assert "2" in result.responsiveness.reason
+    assert "Responsiveness is undefined" in result.faithfulness.reason or "Clarity" in result.faithfulness.reason
+    assert result.purity.counts["rated_2"] == 0 and result.purity.counts["rated_0"] == 120
+
+
+def test_a_judge_that_writes_nothing():
+    with FakeJudge(rule=rule, writer=lambda concept, i: []) as server:
+        result = make(server).evaluate({0: TRUE[0]}, progress=False)[0]
+    assert result.clarity.value is None and "wrote no text" in result.clarity.reason
+    assert "Clarity is undefined" in result.faithfulness.reason
+    assert result.responsiveness.value > 0.9
+
+
+def test_neurons(server):
+    """The planted directions are dimensions of the residual stream: as neurons they pass the same test."""
+    fade = Fade(MODEL, "blocks.0.hook_resid_post", corpus=TEXTS, judge=judge_of(server), **SMALL)
+    results = fade.evaluate(TRUE, progress=False)
+    assert all(r.clarity.value > 0.9 and r.responsiveness.value > 0.9 and r.faithfulness.value > 0.5 for r in results)
+
+
+def test_evaluators_alone(server):
+    from fade_lens import Settings
+
+    subject = Subject(MODEL, SAE, TEXTS, list(TRUE), Settings(**SMALL))
+    judge = judge_of(server)
+    together = make(server).evaluate(TRUE, progress=False)
+    for d, evidence in ClarityEvaluator(subject, judge).evaluate(TRUE).items():
+        assert evidence == together[d.index].clarity_evidence
+    for d, evidence in RatingEvaluator(subject, judge).evaluate(TRUE).items():
+        assert evidence == together[d.index].rated_evidence
+    for d, evidence in FaithfulnessEvaluator(subject, judge).evaluate(TRUE).items():
+        assert evidence == together[d.index].faithfulness_evidence
+
+
+def test_works_where_an_event_loop_is_running(server):
+    import asyncio
+
+    async def notebook():
+        return make(server).evaluate({0: TRUE[0]}, progress=False)
+
+    assert asyncio.run(notebook())[0].clarity.value > 0.9
+
+
+def test_a_second_run_asks_nothing(server, tmp_path):
+    first = make(server).evaluate(TRUE, store=tmp_path, progress=False)
+    again = make(server).evaluate(TRUE, store=tmp_path, progress=False)
+    pd.testing.assert_frame_equal(first.frame, again.frame)
+    assert again.items == first.items
+    assert again.run["usage"]["calls"] <= 1, "only the check at the start may ask"
+    more = make(server).evaluate(TRUE | {4: TRUE[0]}, store=tmp_path, progress=False)
+    assert more[1] == first[1], "descriptions may be added to a store"
+
+
+def test_a_store_of_other_settings_is_refused(server, tmp_path):
+    make(server).evaluate({0: TRUE[0]}, store=tmp_path, progress=False)
+    with pytest.raises(StoreError, match=r"settings\.seed was 0, is 1"):
+        make(server, seed=1).evaluate({0: TRUE[0]}, store=tmp_path, progress=False)
+    with pytest.raises(StoreError, match="corpus"):
+        Fade(MODEL, SAE, corpus=TEXTS[1:], judge=judge_of(server), **SMALL).evaluate({0: TRUE[0]}, store=tmp_path)
+
+
+RUN = """
+import sys
+sys.path[:0] = [{root!r}]
+import torch
+torch.set_num_threads(1)
+from tests.test_fade import *
+judge = Judge("planted", base_url={url!r}, api_key="sk-SECRET-planted-key", concurrency=2)
+Fade(MODEL, SAE, corpus=TEXTS, judge=judge, **SMALL).evaluate(TRUE, store={store!r}, progress=False)
+"""
+
+
+def test_killed_at_any_moment_it_goes_on(server, tmp_path):
+    """`kill -9` again and again at later and later moments: no answered request is asked again, the numbers are the same."""
+    undisturbed = make(server).evaluate(TRUE, store=tmp_path / "undisturbed", progress=False)
+    asked = server.requests
+    with FakeJudge(rule=rule, writer=writer, latency=0.05) as slow:
+        # The judge is part of a store's identity, its port included: all runs below share this server.
+        root, store = str(Path(__file__).parents[1]), str(tmp_path / "killed")
+        script = RUN.format(root=root, url=slow.base_url, store=store)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        for stop_after in (3, 9, 16):
+            process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE)
+            deadline = time.monotonic() + 120
+            while slow.requests < stop_after and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        judge = Judge("planted", base_url=slow.base_url, api_key="sk-SECRET-planted-key", concurrency=2)
+        finished = Fade(MODEL, SAE, corpus=TEXTS, judge=judge, **SMALL).evaluate(TRUE, store=store, progress=False)
+        # Each killed run may lose what was in flight (2) and has its own check.
+        assert slow.requests <= asked + 3 * (2 + 1) + 1
+    pd.testing.assert_frame_equal(finished.frame, undisturbed.frame)
+    assert finished.items == undisturbed.items
+
+
+def test_a_judge_that_fails_in_the_middle_loses_nothing(tmp_path):
+    with FakeJudge(rule=rule, writer=writer) as server:
+        judge = Judge("planted", base_url=server.base_url, api_key="sk-SECRET-planted-key", max_calls=9)
+        with pytest.raises(JudgeError):
+            Fade(MODEL, SAE, corpus=TEXTS, judge=judge, **SMALL).evaluate(TRUE, store=tmp_path, progress=False)
+        before = server.requests
+        finished = make(server).evaluate(TRUE, store=tmp_path, progress=False)
+        whole = make(server).evaluate(TRUE, progress=False)
+        assert finished.run["usage"]["calls"] <= whole.run["usage"]["calls"] - (before - 2)
+    assert finished.items == whole.items
+
+
+def test_the_key_is_nowhere(server, tmp_path, caplog):
+    results = make(server).evaluate(TRUE, store=tmp_path, progress=False)
+    results.save(tmp_path / "results.json.gz")
+    results.to_html(tmp_path / "report.html")
+    results.frame.to_csv(tmp_path / "results.csv")
+    import gzip
+
+    for path in tmp_path.iterdir():
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        assert b"SECRET" not in data, path
+    assert "SECRET" not in caplog.text + repr(make(server).judge)
+
+
+def test_results_come_back_from_a_file(server, tmp_path):
+    results = make(server).evaluate(TRUE | {3: TRUE[0]}, progress=False)
+    loaded = Results.load(results.save(tmp_path / "r.json.gz"))
+    assert loaded.items == results.items and loaded.run == results.run
+    pd.testing.assert_frame_equal(loaded.frame, results.frame)
+
+
+def test_the_evidence_is_the_texts_themselves(server):
+    result = make(server).evaluate({0: TRUE[0]}, progress=False)[0]
+    assert len(result.clarity_evidence.texts) == 20
+    for text in result.rated_evidence.texts:
+        assert text.text == TEXTS[text.number] and text.rating == rule(TRUE[0], text.text)
+    assert {c.factor for c in result.faithfulness_evidence.continuations} == {0.0, 0.5, 1.0, 2.0, 3.0}
+    assert all(c.rating == rule(TRUE[0], c.text) for c in result.faithfulness_evidence.continuations)
+    top = result.feature.top[0]
+    assert top.activation == pytest.approx(max(a for a in top.activations if a is not None), rel=1e-5)
+    assert top.tokens[0] == "<bos>" and top.activations[0] is None
+    assert max(t.activation for t in result.feature.top) == pytest.approx(result.feature.largest)
+
+
+def test_estimate_before_spending(server):
+    fade = make(server)
+    estimate = fade.estimate(TRUE)
+    assert server.requests == 0
+    fade.evaluate(TRUE, progress=False)
+    # All three pass the gate, so it is the bound but for equal texts, which are rated once, and the check at the start.
+    assert 0.6 * estimate.calls <= server.requests <= estimate.calls + 1
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"factors": (1.0, float("nan"))}, "factors holds nan"),
+        ({"factors": (1.0, 1.0)}, "twice"),
+        ({"mode": "push"}, "'add', 'clamp', 'scale', 'ablate'"),
+        ({"rated_texts": 0}, "rated_texts is 0"),
+        ({"reference_quantile": 0.0}, "reference_quantile"),
+        ({"outlier_factor": 0.5}, "outlier_factor"),
+        ({"rated": 5}, "unknown setting 'rated'"),
+    ],
+)
+def test_settings_that_cannot_be_used(server, change, message):
+    import inspect
+
+    with pytest.raises(InputError, match=message):
+        inspect.unwrap(Fade.__init__)(
+            object.__new__(Fade), MODEL, SAE, corpus=TEXTS, judge=judge_of(server), **(SMALL | change)
+        )
+
+
+def test_bad_input_is_told_before_any_work(server):
+    fade = make(server)
+    for descriptions, message in [({}, "no descriptions"), ({0: ""}, "empty"), ({8: "x"}, "out of range")]:
+        with pytest.raises(InputError, match=message):
+            fade.evaluate(descriptions, progress=False)
+    with pytest.raises(InputError, match="d_in is 16"):
+        Fade(MODEL, tiny_sae(d_in=16), corpus=TEXTS, judge=judge_of(server))
+    with pytest.raises(InputError, match="only empty texts"):
+        Fade(MODEL, SAE, corpus=["", " "], judge=judge_of(server))
+    with pytest.raises(InputError, match="reads at most 64"):
+        make(server, context=65).evaluate(TRUE, progress=False)
+    with pytest.raises(InputError, match="prompt_tokens"):
+        make(server, prompt_tokens=40, new_tokens=40).evaluate(TRUE, progress=False)
+    assert server.requests == 0
+
+
+def test_a_judge_that_is_not_there_is_told_before_any_work(monkeypatch):
+    judge = Judge("x", base_url="http://127.0.0.1:9/v1", api_key="k", max_retries=0)
+    fade = Fade(MODEL, SAE, corpus=TEXTS, judge=judge, **SMALL)
+    monkeypatch.setattr("fade_lens.subject.max_activations", lambda *a, **k: pytest.fail("the model ran"))
+    with pytest.raises(JudgeError, match=r"127\.0\.0\.1:9"):
+        fade.evaluate(TRUE, progress=False)
+
+
+def test_long_texts_are_cut_and_counted(server):
+    corpus = Corpus.from_texts([*TEXTS, " ".join(["the"] * 100)])
+    fade = Fade(MODEL, SAE, corpus=corpus, judge=judge_of(server), **SMALL)
+    assert fade.evaluate({0: TRUE[0]}, progress=False).run["n_truncated"] == 1
+
+
+def test_the_paper_preset_and_clamping(server):
+    results = make(server, preset="paper", mode="clamp", temperature=0.0, factors=(-1.0, 0.0, 1.0, 3.0)).evaluate(
+        TRUE, progress=False
+    )
+    for result in results:
+        assert result.clarity.value > 0.9 and result.faithfulness.value > 0.5
+        assert {c.factor for c in result.faithfulness_evidence.continuations} == {-1.0, 0.0, 1.0, 3.0}
