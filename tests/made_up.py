@@ -45,7 +45,7 @@ HOSTILE = (
 CONCEPTS = (
     'the word "here"', "forms of the verb \"use\"", "dates of the nineteenth century", "German articles", "import statements in Python",
     "names of rivers", "prices in dollars", "the end of a quotation", "apologies in letters", "chemical formulas",
-    "football results", "words that follow a hyphen", "legal boilerplate about warranties", "recipes that call for butter",
+    "football results", "words that follow a hyphen", "question marks", "legal boilerplate about warranties", "recipes that call for butter",
 )  # fmt: skip
 SENTENCES = (
     "The committee met on 14 March 1871 and adjourned without reaching a decision.",
@@ -236,7 +236,7 @@ def made_up_run(hostile: bool = False) -> dict[str, Any]:
     return {
         "settings": {"preset": "default", "seed": 7, "context": 64, "gate": 0.5, "factors": [0.5, 1.0, 2.0, 3.0], "mode": "add"},
         "model": {"name": name, "n_layers": 18, "d_model": 640},
-        "features": {"kind": "SAE latents", "hook": "blocks.9.hook_resid_post", "n": 4096},
+        "features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9.hook_resid_post", "size": 4096, "weights": "9f8e7d6c"},
         "corpus": {"source": HOSTILE[6] if hostile else "corpus.jsonl.gz", "texts": 3500},
         "context": 64,
         "judge": {"model": "qwen2.5-coder-1.5b-instruct", "endpoint": "http://127.0.0.1:8123/v1", "rating": "single"},

@@ -1,14 +1,14 @@
 """The evidence behind one description as plain values of bounded size: what a card of the page shows."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, TypeVar
 
 from fade_lens.evidence import RatedText, TopText
 from fade_lens.metrics import Metric
-from fade_lens.report.standing import GATE, QUESTIONS, RANGES, TITLES, basis, concept_rates, standing, why
+from fade_lens.report.standing import GATE, QUESTIONS, RANGES, TITLES, basis, below, concept_rates, standing, why
 from fade_lens.report.words import clip, plain
 from fade_lens.results import Result
 
@@ -55,7 +55,7 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
             "standing": standing(result, gate),
             "why": why(result, gate),
             "flags": [clip(flag, 200) for flag in result.flags],
-            "metrics": [_metric(name, metric, detail) for name, metric in result.metrics.items()],
+            "metrics": [_metric(name, metric, detail, gate) for name, metric in result.metrics.items()],
             "feature": {
                 "rate": feature.firing_rate,
                 "texts": feature.firing_texts,
@@ -96,7 +96,7 @@ def fitted(result: Result, size: int, gate: float = GATE) -> dict[str, Any]:
     """The most detailed card that takes at most `size` bytes of JSON (or the least detailed one)."""
     made: dict[str, Any] = {}
     for detail in DETAILS:
-        if too_long(result, detail, size):
+        if least(result, detail) > size:
             continue
         made = card(result, detail, gate)
         if len(compact(made).encode()) <= size:
@@ -104,10 +104,22 @@ def fitted(result: Result, size: int, gate: float = GATE) -> dict[str, Any]:
     return made or card(result, DETAILS[-1], gate)
 
 
-def too_long(result: Result, detail: Detail, size: int) -> bool:
-    """Whether the rated texts alone are over `size`: saves making a card that cannot fit."""
-    texts = result.rated_evidence.texts[: detail.rated]
-    return sum(min(len(t.text), detail.characters) for t in texts) > size
+def least(result: Result, detail: Detail) -> int:
+    """A lower bound of a card's size in bytes, from the lengths of its texts: saves making cards that cannot fit."""
+
+    def clipped(texts: Iterable[str], each: int) -> int:
+        return sum(min(len(text), detail.characters) + each for text in texts)
+
+    shown = result.rated_evidence.texts
+    continuations = result.faithfulness_evidence.continuations
+    factors = len({c.factor for c in continuations})
+    return (
+        clipped(sorted((t.text for t in shown), key=len)[: detail.rated], 14)
+        + clipped(sorted((t.text for t in result.clarity_evidence.texts), key=len)[: detail.synthetic], 9)
+        + clipped(sorted((c.text for c in continuations), key=len)[: detail.prompts * factors], 14)
+        + sum(5 * min(len(text.tokens), detail.tokens) for text in result.feature.top[: detail.top])
+        + 2 * min(len(shown), detail.points)
+    )
 
 
 def compact(value: Any) -> str:
@@ -154,13 +166,15 @@ def choose(texts: Sequence[RatedText], n: int) -> list[RatedText]:
     return sorted(chosen.values(), key=lambda t: -t.activation)
 
 
-def _metric(name: str, metric: Metric, detail: Detail) -> dict[str, Any]:
+def _metric(name: str, metric: Metric, detail: Detail, gate: float) -> dict[str, Any]:
     return {
         "name": TITLES[name],
         "question": QUESTIONS[name],
         "range": RANGES[name],
-        "value": metric.value,
-        "interval": metric.interval,
+        "bad": below(name, metric, gate),
+        # Rounded here as in the table, so that card and table cannot differ by a rounding of a rounding.
+        "value": None if metric.value is None else round(metric.value, 2),
+        "interval": None if metric.interval is None else [round(end, 2) for end in metric.interval],
         "reason": clip(metric.reason or metric.interval_reason or "", max(300, detail.characters // 2)),
         "basis": basis(name, metric),
     }

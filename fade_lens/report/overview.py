@@ -10,11 +10,13 @@ from typing import Any, cast
 from markupsafe import Markup
 
 from fade_lens.metrics import Metric
-from fade_lens.report.standing import ORDER, QUESTIONS, RANGES, TITLES, gate_of, standing
+from fade_lens.report.standing import GATED, ORDER, QUESTIONS, RANGES, TITLES, gate_of, standing
 from fade_lens.report.words import amount, clip, duration, number
 from fade_lens.results import METRICS, Result, Results
 
 WIDTH, HEIGHT, MARGIN = 240, 112, 10
+WORDS = {"sae": "SAE latents", "single": "one text a request", "batched": "several texts a request"}
+"""How kinds of features and ways of rating are called."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def panels(results: Results) -> list[Panel]:
     made: list[Panel] = []
     for name in METRICS:
         metrics = [r.metrics[name] for r in results]
-        limit = gate if name in ("clarity", "responsiveness") else None
+        limit = gate if name in GATED else None
         made.append(Panel(TITLES[name], QUESTIONS[name], spread(metrics), drawing(metrics, RANGES[name], limit)))
     return made
 
@@ -56,7 +58,7 @@ def spread(metrics: Sequence[Metric]) -> str:
     return "; ".join(words)
 
 
-def drawing(metrics: Sequence[Metric], bounds: tuple[int, int], gate: float | None) -> Markup:
+def drawing(metrics: Sequence[Metric], bounds: tuple[float, float], gate: float | None) -> Markup:
     """An SVG of numbers only: every description a dot on a line that is its interval, the lowest at the top."""
     low, high = bounds
     shown = sorted((m for m in metrics if m.value is not None), key=lambda m: m.value or 0.0)
@@ -74,7 +76,7 @@ def drawing(metrics: Sequence[Metric], bounds: tuple[int, int], gate: float | No
             lines.append(f"M{x(metric.interval[0])} {y}H{x(metric.interval[1])}")
         dots[gate is not None and value < gate].append(f"M{x(value)} {y}h0")
     thin, thick = max(min(step * 0.35, 2), 0.6), max(min(step * 0.8, 7), 2.4)
-    ticks = [low, 0, high] if low < 0 else [0, 0.5, 1]
+    ticks = [low, 0.0, high] if low < 0 else [0.0, 0.5, 1.0]
     parts = [f'<path class="axis" d="M{x(low)} {HEIGHT - 15}H{x(high)}"/>']
     parts += [f'<path class="axis" d="M{x(t)} 2V{HEIGHT - 12}"/>' for t in ticks]
     if gate is not None:
@@ -87,23 +89,8 @@ def drawing(metrics: Sequence[Metric], bounds: tuple[int, int], gate: float | No
     parts += [
         f'<text x="{x(t)}" y="{HEIGHT - 2}" text-anchor="middle">{number(t, 1 if t % 1 else 0)}</text>' for t in ticks
     ]
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
-
-
-def bar(metric: Metric, bounds: tuple[int, int]) -> Markup:
-    """A metric in a cell of the table: its dot, its interval and the zero of its scale."""
-    low, high = bounds
-
-    def x(value: float) -> str:
-        return f"{4 + (value - low) / (high - low) * 92:.0f}"
-
-    interval = (
-        f'<path class="interval" d="M{x(metric.interval[0])} 6H{x(metric.interval[1])}"/>' if metric.interval else ""
-    )
-    return Markup(
-        f'<svg class="bar" viewBox="0 0 100 12" aria-hidden="true"><path class="axis" d="M4 6H96M{x(0)} 1V11"/>{interval}'
-        f'<path class="dot" d="M{x(metric.value or 0)} 6h0"/></svg>'
-    )
+    crowded = ' class="many"' if step < 4 else ""
+    return Markup(f'<svg{crowded} viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
 
 
 def reasons(results: Results) -> list[tuple[str, str, int]]:
@@ -133,7 +120,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     features = {r.description.index for r in results}
     rows = [("Evaluated", f"{amount(len(results))} descriptions of {amount(len(features))} features")]
     rows += _row("Model", run, "model", ("name",))
-    rows += _row("Features", run, "features", ("kind", "hook"))
+    rows += _row("Features", run, "features", ("kind", "architecture", "hook"))
     rows += _row("Corpus", run, "corpus", ("source", "texts"))
     if run.get("context") is not None:
         rows.append(("Context", f"{run['context']} tokens"))
@@ -152,9 +139,12 @@ def facts(results: Results) -> list[tuple[str, str]]:
         )
     if isinstance(seconds := run.get("seconds"), int | float):
         rows.append(("Time", duration(seconds)))
-    for key, words in (("n_outliers", "positions left out as outliers"), ("n_truncated", "texts cut to the context")):
+    for key, words in (
+        ("n_outliers", "positions as outliers"),
+        ("n_truncated", "ends of texts longer than the context"),
+    ):
         if isinstance(count := run.get(key), int):
-            rows.append(("Corpus" if not count else "Left out", f"{amount(count)} {words}"))
+            rows.append(("Left out", f"{amount(count)} {words}"))
     return [(name, clip(value, 400)) for name, value in rows]
 
 
@@ -163,20 +153,14 @@ def _record(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
 
 
-def _row(title: str, run: Mapping[str, Any], key: str, first: tuple[str, ...]) -> list[tuple[str, str]]:
-    """A record of the run in one line: its best-known values first and bare, the others by name."""
+def _row(title: str, run: Mapping[str, Any], key: str, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """What a reader knows a part of the run by, in one line; hashes and the like are in the full record."""
     record = _record(run, key)
     if not record:
         return [(title, str(run[key]))] if isinstance(run.get(key), str) else []
-    known = [
-        amount(v) + " texts" if k == "texts" and isinstance(v, int) else str(v)
-        for k in first
-        if (v := record.get(k)) is not None
-    ]
-    others = [
-        f"{k.replace('_', ' ')} {v}" for k, v in record.items() if k not in first and isinstance(v, str | int | float)
-    ]
-    return [(title, "; ".join(known + others))]
+    known = [(k, v) for k in names if (v := record.get(k)) is not None]
+    words = [f"{amount(v)} {k}" if isinstance(v, int) else WORDS.get(str(v), str(v)) for k, v in known]
+    return [(title, "; ".join(words))] if words else []
 
 
 def _usage(usage: Mapping[str, Any]) -> str:

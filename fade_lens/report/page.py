@@ -12,9 +12,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fade_lens.metrics import Metric
 from fade_lens.report import overview
 from fade_lens.report.cards import DETAILS, card, compact, fitted
-from fade_lens.report.standing import RANGES, TITLES, gate_of, standing, why, worst_first
+from fade_lens.report.standing import TITLES, below, gate_of, standing, why, worst_first
 from fade_lens.report.words import amount, clip, flat, number, visible
 from fade_lens.results import METRICS, Result, Results
 
@@ -23,7 +24,7 @@ CARDS_BYTES = 7_000_000
 CARD_BYTES = 400_000
 """What one card may take."""
 TABLE_ROWS = 100
-"""Rows of the table in a notebook."""
+"""Rows of the table in a notebook, and rows that the page shows before it is asked for more."""
 
 
 def page(results: Results) -> str:
@@ -42,6 +43,7 @@ def page(results: Results) -> str:
         style=style,
         script=script,
         gate=gate,
+        page_rows=TABLE_ROWS,
         tally=overview.tally(ordered, gate),
         facts=overview.facts(results),
         panels=overview.panels(results),
@@ -56,19 +58,21 @@ def page(results: Results) -> str:
 
 def result_card(result: Result) -> str:
     """One description with its evidence, as a notebook shows it; nothing in it runs."""
-    return _environment().get_template("notebook.html").module.card(card(result, DETAILS[2]))  # pyright: ignore
+    return str(_notebook().card(card(result, DETAILS[2])))
 
 
 def results_table(results: Results) -> str:
     """The four metrics of every description, the worst first, as a notebook shows it."""
     gate = gate_of(results.run)
     ordered = worst_first(results, gate)
-    return _environment().get_template("notebook.html").module.table(  # pyright: ignore
-        [_row(place, result, gate) for place, result in enumerate(ordered[:TABLE_ROWS])],
-        [(name, TITLES[name]) for name in METRICS],
-        overview.tally(ordered, gate),
-        len(ordered),
-    )  # fmt: skip
+    shown = [_row(place, result, gate) for place, result in enumerate(ordered[:TABLE_ROWS])]
+    headings = [(name, TITLES[name]) for name in METRICS]
+    return str(_notebook().table(shown, headings, overview.tally(ordered, gate), len(ordered)))
+
+
+def _notebook() -> Any:
+    """The macros of the notebook fragments, by name."""
+    return _environment().get_template("notebook.html").module
 
 
 def _row(place: int, result: Result, gate: float) -> dict[str, Any]:
@@ -82,18 +86,21 @@ def _row(place: int, result: Result, gate: float) -> dict[str, Any]:
         "why": why(result, gate),
         "flags": [clip(flag, 120) for flag in result.flags],
         "kinds": " ".join(sorted({flag.split(":")[0] for flag in result.flags})),
-        "cells": [
-            {
-                "name": name,
-                "value": metric.value,
-                "words": number(metric.value),
-                "interval": f"{number(metric.interval[0])} to {number(metric.interval[1])}" if metric.interval else "",
-                "reason": clip(metric.reason or "", 160),
-                "bad": name in ("clarity", "responsiveness") and metric.value is not None and metric.value < gate,
-                "bar": overview.bar(metric, RANGES[name]) if metric.value is not None else Markup(""),
-            }
-            for name, metric in result.metrics.items()
-        ],
+        "cells": [_cell(name, metric, below(name, metric, gate)) for name, metric in result.metrics.items()],
+    }
+
+
+def _cell(name: str, metric: Metric, bad: bool) -> dict[str, Any]:
+    """One metric in a row."""
+    return {
+        "name": name,
+        "value": metric.value,
+        "words": number(metric.value),
+        "low": metric.interval[0] if metric.interval else None,
+        "high": metric.interval[1] if metric.interval else None,
+        "interval": f"{number(metric.interval[0])} to {number(metric.interval[1])}" if metric.interval else "",
+        "reason": clip(metric.reason or metric.interval_reason or "", 160),
+        "bad": bad,
     }
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fade_lens.metrics import Metric
-from fade_lens.report.standing import RANGES, TITLES, concept_rates, gate_of, worst_first
+from fade_lens.report.standing import RANGES, TITLES, below, concept_rates, gate_of, worst_first
 from fade_lens.report.words import clip, number, visible
 from fade_lens.results import METRICS, Result, Results
 
@@ -184,7 +184,7 @@ def _radar(figure: go.Figure, result: Result) -> None:
     )
     figure.update_polars(
         radialaxis={"range": [floor, 1], "tickvals": [v for v in (-0.5, 0, 0.5, 1) if v >= floor], "angle": 45, "tickangle": 45},
-        angularaxis={"categoryorder": "array", "categoryarray": [corners[n] for n in METRICS], "rotation": 90, "direction": "clockwise"},
+        angularaxis={"categoryorder": "array", "categoryarray": [corners[n] for n in METRICS], "rotation": 135, "direction": "clockwise"},
     )  # fmt: skip
     for place, name in enumerate(missing):
         figure.add_annotation(
@@ -200,11 +200,13 @@ def _radar(figure: go.Figure, result: Result) -> None:
 
 
 def _one_by_one(figure: go.Figure, results: Results) -> None:
-    ordered = worst_first(results, gate_of(results.run))
-    # A number in front keeps two descriptions of the same words apart.
+    gate = gate_of(results.run)
+    ordered = worst_first(results, gate)
     names = [f"{r.description.index}: {label(r.description.text, 40)}" for r in ordered]
-    rows = [f"{name}\u200b" * 1 + "\u200b" * names[:place].count(name) for place, name in enumerate(names)]
+    # Two descriptions that look the same are still two categories.
+    rows = [name + "\u200b" * names[:place].count(name) for place, name in enumerate(names)]
     for column, name in enumerate(METRICS, 1):
+        low, high = RANGES[name]
         metrics = [r.metrics[name] for r in ordered]
         shown = [(row, m) for row, m in zip(rows, metrics, strict=True) if m.value is not None]
         absent = [(row, m) for row, m in zip(rows, metrics, strict=True) if m.value is None]
@@ -213,7 +215,10 @@ def _one_by_one(figure: go.Figure, results: Results) -> None:
                 x=[m.value for _, m in shown],
                 y=[row for row, _ in shown],
                 mode="markers",
-                marker={"size": 9, "color": [BLUE if (m.value or 0) >= 0.5 else ORANGE for _, m in shown]},
+                marker={
+                    "size": 9,
+                    "color": [ORANGE if below(name, m, gate) else BLUE for _, m in shown],
+                },
                 error_x={
                     "type": "data",
                     "color": GREY,
@@ -226,15 +231,15 @@ def _one_by_one(figure: go.Figure, results: Results) -> None:
             1,
             column,
         )
-        low = RANGES[name][0]
         figure.add_trace(
             go.Scatter(
-                x=[low] * len(absent),
+                x=[(low + high) / 2] * len(absent),
                 y=[row for row, _ in absent],
-                mode="markers",
-                marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": GREY}},
-                text=[label(m.reason or "", 160) for _, m in absent],
-                hovertemplate="%{y}<br>undefined: %{text}<extra></extra>",
+                mode="text",
+                text=["undefined"] * len(absent),
+                textfont={"color": GREY, "size": 11},
+                customdata=[label(m.reason or "", 160) for _, m in absent],
+                hovertemplate="%{y}<br>undefined: %{customdata}<extra></extra>",
             ),
             1,
             column,

@@ -24,7 +24,9 @@ QUESTIONS = {
     "purity": "Does the feature fire for nothing else?",
     "faithfulness": "Does steering the feature make the model write it?",
 }
-RANGES = {"clarity": (-1, 1), "responsiveness": (-1, 1), "purity": (0, 1), "faithfulness": (0, 1)}
+RANGES = {"clarity": (-1.0, 1.0), "responsiveness": (-1.0, 1.0), "purity": (0.0, 1.0), "faithfulness": (0.0, 1.0)}
+GATED = ("clarity", "responsiveness")
+"""The metrics that decide a description's standing."""
 ORDER: tuple[Standing, ...] = ("fails", "undecided", "holds")
 
 
@@ -35,19 +37,23 @@ def gate_of(run: Mapping[str, Any]) -> float:
     return float(gate) if isinstance(gate, int | float) and not isinstance(gate, bool) else GATE
 
 
+def below(name: str, metric: Metric, gate: float) -> bool:
+    """Whether this metric alone makes a description fail."""
+    return name in GATED and metric.value is not None and metric.value < gate
+
+
 def standing(result: Result, gate: float = GATE) -> Standing:
     """ "fails": Clarity or Responsiveness is below the gate; "undecided": one is undefined; "holds": both reach it."""
-    values = (result.clarity.value, result.responsiveness.value)
-    if any(v is not None and v < gate for v in values):
+    if any(below(name, metric, gate) for name, metric in result.metrics.items()):
         return "fails"
-    return "undecided" if None in values else "holds"
+    return "undecided" if any(result.metrics[name].value is None for name in GATED) else "holds"
 
 
 def worst_first(results: Iterable[Result], gate: float = GATE) -> list[Result]:
     """Failing descriptions first, then undecided ones, each by its lower one of Clarity and Responsiveness."""
 
     def key(result: Result) -> tuple[int, float, float]:
-        values = [v for v in (result.clarity.value, result.responsiveness.value) if v is not None]
+        values = [v for name in GATED if (v := result.metrics[name].value) is not None]
         return ORDER.index(standing(result, gate)), min(values, default=0.0), sum(values)
 
     return sorted(results, key=key)
@@ -55,7 +61,7 @@ def worst_first(results: Iterable[Result], gate: float = GATE) -> list[Result]:
 
 def why(result: Result, gate: float = GATE) -> str:
     """The standing in a sentence."""
-    both = {"Clarity": result.clarity.value, "Responsiveness": result.responsiveness.value}
+    both = {TITLES[name]: result.metrics[name].value for name in GATED}
     low = [f"{name} is {number(value)}" for name, value in both.items() if value is not None and value < gate]
     if low:
         return f"{' and '.join(low)}, below {gate:g}"

@@ -19,6 +19,8 @@ def visible(text: str) -> str:
     >>> visible("a\\u202eb\\x00")
     'a⟨U+202E⟩b⟨U+0000⟩'
     """
+    if text.isprintable():  # nearly all are, and this is quick
+        return text
     return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 

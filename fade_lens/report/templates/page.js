@@ -25,12 +25,15 @@ const rows = [...body.rows].map((row) => ({
   place: Number(row.dataset.place),
   index: Number(row.dataset.index),
   text: row.querySelector(".open").textContent,
-  words: row.textContent.toLowerCase(),
+  words: [row.dataset.index, ...[...row.querySelectorAll(".text > *, .why")].map((node) => node.textContent)].join(" ").toLowerCase(),
+  matches: true,
+  dressed: false,
   standing: row.dataset.standing,
   kinds: row.dataset.kinds.split(" "),
   values: Object.fromEntries([...row.querySelectorAll("[data-name]")].map((cell) => [cell.dataset.name, cell.dataset.value === undefined ? null : Number(cell.dataset.value)])),
 }));
-let order = { key: "place", down: false };
+const PAGE = 100;
+let order = { key: "place", down: false }, limit = PAGE;
 
 function compare(a, b) {
   const x = order.key in a ? a[order.key] : a.values[order.key];
@@ -48,22 +51,49 @@ function sort(key, down) {
     button.parentElement.setAttribute("aria-sort", button.dataset.sort !== key ? "none" : down ? "descending" : "ascending");
   }
   byId("order").value = key;
+  paint();
+}
+
+// Only so many rows are laid out at once: a table of thousands stays quick.
+function paint() {
+  let count = 0;
+  for (const r of rows) {
+    const seen = r.matches && ++count <= limit;
+    if (seen) dress(r);
+    r.row.hidden = !seen;
+    r.row.classList.remove("later");
+  }
+  byId("shown").textContent = `${count} of ${rows.length}`;
+  byId("nothing").hidden = count > 0;
+  byId("more").hidden = count <= limit;
+  byId("more").textContent = `Show ${Math.min(2 * PAGE, count - limit)} more of ${count - limit}`;
+}
+
+// Draw a row's dots and intervals, once.
+function dress(r) {
+  if (r.dressed) return;
+  r.dressed = true;
+  for (const cell of r.row.querySelectorAll("[data-value]")) {
+    const { name, value, low, high } = cell.dataset, number = cell.querySelector("b");
+    const range = name === "clarity" || name === "responsiveness" ? [-1, 1] : [0, 1];
+    const drawn = scale({ range, value: Number(value), interval: low === undefined ? null : [Number(low), Number(high)] }, number.className);
+    drawn.setAttribute("class", "bar");
+    number.after(drawn);
+  }
 }
 
 function filter() {
   const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const [wanted, flag, metric, test] = ["standing", "flag", "metric", "test"].map((id) => byId(id).value);
-  const limit = Number(byId("limit").value);
+  const bound = Number(byId("limit").value);
   byId("limit").disabled = test === "undefined";
-  let count = 0;
   for (const r of rows) {
     const value = r.values[metric];
-    const passes = !metric || (test === "undefined" ? value === null : value !== null && (test === "below" ? value < limit : value >= limit));
-    r.row.hidden = !(passes && (!wanted || r.standing === wanted) && (!flag || r.kinds.includes(flag)) && words.every((w) => r.words.includes(w)));
-    count += !r.row.hidden;
+    const passes = !metric || (test === "undefined" ? value === null : value !== null && (test === "below" ? value < bound : value >= bound));
+    r.matches = passes && (!wanted || r.standing === wanted) && (!flag || r.kinds.includes(flag)) && words.every((w) => r.words.includes(w));
   }
-  byId("shown").textContent = `${count} of ${rows.length}`;
-  byId("nothing").hidden = count > 0;
+  limit = PAGE;
+  paint();
 }
 
 for (const button of document.querySelectorAll("[data-sort]")) {
@@ -74,6 +104,8 @@ byId("filters").addEventListener("input", filter);
 byId("filters").addEventListener("reset", () => setTimeout(() => { sort("place", false); filter(); }));
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("filters").hidden = false;
+byId("more").addEventListener("click", () => { limit += 2 * PAGE; paint(); });
+paint();
 body.addEventListener("click", (event) => {
   const button = event.target.closest(".open");
   if (button) show(Number(button.closest("tr").dataset.place));
@@ -94,7 +126,7 @@ function ticks(low, high) {
 // Rows of dots over one axis; the mark is the median.
 function strips(groups, width) {
   const values = groups.flatMap((g) => g.points);
-  const low = Math.min(0, ...values), high = Math.max(...values, low + 1e-9) * 1.0, pad = 8, tall = 46;
+  const low = Math.min(0, ...values), high = Math.max(...values, low + 1e-9), pad = 8, tall = 46;
   const x = (v) => pad + (v - low) / (high - low) * (width - 2 * pad);
   const height = groups.length * tall + 24;
   const drawn = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
@@ -135,20 +167,20 @@ function rates(data, width) {
   return drawn;
 }
 
-function scale(metric) {
+function scale(metric, kind = "") {
   const [low, high] = metric.range, x = (v) => 4 + (v - low) / (high - low) * 192;
-  return svg("svg", { viewBox: "0 0 200 14", preserveAspectRatio: "none", "aria-hidden": "true" },
+  return svg("svg", { viewBox: "0 0 200 14", "aria-hidden": "true" },
     svg("path", { class: "axis", d: `M4 7H196M${x(0)} 1V13` }),
     metric.interval ? svg("path", { class: "interval", "stroke-width": 3, d: `M${x(metric.interval[0])} 7H${x(metric.interval[1])}` }) : null,
-    svg("path", { class: "dot", "stroke-width": 9, d: `M${x(metric.value)} 7h0` }));
+    svg("path", { class: `dot ${kind}`.trim(), "stroke-width": 9, d: `M${x(metric.value)} 7h0` }));
 }
 
 // --- The card ---
 
-function tile(metric, failing) {
+function tile(metric) {
   const parts = metric.value === null
     ? [el("span", { class: "none" }, "undefined"), el("p", { dir: "auto" }, metric.reason)]
-    : [el("b", failing ? { class: "bad" } : {}, fixed(metric.value)), scale(metric),
+    : [el("b", metric.bad ? { class: "bad" } : {}, fixed(metric.value)), scale(metric, metric.bad ? "bad" : ""),
        el("p", { dir: "auto" }, metric.interval ? `95 % interval ${fixed(metric.interval[0])} to ${fixed(metric.interval[1])}` : metric.reason)];
   return el("div", { class: "tile" }, el("h4", {}, metric.name), ...parts, el("p", {}, metric.basis), el("p", {}, metric.question));
 }
@@ -163,7 +195,7 @@ function shaded(text, largest) {
     else if (share < 0.02) box.append(seen);
     else {
       const mark = el("mark", { title: short(value), class: `${value < 0 ? "negative" : ""} ${i === peak ? "peak" : ""}`.trim() }, seen);
-      mark.style.setProperty("--share", Math.round(12 + 58 * share));
+      mark.style.setProperty("--share", Math.round(10 + 45 * share));
       box.append(mark);
     }
   });
@@ -199,7 +231,7 @@ function steered(steering) {
 }
 
 function card(data, width) {
-  const [clarity, responsiveness, , faithfulness] = data.metrics;
+  const faithfulness = data.metrics[3];
   const counts = data.rated.counts;
   const groups = [
     { name: "Natural texts (each dot is 1 % of the corpus, silent ones at 0)", kind: "natural", points: data.natural },
@@ -217,8 +249,8 @@ function card(data, width) {
     el("p", { class: "note", dir: "auto" }, `Fires on ${percent(feature.rate)} of tokens and on ${feature.texts.toLocaleString("en")} of ${feature.of.toLocaleString("en")} texts; largest activation ${short(feature.largest)}`
       + (feature.reference === null ? "" : `, unit of steering ${short(feature.reference)}`) + (data.origin ? `. Description from ${data.origin}` : "")),
     ...data.flags.map((flag) => el("p", { class: "flag", dir: "auto" }, flag)),
-    el("div", { class: "tiles" }, ...data.metrics.map((metric, i) => tile(metric, i < 2 && data.standing === "fails" && data.why.includes(metric.name)))),
-    section("Activations", "The largest activation of each text. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
+    el("div", { class: "tiles" }, ...data.metrics.map(tile)),
+    section("Activations", "The largest activation of each text; the bar is the median. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
     section("Texts that activate it most", data.top.length ? "Shade: activation of the token; framed: the peak; dotted: positions that never count." : "None: the feature never fires on the corpus.",
       el("ol", { class: "texts" }, ...data.top.map((text) => item([el("b", {}, short(text.activation)), ` text ${text.number}`], shaded(text, Math.abs(feature.largest))))),
       data.top.length < data.top_of ? el("p", { class: "note" }, some(data.top.length, data.top_of)) : null),
@@ -234,7 +266,7 @@ function card(data, width) {
 
 const dialog = byId("card");
 let current = 0;
-const visibleRows = () => rows.filter((r) => !r.row.hidden);
+const visibleRows = () => rows.filter((r) => r.matches);
 
 function show(place) {
   const element = byId(`data-${place}`);
