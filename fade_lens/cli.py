@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
+from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError, suggest
 
 if TYPE_CHECKING:
     from fade_lens.descriptions import Description
@@ -118,6 +118,8 @@ def evaluate(
     one_source(sae_release, sae_id, sae, hook)
     asked = open_judge(judge)
     texts = open_corpus(corpus, corpus_column, corpus_limit)
+    if not dry_run:
+        asked.check()  # before a model is loaded
     from fade_lens.fade import Fade
 
     subject = open_model(model, device, dtype)
@@ -251,7 +253,11 @@ def open_model(name: str, device: str | None, dtype: str) -> Any:
     try:
         return HookedSAETransformer.from_pretrained_no_processing(name, device=device, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
-        raise InputError(f"model {name!r} could not be loaded: {error}") from error
+        # TransformerLens lists every model it knows: the nearest names say more.
+        from transformer_lens.loading_from_pretrained import OFFICIAL_MODEL_NAMES
+
+        why = f"{str(error).splitlines()[0]:.160}{suggest(name, OFFICIAL_MODEL_NAMES)}"
+        raise InputError(f"model {name!r} could not be loaded: {why}") from error
 
 
 def open_sae(release: str | None, sae_id: str | None, folder: Path | None, device: str) -> Any:

@@ -111,7 +111,8 @@ class _Evaluation:
         clarity = ClarityEvaluator(self.subject, self.judge, self.settings)
         ratings = RatingEvaluator(self.subject, self.judge, self.settings)
         faithfulness = FaithfulnessEvaluator(self.subject, self.judge, self.settings, store)
-        self.judge.check()
+        if not before.calls:  # a judge that has answered is there
+            self.judge.check()
         with self.stages.showing():
             written = {d: clarity.ask(d) for d in self.descriptions}
             self._observe(store)

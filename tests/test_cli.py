@@ -1,0 +1,139 @@
+"""The command line as a user meets it: in a process of its own, with its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from fade_lens.cli import app, main, open_model
+from fade_lens.errors import InputError
+from fade_lens.results import Results
+from tests.fake_judge import FakeJudge
+from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from fade_lens.cli import main; sys.argv[0] = 'fade-lens'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
+
+
+EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "openai:x", "--out", "o"]
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        ([*EVALUATE, "--descriptions", "no.csv", "--hook", "h"], 2, "'no.csv' does not exist"),
+        ([*EVALUATE, "--descriptions", "d.json"], 2, "give one of --sae-release"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--sae", "s"], 2, "--sae and --hook"),
+        ([*EVALUATE, "--descriptions", "d.json", "--sae-release", "r"], 2, "go together"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--features", "7:9"], 2, "names no feature"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,x"], 2, "separated by commas"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,nan"], 2, "finite"),
+        ([*EVALUATE[:-4], "--judge", "what", "--out", "o", "--descriptions", "d.json", "--hook", "h"], 2, "openai:"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h"], 2, "'c.txt' does not exist"),
+        (["evaluate"], 2, "Missing option"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-made-up")
+    (tmp_path / "d.json").write_text(json.dumps({"0": "x"}))
+    done = run(*arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_missing_key_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "FADE_LENS_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "d.json").write_text(json.dumps({"0": "x"}))
+    (tmp_path / "c.txt").write_text("a text\n")
+    done = run(*EVALUATE, "--descriptions", "d.json", "--hook", "h")
+    assert done.returncode in (2, 3) and "OPENAI_API_KEY" in done.stderr, done.stderr
+
+
+def test_an_unknown_model_is_named_with_its_neighbours():
+    with pytest.raises(InputError, match="did you mean 'gpt2'"):
+        open_model("gpt-2", None, "float32")
+    with pytest.raises(InputError, match="bfloat16"):
+        open_model("gpt2", None, "int8")
+
+
+def test_help_is_for_newcomers():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "fade-lens demo" in done.stdout and "evaluate" in done.stdout and "Exit codes" in done.stdout
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """Files for a run on the planted model, which stands in for what a hub would give."""
+    monkeypatch.setattr("fade_lens.cli.open_model", lambda name, device, dtype: planted_model())
+    planted_sae().save_model(tmp_path / "sae")
+    (tmp_path / "d.json").write_text(json.dumps(TRUE))
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in natural_texts()))
+    monkeypatch.setenv("FADE_LENS_API_KEY", "sk-SECRET")
+    with FakeJudge(rule=rule, writer=writer) as server:
+        yield tmp_path, [
+            "evaluate", "--model", "planted", "--sae", str(tmp_path / "sae"), "--descriptions", str(tmp_path / "d.json"),
+            "--corpus", str(tmp_path / "c.jsonl"), "--judge", f"{server.base_url}#planted", "--out", str(tmp_path / "run"),
+            "--prompts", "10", "--rated-texts", "100", "--synthetic-texts", "10", "--factors", "1,2",
+        ], server  # fmt: skip
+
+
+def test_evaluate_writes_its_files_and_goes_on(parts):
+    folder, arguments, server = parts
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0 and "animals" in done.output
+    table = pd.read_csv(folder / "run" / "results.csv")
+    assert (table.clarity > 0.9).all() and table["index"].tolist() == [0, 1, 2]
+    assert len(Results.load(folder / "run" / "results.json.gz")) == 3
+    assert "names of animals" in (folder / "run" / "report.html").read_text()
+    asked = server.requests
+    again = CliRunner().invoke(app, [*arguments, "--quiet", "--features", "0:2"], catch_exceptions=False)
+    assert again.exit_code == 0 and again.output.strip() == ""
+    assert server.requests <= asked + 1
+    assert len(Results.load(folder / "run" / "results.json.gz")) == 2
+
+
+def test_dry_run_spends_nothing(parts):
+    folder, arguments, server = parts
+    done = CliRunner().invoke(app, [*arguments, "--dry-run"], catch_exceptions=False)
+    assert done.exit_code == 0 and "3 descriptions" in done.output and "calls" in done.output
+    assert server.requests == 0 and not (folder / "run").exists()
+
+
+def test_exit_codes_of_judge_and_store(parts, monkeypatch, capsys):
+    _, arguments, server = parts
+    monkeypatch.setattr(sys, "argv", ["fade-lens", *arguments, "--quiet"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    monkeypatch.setattr(sys, "argv", ["fade-lens", *arguments, "--quiet", "--seed", "1"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 4 and "settings.seed was 0, is 1" in " ".join(capsys.readouterr().err.split())
+    server.close()
+    gone = [a if not a.endswith("run") else a + "2" for a in arguments]
+    monkeypatch.setattr(sys, "argv", ["fade-lens", *gone, "--quiet"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 3
+
+
+def test_the_demo_without_its_extra_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr("fade_lens.demo.parts.find_spec", lambda package: None)
+    monkeypatch.setattr(sys, "argv", ["fade-lens", "demo"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 5
+    assert "pip install 'fade-lens[demo]'" in " ".join(capsys.readouterr().err.split())

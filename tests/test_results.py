@@ -1,0 +1,112 @@
+"""Results as a table, as evidence and as a file."""
+
+import gzip
+import json
+
+import pytest
+
+from fade_lens.descriptions import Description
+from fade_lens.errors import InputError
+from fade_lens.evidence import (
+    ClarityEvidence,
+    Continuation,
+    FaithfulnessEvidence,
+    FeatureSummary,
+    RatedEvidence,
+    RatedText,
+    SyntheticText,
+    TopText,
+)
+from fade_lens.metrics import Metric
+from fade_lens.results import Result, Results
+
+SUMMARY = FeatureSummary(0.01, 40, 100, 7.5, 6.0, (0.0, 1.0, 7.5), (TopText(3, 7.5, ("<bos>", "a"), (None, 7.5)),))
+
+
+def result(index=9, **changes) -> Result:
+    given = {
+        "feature": SUMMARY,
+        "clarity_evidence": ClarityEvidence(
+            Metric(0.9, interval=(0.8, 0.95), counts={"synthetic": 2, "natural": 100}),
+            (SyntheticText("x", 1.0), SyntheticText("", None)),
+        ),
+        "rated_evidence": RatedEvidence(
+            Metric(0.8, interval=(0.7, 0.9), counts={"rated_2": 1}),
+            Metric(
+                0.7,
+                counts={"rated_2": 1, "rated_1": 0, "rated_0": 1, "unrated": 1},
+                details={"prevalence": 0.1, "unweighted": 0.9},
+            ),
+            (
+                RatedText(0, "a", 1.5, 0.5, 2, 1.25),
+                RatedText(1, "b", 0.0, 0.1, 0),
+                RatedText(2, "c", 0.0, 0.1, None, None, "refused"),
+            ),
+        ),
+        "faithfulness_evidence": FaithfulnessEvidence(
+            Metric(None, "gate not passed"),
+            (Continuation(0.0, "p", "t", 0), Continuation(1.0, "p", "u", None, None, "failed")),
+        ),
+    }
+    return Result(Description(index, "the word 'new'", "a dict"), **(given | changes))
+
+
+def test_the_frame_says_why_a_value_is_missing():
+    row = Results((result(),)).frame.iloc[0]
+    assert (row.clarity, row.clarity_low, row.clarity_high) == (0.9, 0.8, 0.95)
+    assert row.faithfulness != row.faithfulness and row.faithfulness_reason == "gate not passed"
+    assert row.clarity_reason is None
+    assert (row.n_rated_2, row.n_rated_0, row.n_unrated, row.prevalence) == (1, 1, 1, 0.1)
+    assert "1 of 3 natural texts got no rating" in row["flags"] and "1 of 2 continuations" in row["flags"]
+
+
+@pytest.mark.parametrize(
+    "summary, flag",
+    [
+        (FeatureSummary(0.0, 0, 100, 0.0, None, ()), "dead"),
+        (FeatureSummary(0.2, 90, 100, 1.0, 1.0, ()), "dense"),
+        (FeatureSummary(0.001, 4, 100, 1.0, 1.0, ()), "rare: fires on 4 texts"),
+    ],
+)
+def test_flags_of_the_feature(summary, flag):
+    assert any(f.startswith(flag) for f in result(feature=summary).flags)
+
+
+def test_by_feature():
+    results = Results((result(9), result(11), result(11)))
+    assert results[9].description.index == 9
+    assert len(results.of(11)) == 2
+    with pytest.raises(InputError, match=r"results\.of\(11\)"):
+        results[11]
+    with pytest.raises(InputError, match="not in these results; they hold 9, 11"):
+        results[4]
+
+
+def test_a_file_holds_everything(tmp_path):
+    results = Results((result(9), result(11)), {"settings": {"seed": 0}})
+    loaded = Results.load(results.save(tmp_path / "deep" / "r.json.gz"))
+    assert loaded.items == results.items and loaded.run == results.run
+
+
+def test_files_that_are_no_results(tmp_path):
+    path = tmp_path / "r.json.gz"
+    with pytest.raises(InputError, match="does not exist"):
+        Results.load(path)
+    for content in (
+        b"plain",
+        gzip.compress(b"not json"),
+        gzip.compress(b"[1]"),
+        gzip.compress(b'{"format": 1, "run": {}, "items": [{}]}'),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a results file"):
+            Results.load(path)
+    path.write_bytes(gzip.compress(json.dumps({"format": 9}).encode()))
+    with pytest.raises(InputError, match="format 9"):
+        Results.load(path)
+
+
+def test_notebook_views_and_plots():
+    results = Results((result(9), result(11)))
+    assert "the word" in results._repr_html_() and "the word" in results[9]._repr_html_()
+    assert len(results[9].plot().data) > 0 and len(results.plot().data) > 0
