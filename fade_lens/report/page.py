@@ -19,7 +19,7 @@ from fade_lens.report.standing import TITLES, below, gate_of, standing, why, wor
 from fade_lens.report.words import amount, clip, flat, number, visible
 from fade_lens.results import METRICS, Result, Results
 
-CARDS_BYTES = 7_000_000
+CARDS_BYTES = 8_000_000
 """What the cards of a page may take together: with the table of 1,000 descriptions the page stays under 10 MB."""
 CARD_BYTES = 400_000
 """What one card may take."""

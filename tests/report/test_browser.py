@@ -84,6 +84,7 @@ def test_cards_by_keyboard(browser: Browser, files: Path) -> None:
     assert browser.run("document.querySelectorAll('#card mark').length") > 10
     # Escape closes, and the focus is on the row that was looked at last.
     browser.key("Escape", 27)
+    browser.run("new Promise(done => setTimeout(done, 50))")
     assert not browser.run(OPEN)
     assert browser.run("document.activeElement.closest('tr').dataset.place") == "4"
 

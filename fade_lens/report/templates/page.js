@@ -234,7 +234,7 @@ function card(data, width) {
   const faithfulness = data.metrics[3];
   const counts = data.rated.counts;
   const groups = [
-    { name: "Natural texts (each dot is 1 % of the corpus, silent ones at 0)", kind: "natural", points: data.natural },
+    { name: "Natural texts (a dot is 1 % of the corpus)", kind: "natural", points: data.natural },
     { name: `Synthetic texts written for the description (${data.synthetic.of})`, kind: "synthetic", points: data.synthetic.points },
     { name: `Rated 0, not expressed (${counts[0]})`, kind: "zero", points: data.rated.points[0] },
     { name: `Rated 1, partly (${counts[1]})`, kind: "one", points: data.rated.points[1] },
