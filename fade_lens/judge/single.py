@@ -7,6 +7,7 @@ which few can express it. `tests/benchmarks/judge_quality.py` measures all of th
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -15,40 +16,36 @@ PARAMETERS: dict[str, object] = {"max_tokens": 1, "temperature": 0, "logprobs": 
 """Request parameters: one greedy token with its alternatives."""
 
 BACKGROUND: tuple[str, ...] = (
-    "The city council voted on Tuesday to close two swimming pools because repairs would cost more than planned.",
-    "<h2>Our Services</h2>\n<ul>\n<li>Roof cleaning</li>\n<li>Gutter repair</li>\n</ul>\n<p>Call us for a quote!</p>",
-    "function toggleMenu(event) {\n  const menu = document.getElementById('menu');\n  menu.hidden = !menu.hidden;\n}",
-    "import os\n\ndef list_files(folder):\n    return [name for name in os.listdir(folder) if name.endswith('.txt')]",
-    "#include <stdlib.h>\n\nint main(void) {\n    int *p = malloc(16 * sizeof(int));\n    free(p);\n    return 0;\n}",
-    "lantern, n. A lamp with a transparent case that protects the flame from the wind and the rain.",
-    "I've had this phone for about a month and the battery dies before lunch. Does anyone know how to fix this?",
-    "Die Bibliothek ist wegen Umbauarbeiten bis Ende Oktober geschlossen; Bücher können im Rathaus abgegeben werden.",
-    "Le chef recommande de laisser reposer la pâte une nuit avant de la cuire dans un four bien chaud.",
-    "Летом мы часто ездили к бабушке в деревню, где купались в реке и собирали грибы.",
-    "| Name | Height | Weight |\n|---|---|---|\n| Oak | 21 m | 3.1 t |\n| Birch | 15 m | 0.9 t |",
-    "Women's Waterproof Hiking Jacket, Navy, Size M. Free shipping on orders over $50. Add to cart.",
-    "She closed the door behind her, and for a long while neither of them said a word.",
-    "Proteins that bind to the membrane were isolated from mouse liver and analysed by mass spectrometry.",
-    "The striker scored twice in the second half as the visitors won 3-1 and moved up to fourth place.",
-    "La empresa anunció que contratará a doscientos empleados para su nueva fábrica de Zaragoza.",
+    "<h1>Council approves new tram line</h1>\n\n<strong>By Anna Field</strong>\n\nThe city council voted on Tuesday to extend the tram line to the airport. The first trams are expected to run in three years, a spokesman said.",
+    "<h2>Product Description</h2>\n\n* Material: 100% cotton\n* Size: 40 x 60 cm\n* Colour: navy blue\n\nThis soft towel dries quickly and can be washed at 60 degrees. Order today and get free shipping!",
+    "import React, { useState } from 'react';\n\nfunction Menu({ items }) {\n  const [open, setOpen] = useState(false);\n  return <ul hidden={!open}>{items.map(item => <li>{item.name}</li>)}</ul>;\n}",
+    "import os\nimport json\n\ndef load(folder):\n    rows = []\n    for name in os.listdir(folder):\n        with open(os.path.join(folder, name)) as file:\n            rows.append(json.load(file))\n    return rows",
+    '#include <stdlib.h>\n#include "queue.h"\n\nint queue_push(queue_t *q, int value) {\n    if (q->size == q->capacity) {\n        return -1;\n    }\n    q->data[q->size++] = value;\n    return 0;\n}',
+    "<h1>Lake Orin</h1>\n\n<b>Lake Orin</b> is a lake in the north of the province. It has an area of 14 km2 and lies 312 m above sea level. The lake was formed at the end of the last ice age and is fed by two small rivers.",
+    "I've had this laptop for about a month now and the battery is already dying before lunch. I bought a different charger and turned off everything in the background. Has anyone else had this problem? What did you do?",
+    "<strong>Öffnungszeiten</strong>\n\nDie Stadtbibliothek bleibt wegen Umbauarbeiten bis Ende Oktober geschlossen. Bücher können in dieser Zeit im Rathaus abgegeben werden, und Mahngebühren werden nicht erhoben.",
+    "La mairie annonce l'ouverture d'un nouveau jardin au bord de la rivière. Les habitants pourront y cultiver des légumes et des fleurs à partir du printemps, et des ateliers seront proposés aux enfants des écoles.",
+    "<b>Abstract</b>\n\nThe aim of this study was to compare three methods for measuring the thickness of thin films. Samples were prepared at different temperatures (n = 48), and the results of the optical method agreed best with theory.",
+    "She closed the door behind her and for a long while neither of them said a word. The rain had stopped, the street was empty, and somewhere below a radio was playing an old song that her mother used to sing.",
+    "package com.example.shop;\n\nimport java.util.List;\n\npublic class Cart {\n    private final List<Item> items;\n\n    public double total() {\n        return items.stream().mapToDouble(Item::price).sum();\n    }\n}",
 )
-"""Texts of many kinds whose scores show where a concept's zero point lies."""
-
+"""Texts of many kinds, of the length and the untidiness of a web corpus: their scores show where a concept's zero point lies."""
 
 _SYSTEM = "You check texts for a feature. If the text contains the feature, answer Yes; otherwise answer No."
 
-# (text, concept, answer): words, syntax, topics and formats; near misses among those answered No.
+# (text, concept, answer): words, syntax, topics and formats, near misses among them; a word that is not there though its
+# concept is, and the reverse.
 _EXAMPLES: tuple[tuple[str, str, str], ...] = (
     ("She opened the window and looked at the rain.", 'the word "window"', "Yes"),
     ("He walked to the shop to buy some milk and a newspaper.", 'the word "window"', "No"),
     ("The orchestra will play two symphonies on Friday, and tickets cost $20.", "music and concerts", "Yes"),
     ("La biblioteca abre a las nueve de la mañana.", "the weather", "No"),
-    ("def area(r):\n    return 3.14 * r * r", "SQL queries", "No"),
+    ("def area(r):\n    return 3.14 * r * r", 'SQL queries with "select"', "No"),
     ("The bridge was finished in 1994 and repaired in 2011.", "years in the 1990s", "Yes"),
     ("We left early so that we could see the sunrise over the lake.", 'the phrase "in order to"', "No"),
     ("Where did they go? Nobody knows.", "question marks", "Yes"),
     ("The museum opened in 1956 and has had a café since 2003.", "years in the 1990s", "No"),
-    ("I really hope that the train is on time tomorrow.", "hoping or wishing for something", "Yes"),
+    ("I was hoping that the train would be on time.", 'forms of the verb "hope"', "Yes"),
     ("The company sold 4,000 tractors last year.", "family and relatives", "No"),
     ("for (int i = 0; i < n; i++) {\n    sum += a[i];\n}", "for loops in program code", "Yes"),
 )
@@ -63,7 +60,30 @@ def messages(concept: str, text: str) -> list[dict[str, str]]:
 
 
 def _question(concept: str, text: str) -> str:
-    return f"Text: {text}\n\nDoes this text contain {concept}?"
+    notes = "".join(f"{_occurrence(quoted, text)}\n" for quoted in _quoted(concept))
+    return f"Text: {text}\n\nFeature: {concept}\n{notes}Does the text contain this feature?"
+
+
+_QUOTED = re.compile(r'"([^"]{1,40})"|“([^”]{1,40})”|(?<!\w)\'([^\']{1,40})\'(?!\w)|`([^`]{1,40})`')
+_EXAMPLE_GIVEN = re.compile(r"\b(such as|like|e\.g\.|for example|for instance|including)\W", re.IGNORECASE)
+
+
+def _quoted(concept: str) -> list[str]:
+    """The strings that `concept` quotes as what it is about, not those it gives as examples."""
+    example = _EXAMPLE_GIVEN.search(concept)
+    found = _QUOTED.findall(concept[: example.start()] if example else concept)
+    return [quoted for groups in found if (quoted := "".join(groups).strip())][:3]
+
+
+def _occurrence(quoted: str, text: str) -> str:
+    """A line on where `quoted` is in `text`: models that read tokens are poor at seeing letters."""
+    if re.search(rf"(?<!\w){re.escape(quoted)}(?!\w)", text, re.IGNORECASE):
+        where = "yes"
+    elif inside := re.search(rf"\w*{re.escape(quoted)}\w*", text, re.IGNORECASE):
+        where = f"only inside “{inside[0]}”"
+    else:
+        where = "no"
+    return f"“{quoted}” in the text: {where}"
 
 
 def score(top_logprobs: Sequence[tuple[str, float]]) -> float | None:

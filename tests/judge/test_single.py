@@ -24,9 +24,37 @@ def test_all_but_the_last_message_is_the_same_for_every_concept_and_text():
     assert messages("a", "b")[:-1] == messages("c", "d")[:-1]
 
 
+@pytest.mark.parametrize(
+    ("concept", "text", "note"),
+    [
+        ('the word "here"', "Come HERE, please.", "“here” in the text: yes"),
+        ('the word "here"', "Come over there.", "“here” in the text: only inside “there”"),
+        ("the substring 'Rel'", "Nothing of it.", "“Rel” in the text: no"),
+        ('the abbreviation "U.S." for the United States', "The U.S.-based firm", "“U.S.” in the text: yes"),
+        ("the phrases “apart from” and “aside from”", "Aside from that", "“aside from” in the text: yes"),
+        ("the `#include` directive", "#include <a.h>", "“#include” in the text: yes"),
+    ],
+)
+def test_what_a_concept_quotes_is_looked_up(concept: str, text: str, note: str):
+    assert note in messages(concept, text)[-1]["content"].splitlines()
+
+
+@pytest.mark.parametrize(
+    "concept", ['a coming time, such as "the next year"', "the author's name in a dogs' home", "years"]
+)
+def test_examples_and_apostrophes_are_not_looked_up(concept: str):
+    assert "in the text:" not in messages(concept, "the next year")[-1]["content"]
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_concept_and_text_make_a_chat(concept: str, text: str):
+    """Whatever is quoted, regular expressions' own characters included."""
+    assert text in messages(f'{concept} "{concept[:20]}"', text)[-1]["content"]
+
+
 def test_background_is_short_and_varied():
     assert 8 <= len(set(BACKGROUND)) == len(BACKGROUND) <= 24
-    assert all(20 < len(text) < 200 for text in BACKGROUND)
+    assert all(20 < len(text) <= 300 for text in BACKGROUND)
 
 
 def test_score_sums_spellings():
