@@ -71,26 +71,26 @@ def drawing(metrics: Sequence[Metric], bounds: tuple[float, float], gate: float 
     lines: list[str] = []
     dots: dict[bool, list[str]] = {True: [], False: []}
     for place, metric in enumerate(shown):
-        y, value = f"{6 + (place + 0.5) * step:.1f}", cast(float, metric.value)
+        y, value = f"{6 + (place + 0.5) * step:.2f}", cast(float, metric.value)
         if metric.interval:
             lines.append(f"M{x(metric.interval[0])} {y}H{x(metric.interval[1])}")
         dots[gate is not None and value < gate].append(f"M{x(value)} {y}h0")
-    thin, thick = max(min(step * 0.35, 2), 0.6), max(min(step * 0.8, 7), 2.4)
+    # Intervals never overlap, so that a thousand of them are a light band under the dots.
+    thin, thick = min(step * 0.35, 2), max(min(step * 0.8, 7), 2.4)
     ticks = [low, 0.0, high] if low < 0 else [0.0, 0.5, 1.0]
     parts = [f'<path class="axis" d="M{x(low)} {HEIGHT - 15}H{x(high)}"/>']
     parts += [f'<path class="axis" d="M{x(t)} 2V{HEIGHT - 12}"/>' for t in ticks]
     if gate is not None:
         parts.append(f'<path class="gate" d="M{x(gate)} 2V{HEIGHT - 12}"/>')
     parts += [
-        f'<path class="interval" stroke-width="{thin:.1f}" d="{"".join(lines)}"/>',
+        f'<path class="interval" stroke-width="{thin:.3f}" d="{"".join(lines)}"/>',
         f'<path class="dot ok" stroke-width="{thick:.1f}" d="{"".join(dots[False])}"/>',
         f'<path class="dot bad" stroke-width="{thick:.1f}" d="{"".join(dots[True])}"/>',
     ]
     parts += [
         f'<text x="{x(t)}" y="{HEIGHT - 2}" text-anchor="middle">{number(t, 1 if t % 1 else 0)}</text>' for t in ticks
     ]
-    crowded = ' class="many"' if step < 4 else ""
-    return Markup(f'<svg{crowded} viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
 
 
 def reasons(results: Results) -> list[tuple[str, str, int]]:

@@ -24,7 +24,9 @@ CARDS_BYTES = 8_000_000
 CARD_BYTES = 400_000
 """What one card may take."""
 TABLE_ROWS = 100
-"""Rows of the table in a notebook, and rows that the page shows before it is asked for more."""
+"""Rows of the table in a notebook."""
+PAGE_ROWS = 50
+"""Rows that the page lays out before it is asked for more."""
 
 
 def page(results: Results) -> str:
@@ -43,7 +45,7 @@ def page(results: Results) -> str:
         style=style,
         script=script,
         gate=gate,
-        page_rows=TABLE_ROWS,
+        page_rows=PAGE_ROWS,
         tally=overview.tally(ordered, gate),
         facts=overview.facts(results),
         panels=overview.panels(results),

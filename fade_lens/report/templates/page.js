@@ -32,7 +32,7 @@ const rows = [...body.rows].map((row) => ({
   kinds: row.dataset.kinds.split(" "),
   values: Object.fromEntries([...row.querySelectorAll("[data-name]")].map((cell) => [cell.dataset.name, cell.dataset.value === undefined ? null : Number(cell.dataset.value)])),
 }));
-const PAGE = 100;
+const PAGE = Number(byId("rows").dataset.page);
 let order = { key: "place", down: false }, limit = PAGE;
 
 function compare(a, b) {
@@ -66,7 +66,7 @@ function paint() {
   byId("shown").textContent = `${count} of ${rows.length}`;
   byId("nothing").hidden = count > 0;
   byId("more").hidden = count <= limit;
-  byId("more").textContent = `Show ${Math.min(2 * PAGE, count - limit)} more of ${count - limit}`;
+  byId("more").textContent = `Show ${Math.min(4 * PAGE, count - limit)} more of ${count - limit}`;
 }
 
 // Draw a row's dots and intervals, once.
@@ -104,7 +104,7 @@ byId("filters").addEventListener("input", filter);
 byId("filters").addEventListener("reset", () => setTimeout(() => { sort("place", false); filter(); }));
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("filters").hidden = false;
-byId("more").addEventListener("click", () => { limit += 2 * PAGE; paint(); });
+byId("more").addEventListener("click", () => { limit += 4 * PAGE; paint(); });
 paint();
 body.addEventListener("click", (event) => {
   const button = event.target.closest(".open");
