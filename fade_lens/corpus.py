@@ -19,6 +19,11 @@ from fade_lens.models import Model, model_name
 logger = logging.getLogger(__name__)
 
 LIMIT = 10_000
+CHUNK = 2**20
+"""Characters (or token ids) in hand at once as Python objects; the rest is in arrays."""
+CHARACTERS_A_TOKEN = 8
+MARGIN = 64
+"""A text is cut before it is tokenized only if this many tokens stand between the last one kept and the cut."""
 FILE_KINDS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -122,7 +127,7 @@ class TokenizedTexts:
     """Texts as one model's tokens, all in one flat array.
 
     Attributes:
-        ids: token ids of all texts, one after another, BOS included where the features want it.
+        ids: token ids of all texts, one after another, int32, BOS included where the features want it.
         offsets: where each text begins in `ids`; one more entry than texts.
         special: which tokens are special (BOS, EOS, padding, ...): they never count as activations.
         texts: what each text reads after truncation: exactly what the model sees, and so what the judge gets.
@@ -139,7 +144,7 @@ class TokenizedTexts:
         return len(self.offsets) - 1
 
     def __getitem__(self, text: int) -> Int[np.ndarray, " pos"]:
-        return self.ids[self.offsets[text] : self.offsets[text + 1]]
+        return self.ids[self.offsets[text] : self.offsets[text + 1]].astype(np.int64)
 
     def special_of(self, text: int) -> Bool[np.ndarray, " pos"]:
         """Which tokens of one text are special."""
@@ -153,7 +158,11 @@ class TokenizedTexts:
     @property
     def fingerprint(self) -> str:
         """A short hash of all tokens and where texts begin."""
-        return hashlib.sha256(self.ids.tobytes() + self.offsets.tobytes()).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for start in range(0, len(self.ids), CHUNK):
+            digest.update(self.ids[start : start + CHUNK].astype("<i8").tobytes())
+        digest.update(self.offsets.astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
 
     def select(self, texts: Sequence[int]) -> "TokenizedTexts":
         """Some of the texts, in the order given."""
@@ -182,31 +191,62 @@ def tokenize(
     if prepend_bos and bos is None:
         logger.info("%s has no BOS token; texts begin with their first token.", model_name(model))
     lead = [bos] if prepend_bos and bos is not None else []
-    given_text = bool(texts) and isinstance(texts[0], str)
-    if given_text:
-        rows = cast(list[list[int]], tokenizer(list(texts), add_special_tokens=False)["input_ids"])
-    else:
-        rows = [
-            list(row[1:] if lead and len(row) and row[0] == bos else row)
-            for row in cast(Sequence[Sequence[int]], texts)
-        ]
-        check_vocabulary(rows, int(model.cfg.d_vocab))
     room = context - len(lead)
-    cut = [len(row) > room for row in rows]
-    rows = [lead + row[:room] for row in rows]
-    ids = np.fromiter((i for row in rows for i in row), dtype=np.int64)
-    special = np.isin(ids, np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int64))
-    shown = tuple(
-        cast(str, text) if given_text and not long else str(tokenizer.decode(row[len(lead) :]))
-        for text, row, long in zip(texts, rows, cut, strict=True)
+    specials = np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int32)
+    ids, special = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=bool)]
+    shown: list[str] = []
+    ends, n_truncated = [0], 0
+    for chunk in chunks(texts, CHARACTERS_A_TOKEN * (room + MARGIN)):
+        if isinstance(chunk[0], str):
+            rows = first_tokens(tokenizer, cast(list[str], chunk), room)
+        else:
+            rows = [list(row[1:] if lead and len(row) and row[0] == bos else row) for row in chunk]
+            check_vocabulary(rows, int(model.cfg.d_vocab), len(shown))
+        for text, row in zip(chunk, rows, strict=True):
+            long, row[room:] = len(row) > room, []
+            shown.append(text if isinstance(text, str) and not long else str(tokenizer.decode(row)))
+            ends.append(ends[-1] + len(lead) + len(row))
+            n_truncated += long
+        ids.append(np.fromiter((i for row in rows for i in (*lead, *row)), dtype=np.int32))
+        special.append(np.isin(ids[-1], specials))
+    return TokenizedTexts(
+        np.concatenate(ids), np.array(ends, dtype=np.int64), np.concatenate(special), tuple(shown), n_truncated
     )
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return TokenizedTexts(ids, offsets, special, shown, sum(cut))
 
 
-def check_vocabulary(rows: Sequence[Sequence[int]], d_vocab: int) -> None:
-    """Raise InputError for the first token id that the model does not have."""
-    for i, row in enumerate(rows):
+def chunks(texts: Sequence[str] | Sequence[Sequence[int]], longest: int) -> Iterator[list[Any]]:
+    """The texts in order, a few at a time: up to about `CHUNK` characters, of a long text only `longest` being counted."""
+    chunk: list[Any] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += min(len(text), longest)
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def first_tokens(tokenizer: Any, texts: list[str], room: int) -> list[list[int]]:
+    """Token ids of each text, at least the first `room` + 1 where it has more.
+
+    Only the beginning of a long text is tokenized, to well behind the last token that is kept, so that the cut cannot
+    change it; where that gave too few tokens (long runs of spaces), the whole text is.
+    """
+    heads = [text[: CHARACTERS_A_TOKEN * (room + MARGIN)] for text in texts]
+    rows = cast(list[list[int]], tokenizer(heads, add_special_tokens=False)["input_ids"])
+    short = [i for i, row in enumerate(rows) if len(heads[i]) < len(texts[i]) and len(row) <= room + MARGIN]
+    if short:
+        whole = tokenizer([texts[i] for i in short], add_special_tokens=False)["input_ids"]
+        for i, row in zip(short, cast(list[list[int]], whole), strict=True):
+            rows[i] = row
+    return rows
+
+
+def check_vocabulary(rows: Sequence[Sequence[int]], d_vocab: int, first: int = 0) -> None:
+    """Raise InputError for the first token id that the model does not have; `first` is the number of the first row."""
+    for i, row in enumerate(rows, start=first):
         for token in row:
             if not 0 <= token < d_vocab:
                 raise InputError(f"tokens[{i}] holds id {token}, but the model's vocabulary has {d_vocab} entries")
@@ -238,19 +278,39 @@ def texts_of_file(path: Path, column: str) -> Iterator[str]:
 
 
 def table_column(path: Path, kind: str, column: str) -> Iterator[str]:
-    """One column of a CSV or Parquet file, missing values as empty texts."""
+    """One column of a CSV or Parquet file, a part of the file at a time, missing values as empty texts."""
+    names, parts = csv_parts(path, column) if kind == ".csv" else parquet_parts(path, column)
+    if column not in names:
+        raise InputError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
+    for part in parts:
+        yield from ("" if value is None or value != value else str(value) for value in part)
+
+
+def csv_parts(path: Path, column: str) -> tuple[list[str], Iterator[list[Any]]]:
+    """The columns of a CSV file, and one of them in parts."""
     import pandas as pd
 
-    if kind == ".csv":
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    else:
-        try:
-            table = pd.read_parquet(path)
-        except ImportError:
-            raise MissingExtraError("pyarrow", "parquet", "Reading Parquet") from None
-    if column not in table:
-        raise InputError(f"{path.name} has no column {column!r}; its columns are {', '.join(map(str, table.columns))}")
-    yield from table[column].fillna("").astype(str)
+    names = [str(name) for name in pd.read_csv(path, nrows=0).columns]
+
+    def parts() -> Iterator[list[Any]]:
+        options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "usecols": [column]}
+        reader: Any = pd.read_csv(path, chunksize=10_000, **options)
+        with reader:
+            for part in reader:
+                yield part[column].tolist()
+
+    return names, parts()
+
+
+def parquet_parts(path: Path, column: str) -> tuple[list[str], Iterator[list[Any]]]:
+    """The columns of a Parquet file, and one of them in parts."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise MissingExtraError("pyarrow", "parquet", "Reading Parquet") from None
+    file: Any = ParquetFile(path)
+    found = (batch.column(0).to_pylist() for batch in file.iter_batches(10_000, columns=[column]))
+    return list(file.schema_arrow.names), found
 
 
 def row_text(row: Any, column: str, where: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fade_lens.corpus import Corpus
+from fade_lens import corpus as corpus_module
+from fade_lens.corpus import Corpus, first_tokens
 from fade_lens.errors import InputError
 from tests.tiny import VOCABULARY, WORDS, tiny_model
 
@@ -103,6 +104,57 @@ def test_tokens_given_as_tokens():
         Corpus.from_tokens([[99]]).tokenize(MODEL, context=8, prepend_bos=True)
     with pytest.raises(InputError, match="no tokens"):
         Corpus.from_tokens([[]])
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), max_size=12), min_size=1, max_size=12).filter(any), st.integers(1, 200)
+)
+def test_tokens_are_the_same_in_chunks_of_any_size(rows, chunk):
+    corpus = Corpus.from_texts([" ".join(r) for r in rows])
+    whole = corpus.tokenize(MODEL, context=6, prepend_bos=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_module, "CHUNK", chunk)
+        parts = corpus.tokenize(MODEL, context=6, prepend_bos=True)
+        assert parts.fingerprint == whole.fingerprint
+    assert np.array_equal(parts.ids, whole.ids) and np.array_equal(parts.offsets, whole.offsets)
+    assert np.array_equal(parts.special, whole.special)
+    assert parts.texts == whole.texts and parts.n_truncated == whole.n_truncated
+
+
+def test_a_bad_token_is_named_by_its_number_in_the_whole_corpus(monkeypatch):
+    monkeypatch.setattr(corpus_module, "CHUNK", 2)
+    with pytest.raises(InputError, match=r"tokens\[5\] holds id 99"):
+        Corpus.from_tokens([[5]] * 5 + [[99]]).tokenize(MODEL, context=8, prepend_bos=True)
+
+
+def test_a_long_text_of_which_little_is_tokenized():
+    """Long words and long runs of spaces: the tokens kept are those of the whole text."""
+    room = 5
+    texts = [
+        "the red cat runs " * 500,
+        " " * 20_000 + "the dog",
+        "the " * 3 + " " * 20_000 + "red cat runs today again",
+        "the cat",
+        "",
+    ]
+    rows = first_tokens(MODEL.tokenizer, texts, room)
+    whole = MODEL.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    assert [row[:room] for row in rows] == [row[:room] for row in whole]
+    assert [len(row) > room for row in rows] == [len(row) > room for row in whole]
+    assert len(rows[0]) < 500, "most of the text was never tokenized"
+
+
+@pytest.mark.real
+def test_a_long_real_text_of_which_little_is_tokenized(gemma):
+    from fade_lens import demo
+
+    texts = demo.corpus(limit=240).texts
+    long = ["\n".join(texts[i : i + 40]) for i in range(0, 240, 40)]
+    for room in (7, 63, 127):
+        rows = first_tokens(gemma.tokenizer, long, room)
+        whole = gemma.tokenizer(long, add_special_tokens=False)["input_ids"]
+        assert [row[:room] for row in rows] == [row[:room] for row in whole]
+        assert max(map(len, rows)) < min(map(len, whole))
 
 
 def test_a_model_without_a_tokenizer():
