@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,11 +12,17 @@ from torch import Tensor
 
 from fade_lens.corpus import TokenizedTexts
 from fade_lens.features import Features
+from fade_lens.grid import Grid
 from fade_lens.models import Model, device_of, read_hooks
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
+
+WINDOW = 4096
+"""Texts sorted by length together: enough to waste no padding, few enough that a file of results is written a part at a time."""
+PIECE_ON_CPU, PIECE_ON_ACCELERATOR = 2**23, 2**29
+"""Bytes of activations encoded at once: what stays in a processor's cache, and what a GPU is busy with."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class MaxActivations:
 
     Attributes:
         values: per text and feature the activation of largest magnitude over the counted positions, signed, float32;
-            NaN where a text has no counted position.
+            NaN where a text has no counted position. Memory is feature-major: one feature's column is contiguous, and
+            where all are too large for memory they lie in a file mapped into it.
         positions: where it stands in the text's tokens (BOS is 0); -1 where there is none.
         counted: positions of each text that count: neither special nor a massive-activation outlier.
         active: counted positions of all texts at which each feature is not zero.
@@ -58,7 +66,7 @@ class OutlierRule:
 
     @classmethod
     def fit(
-        cls, model: Model, features: Features, tokens: TokenizedTexts, *, factor: float, n_texts: int = 128
+        cls, model: Model, features: Features, tokens: TokenizedTexts, *, factor: float, n_texts: int = 32
     ) -> "OutlierRule":
         """The rule for one model, hook and corpus: `factor` × the median norm over `n_texts` evenly spaced texts."""
         if not np.isfinite(factor):
@@ -90,21 +98,25 @@ class Batch:
 
 
 def batches(tokens: TokenizedTexts, batch_tokens: int) -> Iterator[Batch]:
-    """Length-sorted batches of at most `batch_tokens` tokens (padding included); longest first, empty texts left out."""
+    """Batches of at most `batch_tokens` tokens (padding included), empty texts left out.
+
+    The corpus goes by a window at a time, in each the longest texts first.
+    """
     lengths = tokens.lengths
-    order = np.argsort(-lengths, kind="stable")
-    order = order[lengths[order] > 0]
-    start = 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        chosen = order[start : start + max(1, batch_tokens // longest)]
-        ids = np.zeros((len(chosen), longest), dtype=np.int64)
-        counted = np.zeros((len(chosen), longest), dtype=bool)
-        for row, text in enumerate(chosen.tolist()):
-            ids[row, : lengths[text]] = tokens[text]
-            counted[row, : lengths[text]] = ~tokens.special_of(text)
-        yield Batch(chosen, torch.from_numpy(ids), torch.from_numpy(counted))
-        start += len(chosen)
+    for window in range(0, len(tokens), WINDOW):
+        order = window + np.argsort(-lengths[window : window + WINDOW], kind="stable")
+        order = order[lengths[order] > 0]
+        start = 0
+        while start < len(order):
+            longest = int(lengths[order[start]])
+            chosen = order[start : start + max(1, batch_tokens // longest)]
+            ids = np.zeros((len(chosen), longest), dtype=np.int64)
+            counted = np.zeros((len(chosen), longest), dtype=bool)
+            for row, text in enumerate(chosen.tolist()):
+                ids[row, : lengths[text]] = tokens[text]
+                counted[row, : lengths[text]] = ~tokens.special_of(text)
+            yield Batch(chosen, torch.from_numpy(ids), torch.from_numpy(counted))
+            start += len(chosen)
 
 
 def max_activations(
@@ -114,6 +126,7 @@ def max_activations(
     outliers: OutlierRule,
     *,
     batch_tokens: int | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> MaxActivations:
     """The activation of largest magnitude of every feature on every text, in one pass, results in the input's order.
@@ -121,28 +134,35 @@ def max_activations(
     Args:
         outliers: positions that never count beside the special ones.
         batch_tokens: tokens a batch, padding included; by default 2,048 on a CPU and 16,384 on an accelerator.
-        progress: called with the number of texts done after each batch.
+        folder: where results too large for memory lie (see `Grid`).
+        progress: called with the number of texts done after each few.
+
+    Raises:
+        StoreError: results too large for memory, and no room for them in `folder`.
     """
-    shape = (len(features), len(tokens))  # feature-major: one feature is read at a time
-    values, positions = np.full(shape, np.nan, dtype=np.float32), np.full(shape, -1, dtype=np.int32)
-    counted, active, n_outliers = (
-        np.zeros(len(tokens), dtype=np.int64),
-        torch.zeros(len(features), dtype=torch.int64),
-        0,
-    )
-    for batch, activations, usable, n_out in encoded(model, features, tokens, outliers, batch_tokens):
-        magnitude = activations.abs().masked_fill(~usable.unsqueeze(-1), -1.0)
+    shape = (len(features), len(tokens))
+    values, positions = Grid(shape, np.float32, folder), Grid(shape, np.int32, folder)
+    empty = np.flatnonzero(tokens.lengths == 0)
+    values.rows[:, empty], positions.rows[:, empty] = np.nan, -1
+    counted = np.zeros(len(tokens), dtype=np.int64)
+    active, n_outliers, window = torch.zeros(len(features), dtype=torch.int64), 0, 0
+    for piece in encoded(model, features, tokens, outliers, batch_tokens):
+        if piece.texts[0] // WINDOW != window:
+            window = piece.texts[0] // WINDOW
+            values.release()
+            positions.release()
+        magnitude = piece.activations.abs().masked_fill_(~piece.usable.unsqueeze(-1), -1.0)
         largest, at = magnitude.max(dim=1)  # [text, feature]
-        top = activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
+        top = piece.activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
         none = largest < 0
-        values[:, batch.texts] = top.masked_fill(none, float("nan")).T.cpu().numpy()
-        positions[:, batch.texts] = at.masked_fill(none, -1).T.cpu().numpy()
-        counted[batch.texts] = usable.sum(dim=1).cpu().numpy()
+        values.rows[:, piece.texts] = top.masked_fill_(none, float("nan")).T.cpu().numpy()
+        positions.rows[:, piece.texts] = at.masked_fill_(none, -1).T.cpu().numpy()
+        counted[piece.texts] = piece.usable.sum(dim=1).cpu().numpy()
         active += (magnitude > 0).sum(dim=(0, 1)).cpu()
-        n_outliers += n_out
+        n_outliers += piece.n_outliers
         if progress is not None:
-            progress(len(batch.texts))
-    return MaxActivations(values.T, positions.T, counted, active.numpy(), n_outliers)
+            progress(len(piece.texts))
+    return MaxActivations(values.rows.T, positions.rows.T, counted, active.numpy(), n_outliers)
 
 
 def token_activations(
@@ -160,32 +180,58 @@ def token_activations(
         columns: for each text the columns of `features` that are wanted; all of them if None.
     """
     found = [np.zeros((0, 0), dtype=np.float32)] * len(tokens)
-    for batch, activations, usable, _ in encoded(model, features, tokens, outliers, batch_tokens):
-        shown = activations.float().masked_fill(~usable.unsqueeze(-1), float("nan")).cpu().numpy()
-        for row, text in enumerate(batch.texts.tolist()):
+    for piece in encoded(model, features, tokens, outliers, batch_tokens):
+        shown = piece.activations.float().masked_fill(~piece.usable.unsqueeze(-1), float("nan")).cpu().numpy()
+        for row, text in enumerate(piece.texts.tolist()):
             wanted = shown[row, : tokens.lengths[text]]
             found[text] = wanted.copy() if columns is None else wanted[:, list(columns[text])]
     return found
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some texts of a batch, encoded.
+
+    Attributes:
+        texts: their numbers in the input.
+        activations: of the features asked for.
+        usable: which positions count: neither padding, nor special, nor outliers.
+        n_outliers: positions that do not count only because they are outliers.
+    """
+
+    texts: Int[np.ndarray, " text"]
+    activations: Float[Tensor, "text pos feature"]
+    usable: Bool[Tensor, "text pos"]
+    n_outliers: int
+
+
 def encoded(
     model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule, batch_tokens: int | None
-) -> Iterator[tuple[Batch, Float[Tensor, "text pos feature"], Bool[Tensor, "text pos"], int]]:
-    """Batch after batch: the features' activations, which positions count, and how many were outliers."""
-    device = device_of(model)
+) -> Iterator[Piece]:
+    """The corpus through the model, a batch at a time, and through the encoder, a few texts at a time.
+
+    The model is fastest on large batches; many features of a large batch would be gigabytes, and on a CPU the encoder is
+    faster on what its cache holds.
+    """
+    on_cpu = device_of(model).type == "cpu"
+    piece_bytes = PIECE_ON_CPU if on_cpu else PIECE_ON_ACCELERATOR
     ruled = outliers.limit < float("inf")
     names = [features.read_hook, features.residual_hook] if ruled else [features.read_hook]
-    for batch in batches(tokens, batch_tokens or (2048 if device.type == "cpu" else 16384)):
+    for batch in batches(tokens, batch_tokens or (2048 if on_cpu else 16384)):
         with torch.no_grad():
             cache = read_hooks(model, batch.ids, names)
-            activations = features.encode(cache[features.read_hook])
-            usable = batch.counted.to(activations.device)
-            if ruled:
-                massive = (norm(cache[features.residual_hook]).to(usable.device) > outliers.limit) & usable
-                usable, n_out = usable & ~massive, int(massive.sum())
-            else:
-                n_out = 0
-        yield batch, activations, usable, n_out
+        hidden = cache[features.read_hook]
+        counted = batch.counted.to(hidden.device)
+        massive = torch.zeros_like(counted)
+        if ruled:
+            massive = counted & (norm(cache[features.residual_hook]) > outliers.limit).to(hidden.device)
+        usable = counted & ~massive
+        at_once = max(1, piece_bytes // (4 * features.encoded_width * batch.ids.shape[1]))
+        for start in range(0, len(batch.texts), at_once):
+            some = slice(start, start + at_once)
+            with torch.no_grad():
+                activations = features.encode(hidden[some])
+            yield Piece(batch.texts[some], activations, usable[some].to(activations.device), int(massive[some].sum()))
 
 
 def norm(residual: Tensor) -> Float[Tensor, "text pos"]:

@@ -21,7 +21,7 @@ EXIT_CODES: dict[type[FadeLensError], int] = {InputError: 2, JudgeError: 3, Stor
 INTERRUPTED = 130
 DEMO = "demo"
 RATED_DEMO = {"synthetic_texts": 12, "rated_texts": 60, "prompts": 12, "new_tokens": 24, "factors": (1.0, 2.0, 3.0)}
-DEMO_TEXTS = 1500
+DEMO_TEXTS = 1000
 
 app = typer.Typer(
     help="Does this description of this feature tell the truth? Scores descriptions of SAE latents and neurons by "
