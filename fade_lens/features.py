@@ -77,6 +77,11 @@ class Features(ABC):
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def encoded_width(self) -> int:
+        """How many features `encode` computes to give those asked for (it may need all of them)."""
+        return len(self)
+
     @abstractmethod
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
         """Activations of the features asked for, in float32 or wider, from the tensor at `read_hook`."""
@@ -165,10 +170,15 @@ class Latents(Features):
         self._encoder = encoder_of(sae, self._columns if self._columnwise else None, device_of(model))
 
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
-        activations = self._encoder.encode(self.flatten(hook_activations))
+        # A model spread over devices gives the hook's tensor on its layer's.
+        activations = self._encoder.encode(self.flatten(hook_activations).to(self._encoder.device))
         if not self._columnwise:
             activations = activations[..., self._columns.to(activations.device)]
         return at_least_float32(activations.detach())
+
+    @property
+    def encoded_width(self) -> int:
+        return len(self) if self._columnwise else self.n_features
 
     def directions(self) -> Float[Tensor, "feature d_out"]:
         rows = self._sae.W_dec.detach()[self._columns.to(self._sae.W_dec.device)].float()

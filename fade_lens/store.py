@@ -3,21 +3,24 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from threading import RLock
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Shaped
 
 from fade_lens.activations import MaxActivations
 from fade_lens.corpus import TokenizedTexts
 from fade_lens.errors import StoreError
+from fade_lens.grid import Grid
 
 FILE = "run.sqlite"
 FORMAT = 1
+COMMITTED_BYTES = 2**26
+"""Activations written in one transaction."""
 PACKAGES = ("fade-lens", "sae-lens", "torch", "transformer-lens", "transformers")
 
 SCHEMA = """
@@ -103,36 +106,44 @@ class RunStore:
     def keep_texts(self, tokens: TokenizedTexts) -> None:
         """Keep the corpus as the model and the judge see it."""
         if self._one("SELECT 1 FROM texts LIMIT 1") is None:
-            self._write("INSERT INTO texts VALUES (?, ?)", [(i, clean(text)) for i, text in enumerate(tokens.texts)])
+            self._write("INSERT INTO texts VALUES (?, ?)", ((i, clean(text)) for i, text in enumerate(tokens.texts)))
 
     def keep_activations(self, indices: Sequence[int], activations: MaxActivations) -> None:
-        """Keep one pass over the corpus."""
-        rows = [
+        """Keep one pass over the corpus, some features at a time: of each feature all is on disk, or nothing."""
+        self.set_meta("counted", activations.counted.tolist())
+        self.set_meta("n_outliers", activations.n_outliers)
+        values, positions = activations.values, activations.positions
+        rows = (
             (
                 index,
-                np.ascontiguousarray(activations.values[:, column], dtype="<f4").tobytes(),
-                np.ascontiguousarray(activations.positions[:, column], dtype="<i4").tobytes(),
+                np.ascontiguousarray(values[:, column], dtype="<f4").tobytes(),
+                np.ascontiguousarray(positions[:, column], dtype="<i4").tobytes(),
                 int(activations.active[column]),
             )
             for column, index in enumerate(indices)
-        ]
-        self._write("INSERT OR REPLACE INTO activations VALUES (?, ?, ?, ?)", rows)
-        self.set_meta("counted", activations.counted.tolist())
-        self.set_meta("n_outliers", activations.n_outliers)
+        )
+        at_once = max(1, COMMITTED_BYTES // (8 * max(1, len(values))))
+        while some := tuple(islice(rows, at_once)):
+            self._write("INSERT OR REPLACE INTO activations VALUES (?, ?, ?, ?)", some)
 
     def activations(self, indices: Sequence[int]) -> MaxActivations | None:
         """The pass over the corpus for these features, if it holds all of them."""
         counted = self.get_meta("counted")
-        rows = [self._one("SELECT maxima, positions, active FROM activations WHERE feature = ?", i) for i in indices]
-        if counted is None or any(row is None for row in rows):
+        if counted is None or not all(self._one("SELECT 1 FROM activations WHERE feature = ?", i) for i in indices):
             return None
-        found = cast(list[tuple[bytes, bytes, int]], rows)
+        shape = (len(indices), len(counted))
+        values, positions = (Grid(shape, dtype, self.path.parent) for dtype in (np.float32, np.int32))
+        active = np.zeros(len(indices), dtype=np.int64)
+        for column, index in enumerate(indices):
+            row = self._one("SELECT maxima, positions, active FROM activations WHERE feature = ?", index)
+            assert row is not None
+            values.rows[column] = np.frombuffer(row[0], dtype="<f4")
+            positions.rows[column] = np.frombuffer(row[1], dtype="<i4")
+            active[column] = row[2]
+        values.release()
+        positions.release()
         return MaxActivations(
-            values=stacked([np.frombuffer(maxima, dtype="<f4") for maxima, _, _ in found]),
-            positions=stacked([np.frombuffer(positions, dtype="<i4") for _, positions, _ in found]),
-            counted=np.array(counted, dtype=np.int64),
-            active=np.array([active for _, _, active in found], dtype=np.int64),
-            n_outliers=int(self.get_meta("n_outliers")),
+            values.rows.T, positions.rows.T, np.array(counted, dtype=np.int64), active, int(self.get_meta("n_outliers"))
         )
 
     def keep_continuations(self, index: int, factor: float, texts: Sequence[str]) -> None:
@@ -173,7 +184,7 @@ class RunStore:
             except sqlite3.DatabaseError as error:
                 raise StoreError(f"{str(self.path)!r} cannot be read as a run store: {error}") from error
 
-    def _write(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _write(self, query: str, rows: Iterable[tuple[Any, ...]]) -> None:
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -194,11 +205,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def stacked(columns: Sequence[Shaped[np.ndarray, " text"]]) -> Any:
-    """Columns `[text, feature]`, each contiguous."""
-    return np.stack(columns).T
 
 
 def dumps(value: Any) -> str:

@@ -93,7 +93,7 @@ def test_the_rule_is_a_multiple_of_the_corpus_median(model, tokens):
     norms = torch.cat(
         [read_hooks(model, torch.tensor(tokens[i][None]), [HOOK])[HOOK][0].norm(dim=-1)[1:] for i in range(len(tokens))]
     )
-    rule = OutlierRule.fit(model, features, tokens, factor=3.0)
+    rule = OutlierRule.fit(model, features, tokens, factor=3.0, n_texts=len(tokens))
     assert rule.limit == pytest.approx(3 * float(norms.median()), rel=1e-4)
     assert OutlierRule.fit(model, features, tokens, factor=float("inf")).limit == float("inf")
 
