@@ -20,12 +20,12 @@ JUDGE_NAME = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 JUDGE_BYTES = 1_117_320_768
 
 DESCRIPTIONS: dict[int, str] = {
-    1838: 'a news agency named in brackets in a dateline, such as "NEW YORK (Reuters)"',
     3609: "Python import statements",
-    623: "sports results with scores such as 6-3 or 3-1",
-    2970: "email addresses",
+    98: 'the adjective "good"',
+    2093: "years of the 2000s and 2010s",
+    9: "exclamation marks",
 }
-"""Four descriptions of the demo's SAE; that of latent 2970, which fires on Iraq, is wrong on purpose."""
+"""Four descriptions of the demo's SAE; that of latent 9, which fires on forms of the word "use", is wrong on purpose."""
 
 
 def cache_folder() -> Path:
