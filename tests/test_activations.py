@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from fade_lens import activations as activations_module
+from fade_lens import grid as grid_module
 from fade_lens.activations import OutlierRule, batches, max_activations, reference_activation, token_activations
 from fade_lens.corpus import Corpus
+from fade_lens.errors import StoreError
 from fade_lens.features import features_of
+from fade_lens.grid import Grid
 from fade_lens.models import read_hooks
 from tests.tiny import HOOK, WORDS, tiny_model, tiny_sae
 
@@ -142,11 +146,71 @@ def test_progress_adds_up(model, tokens):
     assert sum(steps) == len(tokens)
 
 
-def test_half_precision_maxima_are_float32():
-    model = tiny_model(dtype=torch.bfloat16)
+def test_a_mapped_file_holds_the_same_as_memory(model, tokens, tmp_path, monkeypatch):
+    features = features_of(model, tiny_sae("jumprelu"), INDICES)
+    monkeypatch.setattr(activations_module, "WINDOW", 16)
+    inside = max_activations(model, features, tokens, OFF, batch_tokens=64)
+    monkeypatch.setattr(grid_module, "IN_MEMORY", 0)
+    mapped = max_activations(model, features, tokens, OFF, batch_tokens=64, folder=tmp_path)
+    assert isinstance(mapped.values, np.memmap) and isinstance(mapped.positions, np.memmap)
+    np.testing.assert_array_equal(mapped.values, inside.values)
+    np.testing.assert_array_equal(mapped.positions, inside.positions)
+    assert mapped.values[:, 1].flags.c_contiguous, "one feature is read in one piece"
+    assert not list(tmp_path.iterdir()), "nothing is left that could be taken for a whole result"
+
+
+@pytest.mark.parametrize("source", ["jumprelu", "topk", "temporal", "neurons"])
+def test_pieces_of_a_batch_give_what_the_whole_gives(model, tokens, source, monkeypatch):
+    features = features_of(model, "blocks.1.mlp.hook_post" if source == "neurons" else tiny_sae(source), INDICES)
+    whole = max_activations(model, features, tokens, OutlierRule(6.0), batch_tokens=400)
+    monkeypatch.setattr(activations_module, "PIECE_ON_CPU", 1)
+    pieces = max_activations(model, features, tokens, OutlierRule(6.0), batch_tokens=400)
+    np.testing.assert_allclose(pieces.values, whole.values, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(pieces.counted, whole.counted) and np.array_equal(pieces.active, whole.active)
+    assert pieces.n_outliers == whole.n_outliers > 0
+
+
+def test_no_piece_is_larger_than_it_may_be(model, tokens, monkeypatch):
+    """Encoders that need every latent count all of them, not those asked for."""
+    monkeypatch.setattr(activations_module, "PIECE_ON_CPU", 4 * 64 * 20)  # 20 positions of the SAE's 64 latents
+    for source, positions in (("topk", 20), ("jumprelu", 20 * 64 // len(INDICES))):
+        features = features_of(model, tiny_sae(source), INDICES)
+        pieces = list(activations_module.encoded(model, features, tokens, OFF, 400))
+        sizes = [p.usable.numel() for p in pieces if len(p.texts) > 1]
+        assert sizes and max(sizes) <= positions
+
+
+def test_windows_keep_every_text_once(tokens, monkeypatch):
+    monkeypatch.setattr(activations_module, "WINDOW", 16)
+    made = list(batches(tokens, 100))
+    assert sorted(i for b in made for i in b.texts) == [i for i in range(len(tokens)) if tokens.lengths[i]]
+    windows = [b.texts // 16 for b in made]
+    assert all((w == w[0]).all() for w in windows) and [w[0] for w in windows] == sorted(w[0] for w in windows)
+
+
+def test_no_room_for_the_results_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid_module, "IN_MEMORY", 0)
+    with pytest.raises(StoreError, match=r"cannot hold 0\.0 GB of activations.*TMPDIR"):
+        Grid((2, 3), np.float32, tmp_path / "missing")
+
+
+def test_user_tensors_stay_usable_for_training(model, tokens):
+    """Nothing that outlives the pass was made in inference mode."""
+    sae = tiny_sae("jumprelu")
+    max_activations(model, features_of(model, sae, INDICES), tokens, OFF)
+    loss = model(torch.tensor(tokens[0][None]), return_type="loss") + sae(torch.randn(3, sae.cfg.d_in)).sum()
+    loss.backward()
+    model.zero_grad()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_maxima_are_float32(dtype):
+    model = tiny_model(dtype=dtype)
     tokens = Corpus.from_texts(corpus_of(10)).tokenize(model, context=32, prepend_bos=True)
     found = max_activations(model, features_of(model, tiny_sae(), INDICES), tokens, OutlierRule(1e9))
     assert found.values.dtype == np.float32 and np.isfinite(found.values).all()
+    full = max_activations(tiny_model(), features_of(tiny_model(), tiny_sae(), INDICES), tokens, OFF)
+    np.testing.assert_allclose(found.values, full.values, atol=0.1)
 
 
 def test_reference_activation_ignores_silent_texts_and_one_outlier():

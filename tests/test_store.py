@@ -48,6 +48,41 @@ def test_activations_come_back_exactly(tmp_path):
         assert store.activations([2, 5]) is None
 
 
+def test_large_activations_come_back_mapped_and_a_few_at_a_time(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    values = random.normal(size=(7, 30)).astype(np.float32)
+    kept = MaxActivations(values, random.integers(-1, 9, (7, 30), dtype=np.int32), np.arange(7), np.arange(30), 4)
+    monkeypatch.setattr("fade_lens.store.COMMITTED_BYTES", 8 * 7 * 4)  # four features a transaction
+    monkeypatch.setattr("fade_lens.grid.IN_MEMORY", 0)
+    with RunStore(tmp_path, IDENTITY) as store:
+        store.keep_activations(range(30), kept)
+        found = store.activations(range(29, -1, -1))
+    assert isinstance(found.values, np.memmap)
+    np.testing.assert_array_equal(found.values, values[:, ::-1])
+    np.testing.assert_array_equal(found.positions, kept.positions[:, ::-1])
+
+
+def test_a_run_killed_while_activations_are_kept_takes_none_for_whole(tmp_path, monkeypatch):
+    values = np.ones((7, 30), dtype=np.float32)
+    kept = MaxActivations(values, np.zeros((7, 30), dtype=np.int32), np.arange(7), np.arange(30), 4)
+    monkeypatch.setattr("fade_lens.store.COMMITTED_BYTES", 8 * 7 * 4)
+    with RunStore(tmp_path, IDENTITY) as store:
+        write, done = store._write, []
+
+        def dies(query, rows):
+            if "activations" in query and len(done) == 2:
+                raise KeyboardInterrupt
+            done.extend([1] if "activations" in query else [])
+            write(query, rows)
+
+        monkeypatch.setattr(store, "_write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            store.keep_activations(range(30), kept)
+    with RunStore(tmp_path, IDENTITY) as store:
+        assert store.activations(range(30)) is None
+        np.testing.assert_array_equal(store.activations(range(8)).values, values[:, :8])
+
+
 def test_continuations(tmp_path):
     with RunStore(tmp_path, IDENTITY) as store:
         store.keep_continuations(-1, 0.0, ["a", "\udfff"])
