@@ -17,10 +17,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fade_lens.decoding import Decoder, Sampler, decoder_of
+from fade_lens.decoding import Decoder, decoder_of, left_padded
 from fade_lens.errors import InputError, suggest
 from fade_lens.features import Features
 from fade_lens.models import HookTensor, Model, device_of, resolve_hook
+from fade_lens.next_token import Sampler
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +94,20 @@ def generate(
     check_requests(model, features, requests, reference, mode, new_tokens)
     resolve_hook(model, features.write_hook)  # raises if an SAE has been attached meanwhile
     found = np.zeros((len(requests), new_tokens), dtype=np.int64)
+    if not requests:
+        return found
     device = device_of(model)
     size = batch_size or FIRST_BATCH.get(device.type, LARGEST_BATCH)
     # Equal prompts stand together (they share work), and equal lengths (they need no padding).
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), requests[i].prompt))
     with torch.no_grad():
-        decoder = decoder_of(model, [features.read_hook, features.write_hook])
+        extremes = [requests[i].prompt for i in (*order[:1], *order[-1:])]  # the shortest and the longest
+        decoder = decoder_of(model, [features.read_hook, features.write_hook], extremes)
         forbidden = never_generated(model, decoder.head.d_vocab)
         while order:
             rows, order = order[:size], order[size:]
             batch = [requests[i] for i in rows]
-            sampler = Sampler(uniforms(batch, new_tokens), forbidden, temperature, top_k, device)
+            sampler = Sampler(decoder.head, uniforms(batch, new_tokens), forbidden, temperature, top_k)
             try:
                 steering = Steering(model, features, batch, reference, mode)
                 found[rows] = continue_batch(decoder, steering, batch, sampler, new_tokens)
@@ -133,7 +137,15 @@ def continue_batch(
         for step in range(new_tokens):
             if step:
                 state = decoder.step(chosen[-1])
-            chosen.append(sampler.choose(decoder.head, state, step))
+            chosen.append(sampler.choose(torch.nan_to_num(state), step))
+    if overflowed := int(state.isnan().any(dim=-1).sum()):
+        logger.warning(
+            "%d of %d continuations are meaningless from some token on: the model's activations overflowed %s. "
+            "Use smaller factors, or a model in bfloat16 or float32.",
+            overflowed,
+            len(batch),
+            str(state.dtype).removeprefix("torch."),
+        )
     return torch.stack(chosen, dim=1).cpu().numpy()
 
 
@@ -200,16 +212,6 @@ class Steering:
         if self._mode == "clamp":
             return self._factors * self._units - current
         return (self._factors - 1) * current if self._mode == "scale" else -current
-
-
-def left_padded(
-    prompts: Sequence[tuple[int, ...]], device: torch.device
-) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
-    """The prompts in one tensor, padded on the left with any token, and which positions are no padding."""
-    longest = max(map(len, prompts))
-    tokens = torch.tensor([(0,) * (longest - len(p)) + p for p in prompts], device=device)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    return tokens, torch.arange(longest, device=device) >= longest - lengths[:, None]
 
 
 def uniforms(batch: Sequence[Request], new_tokens: int) -> Float[np.ndarray, "request {new_tokens}"]:

@@ -1,7 +1,5 @@
 """Steered generation against a slow twin: no cache, one request at a time, the whole forward pass with a plain hook."""
 
-# ruff: noqa: ARG001, ARG005 (hooks take a `hook` that they do not need)
-
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +100,12 @@ def assert_like_slow(model: Any, features: Features, mode: Any = "add", requests
     assert len({tuple(row) for row in expected}) > len(expected) / 3, "the texts must differ for this to be a test"
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny vocabulary in several chunks, the last one shorter."""
+    monkeypatch.setattr("fade_lens.next_token.CPU_CHUNK", 64)
+
+
 @pytest.fixture(scope="module")
 def model() -> Any:
     return hooked("gpt2")
@@ -143,7 +147,7 @@ def test_sampling_is_like_the_slow_loop(architecture: str, sampling: str) -> Non
         "ln_final.hook_normalized",
     ],
 )
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["add", "clamp"])
 def test_neurons_of_any_hook(model: Any, hook: str, mode: str) -> None:
     assert_like_slow(model, features_of(model, hook, [3, 17, 30]), mode)
 
@@ -322,7 +326,7 @@ def test_out_of_memory_halves_the_batch(model: Any, features: Features, monkeypa
         return uniforms(batch, new_tokens)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if sizes[-1] > 4:
+        if sizes and sizes[-1] > 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return original(*args, **kwargs)
 

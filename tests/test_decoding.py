@@ -1,0 +1,162 @@
+"""The parts of a decoding step, each against a plain computation of the same."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fade_lens.compact import CompactBlock, OwnBlock, Span, agrees, compact_blocks, compact_form
+from fade_lens.decoding import BridgeDecoder, CompactDecoder, HookedDecoder, decoder_of, has_hooks, left_padded
+from fade_lens.linear import linear
+from fade_lens.models import forward_hooks
+from fade_lens.next_token import Logits, Sampler, Unembedding, inverse_cdf
+from tests.architectures import ARCHITECTURES, LAYERS, VOCABULARY, bridge, gpt2_hf, hooked
+
+CPU = torch.device("cpu")
+PROMPTS = [(2, 40, 7), tuple(range(2, 16))]  # the longer one exceeds Gemma's tiny window
+FAMILIAR = [name for name in ARCHITECTURES if name != "alibi"]
+
+
+@pytest.mark.parametrize("architecture", FAMILIAR)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_familiar_blocks_are_compact(architecture: str, dtype: torch.dtype) -> None:
+    blocks = compact_blocks(hooked(architecture, dtype=dtype), *left_padded(PROMPTS, CPU))
+    assert [type(b) for b in blocks] == [CompactBlock] * LAYERS
+
+
+@pytest.mark.parametrize("change", [{"positional_embedding_type": "alibi"}, {"clip_qkv": 1.0}, {"attention_dir": "x"}])
+def test_unfamiliar_blocks_run_as_they_are(change: dict[str, Any]) -> None:
+    model = hooked("gpt2")
+    for name, value in change.items():
+        setattr(model.blocks[0].cfg, name, value)
+    assert compact_form(model.blocks[0]) is None
+
+
+@pytest.mark.parametrize("part", ["W_O", "b_V", "W_in", "b_out", "ln2.w", "ln1.b"])
+def test_a_block_that_differs_is_found(part: str) -> None:
+    model = hooked("gpt2")
+    tokens, real = left_padded(PROMPTS, CPU)
+    compact = compact_form(model.blocks[1])
+    assert compact is not None
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens, attention_mask=real.int())
+        before, after = cache["blocks.1.hook_resid_pre"], cache["blocks.1.hook_resid_post"]
+        assert agrees(compact, before, after, real)
+        owner = model.blocks[1].mlp if part in ("W_in", "b_out") else model.blocks[1].attn
+        owner = getattr(model.blocks[1], part[:3]) if "." in part else owner
+        parameter = getattr(owner, part.split(".")[-1])
+        parameter.copy_(parameter * 1.01 + 0.01)
+        _, cache = model.run_with_cache(tokens, attention_mask=real.int())
+        stale = CompactBlock(hooked("gpt2").blocks[1])
+        assert not agrees(stale, cache["blocks.1.hook_resid_pre"], cache["blocks.1.hook_resid_post"], real)
+
+
+def test_a_block_that_differs_is_replaced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    model, original = hooked("llama"), CompactBlock.__call__
+
+    def wrong(self: CompactBlock, residual: Any, span: Any) -> Any:
+        out = original(self, residual, span)
+        return out * 1.001 if self._attn is model.blocks[2].attn else out
+
+    monkeypatch.setattr(CompactBlock, "__call__", wrong)
+    with torch.no_grad():
+        blocks = compact_blocks(model, *left_padded(PROMPTS, CPU))
+    assert [type(b) for b in blocks] == [CompactBlock, CompactBlock, OwnBlock, CompactBlock]
+    assert "blocks.2" in caplog.text
+
+
+def test_masks_and_positions() -> None:
+    real = torch.tensor([[False, True, True, True], [True] * 4])
+    mask = Span(2, 2, real, CPU, {}).mask(window=2)
+    assert mask is not None
+    # rows of queries 2 and 3 over keys 0 to 3; a window of 2 is the position itself and the one before
+    assert mask[:, 0].int().tolist() == [[[0, 1, 1, 0], [0, 0, 1, 1]]] * 2
+    first = Span(0, 4, real, CPU, {}).mask(window=None)
+    assert first is not None
+    assert first[0, 0].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]
+    assert Span(3, 1, real, CPU, {})._positions().tolist() == [[2], [3]]
+    assert Span(3, 1, None, CPU, {}).mask(window=4) is None
+    assert Span(3, 1, None, CPU, {}).mask(window=3) is not None
+
+
+def test_which_decoder() -> None:
+    model, hook = hooked("gpt2"), "blocks.1.hook_resid_post"
+    with torch.no_grad():
+        decoder = decoder_of(model, [hook], PROMPTS)
+        assert isinstance(decoder, CompactDecoder)
+        assert [type(b) for b in decoder._blocks] == [CompactBlock, OwnBlock, CompactBlock, CompactBlock]
+        assert isinstance(decoder_of(model, ["ln_final.hook_normalized"], PROMPTS), HookedDecoder)
+        assert isinstance(decoder_of(bridge(gpt2_hf()), [hook], PROMPTS), BridgeDecoder)
+        assert not has_hooks(model)
+        with forward_hooks(model, [("blocks.0.hook_resid_pre", lambda x, hook: x)]):
+            assert isinstance(decoder_of(model, [hook], PROMPTS), HookedDecoder)
+        handle = model.blocks[0].register_forward_hook(lambda *args: None)
+        assert isinstance(decoder_of(model, [hook], PROMPTS), HookedDecoder)
+        handle.remove()
+
+
+def test_equal_prompts_run_once_below_the_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = hooked("gpt2"), []
+    original = CompactBlock.__call__
+
+    def watch(self: CompactBlock, residual: Any, span: Any) -> Any:
+        seen.append(len(residual))
+        return original(self, residual, span)
+
+    class NoSteering:
+        def hooks(self) -> Any:
+            return [("blocks.2.hook_resid_post", lambda x, hook: None)]
+
+    with torch.no_grad():
+        decoder = decoder_of(model, ["blocks.2.hook_resid_post"], PROMPTS)
+        monkeypatch.setattr(CompactBlock, "__call__", watch)
+        with decoder.steered(NoSteering()):
+            decoder.start(*left_padded([PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]], CPU), 3)
+    assert seen == [2, 2, 4]  # blocks 0, 1, then 3; block 2 runs as it is
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("top_k", [None, 3, 1000])
+def test_next_token(monkeypatch: pytest.MonkeyPatch, temperature: float, top_k: int | None) -> None:
+    monkeypatch.setattr("fade_lens.next_token.CPU_CHUNK", 64)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, VOCABULARY, generator=generator) * 3
+    forbidden = torch.tensor([0, 70, 299, int(logits[0].argmax())])
+    drawn = np.random.default_rng(0).random((50, 2))
+    found = Sampler(Logits(VOCABULARY, CPU), drawn, forbidden, temperature, top_k).choose(logits, 1)
+    allowed = logits.double().index_fill(1, forbidden, -torch.inf)
+    if temperature == 0:
+        expected = allowed.argmax(-1)
+    else:
+        lowest = allowed.topk(min(top_k or VOCABULARY, VOCABULARY)).values[:, -1:]
+        shares = (allowed.where(allowed >= lowest, -torch.inf) / temperature).softmax(-1)
+        expected = (shares.cumsum(-1) <= torch.tensor(drawn[:, 1:])).sum(-1)
+    assert found.tolist() == expected.tolist()
+
+
+def test_inverse_cdf_at_its_ends() -> None:
+    shares = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]], dtype=torch.float64).expand(5, -1)
+    numbers = torch.tensor([[0.0], [0.2499], [0.25], [1 - 2**-53], [1.5]], dtype=torch.float64)
+    assert inverse_cdf(shares, numbers).flatten().tolist() == [1, 1, 3, 3, 3]
+
+
+@pytest.mark.parametrize("soft_cap", [0.0, 2.0])
+def test_unembedding_in_chunks(monkeypatch: pytest.MonkeyPatch, soft_cap: float) -> None:
+    monkeypatch.setattr("fade_lens.next_token.CPU_CHUNK", 64)
+    W_U, b_U, state = torch.randn(8, 150), torch.randn(150), torch.randn(5, 8)
+    head = Unembedding(W_U, b_U, soft_cap)
+    whole = state @ W_U + b_U
+    whole = soft_cap * torch.tanh(whole / soft_cap) if soft_cap else whole
+    torch.testing.assert_close(torch.cat([head.logits(state, s) for s in head.starts], dim=1), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear(dtype: torch.dtype, bias: bool) -> None:
+    x, wide = torch.randn(3, 4, 16, dtype=dtype), torch.randn(16, 40, dtype=dtype)
+    b = torch.randn(20, dtype=dtype) if bias else None
+    expected = torch.nn.functional.linear(x, wide[:, 5:25].T, b)
+    for weight in (wide[:, 5:25].T, wide[:, 5:25].T.contiguous()):
+        torch.testing.assert_close(linear(x, weight, b), expected)
+    torch.testing.assert_close(linear(x[:, -1], weight, b), expected[:, -1])
