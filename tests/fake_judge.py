@@ -181,10 +181,12 @@ def read_single(messages: list[dict[str, str]]) -> tuple[str, str] | None:
     from fade_lens.judge import single
 
     marks = {"concept": "\x01concept\x01", "text": "\x01text\x01"}
+    # A concept that quotes a string is followed by lines on where the string is.
+    found = {"concept": r"(?P<concept>[^\n]*)(?:\n“[^\n]*)*", "text": r"(?P<text>.*)"}
     template = "\x02".join(part["content"] for part in single.messages(marks["concept"], marks["text"]))
     pattern = re.escape(template)
     for name, mark in marks.items():
-        pattern = pattern.replace(re.escape(mark), f"(?P<{name}>.*)", 1).replace(re.escape(mark), f"(?P={name})")
+        pattern = pattern.replace(re.escape(mark), found[name], 1).replace(re.escape(mark), f"(?P={name})")
     match = re.fullmatch(pattern, "\x02".join(part["content"] for part in messages), re.S)
     return (match["concept"], match["text"]) if match else None
 
