@@ -137,8 +137,13 @@ def _first_token(base_url: str, question: str) -> list[tuple[str, float]]:
 
 
 def auroc(rated: Sequence[Rated]) -> float:
-    """AUROC of the score (of the rating where there is none) for label 2 against 0; unrated texts count as lowest."""
+    """AUROC of the score (of the rating where there is none) for label 2 against 0; unrated texts count as lowest.
+
+    NaN where one of the two labels is missing.
+    """
     kept = [one for one in rated if one.item.label != 1]
+    if len({one.item.label for one in kept}) < 2:
+        return math.nan
     scores = [one.score if one.score is not None else -1e9 if one.rating is None else one.rating for one in kept]
     return float(roc_auc_score([one.item.label == 2 for one in kept], scores))
 
@@ -169,7 +174,7 @@ def rates(rated: Sequence[Rated]) -> dict[str, float]:
 
 
 def _share(ratings: Sequence[int | None], value: int) -> float:
-    return sum(rating == value for rating in ratings) / len(ratings)
+    return sum(rating == value for rating in ratings) / len(ratings) if ratings else math.nan
 
 
 def thresholds(rated: Sequence[Rated], false: float = 0.02, missed: float = 0.10) -> tuple[float, float]:
@@ -199,7 +204,7 @@ def table(name: str, by_concept: dict[str, list[Rated]], seconds: float) -> str:
     aurocs = {concept: auroc(rated) for concept, rated in by_concept.items()}
     lines = [f"\n{name}: {len(everything)} texts, {seconds / len(everything):.3f} s a text, background included"]
     lines += [f"  {value:.3f}  {concept}" for concept, value in sorted(aurocs.items(), key=lambda pair: pair[1])]
-    values = list(aurocs.values())
+    values = [value for value in aurocs.values() if not math.isnan(value)]
     lines += [
         f"  AUROC mean {np.mean(values):.3f}, range {min(values):.3f}-{max(values):.3f}, pooled {auroc(everything):.3f}"
     ]
