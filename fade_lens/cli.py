@@ -1,6 +1,7 @@
 """The command line: `fade-lens evaluate` and `fade-lens demo`. Heavy imports wait until a command runs."""
 
 import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +288,8 @@ def numbers(text: str) -> tuple[float, ...]:
 def main() -> None:
     """Entry point: every error that a user can act on is one sentence and its own exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Read when torch is loaded: threads that wait for each other leave the cores to a judge that runs in this process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except FadeLensError as error:
