@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 EXIT_CODES: dict[type[FadeLensError], int] = {InputError: 2, JudgeError: 3, StoreError: 4, MissingExtraError: 5}
 INTERRUPTED = 130
 DEMO = "demo"
-RATED_DEMO = {"synthetic_texts": 12, "rated_texts": 60, "prompts": 12, "new_tokens": 24, "factors": (1.0, 2.0, 3.0)}
-DEMO_TEXTS = 1000
+DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 2.0)}
+DEMO_TEXTS = 700
 
 app = typer.Typer(
     help="Does this description of this feature tell the truth? Scores descriptions of SAE latents and neurons by "
@@ -147,7 +147,7 @@ def demo(
     from fade_lens.settings import Settings
 
     asked = open_judge(judge)
-    settings = replace(Settings(), **RATED_DEMO)
+    settings = replace(Settings(), **DEMO_SETTINGS)
     if not quiet:
         console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
     from fade_lens.fade import Fade
