@@ -179,7 +179,7 @@ def table(results: "Results") -> Table:
         cells = [f"{m.value:.2f}" if m.value is not None else "–" for m in result.metrics.values()]
         shown.add_row(str(result.description.index), plain(result.description.text), *cells)
     reasons = {f"{r.description.index}: {m.reason}" for r in results for m in r.metrics.values() if m.reason}
-    shown.caption = "\n".join(plain(f"– {reason}") for reason in sorted(reasons)[:8]) or None
+    shown.caption = plain("\n".join(f"– {reason}" for reason in sorted(reasons)[:8])) if reasons else None
     shown.caption_justify = "left"
     return shown
 

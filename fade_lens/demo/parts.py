@@ -20,12 +20,12 @@ JUDGE_NAME = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 JUDGE_BYTES = 1_117_320_768
 
 DESCRIPTIONS: dict[int, str] = {
-    3609: "Python import statements",
     98: 'the adjective "good"',
-    2093: "years of the 2000s and 2010s",
-    9: "exclamation marks",
+    625: 'the word "something"',
+    3450: 'the word "through"',
+    951: 'the word "new"',
 }
-"""Four descriptions of the demo's SAE; that of latent 9, which fires on forms of the word "use", is wrong on purpose."""
+"""Four descriptions of the demo's SAE; that of latent 951, which fires on the word "especially", is wrong on purpose."""
 
 
 def cache_folder() -> Path:
