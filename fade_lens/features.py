@@ -106,7 +106,7 @@ class Features(ABC):
         """The hook's tensor with all axes after `pos` in one (heads first), of `head` only where one is set."""
         if self.head is not None:
             return hook_activations[..., self.head, :]
-        if hook_activations.ndim > 3 and hook_activations.shape[-1] != self.d_in:
+        if hook_activations.ndim > 3:
             return rearrange(hook_activations, "text pos head d_head -> text pos (head d_head)")
         return hook_activations
 

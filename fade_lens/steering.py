@@ -104,8 +104,9 @@ def generate(
         extremes = [requests[i].prompt for i in (*order[:1], *order[-1:])]  # the shortest and the longest
         decoder = decoder_of(model, [features.read_hook, features.write_hook], extremes)
         forbidden = never_generated(model, decoder.head.d_vocab)
-        while order:
-            rows, order = order[:size], order[size:]
+        done = 0
+        while done < len(order):
+            rows = order[done : done + size]
             batch = [requests[i] for i in rows]
             sampler = Sampler(decoder.head, uniforms(batch, new_tokens), forbidden, temperature, top_k)
             try:
@@ -114,11 +115,12 @@ def generate(
             except RuntimeError as error:
                 if not is_out_of_memory(error) or len(rows) == 1:
                     raise
-                order, size = rows + order, max(1, len(rows) // 2)
+                size = len(rows) // 2
                 logger.info("Out of memory with %d requests at a time; going on with %d", len(rows), size)
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
+            done += len(rows)
             if progress is not None:
                 progress(len(rows))
     return found

@@ -152,6 +152,11 @@ def test_neurons_of_any_hook(model: Any, hook: str, mode: str) -> None:
     assert_like_slow(model, features_of(model, hook, [3, 17, 30]), mode)
 
 
+def test_neuron_of_a_single_head() -> None:
+    model = hooked("qwen-folded")  # one key head: the hook's tensor is [text, pos, 1, d_head]
+    assert_like_slow(model, features_of(model, "blocks.1.attn.hook_v", [3, 5]), "clamp")
+
+
 @pytest.mark.parametrize("mode", ["add", "clamp"])
 def test_clamped_neuron_has_the_value(model: Any, mode: str) -> None:
     features = features_of(model, "blocks.2.mlp.hook_post", [3])
@@ -346,6 +351,16 @@ def test_progress_and_shape(model: Any, features: Features) -> None:
     )
     assert found.shape == (12, 30) and found.dtype == np.int64 and done == [5, 5, 2]
     assert generate(model, features, [], reference_for(features), new_tokens=4).shape == (0, 4)
+
+
+def test_overflow_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    model = hooked("llama", dtype=torch.float16)
+    f = features_of(model, sae_at(HOOK), [7])
+    requests = [Request((2, 5), 0, 1e6, 0), Request((2, 5), None, 0.0, 0)]
+    for sampling in SAMPLING.values():
+        caplog.clear()
+        found = generate(model, f, requests, torch.tensor([1e4]), new_tokens=NEW, **sampling)
+        assert "1 of 2 continuations" in caplog.text and found.min() >= 3
 
 
 @pytest.mark.parametrize(
