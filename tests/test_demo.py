@@ -19,21 +19,21 @@ def test_the_data_is_whole():
 
 @pytest.mark.real
 def test_the_model_is_the_real_one(gemma):
-    """Gemma knows what comes next; a broken load does not."""
-    tokens = torch.tensor([[2, *gemma.tokenizer("The capital of France is", add_special_tokens=False).input_ids]])
+    """It finds its own samples likely (1.8 nats a token); a broken load does not (12.5 is chance)."""
+    texts = demo.corpus(limit=8).tokenize(gemma, context=48, prepend_bos=True)
     with torch.no_grad():
-        logits = gemma(tokens)[0, -1]
-    assert gemma.tokenizer.decode([int(logits.argmax())]).strip() == "Paris"
+        losses = [
+            float(gemma(torch.tensor(texts[i][None]), return_type="loss", padding_side="right")) for i in range(8)
+        ]
+    assert sum(losses) / len(losses) < 3
 
 
 @pytest.mark.real
 def test_the_sae_fits_the_model_and_fires_as_described(gemma, demo_sae):
     """The strongest text of each of some latents shows what its description says."""
-    shows = {98: "good", 951: "especially", 4005: "here", 3609: "import", 2970: "Iraq"}
-    subject = Subject(gemma, demo_sae, demo.corpus(limit=600), list(shows))
+    shows = {98: "good", 4005: "here", 3609: "import"}
+    subject = Subject(gemma, demo_sae, demo.corpus(limit=300), list(shows))
     for index, word in shows.items():
-        natural = subject.natural(index)
-        strongest = np.argsort(-natural)[:5]
-        hits = [word.lower() in subject.tokens.texts[i].lower() for i in strongest if natural[i] > 0]
-        assert sum(hits) >= 0.6 * len(hits) > 0, (word, hits)
+        strongest = int(np.argmax(subject.natural(index)))
+        assert word in subject.tokens.texts[strongest].lower(), (index, subject.tokens.texts[strongest])
     assert 0 < subject.activations.firing_rate.max() < 0.1
