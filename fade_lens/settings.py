@@ -99,8 +99,15 @@ class Settings:
 
     @property
     def steered_factors(self) -> tuple[float, ...]:
-        """The factors that change the model (0 in "add" mode leaves it untouched and is generated once a run)."""
-        return tuple(f for f in self.factors if f != 0 or self.mode != "add")
+        """The factors that change the model (0 in "add" mode leaves it untouched and is generated once a run).
+
+        The reference's baseline is the model steered at factor 0, that is, with the feature ablated: so is "paper"'s.
+        """
+        if self.mode == "add":
+            return tuple(f for f in self.factors if f != 0)
+        if self.preset == "paper" and self.mode != "ablate":
+            return tuple(dict.fromkeys((0.0, *self.factors)))
+        return self.factors
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a store and a report."""
