@@ -19,11 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+NO_JUDGE = {"evaluationLLM": {"type": "openai", "name": "none", "api_key": "none", "base_url": "http://127.0.0.1:9/v1"}}
+
 
 @torch.no_grad()
 def natural(model: Any, tokenizer: Any, job: dict[str, Any]) -> dict[str, float]:
     """Seconds of one feature's natural activations, with the batch of 4 that the reference has by default."""
-    pipeline = EvaluationPipeline(model, tokenizer, dict(enumerate(job["natural"])), DEVICE, {}, seed=0)
+    pipeline = EvaluationPipeline(model, tokenizer, dict(enumerate(job["natural"])), DEVICE, NO_JUDGE, seed=0)
     part = ActivationCentricPipeline(pipeline)
     hooks, activations_of = part.hook_lm("latents", job["latent"])
     pipeline.prepare_tokenizer(padding_side="right")
@@ -77,7 +79,7 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().to(DEVICE)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model.generation_config.do_sample = False
-    latents = Latents(Path(sae)).to(DEVICE)
+    latents = Latents(Path(sae)).to(DEVICE, torch.float32)  # kept in half precision on disk
     model.latents = latents
     hook = model.model.layers[int(layer)].register_forward_hook(lambda module, inputs, output: void(latents(output)))
     answers = sys.stdout
