@@ -46,6 +46,7 @@ def test_failures_do_not_change_the_numbers(rating: Any) -> None:
     options: dict[str, Any] = {"rating": rating, "timeout": 0.4}
     with FakeJudge() as fake, Judge("m", base_url=fake.base_url, **options) as judge:
         healthy = judge.rate(CONCEPT, texts), judge.write(CONCEPT)
+    met = 0
     for seed in range(3):
         plan = evenly(0.3, kinds)
         with (
@@ -53,7 +54,8 @@ def test_failures_do_not_change_the_numbers(rating: Any) -> None:
             Judge("m", base_url=fake.base_url, **options) as judge,
         ):
             assert (judge.rate(CONCEPT, texts), judge.write(CONCEPT)) == healthy
-            assert sum(fake.met[kind] for kind in kinds) >= 2
+            met += sum(fake.met[kind] for kind in kinds)
+    assert met >= 2  # of dozens of requests, 30 % are to fail
 
 
 @pytest.mark.parametrize("kind", [*FORMS, *BAD_ANSWERS, *FAILURES])

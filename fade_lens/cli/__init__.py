@@ -1,0 +1,42 @@
+"""The command line. Each command has its module; heavy imports wait until a command runs."""
+
+import logging
+import os
+import sys
+
+import typer
+
+from fade_lens.cli.console import errors, plain
+from fade_lens.cli.evaluate import demo, evaluate
+from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
+
+EXIT_CODES: dict[type[FadeLensError], int] = {InputError: 2, JudgeError: 3, StoreError: 4, MissingExtraError: 5}
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Does this description of this feature tell the truth? Scores descriptions of SAE latents and neurons by "
+    "Clarity, Responsiveness, Purity and Faithfulness.\n\nStart with `fade-lens demo`: it needs no account and no model hub.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 unexpected error, 2 bad input, 3 the judge cannot be asked, 4 the run folder cannot be "
+    "used, 5 an optional package is missing, 130 interrupted (run the same command again to go on).",
+)
+for command in (evaluate, demo):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: every error that a user can act on is one sentence and its own exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Read when torch is loaded: threads that wait for each other leave the cores to a judge that runs in this process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except FadeLensError as error:
+        errors.print(plain(f"fade-lens: {error}"), style="red")
+        sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
+    except KeyboardInterrupt:
+        errors.print("Interrupted. What was done is kept: run the same command again to go on.")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,156 @@
+"""`fade-lens evaluate` and `fade-lens demo`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from fade_lens.cli.console import console, plain
+from fade_lens.cli.options import (
+    DEMO,
+    Column,
+    Described,
+    Hook,
+    JudgeSpec,
+    Limit,
+    Model,
+    Only,
+    Out,
+    Quiet,
+    Release,
+    SaeFolder,
+    SaeId,
+    Texts,
+    chosen_descriptions,
+    numbers,
+    one_source,
+    open_corpus,
+    open_judge,
+    open_model,
+    open_sae,
+)
+
+if TYPE_CHECKING:
+    from fade_lens.results import Results
+
+DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 2.0)}
+DEMO_TEXTS = 700
+
+
+def evaluate(
+    model: Model,
+    descriptions: Described,
+    corpus: Texts,
+    judge: JudgeSpec,
+    out: Out,
+    sae_release: Release = None,
+    sae_id: SaeId = None,
+    sae: SaeFolder = None,
+    hook: Hook = None,
+    features: Only = None,
+    corpus_column: Column = "text",
+    corpus_limit: Limit = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
+    preset: Annotated[
+        str, typer.Option(help="default, or paper for the reference implementation's arithmetic.")
+    ] = "default",
+    seed: Annotated[int, typer.Option(help="All randomness of the run comes from it.")] = 0,
+    synthetic_texts: Annotated[int, typer.Option(help="Texts the judge writes a description.")] = 30,
+    rated_texts: Annotated[int, typer.Option(help="Natural texts the judge rates a description.")] = 200,
+    prompts: Annotated[int, typer.Option(help="Natural beginnings continued at each steering factor.")] = 30,
+    factors: Annotated[
+        str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
+    ] = "0.5,1,2,3",
+    mode: Annotated[str, typer.Option(help="Steering: add, clamp, scale or ablate.")] = "add",
+    gate: Annotated[
+        float | None, typer.Option(help="Clarity and Responsiveness below it skip Faithfulness; -1: never.")
+    ] = 0.5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print judge calls, tokens and price, then stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score descriptions of an SAE's latents, or of neurons, on all four metrics.
+
+    Example: `fade-lens evaluate --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.8.hook_resid_pre
+    --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l8`
+    """
+    from fade_lens.settings import Settings
+
+    settings = Settings(
+        preset=preset,  # pyright: ignore[reportArgumentType]
+        seed=seed,
+        synthetic_texts=synthetic_texts,
+        rated_texts=rated_texts,
+        prompts=prompts,
+        factors=numbers(factors),
+        mode=mode,
+        gate=None if gate is not None and gate <= -1 else gate,
+    )
+    chosen = chosen_descriptions(descriptions, features)
+    one_source(sae_release, sae_id, sae, hook)
+    asked = open_judge(judge)
+    texts = open_corpus(corpus, corpus_column, corpus_limit)
+    if not dry_run:
+        asked.check()  # before a model is loaded
+    from fade_lens.fade import Fade
+
+    subject = open_model(model, device, dtype)
+    source = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
+    fade = Fade(subject, source, corpus=texts, judge=asked, settings=settings)
+    if dry_run:
+        console.print(f"{len(chosen)} descriptions: {fade.estimate(chosen)}")
+        return
+    finish(fade.evaluate(chosen, store=out, progress=not quiet), out, quiet)
+
+
+def demo(
+    judge: JudgeSpec = DEMO,
+    out: Out = Path("fade-lens-demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Score four descriptions of a real SAE on Gemma 3 270M, one of them wrong on purpose.
+
+    The model, the SAE, the texts and a small judge that runs in this process all come with the extra `demo`: no account,
+    no key, no model hub. With a stronger judge, such as `--judge openai:gpt-4o-mini`, the same run is more exact.
+    """
+    from fade_lens import demo as parts
+    from fade_lens.settings import Settings
+
+    asked = open_judge(judge)
+    settings = replace(Settings(), **DEMO_SETTINGS)
+    if not quiet:
+        console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
+    from fade_lens.fade import Fade
+
+    fade = Fade(parts.model(), parts.sae(), corpus=parts.corpus(DEMO_TEXTS), judge=asked, settings=settings)
+    if not quiet:
+        console.print(f"{len(parts.DESCRIPTIONS)} descriptions, {fade.estimate(parts.DESCRIPTIONS)}")
+    finish(fade.evaluate(parts.DESCRIPTIONS, store=out, progress=not quiet), out, quiet)
+
+
+def finish(results: "Results", out: Path, quiet: bool) -> None:
+    """Write the run's files and show the table."""
+    results.save(out / "results.json.gz")
+    results.frame.to_csv(out / "results.csv", index=False)
+    page = results.to_html(out / "report.html")
+    if not quiet:
+        console.print(table(results))
+        console.print(f"Report: {page}\nTable:  {out / 'results.csv'}")
+
+
+def table(results: "Results") -> Table:
+    """The four metrics of every description."""
+    shown = Table(title="Does the description tell the truth?", title_justify="left")
+    shown.add_column("feature", justify="right")
+    shown.add_column("description", overflow="fold", max_width=44)
+    for name in ("Clarity", "Responsiveness", "Purity", "Faithfulness"):
+        shown.add_column(name, justify="right", min_width=len(name))
+    for result in results:
+        cells = [f"{m.value:.2f}" if m.value is not None else "–" for m in result.metrics.values()]
+        shown.add_row(str(result.description.index), plain(result.description.text), *cells)
+    reasons = {f"{r.description.index}: {m.reason}" for r in results for m in r.metrics.values() if m.reason}
+    shown.caption = plain("\n".join(f"– {reason}" for reason in sorted(reasons)[:8])) if reasons else None
+    shown.caption_justify = "left"
+    return shown

@@ -1,0 +1,135 @@
+"""What the commands' options mean: how each is explained, and what is opened from it. Heavy imports wait until a command runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fade_lens.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from fade_lens.descriptions import Description
+    from fade_lens.judge import Judge
+
+DEMO = "demo"
+
+Model = Annotated[
+    str, typer.Option(help="Subject model, by its TransformerLens name (gpt2-small, google/gemma-2-2b), or `demo`.")
+]
+Release = Annotated[str | None, typer.Option(help="SAELens release, such as gpt2-small-res-jb.")]
+SaeId = Annotated[str | None, typer.Option(help="SAE within the release, such as blocks.8.hook_resid_pre.")]
+SaeFolder = Annotated[Path | None, typer.Option("--sae", help="Folder of an SAE saved by SAELens, or `demo`.")]
+Hook = Annotated[
+    str | None, typer.Option(help="Hook name in place of an SAE, to score neurons: blocks.3.mlp.hook_post.")
+]
+Described = Annotated[Path, typer.Option(help="CSV, JSON or JSONL with `index` and `description`.")]
+Only = Annotated[str | None, typer.Option(help="Only these features of the file, such as 0:200,512.")]
+Texts = Annotated[
+    str, typer.Option(help="Natural texts: hf:DATASET, a .txt/.jsonl/.json/.csv/.parquet file, or `demo`.")
+]
+Column = Annotated[str, typer.Option(help="Column of the corpus that holds the text.")]
+Limit = Annotated[int | None, typer.Option(help="Read at most this many texts (10,000 of a dataset unless given).")]
+JudgeSpec = Annotated[
+    str,
+    typer.Option(
+        help="openai:MODEL, ollama:MODEL, http://HOST:PORT/v1#MODEL, gguf:PATH, or `demo`. Keys come from the environment or .env."
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(help="Folder for the run: run it again with the same folder to go on where it stopped.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no table.")]
+
+
+def chosen_descriptions(path: Path, features: str | None) -> "tuple[Description, ...]":
+    """The file's descriptions, of the features asked for."""
+    from fade_lens.descriptions import parse_indices, read_descriptions
+
+    found = read_descriptions(path)
+    if features is None:
+        return found
+    wanted = set(parse_indices(features))
+    kept = tuple(d for d in found if d.index in wanted)
+    if not kept:
+        raise InputError(f"--features {features!r} names no feature of {path.name}, which describes {len(found)}")
+    return kept
+
+
+def one_source(release: str | None, sae_id: str | None, folder: Path | None, hook: str | None) -> None:
+    """Check that exactly one of SAE release, SAE folder and hook was given."""
+    given = [name for name, value in (("--sae-release", release), ("--sae", folder), ("--hook", hook)) if value]
+    if len(given) != 1:
+        raise InputError(
+            f"give one of --sae-release with --sae-id, --sae or --hook; got {' and '.join(given) or 'none'}"
+        )
+    if bool(release) != bool(sae_id):
+        raise InputError("--sae-release and --sae-id go together; give both")
+
+
+def open_judge(spec: str) -> "Judge":
+    """The judge of a spec, `demo` being the embedded one."""
+    from fade_lens.judge import Judge
+
+    if spec == DEMO:
+        from fade_lens import demo as parts
+        from fade_lens.demo.parts import require
+
+        require("xllamacpp", "The embedded judge")
+        return Judge.local(parts.judge_gguf())
+    return Judge.parse(spec)
+
+
+def open_corpus(spec: str, column: str, limit: int | None) -> Any:
+    """The corpus of a spec, `demo` being the demo's."""
+    from fade_lens.corpus import Corpus
+
+    if spec == DEMO:
+        from fade_lens import demo as parts
+
+        return parts.corpus(limit)
+    return Corpus.parse(spec, column=column, limit=limit)
+
+
+def open_model(name: str, device: str | None, dtype: str) -> Any:
+    """The subject model, `demo` being the demo's."""
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype is {dtype!r}; give float32, bfloat16 or float16")
+    if name == DEMO:
+        from fade_lens import demo as parts
+
+        return parts.model()
+    import torch
+    from sae_lens import HookedSAETransformer
+
+    try:
+        return HookedSAETransformer.from_pretrained_no_processing(name, device=device, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        # TransformerLens lists every model it knows: the nearest names say more.
+        from transformer_lens.loading_from_pretrained import OFFICIAL_MODEL_NAMES
+
+        why = f"{str(error).splitlines()[0]:.160}{suggest(name, OFFICIAL_MODEL_NAMES)}"
+        raise InputError(f"model {name!r} could not be loaded: {why}") from error
+
+
+def open_sae(release: str | None, sae_id: str | None, folder: Path | None, device: str) -> Any:
+    """The SAE of a release or folder."""
+    from sae_lens import SAE
+
+    if str(folder) == DEMO:
+        from fade_lens import demo as parts
+
+        return parts.sae()
+    try:
+        if folder is not None:
+            return SAE.load_from_disk(folder, device=device)
+        return SAE.from_pretrained(str(release), str(sae_id), device=device)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"SAE {folder or f'{release}, {sae_id}'} could not be loaded: {error}") from error
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"factors {text!r} must be numbers separated by commas, such as 0.5,1,2") from None
