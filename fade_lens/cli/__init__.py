@@ -6,8 +6,8 @@ import sys
 
 import typer
 
+from fade_lens.cli import evaluate
 from fade_lens.cli.console import errors, plain
-from fade_lens.cli.evaluate import demo, evaluate
 from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 
 EXIT_CODES: dict[type[FadeLensError], int] = {InputError: 2, JudgeError: 3, StoreError: 4, MissingExtraError: 5}
@@ -23,7 +23,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 unexpected error, 2 bad input, 3 the judge cannot be asked, 4 the run folder cannot be "
     "used, 5 an optional package is missing, 130 interrupted (run the same command again to go on).",
 )
-for command in (evaluate, demo):
+for command in (evaluate.evaluate, evaluate.demo):
     app.command()(command)
 
 
