@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, TypeVar
 
-from fade_lens.evidence import RatedText, TopText
+from fade_lens.evidence import Arm, RatedText, TopText
 from fade_lens.metrics import Metric
+from fade_lens.report.notes import Unscored
 from fade_lens.report.standing import GATE, QUESTIONS, RANGES, TITLES, basis, below, concept_rates, standing, why
 from fade_lens.report.words import clip, plain
 from fade_lens.results import Result
@@ -79,6 +80,8 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
                 "failures": [clip(f, 300) for f in result.clarity_evidence.failures[:5]],
             },
             "rated": _rated(result.rated_evidence.texts, detail),
+            "detection": _detection(result),
+            "null": _null(result),
             "steering": {
                 "rates": [[r.factor, r.rate, *r.interval, r.expressed, r.n, r.unrated] for r in concept_rates(continuations)],
                 "texts": [
@@ -87,9 +90,17 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
                     for c in [c for c in continuations if c.factor == factor][: detail.prompts]
                 ],
                 "of": len(continuations),
+                "fluency": [[f.factor, f.nll, f.increase, f.breaks] for f in result.faithfulness_evidence.fluency],
+                "arms": [_arm(arm) for arm in result.faithfulness_evidence.arms],
             },
         }
     )  # fmt: skip
+
+
+def bare_card(unscored: Unscored) -> dict[str, Any]:
+    """The card of a description without metrics."""
+    text = unscored.text if unscored.text.strip() else "(no description)"
+    return plain({"index": unscored.index, "text": clip(text, 3000), "origin": "", "metrics": []})
 
 
 def fitted(result: Result, size: int, gate: float = GATE) -> dict[str, Any]:
@@ -189,6 +200,49 @@ def _top(text: TopText, detail: Detail) -> dict[str, Any]:
         "values": text.activations[part],
         "before": part.start > 0,
         "after": part.stop < len(text.tokens),
+    }
+
+
+def _null(result: Result) -> dict[str, Any] | None:
+    """The description beside the others of its run."""
+    null = result.null
+    if null is None:
+        return None
+    percentiles = (
+        ("Clarity", null.clarity_percentile), ("Responsiveness", null.responsiveness_percentile),
+        ("Purity", null.purity_percentile),
+    )  # fmt: skip
+    return {
+        "percentiles": [[name, round(value, 1)] for name, value in percentiles if value is not None],
+        "of": null.n_null,
+        "p": null.p_value,
+        "q": null.q_value,
+        "better": null.better_feature,
+        "suggested": null.suggested_feature,
+        "reason": clip(null.reason or "", 200),
+    }
+
+
+def _detection(result: Result) -> list[list[Any]]:
+    """Detection-style scores: name and value; none where they are undefined, which the metrics have said already."""
+    found = result.detection
+    named = (
+        ("best F1", found.f1), ("IoU", found.iou), ("correlation", found.correlation),
+        ("balanced accuracy", found.balanced_accuracy),
+    )  # fmt: skip
+    return [[name, round(value, 2)] for name, value in named if value is not None]
+
+
+def _arm(arm: Arm) -> dict[str, Any]:
+    """A control for steering: its value and its rates."""
+    names = {"ablate": "feature ablated", "random": "random direction", "other": f"direction of feature {arm.other}"}
+    rates = concept_rates(arm.continuations)
+    return {
+        "name": clip(names.get(arm.name, arm.name), 80),
+        "value": arm.faithfulness.value,
+        "interval": arm.faithfulness.interval,
+        "reason": clip(arm.faithfulness.reason or "", 200),
+        "rates": [[r.factor, r.rate, *r.interval, r.expressed, r.n, r.unrated] for r in rates],
     }
 
 

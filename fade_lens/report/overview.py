@@ -1,7 +1,6 @@
 """The head of the page: what was evaluated and how, and how the four metrics are distributed over the run."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, quantiles, stdev
@@ -10,9 +9,9 @@ from typing import Any, cast
 from markupsafe import Markup
 
 from fade_lens.metrics import Metric
-from fade_lens.report.standing import GATED, ORDER, QUESTIONS, RANGES, TITLES, gate_of, standing
+from fade_lens.report.standing import GATED, QUESTIONS, RANGES, TITLES, gate_of
 from fade_lens.report.words import amount, clip, duration, number
-from fade_lens.results import METRICS, Result, Results
+from fade_lens.results import METRICS, Results
 
 WIDTH, HEIGHT, MARGIN = 240, 112, 10
 WORDS = {"sae": "SAE latents", "single": "one text a request", "batched": "several texts a request"}
@@ -106,12 +105,6 @@ def reasons(results: Results) -> list[tuple[str, str, int]]:
         for (title, pattern), same in found.items()
     ]
     return sorted(rows, key=lambda row: -row[2])
-
-
-def tally(results: Sequence[Result], gate: float) -> dict[str, int]:
-    """How many descriptions fail, are undecided, hold."""
-    counts = Counter(standing(r, gate) for r in results)
-    return {name: counts[name] for name in ORDER}
 
 
 def facts(results: Results) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""One self-contained HTML page of a run, and fragments for notebooks.
+"""One self-contained HTML page of a run.
 
-Everything shown is hostile data. In the page it goes through one of two gates: jinja2's autoescape, or `compact` JSON which the
-page's script puts into text nodes. The page's policy (CSP) lets nothing run but that script, known by its hash, and nothing load.
+Everything shown is hostile data. It goes through one of two gates: jinja2's autoescape, or `compact` JSON which the page's script
+puts into text nodes. The page's policy (CSP) lets nothing run but that script, known by its hash, and nothing load.
 """
 
 import base64
@@ -12,98 +12,77 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fade_lens.metrics import Metric
 from fade_lens.report import overview
-from fade_lens.report.cards import DETAILS, card, compact, fitted
-from fade_lens.report.standing import TITLES, below, gate_of, standing, why, worst_first
-from fade_lens.report.words import amount, clip, flat, number, visible
-from fade_lens.results import METRICS, Result, Results
+from fade_lens.report.cards import bare_card, compact, fitted
+from fade_lens.report.matrix import heat_map
+from fade_lens.report.notes import Notes, Unscored
+from fade_lens.report.recipe import recipe
+from fade_lens.report.rows import Entry, added, entries, kinds, row, tally
+from fade_lens.report.standing import TITLES, gate_of
+from fade_lens.report.words import amount, clip, flat, plain, visible
+from fade_lens.results import METRICS, Results
 
 CARDS_BYTES = 8_000_000
 """What the cards of a page may take together: with the table of 1,000 descriptions the page stays under 10 MB."""
 CARD_BYTES = 400_000
 """What one card may take."""
-TABLE_ROWS = 100
-"""Rows of the table in a notebook."""
 PAGE_ROWS = 50
 """Rows that the page lays out before it is asked for more."""
+SCRIPTS = ("base.js", "table.js", "card.js", "matrix.js", "dialog.js")
 
 
-def page(results: Results) -> str:
+def page(results: Results, notes: Notes | None = None, *, cards_bytes: int | None = None) -> str:
     """One HTML file: the overview, the table with the worst descriptions first, and a card for each description.
 
     It needs no network and no other file. Of a large run the cards show less of the evidence (they say how much), so that the
-    page stays small; `Results.save` keeps all of it.
+    page stays small; `Results.save` keeps all of it. `notes` add an audit's verdicts, suggestions and links; `cards_bytes` is what
+    the cards may take together.
     """
     gate = gate_of(results.run)
-    budget = min(CARDS_BYTES // max(len(results), 1), CARD_BYTES)
-    ordered = worst_first(results, gate)
-    style, script = _source("page.css"), _source("page.js")
-    return _environment().get_template("page.html").render(
+    notes = notes or Notes()
+    ordered = entries(results, notes, gate)
+    budget = min((cards_bytes or CARDS_BYTES) // max(len(ordered), 1), CARD_BYTES)
+    places = {
+        entry.item.description.key: place for place, entry in enumerate(ordered) if not isinstance(entry.item, Unscored)
+    }
+    cards = [_card(entry, budget, gate) for entry in ordered]
+    style, script = _joined("page.css"), _joined(*SCRIPTS)
+    return environment().get_template("page.html").render(
         title=_title(results),
-        policy=f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'",
+        policy=policy(style, script),
         style=style,
         script=script,
         gate=gate,
         page_rows=PAGE_ROWS,
-        tally=overview.tally(ordered, gate),
-        facts=overview.facts(results),
+        tally=tally(ordered),
+        facts=overview.facts(results) + [(clip(n, 80), clip(v, 400)) for n, v in notes.facts],
         panels=overview.panels(results),
         reasons=overview.reasons(results),
         settings=flat(results.run),
+        recipe=recipe(results.run),
         metrics=[(name, TITLES[name]) for name in METRICS],
-        rows=[_row(place, result, gate) for place, result in enumerate(ordered)],
-        flags=sorted({flag.split(":")[0] for result in ordered for flag in result.flags}),
-        cards=[Markup(compact(fitted(result, budget, gate))) for result in ordered],
+        rows=[row(place, entry, gate) for place, entry in enumerate(ordered)],
+        flags=kinds(flag for entry in ordered for flag in entry.flags),
+        verdicts=sorted({clip(e.notes.verdict, 40) for e in ordered} - {""}),
+        audited=any(e.notes.verdict or e.notes.severity is not None or e.notes.suggestion for e in ordered),
+        cards=[Markup(compact(card)) for card in cards],
+        heat=_heat(results, places),
     )  # fmt: skip
 
 
-def result_card(result: Result) -> str:
-    """One description with its evidence, as a notebook shows it; nothing in it runs."""
-    return str(_notebook().card(card(result, DETAILS[2])))
+def _card(entry: Entry, budget: int, gate: float) -> dict[str, Any]:
+    """A card with what was added to it."""
+    flags = [clip(flag, 200) for flag in entry.flags]
+    more = plain(added(entry.notes) | {"flags": flags, "standing": entry.standing, "why": entry.why})
+    if isinstance(entry.item, Unscored):
+        return bare_card(entry.item) | more
+    return fitted(entry.item, budget - len(compact(more).encode()), gate) | more
 
 
-def results_table(results: Results) -> str:
-    """The four metrics of every description, the worst first, as a notebook shows it."""
-    gate = gate_of(results.run)
-    ordered = worst_first(results, gate)
-    shown = [_row(place, result, gate) for place, result in enumerate(ordered[:TABLE_ROWS])]
-    headings = [(name, TITLES[name]) for name in METRICS]
-    return str(_notebook().table(shown, headings, overview.tally(ordered, gate), len(ordered)))
-
-
-def _notebook() -> Any:
-    """The macros of the notebook fragments, by name."""
-    return _environment().get_template("notebook.html").module
-
-
-def _row(place: int, result: Result, gate: float) -> dict[str, Any]:
-    """A row of the table."""
-    return {
-        "place": place,
-        "index": result.description.index,
-        "text": clip(result.description.text, 240),
-        "origin": clip(result.description.origin, 60),
-        "standing": standing(result, gate),
-        "why": why(result, gate),
-        "flags": [clip(flag, 120) for flag in result.flags],
-        "kinds": " ".join(sorted({flag.split(":")[0] for flag in result.flags})),
-        "cells": [_cell(name, metric, below(name, metric, gate)) for name, metric in result.metrics.items()],
-    }
-
-
-def _cell(name: str, metric: Metric, bad: bool) -> dict[str, Any]:
-    """One metric in a row."""
-    return {
-        "name": name,
-        "value": metric.value,
-        "words": number(metric.value),
-        "low": metric.interval[0] if metric.interval else None,
-        "high": metric.interval[1] if metric.interval else None,
-        "interval": f"{number(metric.interval[0])} to {number(metric.interval[1])}" if metric.interval else "",
-        "reason": clip(metric.reason or metric.interval_reason or "", 160),
-        "bad": bad,
-    }
+def _heat(results: Results, places: dict[str, int]) -> Markup | None:
+    """The cross matrices as JSON, where there are any and they can be seen on a screen."""
+    made = heat_map(results, places)
+    return None if made is None else Markup(compact(plain(made)))
 
 
 def _title(results: Results) -> str:
@@ -114,8 +93,14 @@ def _title(results: Results) -> str:
     )
 
 
+def policy(style: str, script: str) -> str:
+    """The page's content security policy: this style and this script, and nothing else."""
+    return f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+
+
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, escaping everything."""
     return Environment(
         loader=PackageLoader("fade_lens.report"),
         autoescape=True,
@@ -128,11 +113,11 @@ def _environment() -> Environment:
 
 
 @cache
-def _source(name: str) -> Markup:
-    """A file of this package that goes into the page as it is."""
-    environment = _environment()
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
+def _joined(*names: str) -> Markup:
+    """Files of this package that go into the page as they are."""
+    templates = environment()
+    assert templates.loader is not None
+    return Markup("\n".join(templates.loader.get_source(templates, name)[0] for name in names))
 
 
 def _hash(text: str) -> str:

@@ -11,7 +11,7 @@ from fade_lens.metrics import Metric
 from fade_lens.report.words import amount, number
 from fade_lens.results import Result
 
-Standing = Literal["fails", "undecided", "holds"]
+Standing = Literal["fails", "undecided", "dead", "holds"]
 
 GATE = 0.5
 """Clarity and Responsiveness below which a description is called failing, where the run's settings name no gate."""
@@ -27,7 +27,7 @@ QUESTIONS = {
 RANGES = {"clarity": (-1.0, 1.0), "responsiveness": (-1.0, 1.0), "purity": (0.0, 1.0), "faithfulness": (0.0, 1.0)}
 GATED = ("clarity", "responsiveness")
 """The metrics that decide a description's standing."""
-ORDER: tuple[Standing, ...] = ("fails", "undecided", "holds")
+ORDER: tuple[Standing, ...] = ("fails", "undecided", "dead", "holds")
 
 
 def gate_of(run: Mapping[str, Any]) -> float:
@@ -43,14 +43,20 @@ def below(name: str, metric: Metric, gate: float) -> bool:
 
 
 def standing(result: Result, gate: float = GATE) -> Standing:
-    """ "fails": Clarity or Responsiveness is below the gate; "undecided": one is undefined; "holds": both reach it."""
+    """How a description stands.
+
+    "dead": the feature never fires on the corpus, so that nothing speaks for or against the description; "fails": Clarity or
+    Responsiveness is below the gate; "undecided": one is undefined; "holds": both reach it.
+    """
+    if result.feature.firing_texts == 0:
+        return "dead"
     if any(below(name, metric, gate) for name, metric in result.metrics.items()):
         return "fails"
     return "undecided" if any(result.metrics[name].value is None for name in GATED) else "holds"
 
 
 def worst_first(results: Iterable[Result], gate: float = GATE) -> list[Result]:
-    """Failing descriptions first, then undecided ones, each by its lower one of Clarity and Responsiveness."""
+    """Failing descriptions first, then undecided ones and dead features, each by its lower one of Clarity and Responsiveness."""
 
     def key(result: Result) -> tuple[int, float, float]:
         values = [v for name in GATED if (v := result.metrics[name].value) is not None]
@@ -61,6 +67,12 @@ def worst_first(results: Iterable[Result], gate: float = GATE) -> list[Result]:
 
 def why(result: Result, gate: float = GATE) -> str:
     """The standing in a sentence."""
+    if result.feature.firing_texts == 0:
+        written = [t.activation for t in result.clarity_evidence.texts]
+        fired = sum(bool(activation) for activation in written)
+        return "the feature never fires on the corpus" + (
+            f", but on {fired} of {len(written)} texts written for the description" if fired else ""
+        )
     both = {TITLES[name]: result.metrics[name].value for name in GATED}
     low = [f"{name} is {number(value)}" for name, value in both.items() if value is not None and value < gate]
     if low:

@@ -20,7 +20,8 @@ from fade_lens.metrics import Metric
 from fade_lens.report import page as pages
 from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitted, least, window
 from fade_lens.report.overview import reasons
-from fade_lens.report.page import page, result_card, results_table
+from fade_lens.report.notebook import result_card, results_table
+from fade_lens.report.page import page
 from fade_lens.report.standing import concept_rates, standing, wilson, worst_first
 from fade_lens.report.words import plain, visible
 from fade_lens.results import Results
@@ -184,7 +185,7 @@ def test_worst_first_and_marked() -> None:
     results = made_up_results(16)
     document = Document(page(results))
     standings = [a["data-standing"] for a in document.all("tr") if "data-place" in a]
-    assert standings == sorted(standings, key=["fails", "undecided", "holds"].index)
+    assert standings == sorted(standings, key=["fails", "undecided", "dead", "holds"].index)
     wrong = {c["index"] for c in document.cards if "wrong on purpose" in str(c["text"])}
     assert wrong and all(c["standing"] == "fails" for c in document.cards if c["index"] in wrong)
     weakest = [

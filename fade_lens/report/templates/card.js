@@ -1,116 +1,3 @@
-"use strict";
-// Data comes from JSON in this page and is shown by text nodes only: no markup is ever made from it.
-const byId = (id) => document.getElementById(id);
-const SVG = "http://www.w3.org/2000/svg";
-
-function add(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== false) node.setAttribute(name, value);
-  node.append(...children.filter((child) => child !== null && child !== "").map((child) => (child instanceof Node ? child : document.createTextNode(child))));
-  return node;
-}
-const el = (name, attributes = {}, ...children) => add(document.createElement(name), attributes, children);
-const svg = (name, attributes = {}, ...children) => add(document.createElementNS(SVG, name), attributes, children);
-
-const minus = (text) => text.replace("-", "−");
-const fixed = (value) => minus((Math.abs(value) < 0.005 ? 0 : value).toFixed(2));
-const short = (value) => value === null ? "none" : minus(Number(value.toPrecision(3)).toLocaleString("en", { maximumFractionDigits: 6 }));
-const percent = (value) => `${(100 * value).toFixed(value > 0 && value < 0.01 ? 2 : 0)} %`;
-const some = (shown, all) => shown < all ? `${shown} of ${all.toLocaleString("en")} shown` : `all ${all}`;
-
-// --- The table ---
-
-const body = byId("rows").tBodies[0];
-const rows = [...body.rows].map((row) => ({
-  row,
-  place: Number(row.dataset.place),
-  index: Number(row.dataset.index),
-  text: row.querySelector(".open").textContent,
-  words: [row.dataset.index, ...[...row.querySelectorAll(".text > *, .why")].map((node) => node.textContent)].join(" ").toLowerCase(),
-  matches: true,
-  dressed: false,
-  standing: row.dataset.standing,
-  kinds: row.dataset.kinds.split(" "),
-  values: Object.fromEntries([...row.querySelectorAll("[data-name]")].map((cell) => [cell.dataset.name, cell.dataset.value === undefined ? null : Number(cell.dataset.value)])),
-}));
-const PAGE = Number(byId("rows").dataset.page);
-let order = { key: "place", down: false }, limit = PAGE;
-
-function compare(a, b) {
-  const x = order.key in a ? a[order.key] : a.values[order.key];
-  const y = order.key in b ? b[order.key] : b.values[order.key];
-  if (x === null || y === null) return (x === null) - (y === null) || a.place - b.place;  // undefined last, both ways
-  const sign = order.down ? -1 : 1;
-  return sign * (typeof x === "string" ? x.localeCompare(y) : x - y) || a.place - b.place;
-}
-
-function sort(key, down) {
-  order = { key, down };
-  rows.sort(compare);
-  body.append(...rows.map((r) => r.row));
-  for (const button of document.querySelectorAll("[data-sort]")) {
-    button.parentElement.setAttribute("aria-sort", button.dataset.sort !== key ? "none" : down ? "descending" : "ascending");
-  }
-  byId("order").value = key;
-  paint();
-}
-
-// Only so many rows are laid out at once: a table of thousands stays quick.
-function paint() {
-  let count = 0;
-  for (const r of rows) {
-    const seen = r.matches && ++count <= limit;
-    if (seen) dress(r);
-    r.row.hidden = !seen;
-    r.row.classList.remove("later");
-  }
-  byId("shown").textContent = `${count} of ${rows.length}`;
-  byId("nothing").hidden = count > 0;
-  byId("more").hidden = count <= limit;
-  byId("more").textContent = `Show ${Math.min(4 * PAGE, count - limit)} more of ${count - limit}`;
-}
-
-// Draw a row's dots and intervals, once.
-function dress(r) {
-  if (r.dressed) return;
-  r.dressed = true;
-  for (const cell of r.row.querySelectorAll("[data-value]")) {
-    const { name, value, low, high } = cell.dataset, number = cell.querySelector("b");
-    const range = name === "clarity" || name === "responsiveness" ? [-1, 1] : [0, 1];
-    const drawn = scale({ range, value: Number(value), interval: low === undefined ? null : [Number(low), Number(high)] }, number.className);
-    drawn.setAttribute("class", "bar");
-    number.after(drawn);
-  }
-}
-
-function filter() {
-  const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const [wanted, flag, metric, test] = ["standing", "flag", "metric", "test"].map((id) => byId(id).value);
-  const bound = Number(byId("limit").value);
-  byId("limit").disabled = test === "undefined";
-  for (const r of rows) {
-    const value = r.values[metric];
-    const passes = !metric || (test === "undefined" ? value === null : value !== null && (test === "below" ? value < bound : value >= bound));
-    r.matches = passes && (!wanted || r.standing === wanted) && (!flag || r.kinds.includes(flag)) && words.every((w) => r.words.includes(w));
-  }
-  limit = PAGE;
-  paint();
-}
-
-for (const button of document.querySelectorAll("[data-sort]")) {
-  button.addEventListener("click", () => sort(button.dataset.sort, order.key === button.dataset.sort && !order.down));
-}
-byId("order").addEventListener("change", (event) => sort(event.target.value, false));
-byId("filters").addEventListener("input", filter);
-byId("filters").addEventListener("reset", () => setTimeout(() => { sort("place", false); filter(); }));
-byId("filters").addEventListener("submit", (event) => event.preventDefault());
-byId("filters").hidden = false;
-byId("more").addEventListener("click", () => { limit += 4 * PAGE; paint(); });
-paint();
-body.addEventListener("click", (event) => {
-  const button = event.target.closest(".open");
-  if (button) show(Number(button.closest("tr").dataset.place));
-});
-
 // --- Drawings ---
 
 const dots = (points) => points.map(([x, y]) => `M${x.toFixed(1)} ${y.toFixed(1)}h0`).join("");
@@ -207,7 +94,7 @@ const RATED = { 0: "0 not", 1: "1 partly", 2: "2 clearly" };
 const badge = (rating) => el("span", { class: `rating ${rating === null ? "unrated" : `r${rating}`}` }, rating === null ? "unrated" : RATED[rating]);
 const item = (side, text, reason, attributes = {}) => el("li", attributes, el("div", { class: "side" }, ...side), text, reason ? el("div", { class: "reason", dir: "auto" }, reason) : null);
 const plain = (text) => el("div", { class: "body", dir: "auto" }, text);
-const section = (title, note, ...children) => el("section", {}, el("h3", {}, title), note ? el("p", { class: "note" }, note) : null, ...children);
+const section = (title, note, ...children) => el("section", { "aria-label": title }, el("h3", {}, title), note ? el("p", { class: "note" }, note) : null, ...children);
 
 function ratedTexts(rated) {
   const list = el("ol", { class: "texts" }, ...rated.texts.map(([activation, rating, score, text, reason]) =>
@@ -230,7 +117,66 @@ function steered(steering) {
   return groups;
 }
 
+// What was added by an audit: verdict, severity, suggestion, facts.
+function audit(data) {
+  const said = [data.verdict, data.severity === null ? "" : `severity ${short(data.severity)}`].filter(Boolean).join(", ");
+  if (!said && !data.suggestion && !data.facts.length) return null;
+  return section("Audit", "",
+    said ? el("p", { dir: "auto" }, el("b", {}, said)) : null,
+    data.suggestion ? el("p", { class: "advice", dir: "auto" }, data.suggestion) : null,
+    data.facts.length ? el("table", { class: "record" }, el("tbody", {}, ...data.facts.map(([name, value]) =>
+      el("tr", {}, el("th", { scope: "row", dir: "auto" }, name), el("td", { dir: "auto" }, value))))) : null);
+}
+
+// The description beside the others of its run.
+function besides(data) {
+  const found = data.null;
+  if (!found) return null;
+  if (found.reason) return section("Beside the other descriptions", found.reason);
+  const p = (value) => value < 0.001 ? "below 0.001" : value.toFixed(3);
+  return section("Beside the other descriptions",
+    `The share of ${found.of} other descriptions of the run that score lower on this feature; chance is 50 %.`,
+    el("table", { class: "record" }, el("tbody", {}, ...found.percentiles.map(([name, value]) =>
+      el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, meter(value)), el("td", { class: "number" }, `${short(value)} %`))))),
+    el("p", {}, `p ${found.p === null ? "undefined" : p(found.p)}${found.q === null ? "" : `, q ${p(found.q)}`}: a description dealt out at random fits at least as well this often.`),
+    found.better === null ? null : el("p", { class: "advice" }, `Feature ${found.better} fits this description better`
+      + (found.suggested === null || found.suggested === data.index ? "." : `; dealt out anew over the run, it goes to feature ${found.suggested}.`)));
+}
+
+const meter = (share) => svg("svg", { class: "meter", viewBox: "0 0 120 10", "aria-hidden": "true" },
+  svg("path", { class: "axis", d: "M0 5H120M60 0V10" }), svg("path", { class: "dot", "stroke-width": 7, d: `M${3 + share * 1.14} 5h0` }));
+
+// Addresses were checked to be http or https when the page was made, and are checked here again.
+const outward = ([name, url]) => /^https?:\/\//.test(url)
+  ? el("a", { class: "out", href: url, target: "_blank", rel: "noopener noreferrer" }, name, el("span", { class: "unseen" }, ", in a new tab")) : null;
+
+function head(data) {
+  return [
+    el("h2", { id: "card-title", tabindex: "-1", dir: "auto" }, data.text),
+    el("p", {}, el("span", { class: `tag ${data.standing}` }, data.standing), ` feature ${data.index}: ${data.why}`),
+    data.links.length ? el("p", {}, ...data.links.map(outward)) : null,
+    ...data.flags.map((flag) => el("p", { class: "flag", dir: "auto" }, flag)),
+    audit(data),
+  ];
+}
+
+// Controls for steering, and how likely the steered texts are to the untouched model.
+function controls(steering) {
+  const broken = steering.fluency.filter(([, , , breaks]) => breaks).map(([factor]) => short(factor));
+  return [
+    steering.fluency.length ? el("p", { class: "note" }, "Fluency, nats a token above the untouched model's own texts: "
+      + steering.fluency.map(([factor, , increase]) => `${short(factor)}: ${signed(increase)}`).join(", ") + "."
+      + (broken.length ? ` At ${broken.join(", ")} the model no longer writes sense.` : "")) : null,
+    steering.arms.length ? el("table", { class: "record" },
+      el("thead", {}, el("tr", {}, ...["Control", "Faithfulness", "Rated 2 by factor"].map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, ...steering.arms.map((arm) => el("tr", {}, el("th", { scope: "row" }, arm.name),
+        el("td", { dir: "auto" }, arm.value === null ? `undefined: ${arm.reason}` : fixed(arm.value) + (arm.interval ? ` (${fixed(arm.interval[0])} to ${fixed(arm.interval[1])})` : "")),
+        el("td", {}, arm.rates.map(([factor, rate]) => `${short(factor)}: ${percent(rate)}`).join(", ")))))) : null,
+  ];
+}
+
 function card(data, width) {
+  if (!data.metrics.length) return head(data).filter((part) => part !== null);
   const faithfulness = data.metrics[3];
   const counts = data.rated.counts;
   const groups = [
@@ -242,14 +188,13 @@ function card(data, width) {
   ];
   if (counts[3]) groups.push({ name: `Unrated (${counts[3]})`, kind: "unrated", points: data.rated.points[3] });
   const feature = data.feature;
-  const title = el("h2", { id: "card-title", tabindex: "-1", dir: "auto" }, data.text);
   return [
-    title,
-    el("p", {}, el("span", { class: `tag ${data.standing}` }, data.standing), ` feature ${data.index}: ${data.why}`),
+    ...head(data),
     el("p", { class: "note", dir: "auto" }, `Fires on ${percent(feature.rate)} of tokens and on ${feature.texts.toLocaleString("en")} of ${feature.of.toLocaleString("en")} texts; largest activation ${short(feature.largest)}`
       + (feature.reference === null ? "" : `, unit of steering ${short(feature.reference)}`) + (data.origin ? `. Description from ${data.origin}` : "")),
-    ...data.flags.map((flag) => el("p", { class: "flag", dir: "auto" }, flag)),
     el("div", { class: "tiles" }, ...data.metrics.map(tile)),
+    data.detection.length ? el("p", { class: "note" }, `On the rated texts, weighted: ${data.detection.map(([name, value]) => `${name} ${fixed(value)}`).join(", ")}.`) : null,
+    besides(data),
     section("Activations", "The largest activation of each text; the bar is the median. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
     section("Texts that activate it most", data.top.length ? "Shade: activation of the token; framed: the peak; dotted: positions that never count." : "None: the feature never fires on the corpus.",
       el("ol", { class: "texts" }, ...data.top.map((text) => item([el("b", {}, short(text.activation)), ` text ${text.number}`], shaded(text, Math.abs(feature.largest))))),
@@ -260,47 +205,6 @@ function card(data, width) {
       ...data.synthetic.failures.map((failure) => el("p", { class: "flag", dir: "auto" }, failure)),
       el("ol", { class: "texts" }, ...data.synthetic.texts.map(([activation, text]) => item([activation === null ? "no counted position" : el("b", {}, short(activation))], plain(text))))),
     section("Steering", data.steering.rates.length ? "Continuations rated 2, with 95 % Wilson intervals; dashed: the untouched model." : `Not steered: ${faithfulness.reason || "no continuations"}`,
-      data.steering.rates.length ? rates(data.steering.rates, width) : null, ...steered(data.steering)),
-  ];
+      data.steering.rates.length ? rates(data.steering.rates, width) : null, ...controls(data.steering), ...steered(data.steering)),
+  ].filter((part) => part !== null);
 }
-
-const dialog = byId("card");
-let current = 0;
-const visibleRows = () => rows.filter((r) => r.matches);
-
-function show(place) {
-  const element = byId(`data-${place}`);
-  if (!element) return;
-  current = place;
-  if (!dialog.open) dialog.showModal();
-  const room = byId("card-body");
-  room.replaceChildren(...card(JSON.parse(element.textContent), Math.max(300, Math.min(room.clientWidth, 900))));
-  dialog.scrollTop = 0;
-  byId("card-title").focus();
-  const list = visibleRows(), at = list.findIndex((r) => r.place === place);
-  byId("place").textContent = at < 0 ? "" : `${at + 1} of ${list.length}`;
-  byId("previous").disabled = at <= 0;
-  byId("next").disabled = at < 0 || at >= list.length - 1;
-  history.replaceState(null, "", `#d${place}`);
-}
-
-function step(by) {
-  const list = visibleRows(), next = list[list.findIndex((r) => r.place === current) + by];
-  if (next) show(next.place);
-}
-
-function fromHash() {
-  const found = /^#d(\d+)$/.exec(location.hash);
-  if (found) show(Number(found[1]));
-}
-
-byId("previous").addEventListener("click", () => step(-1));
-byId("next").addEventListener("click", () => step(1));
-byId("close").addEventListener("click", () => dialog.close());
-dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-dialog.addEventListener("close", () => {
-  history.replaceState(null, "", " ");
-  rows.find((r) => r.place === current)?.row.querySelector(".open").focus();
-});
-window.addEventListener("hashchange", fromHash);
-fromHash();

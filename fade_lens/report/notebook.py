@@ -1,0 +1,57 @@
+"""Results in a notebook: a card, a table, the page in a frame, a feature's Neuronpedia dashboard. Nothing needs a network but the last."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import escape
+
+from fade_lens.report.cards import DETAILS, card
+from fade_lens.report.notes import Notes
+from fade_lens.report.page import environment, page
+from fade_lens.report.rows import entries, row, tally
+from fade_lens.report.standing import TITLES, gate_of
+from fade_lens.results import METRICS, Result, Results
+
+TABLE_ROWS = 100
+"""Rows of the static table."""
+FRAME_BYTES = 1_500_000
+"""What the cards of a sortable table may take: a notebook is saved with its outputs."""
+
+
+def result_card(result: Result) -> str:
+    """One description with its evidence; nothing in it runs."""
+    return str(_macros().card(card(result, DETAILS[2])))
+
+
+def results_table(results: Results) -> str:
+    """The four metrics of every description, the worst first; nothing in it runs."""
+    gate = gate_of(results.run)
+    ordered = entries(results, None, gate)
+    shown = [row(place, entry, gate) for place, entry in enumerate(ordered[:TABLE_ROWS])]
+    headings = [(name, TITLES[name]) for name in METRICS]
+    return str(_macros().table(shown, headings, tally(ordered), len(ordered)))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A run's page inside a notebook: the table sorts, filters and opens cards.
+
+    It stands in a frame of its own: its styles and script touch nothing of the notebook, and the notebook's nothing of it.
+    """
+
+    results: Results
+    height: int
+    notes: Notes | None = None
+
+    def _repr_html_(self) -> str:
+        document = page(self.results, self.notes, cards_bytes=FRAME_BYTES)
+        return (
+            '<iframe title="Descriptions and their metrics" sandbox="allow-scripts allow-popups allow-popups-to-escape-sandbox" '
+            f'style="width:100%;height:{int(self.height)}px;border:1px solid rgba(128,128,128,.4);border-radius:6px" '
+            f'srcdoc="{escape(document)}"></iframe>'
+        )
+
+
+def _macros() -> Any:
+    """The macros of the fragments, by name."""
+    return environment().get_template("notebook.html").module

@@ -1,0 +1,120 @@
+"""The rows of the table: results and descriptions without one, each with what was added to it."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fade_lens.metrics import Metric
+from fade_lens.report.notes import CardNotes, Notes, Unscored
+from fade_lens.report.standing import ORDER, below, standing, why, worst_first
+from fade_lens.report.words import amount, clip, number
+from fade_lens.results import Result
+
+UNSCORED = "unscored"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One description as the page shows it."""
+
+    item: Result | Unscored
+    notes: CardNotes
+    standing: str
+    why: str
+
+    @property
+    def index(self) -> int:
+        return self.item.index if isinstance(self.item, Unscored) else self.item.description.index
+
+    @property
+    def text(self) -> str:
+        text = self.item.text if isinstance(self.item, Unscored) else self.item.description.text
+        return text if text.strip() else "(no description)"
+
+    @property
+    def origin(self) -> str:
+        return "" if isinstance(self.item, Unscored) else self.item.description.origin
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The result's flags and the added ones, each once."""
+        own = () if isinstance(self.item, Unscored) else self.item.flags
+        return tuple(dict.fromkeys((*own, *self.notes.flags)))
+
+
+def entries(results: Iterable[Result], notes: Notes | None, gate: float) -> list[Entry]:
+    """The worst first: by severity where the notes have any, then by standing and metrics; what has no metrics last."""
+    notes = notes or Notes()
+    found = [
+        Entry(r, notes.cards.get(r.description.key, CardNotes()), standing(r, gate), why(r, gate))
+        for r in worst_first(results, gate)
+    ]
+    found += [Entry(u, u.notes, UNSCORED, "not evaluated") for u in notes.unscored]
+    return sorted(found, key=lambda e: (e.notes.severity is None, -(e.notes.severity or 0)))
+
+
+def kinds(flags: Iterable[str]) -> list[str]:
+    """What flags can be filtered by: their first word.
+
+    >>> kinds(["rare: fires on 3 texts of the corpus", "prompt_leak", "rare"])
+    ['prompt_leak', 'rare']
+    """
+    return sorted({kind_of(flag) for flag in flags} - {""})
+
+
+def kind_of(flag: str) -> str:
+    """A flag up to its colon, without white space, which would part it from its filter."""
+    return "_".join(clip(flag.split(":")[0], 60).split())
+
+
+def tally(rows: Sequence[Entry]) -> dict[str, int]:
+    """How many descriptions fail, are undecided, are of a dead feature, hold, have no metrics."""
+    counts = Counter(entry.standing for entry in rows)
+    return {name: counts[name] for name in (*ORDER, UNSCORED)}
+
+
+def row(place: int, entry: Entry, gate: float) -> dict[str, Any]:
+    """One row as the templates want it."""
+    metrics = {} if isinstance(entry.item, Unscored) else entry.item.metrics
+    return {
+        "place": place,
+        "index": entry.index,
+        "text": clip(entry.text, 240),
+        "origin": clip(entry.origin, 60),
+        "standing": entry.standing,
+        "why": entry.why,
+        "flags": [clip(flag, 120) for flag in entry.flags],
+        "kinds": " ".join(kinds(entry.flags)),
+        "cells": [cell(name, metric, below(name, metric, gate)) for name, metric in metrics.items()],
+        "verdict": clip(entry.notes.verdict, 40),
+        "severity": entry.notes.severity,
+        "severity_words": "" if entry.notes.severity is None else f"severity {amount(entry.notes.severity)}",
+        "suggestion": clip(entry.notes.suggestion, 200),
+        "links": entry.notes.links[:3],
+    }
+
+
+def cell(name: str, metric: Metric, bad: bool) -> dict[str, Any]:
+    """One metric in a row."""
+    return {
+        "name": name,
+        "value": metric.value,
+        "words": number(metric.value),
+        "low": metric.interval[0] if metric.interval else None,
+        "high": metric.interval[1] if metric.interval else None,
+        "interval": f"{number(metric.interval[0])} to {number(metric.interval[1])}" if metric.interval else "",
+        "reason": clip(metric.reason or metric.interval_reason or "", 160),
+        "bad": bad,
+    }
+
+
+def added(notes: CardNotes) -> dict[str, Any]:
+    """What a card shows of the notes."""
+    return {
+        "verdict": clip(notes.verdict, 80),
+        "severity": notes.severity,
+        "suggestion": clip(notes.suggestion, 1000),
+        "facts": [[clip(name, 80), clip(value, 400)] for name, value in notes.facts[:40]],
+        "links": [[clip(name, 80), url] for name, url in notes.links[:10]],
+    }
