@@ -48,6 +48,37 @@ def uniform(n_total: int, n: int, rng: np.random.Generator) -> Sample:
     return Sample(indices.astype(np.int64), np.full(n, n / n_total if n else 1.0))
 
 
+@dataclass(frozen=True)
+class Design:
+    """Texts in the order in which they are to be rated: every beginning of the order is a stratified sample of its own.
+
+    `order` points into the corpus; `stratum` names each text's stratum and `sizes` how many texts of the corpus a stratum has.
+    Within a stratum the order is random, and how many of the first n texts are of which stratum is fixed before anything is
+    rated. So `first(n)` has known inclusion probabilities for every n of at least `len(sizes)`, and looking at its ratings to
+    decide whether to go on never decides *which* text comes next.
+    """
+
+    order: Int[np.ndarray, "text"]
+    stratum: Int[np.ndarray, "text"]
+    sizes: Int[np.ndarray, "stratum"]
+
+    def first(self, n: int) -> Sample:
+        """The first `n` texts as a sample: simple random samples of each stratum.
+
+        Raises:
+            InputError: `n` leaves a stratum without a text, for which no weight could make up, or is more than there are.
+        """
+        if not min(len(self.sizes), len(self.order)) <= n <= len(self.order):
+            raise InputError(f"n is {n}; give a number of texts from {len(self.sizes)} to {len(self.order)}")
+        indices, stratum = self.order[:n], self.stratum[:n]
+        inclusion = np.bincount(stratum, minlength=len(self.sizes)) / np.maximum(self.sizes, 1)
+        ascending = np.argsort(indices)
+        return Sample(indices[ascending], inclusion[stratum][ascending])
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
 def stratified(
     values: Float[np.ndarray, "text"],
     n: int,
@@ -57,7 +88,27 @@ def stratified(
     top: float = 0.1,
     silent: float = 0.6,
 ) -> Sample:
-    """Choose exactly `n` texts (or all there are) from strata of activation, with each one's inclusion probability.
+    """The whole of `design`: exactly `n` texts (or all there are) from strata of activation, with their inclusion probabilities.
+
+    >>> activations = np.maximum(np.random.default_rng(0).normal(-2, 1, size=10_000), 0)     # 98 % silent
+    >>> sample = stratified(activations, 200, np.random.default_rng(0))
+    >>> len(sample), int((activations[sample.indices] > 0).sum()), round(float(sample.weights.sum()))
+    (200, 78, 10000)
+    """
+    chosen = design(values, n, rng, edges=edges, top=top, silent=silent)
+    return chosen.first(len(chosen))
+
+
+def design(
+    values: Float[np.ndarray, "text"],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    edges: Sequence[float | int] = (0, 50, 75, 95, 100),
+    top: float = 0.1,
+    silent: float = 0.6,
+) -> Design:
+    """Choose exactly `n` texts (or all there are) from strata of activation, in an order whose every beginning is such a sample.
 
     Strata, from one feature's activations `values` (one a text):
 
@@ -70,21 +121,14 @@ def stratified(
     The bins share what is left equally; what a stratum cannot use goes to the others in equal parts. Within a stratum texts are
     chosen uniformly without replacement, so the inclusion probability is (chosen of the stratum) / (size of the stratum).
     Equal non-zero activations are ranked at random. With fewer texts to choose than strata the sample is a uniform one.
-    Texts whose activation is NaN (no counted position) are never chosen. The same `rng` state gives the same sample.
+    Texts whose activation is NaN (no counted position) are never chosen. The same `rng` state gives the same design.
 
     Raises:
         InputError: `n` negative, `top` or `silent` outside [0, 1] or together above 1, `edges` not rising from 0 to 100.
-
-    >>> activations = np.maximum(np.random.default_rng(0).normal(-2, 1, size=10_000), 0)     # 98 % silent
-    >>> sample = stratified(activations, 200, np.random.default_rng(0))
-    >>> len(sample), int((activations[sample.indices] > 0).sum()), round(float(sample.weights.sum()))
-    (200, 78, 10000)
     """
     _check_design(n, edges, top, silent)
     usable = np.flatnonzero(~np.isnan(values))
-    if len(usable) <= n:
-        return Sample(usable.astype(np.int64), np.ones(len(usable)))
-
+    n = min(n, len(usable))
     shuffled = rng.permutation(usable)  # equal activations get their rank by chance, not by their place in the corpus
     firing = shuffled[values[shuffled] != 0]
     firing = firing[np.argsort(values[firing], kind="stable")]
@@ -96,18 +140,28 @@ def stratified(
 
     strata = [silent_texts, *bins]
     if n - n_top < sum(len(stratum) > 0 for stratum in strata):  # some stratum would stay empty
-        sample = uniform(len(usable), n, rng)
-        return Sample(usable[sample.indices].astype(np.int64), sample.inclusion)
+        return _interleaved([rng.choice(usable, n, replace=False)], [len(usable)])
     n_silent = min(round(silent * n), n - n_top)
     shares = np.array([n_silent] + [(n - n_top - n_silent) / len(bins)] * len(bins))
     taken = _allocate(np.array([len(stratum) for stratum in strata]), shares, n - n_top)
-    indices, inclusion = [firing[rest:]], [np.ones(n_top)]
-    for stratum, k in zip(strata, taken, strict=True):
-        indices.append(rng.choice(stratum, k, replace=False) if k else stratum[:0])
-        inclusion.append(np.full(k, k / max(len(stratum), 1)))
-    chosen = np.concatenate(indices)
-    order = np.argsort(chosen)
-    return Sample(chosen[order].astype(np.int64), np.concatenate(inclusion)[order])
+    chosen = [
+        rng.choice(stratum, k, replace=False) if k else stratum[:0] for stratum, k in zip(strata, taken, strict=True)
+    ]
+    return _interleaved([*chosen, rng.permutation(firing[rest:])], [*map(len, strata), n_top])
+
+
+def _interleaved(chosen: Sequence[Int[np.ndarray, "_"]], sizes: Sequence[int]) -> Design:
+    """The chosen texts of all strata in one order that keeps the strata's shares all along and begins with one text of each."""
+    used = [at for at, texts in enumerate(chosen) if len(texts)]
+    stratum = np.repeat(np.arange(len(used)), [len(chosen[at]) for at in used])
+    place = np.concatenate([np.arange(len(chosen[at])) / len(chosen[at]) for at in used] or [np.zeros(0)])
+    order = np.argsort(place, kind="stable")
+    texts = np.concatenate([chosen[at] for at in used] or [np.zeros(0, dtype=np.int64)])
+    return Design(
+        texts[order].astype(np.int64),
+        stratum[order].astype(np.int64),
+        np.array([sizes[at] for at in used], dtype=np.int64),
+    )
 
 
 def _allocate(
