@@ -37,7 +37,8 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
     """Descriptions from a dict `{index: text}`, a Series, a DataFrame, a CSV/JSON/JSONL file, or `Description`s.
 
     A table needs a column `index` (or `feature`, `latent`, `neuron`) and a column `description` (or `explanation`).
-    A feature may have several descriptions; the same one twice is an error.
+    A feature may have several descriptions; the same one twice is an error. A table of `fade_lens.neuronpedia.descriptions` is taken
+    as it is: rows without a description are left out, and of repeated ones all but the first.
 
     Raises:
         InputError: nothing given, an empty or repeated description, an index that is no whole number, no such column.
@@ -46,6 +47,8 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
         rows, origin = file_rows(Path(source)), Path(source).name
     elif isinstance(source, Mapping):
         rows, origin = list(cast(Mapping[Any, Any], source).items()), "a dict"
+    elif hasattr(source, "columns") and {"state", "copies"} <= set(source.columns):
+        return imported(source)
     elif hasattr(source, "columns"):
         rows, origin = table_rows(source, "the DataFrame"), "a DataFrame"
     elif hasattr(source, "items"):
@@ -64,9 +67,21 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
     return checked([(index, text, origin) for index, text in rows])
 
 
+def imported(table: Any) -> tuple[Description, ...]:
+    """The descriptions of a table that was imported from Neuronpedia, each with its origin."""
+    from fade_lens.neuronpedia.frames import usable
+
+    kept = usable(table)
+    if not len(kept):
+        raise InputError(
+            f"none of the {len(table)} rows imported from Neuronpedia has a description; import other features"
+        )
+    return checked(zip(kept["index"].tolist(), kept["description"].tolist(), kept["origin"].tolist(), strict=True))
+
+
 def checked(rows: Iterable[tuple[Any, Any, str]]) -> tuple[Description, ...]:
     """The rows as descriptions, each one sound and there once."""
-    found: dict[Description, None] = {}
+    found: dict[str, Description] = {}
     for raw_index, text, origin in rows:
         index = whole_number(raw_index)
         if not isinstance(text, str) or not text.strip():
@@ -74,12 +89,12 @@ def checked(rows: Iterable[tuple[Any, Any, str]]) -> tuple[Description, ...]:
                 f"the description of feature {index} is empty ({text!r}); leave the feature out or describe it"
             )
         description = Description(index, " ".join(text.split()), origin)
-        if description in found:
+        if description.key in found:
             raise InputError(f"feature {index} has the same description twice ({text!r:.80}); give each once")
-        found[description] = None
+        found[description.key] = description
     if not found:
         raise InputError("no descriptions were given; give at least one, such as {9: \"the word 'new'\"}")
-    return tuple(found)
+    return tuple(found.values())
 
 
 def whole_number(value: Any) -> int:

@@ -1,0 +1,57 @@
+"""One feature from Neuronpedia's API: descriptions with their scores, statistics and contexts. About 1.2 MB each: few at a time."""
+
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+from fade_lens.errors import InputError
+from fade_lens.neuronpedia.bulk import cache_of
+from fade_lens.neuronpedia.errors import NeuronpediaError
+from fade_lens.neuronpedia.ids import Hosts, SourceId
+from fade_lens.neuronpedia.lines import json_value
+from fade_lens.neuronpedia.records import Imported, feature_of
+from fade_lens.neuronpedia.transport import Web
+
+MOST = 500
+"""Features fetched one by one in a call; the API allows 25,000 requests an hour, and the bulk data has all of them at once."""
+
+
+def read_feature(web: Web, hosts: Hosts, source: SourceId, index: int) -> Imported:
+    """One feature, kept on disk once it was fetched.
+
+    Raises:
+        InputError: there is no such feature.
+        NeuronpediaError: it cannot be read.
+    """
+    path = cache_of(hosts.site) / "features" / source.model_id / source.source_id / f"{index}.json.gz"
+    url = f"{hosts.site}/api/feature/{source}/{index}"
+    record: Any = json_value(path) if path.is_file() else None
+    if record is None:
+        record = web.json(url)
+        if not record:
+            raise InputError(f"Neuronpedia has no feature {index} in {source}")
+        if not isinstance(record, dict) or "index" not in record:
+            raise NeuronpediaError(f"{url} answered something that is no feature")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        with gzip.open(partial, "wt", encoding="utf-8") as file:
+            json.dump(record, file)
+        partial.replace(path)
+    return feature_of(cast(dict[str, Any], record), f"feature {source}/{index}", source)
+
+
+def read_features(web: Web, hosts: Hosts, source: SourceId, indices: Sequence[int]) -> Imported:
+    """Some features, one request each.
+
+    Raises:
+        InputError: more than `MOST` of them.
+        NeuronpediaError: they cannot be read.
+    """
+    if len(indices) > MOST:
+        raise InputError(f"{len(indices)} features would be fetched one by one; at most {MOST} are: use the bulk data")
+    found = Imported(source)
+    for index in indices:
+        found = found.join(read_feature(web, hosts, source, index))
+    return found

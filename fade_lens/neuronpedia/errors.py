@@ -1,0 +1,7 @@
+"""What goes wrong between here and Neuronpedia."""
+
+from fade_lens.errors import FadeLensError
+
+
+class NeuronpediaError(FadeLensError):
+    """Neuronpedia's data cannot be read: unreachable, moved, removed, damaged; the message says which and what to do."""

@@ -1,0 +1,306 @@
+"""What is wrong with descriptions at sight: no language model, no activations of one's own."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fade_lens.neuronpedia.frames import DESCRIBED, NONE, plain
+from fade_lens.neuronpedia.records import Imported, Score, Stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONGEST = 512
+"""Characters; what is longer is an explainer's monologue."""
+DENSE = 0.1
+
+KINDS: dict[str, str] = {
+    "missing": "looked up, has no description",
+    "empty": "no words in it",
+    "prompt_leak": "the explainer's prompt or reasoning was left in it",
+    "overlong": f"over {LONGEST} characters",
+    "single_token_fallback": "one token, which explainers give when they find nothing to say",
+    "negative_activations": "the feature takes negative values, which explainers do not look at",
+    "duplicate_description": "other features of the source have the same",
+    "generic": "it says nothing that could be tested",
+    "dense": f"the feature fires on over {DENSE:.0%} of tokens",
+    "dead": "the feature never fired",
+    "mixed_explainer_in_source": "another explainer than most of the source's: not comparable",
+    "stale_score": "a stored score that is older than the description, or may be a failed run",
+    "index_out_of_range": "the SAE has no such feature",
+    "sae_mismatch": "the source was made with another SAE",
+}
+"""Every flag and what it means."""
+
+LEAKS = re.compile(
+    r"""
+    (?:MAX|TOP)_[A-Z]*_?ACTIVATING_(?:TOKENS?|TEXTS?) | TOKENS?_AFTER_ | TOP_(?:POSITIVE|NEGATIVE)_LOGITS | \bMethod\s+\d\s*: |
+    \bThe\s+user\s+(?:wants|asked|asks|is\s+asking|provided|gave|has) | \bSelf[- ]correction\b | </?think(?:ing)?> | <\|\w+\|> |
+    \b(?:Okay|OK|Alright|Hmm|Wait),\s+(?:let|so|I|the|we|but|that|this|actually)\b | \bLet\s+me\s+(?:think|analy|look|re|see|check|start|try)\w* |
+    \b(?:I|we)\s+(?:need|have|should|must)\s+to\b | \bI(?:'ll|\s+will|'m|\s+am|\s+think|\s+can(?:not|'t)?)\b |
+    \bAs\s+an?\s+(?:AI|large\s+language\s+model)\b | \bneuron\s+\d+\s+behavio(?:u)?r\b | \bthe\s+main\s+thing\s+this\s+neuron\b |
+    ^\s*(?:Final\s+(?:answer|explanation)|Explanation|Thought|Analysis|Output|Response|Step\s+\d)\s*: | \bI\s+apologi[sz]e\b
+    """,
+    re.X,
+)
+PLACEHOLDERS = frozenset(
+    {"", "n/a", "na", "nan", "none", "null", "undefined", "todo", "tbd", "unknown", "no explanation", "no description"}
+)
+SUBWORD = re.compile(r"^(?:[Ġ▁Ċ]|##)|�")
+# Explainers that answer with a token where they find no words.
+TOKEN_EXPLAINERS = re.compile(r"^(?:np_)?(?:max|acts?)[-_]", re.I)
+SHORT_TOKEN = 3
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+STOP = _words(
+    """a an and any are as at be by for from in into is it its of on or other such than that the their them these they this those to
+    used various with within which when where"""
+)
+GENERIC = _words(
+    """abstract activates activity all associated broad certain character characters common concept concepts content context contexts
+    describing different discussing diverse element elements english entities everyday expressions feature features find fires
+    frequent general generic idea ideas information instances items kind kinds language letters linguistic many mention mentions
+    miscellaneous mixed multiple neuron nothing number numbers occurrences often particular parts patterns phrase phrases pieces
+    punctuation random range references referring related relating sentence sentences sequences several some something sorts
+    specific statements string strings structure structures symbols terms text texts text-based thing things token tokens topic
+    topics type types unrelated usage variety wide word words writing written"""
+)
+
+
+def flags(
+    table: "pd.DataFrame",
+    *,
+    stats: Mapping[int, Stats] | None = None,
+    n_features: int | None = None,
+    mismatch: str = "",
+) -> "pd.DataFrame":
+    """The table with a column `flags`: for each row a tuple of "kind: why", empty where nothing is wrong at sight (see `KINDS`).
+
+    Args:
+        table: of `descriptions`.
+        stats: what Neuronpedia knows of the features (`Imported.stats`): without it dense, dead and negative features are not seen.
+        n_features: number of the SAE's features.
+        mismatch: how the SAE differs from the source's, from `mismatches`.
+    """
+    rows = cast(Any, table).to_dict("records")
+    source = _Source(rows, stats or {}, n_features, mismatch)
+    flagged = table.copy()
+    flagged["flags"] = [tuple(f"{kind}: {why}" for kind, why in found_in(row, source)) for row in rows]
+    flagged.attrs = dict(table.attrs)
+    return flagged
+
+
+class _Source:
+    """What is known of all descriptions together."""
+
+    def __init__(
+        self, rows: list[dict[str, Any]], stats: Mapping[int, Stats], n_features: int | None, mismatch: str
+    ) -> None:
+        self.stats, self.n_features, self.mismatch = stats, n_features, mismatch
+        self.indices: dict[str, set[int]] = defaultdict(set)
+        described = [row for row in rows if row["state"] == DESCRIBED]
+        for row in described:
+            if words_of(row["description"]):
+                self.indices[key_of(row["description"])].add(row["index"])
+        self.explainers = Counter(maker for row in described if any(maker := maker_of(row)))
+
+    def maker(self) -> tuple[str, str] | None:
+        """The explainer of most descriptions, where there are several."""
+        return self.explainers.most_common(1)[0][0] if len(self.explainers) > 1 else None
+
+
+def found_in(row: Mapping[str, Any], source: _Source) -> list[tuple[str, str]]:
+    """The flags of one row: kind and why."""
+    found = [(kind, why) for kind, test in TESTS.items() if (why := test(row, source))]
+    kinds = {kind for kind, _ in found}
+    # What is empty is not generic as well.
+    return [
+        (k, why)
+        for k, why in found
+        if k not in ("generic", "single_token_fallback") or not kinds & {"empty", "prompt_leak"}
+    ]
+
+
+def text_of(row: Mapping[str, Any]) -> str:
+    """The description, "" where there is none."""
+    return plain(row["description"]) if row["state"] == DESCRIBED else ""
+
+
+def missing(row: Mapping[str, Any], _: _Source) -> str:
+    return KINDS["missing"] if row["state"] == NONE else ""
+
+
+def empty(row: Mapping[str, Any], _: _Source) -> str:
+    if row["state"] != DESCRIBED:
+        return ""
+    text = text_of(row).strip(" .\"'")
+    return f"{text_of(row)!r:.40} has no words in it" if text.lower() in PLACEHOLDERS else ""
+
+
+def prompt_leak(row: Mapping[str, Any], _: _Source) -> str:
+    match = LEAKS.search(str(row["description"])) if row["state"] == DESCRIBED else None
+    return f"holds {plain(match[0])!r:.60}, the explainer's prompt or reasoning" if match else ""
+
+
+def overlong(row: Mapping[str, Any], _: _Source) -> str:
+    length = len(text_of(row))
+    return f"{length} characters" if length > LONGEST else ""
+
+
+def single_token_fallback(row: Mapping[str, Any], source: _Source) -> str:
+    text = text_of(row)
+    bare = text.strip("\"'“”‘’`")
+    if not bare or " " in bare:
+        return ""
+    stats = source.stats.get(row["index"])
+    top = (stats.top_token or "").strip("Ġ▁ ") if stats is not None else ""
+    if top and top.lower() == bare.strip("Ġ▁").lower():
+        return f"only the token of the largest activation, {bare!r:.40}"
+    fallback = (
+        SUBWORD.search(bare) or len(bare) <= SHORT_TOKEN or bare.lower() in STOP or not any(map(str.isalpha, bare))
+    )
+    if fallback or TOKEN_EXPLAINERS.match(str(row["type_name"])):
+        return f"only one token, {bare!r:.40}"
+    return ""
+
+
+def negative_activations(row: Mapping[str, Any], source: _Source) -> str:
+    stats = source.stats.get(row["index"])
+    if stats is None or stats.min_activation is None or stats.min_activation >= 0:
+        return ""
+    return f"stored activations go down to {stats.min_activation:.3g}"
+
+
+def duplicate_description(row: Mapping[str, Any], source: _Source) -> str:
+    others = sorted(source.indices.get(key_of(text_of(row)), set()) - {row["index"]})
+    if others:
+        return f"the same as of {listed(others)}"
+    return f"given {row['copies']} times" if row["copies"] > 1 else ""
+
+
+def generic(row: Mapping[str, Any], _: _Source) -> str:
+    words = words_of(text_of(row))
+    said = [word for word in words if word not in STOP and word not in GENERIC]
+    return "no word of it says what to look for" if words and not said else ""
+
+
+def dense(row: Mapping[str, Any], source: _Source) -> str:
+    stats = source.stats.get(row["index"])
+    rate = stats.frac_nonzero if stats is not None else None
+    return f"fires on {rate:.1%} of tokens" if rate is not None and rate > DENSE else ""
+
+
+def dead(row: Mapping[str, Any], source: _Source) -> str:
+    stats = source.stats.get(row["index"])
+    if stats is None:
+        return ""
+    silent = stats.frac_nonzero == 0 or (stats.max_activation == 0 and not stats.frac_nonzero)
+    return "never fired on Neuronpedia's texts" if silent and not stats.min_activation else ""
+
+
+def mixed_explainer_in_source(row: Mapping[str, Any], source: _Source) -> str:
+    most = source.maker()
+    maker = maker_of(row)
+    if row["state"] != DESCRIBED or most is None or maker == most or not any(maker):
+        return ""
+    return f"by {' '.join(filter(None, maker))}, most are by {' '.join(filter(None, most))}"
+
+
+def stale_score(row: Mapping[str, Any], _: _Source) -> str:
+    for score in cast(tuple[Score, ...], row["scores"] or ()):
+        if score.created_at and row["created_at"] and score.created_at < row["created_at"]:
+            return f"{score.kind} of {score.created_at[:10]} is older than the description, of {str(row['created_at'])[:10]}"
+        if score.value == 0 and not score.detailed:
+            return f"{score.kind} is 0 without details: the run may have failed"
+    return ""
+
+
+def index_out_of_range(row: Mapping[str, Any], source: _Source) -> str:
+    n = source.n_features
+    return f"feature {row['index']}, the SAE has {n}" if n is not None and not 0 <= row["index"] < n else ""
+
+
+def sae_mismatch(_: Mapping[str, Any], source: _Source) -> str:
+    return source.mismatch
+
+
+TESTS: dict[str, Callable[[Mapping[str, Any], _Source], str]] = {
+    test.__name__: test
+    for test in (
+        missing, empty, prompt_leak, overlong, single_token_fallback, negative_activations, duplicate_description, generic,
+        dense, dead, mixed_explainer_in_source, stale_score, index_out_of_range, sae_mismatch,
+    )
+}  # fmt: skip
+
+
+def mismatches(found: Imported, sae: Any, source: str = "") -> str:
+    """How an SAE differs from what the source says about its own, in a line; empty where nothing tells them apart.
+
+    Args:
+        found: with `config`, the content of `source.jsonl`.
+        source: the id that was asked for: descriptions that name another one do not belong to it.
+    """
+    differences: list[str] = []
+    named = str(found.source) if found.source else ""
+    if source and named and named != source:
+        differences.append(f"the descriptions are of {named}, the SAE is {source}")
+    config, metadata = saelens_config(found.config), sae.cfg.metadata
+    for key, ours in (
+        ("d_sae", sae.cfg.d_sae),
+        ("d_in", sae.cfg.d_in),
+        ("architecture", sae.cfg.architecture()),
+        ("hook_name", metadata.get("hook_name")),
+        ("prepend_bos", metadata.get("prepend_bos")),
+    ):
+        theirs = config.get(key)
+        if theirs is not None and ours is not None and str(theirs) != str(ours):
+            differences.append(f"{key} is {theirs} there, {ours} here")
+    return "; ".join(differences)
+
+
+def saelens_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The SAE's configuration in a `source.jsonl`, where it may be JSON in a string, flat or with nested metadata."""
+    raw = config.get("saelensConfig")
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError:
+            raw = None
+    if not isinstance(raw, dict):
+        return {}
+    flat = cast(dict[str, Any], raw)
+    nested = flat.get("metadata")
+    return {**flat, **(cast(dict[str, Any], nested) if isinstance(nested, dict) else {})}
+
+
+def maker_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Who wrote a description: the model and the method."""
+    return str(row["explanation_model_name"]), str(row["type_name"])
+
+
+def key_of(text: Any) -> str:
+    """What two descriptions share that say the same in other capitals or with another full stop."""
+    return plain(text).casefold().strip(" .\"'")
+
+
+def words_of(text: Any) -> list[str]:
+    """The words of a text, in small letters."""
+    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", str(text or "").lower())
+
+
+def listed(indices: list[int], most: int = 5) -> str:
+    """Some feature indices for a sentence."""
+    shown = ", ".join(map(str, indices[:most]))
+    more = len(indices) - most
+    return f"feature{'s' if len(indices) > 1 else ''} {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def kinds_of(found: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds of flags, without the reasons."""
+    return tuple(flag.partition(":")[0] for flag in found)

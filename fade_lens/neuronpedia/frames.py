@@ -1,0 +1,108 @@
+"""The table of descriptions that everything else works on, with where each comes from and what is known of features without one."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fade_lens.neuronpedia.records import Imported, Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DESCRIBED, NONE, UNKNOWN = "described", "none", "unknown"
+"""A feature has a description; was looked up and has none; was never looked up."""
+
+COLUMNS = (
+    "index",
+    "description",
+    "state",
+    "origin",
+    "explanation_id",
+    "model_id",
+    "source_id",
+    "type_name",
+    "explanation_model_name",
+    "created_at",
+    "notes",
+    "scores",
+    "copies",
+)
+
+
+def frame(found: Imported, indices: Sequence[int] | None = None) -> "pd.DataFrame":
+    """One row a description, in the order of the indices, and a row for every feature asked for that has none.
+
+    Columns: `index`, `description`, `state` ("described", "none": looked up and has none, "unknown": never looked up), `origin`,
+    `explanation_id`, `model_id`, `source_id`, `type_name`, `explanation_model_name`, `created_at`, `notes`, `scores` (a tuple of
+    `Score`), `copies` (how often the same text was given for the feature). `frame.attrs` has `source`, `complete` (whether
+    every feature of the source was looked up) and `repeated` (rows whose text was given before).
+    """
+    import pandas as pd
+
+    rows = [row for row in found.rows if row.description is not None]
+    copies = Counter((row.index, plain(row.description)) for row in rows)
+    records = [record_of(row, copies[row.index, plain(row.description)]) for row in rows]
+    described = {row.index for row in rows}
+    # A record without a text says that somebody looked.
+    looked_up = set(found.looked_up) | {row.index for row in found.rows}
+    wanted = indices if indices is not None else sorted(looked_up)
+    for index in dict.fromkeys(wanted):
+        if index not in described:
+            state = NONE if found.complete or index in looked_up else UNKNOWN
+            records.append(empty_record(index, state, found))
+    place = {index: at for at, index in enumerate(dict.fromkeys(indices or ()))}
+    records.sort(key=lambda record: (place.get(record["index"], 0), record["index"]))
+    table = pd.DataFrame(records, columns=list(COLUMNS))
+    table.attrs = {
+        "source": str(found.source) if found.source else "",
+        "complete": found.complete,
+        "repeated": len(rows) - len(copies),
+    }
+    return table
+
+
+def record_of(row: Row, copies: int) -> dict[str, Any]:
+    """A row of the table."""
+    return {
+        "index": row.index,
+        "description": row.description,
+        "state": DESCRIBED,
+        "origin": origin_of(row),
+        "explanation_id": row.explanation_id,
+        "model_id": row.model_id,
+        "source_id": row.source_id,
+        "type_name": row.type_name,
+        "explanation_model_name": row.explanation_model_name,
+        "created_at": row.created_at,
+        "notes": row.notes,
+        "scores": row.scores,
+        "copies": copies,
+    }
+
+
+def empty_record(index: int, state: str, found: Imported) -> dict[str, Any]:
+    """The row of a feature without a description."""
+    blank = dict.fromkeys(COLUMNS, "")
+    source = found.source
+    named = {"model_id": source.model_id, "source_id": source.source_id} if source else {}
+    return {**blank, "index": index, "description": None, "state": state, "scores": (), "copies": 0, **named}
+
+
+def origin_of(row: Row) -> str:
+    """Where a description comes from, in a line."""
+    place = f"Neuronpedia {row.model_id}/{row.source_id}" if row.model_id and row.source_id else row.origin
+    maker = " ".join(
+        part for part in (row.explanation_model_name, f"({row.type_name})" if row.type_name else "") if part
+    )
+    return f"{place}, {maker}" if maker else place
+
+
+def plain(text: Any) -> str:
+    """A text as the library reads it: white space is one blank."""
+    return " ".join(str(text).split())
+
+
+def usable(table: Any) -> "pd.DataFrame":
+    """The rows that can be scored: with a text, each text of a feature once."""
+    kept = table[(table["state"] == DESCRIBED) & table["description"].map(lambda text: bool(plain(text)))]
+    return kept[~kept.assign(text=kept["description"].map(plain)).duplicated(["index", "text"])]

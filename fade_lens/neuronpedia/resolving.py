@@ -1,0 +1,85 @@
+"""Which source on Neuronpedia holds an SAE's features: from its metadata, its release, or the repository it lies in."""
+
+import logging
+from typing import Any
+
+from fade_lens.errors import InputError, suggest
+from fade_lens.neuronpedia.ids import SourceId
+
+logger = logging.getLogger(__name__)
+
+
+def resolve(
+    sae: Any = None,
+    *,
+    release: str | None = None,
+    sae_id: str | None = None,
+    repo_id: str | None = None,
+    path: str | None = None,
+) -> SourceId:
+    """The Neuronpedia id of an SAE, of an SAELens release and SAE id, or of a repository and a path in it.
+
+    Often two releases hold the same weights and only one of them an id, so a release without one is looked up by its repository.
+
+    Args:
+        sae: a `sae_lens` SAE, or an id such as "gpt2-small/8-res-jb", which is only checked.
+
+    Raises:
+        InputError: nothing is known about it; says what to give instead.
+    """
+    if isinstance(sae, SourceId):
+        return sae
+    if isinstance(sae, str):
+        return SourceId.parse(sae)
+    metadata = getattr(getattr(sae, "cfg", None), "metadata", None)
+    # Whatever is missing from the metadata reads as None: "in" tells.
+    if metadata is not None and "neuronpedia_id" in metadata and metadata["neuronpedia_id"]:
+        return SourceId.parse(str(metadata["neuronpedia_id"]))
+    if release is not None and sae_id is not None:
+        return of_release(release, sae_id)
+    if repo_id is not None and path is not None:
+        return of_repository(repo_id, path)
+    raise InputError(
+        "the SAE's metadata holds no neuronpedia_id, and SAEs do not keep the release they came from; "
+        'give the id ("gpt2-small/8-res-jb"), or release= and sae_id=, or repo_id= and path='
+    )
+
+
+def of_release(release: str, sae_id: str) -> SourceId:
+    """The id that SAELens' directory has for a release's SAE, or for the same weights under another release."""
+    directory = sae_directory()
+    entry = directory.get(release)
+    if entry is None:
+        if any(known.repo_id == release for known in directory.values()):
+            return of_repository(release, sae_id)  # SAELens takes a repository for a release
+        raise InputError(f"release {release!r} is not in SAELens' directory{suggest(release, directory)}")
+    if sae_id not in entry.saes_map:
+        raise InputError(f"release {release!r} has no SAE {sae_id!r}{suggest(sae_id, entry.saes_map)}")
+    if found := entry.neuronpedia_id.get(sae_id):
+        return SourceId.parse(str(found))
+    return of_repository(entry.repo_id, entry.saes_map[sae_id])
+
+
+def of_repository(repo_id: str, path: str) -> SourceId:
+    """The id of weights by where they lie; of several the shortest, which is the canonical one."""
+    found: set[str] = set()
+    for entry in sae_directory().values():
+        if entry.repo_id == repo_id:
+            names = [name for name, place in entry.saes_map.items() if place == path]
+            found |= {str(entry.neuronpedia_id[name]) for name in names if entry.neuronpedia_id.get(name)}
+    if not found:
+        raise InputError(
+            f"SAELens' directory has no Neuronpedia id for {path!r} of {repo_id!r}; "
+            "if Neuronpedia has these features, give their id, such as gpt2-small/8-res-jb"
+        )
+    chosen = min(found, key=lambda name: (len(name), name))
+    if len(found) > 1:
+        logger.info("%s of %s is on Neuronpedia as %s; %s is used", path, repo_id, ", ".join(sorted(found)), chosen)
+    return SourceId.parse(chosen)
+
+
+def sae_directory() -> dict[str, Any]:
+    """SAELens' directory of releases, without any weights."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    return dict(get_pretrained_saes_directory())
