@@ -1,8 +1,8 @@
 """The blocks of a `HookedTransformer` computed with few large operations, several times faster than by themselves.
 
 A `CompactBlock` makes queries, keys and values in one product, keeps rotated keys in a buffer that never grows, and
-copies no weight at a step. A block that carries a hook, is of another kind, or does not agree with its compact form
-on the run's own prompts, runs as it is (`OwnBlock`).
+copies no weight at a step. Hooks on what enters and leaves the block act as they do on the block itself. A block with a
+hook inside, of another kind, or that does not agree with its compact form on the run's own prompts, runs as it is (`OwnBlock`).
 """
 
 import logging
@@ -150,6 +150,7 @@ class CompactBlock(Layer):
 
     def __init__(self, block: TransformerBlock) -> None:
         cfg, attn = cast(Any, block.cfg), cast(Any, block.attn)
+        self._entered, self._left = block.hook_resid_pre, block.hook_resid_post
         self._attn, self._d_head, self._n_heads = attn, cfg.d_head, cfg.n_heads
         self._rotary_dim = cfg.rotary_dim if cfg.positional_embedding_type == "rotary" else None
         self._adjacent, self._soft_cap = bool(cfg.rotary_adjacent_pairs), float(cfg.attn_scores_soft_cap or 0)
@@ -188,6 +189,9 @@ class CompactBlock(Layer):
         self._filled = filled
 
     def __call__(self, residual: Residual, span: Span) -> Residual:
+        return self._left(self._passed(self._entered(residual), span))
+
+    def _passed(self, residual: Residual, span: Span) -> Residual:
         after_attention = residual + self._ln1_post(self._attend(self._ln1(residual), span))
         if self._mlp is None:
             return after_attention

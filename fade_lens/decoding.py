@@ -17,6 +17,9 @@ from fade_lens.errors import InputError
 from fade_lens.models import Model, device_of, forward_hooks, is_bridge, layer_of, model_name
 from fade_lens.next_token import Head, Logits, Unembedding
 
+OUTSIDE = (".hook_resid_pre", ".hook_resid_post")
+"""Hooks that compact blocks have too."""
+
 
 @runtime_checkable
 class Hooks(Protocol):
@@ -118,7 +121,7 @@ class BridgeDecoder(Decoder):
 
 
 class CompactDecoder(Decoder):
-    """A `HookedTransformer` a block at a time: compactly where nothing is hooked, as they are where something is.
+    """A `HookedTransformer` a block at a time: compactly where nothing inside is hooked, as they are where something is.
 
     Below the first block with a hook, equal prompts are equal whatever the steering, so each runs once.
     """
@@ -128,8 +131,8 @@ class CompactDecoder(Decoder):
         tokens, real = left_padded(prompts, device_of(model))
         self._blocks = compact_blocks(self._model, tokens, real)
         layers = [layer_of(name) for name in hooks]
-        for layer in layers:
-            if layer is not None:
+        for name, layer in zip(hooks, layers, strict=True):
+            if layer is not None and not name.endswith(OUTSIDE):
                 self._blocks[layer] = OwnBlock(self._model.blocks[layer])
         self._first_hooked = min(-1 if layer is None else layer for layer in layers)
         self.head = unembedding(self._model)

@@ -5,10 +5,10 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.utilities.activation_functions import apply_softcap
 
-from fade_lens.linear import linear
+from fade_lens.linear import linear, packed
 
 # Tokens unembedded at a time. On a CPU few enough that their logits stay in the processor's cache (all of Gemma's for
 # 350 rows are 367 MB); elsewhere enough that a step is few operations.
@@ -31,6 +31,10 @@ class Head(ABC):
     def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
         """A new tensor with the logits of the chunk's tokens, float32 or wider."""
 
+    def order(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
+        """A new tensor in the order of the chunk's logits, of any precision: all that greedy decoding needs."""
+        return self.logits(state, start)
+
 
 class Logits(Head):
     """The state is the logits themselves."""
@@ -45,13 +49,17 @@ class Unembedding(Head):
     def __init__(self, W_U: Float[Tensor, "d_model d_vocab"], b_U: Float[Tensor, " d_vocab"], soft_cap: float) -> None:
         super().__init__(W_U.shape[1], W_U.device)
         self._soft_cap, self._b_U = soft_cap, b_U.detach() if bool(b_U.any()) else None
-        # A chunk of the columns of W_U is scattered over memory, which costs a CPU a third of its speed.
-        self._by_token = W_U.detach().T.contiguous() if self.device.type == "cpu" else W_U.detach().T
+        by_token = W_U.detach().T
+        # A chunk of the columns of W_U is scattered over memory, which costs a CPU half of its speed.
+        pack = packed if self.device.type == "cpu" else nn.Identity()
+        self._chunks = {start: pack(by_token[start : start + self.chunk]) for start in self.starts}
 
     def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
-        chunk = slice(start, start + self.chunk)
-        bias = None if self._b_U is None else self._b_U[chunk]
-        return apply_softcap(linear(state, self._by_token[chunk], bias).float(), self._soft_cap)
+        return apply_softcap(self.order(state, start).float(), self._soft_cap)
+
+    def order(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
+        bias = None if self._b_U is None else self._b_U[start : start + self.chunk]
+        return linear(state, self._chunks[start], bias)
 
 
 class Sampler:
@@ -93,14 +101,17 @@ class Sampler:
         return self._among_all(state, self._uniforms[:, step, None])
 
     def _logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
-        logits, ids = self._head.logits(state, start), self._forbidden[start]
+        return self._allowed(self._head.logits(state, start), start)
+
+    def _allowed(self, logits: Float[Tensor, "row chunk"], start: int) -> Float[Tensor, "row chunk"]:
+        ids = self._forbidden[start]
         return logits.index_fill_(1, ids, -torch.inf) if len(ids) else logits
 
     def _likeliest(self, state: Float[Tensor, "row d_state"]) -> Int[Tensor, " row"]:
-        best = torch.full((len(state),), -torch.inf, device=state.device)
+        best = torch.full((len(state),), -torch.inf, dtype=state.dtype, device=state.device)
         token = torch.zeros(len(state), dtype=torch.long, device=state.device)
         for start in self._head.starts:
-            logits = self._logits(state, start)
+            logits = self._allowed(self._head.order(state, start), start)
             value = logits.amax(dim=-1)
             # To find where the largest stands takes ten times as long as to find how large it is.
             better = (value > best).nonzero().squeeze(-1)

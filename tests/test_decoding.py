@@ -81,8 +81,11 @@ def test_masks_and_positions() -> None:
 
 
 def test_which_decoder() -> None:
-    model, hook = hooked("gpt2"), "blocks.1.hook_resid_post"
+    model, hook = hooked("gpt2"), "blocks.1.hook_mlp_out"
     with torch.no_grad():
+        outside = decoder_of(model, ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"], PROMPTS)
+        assert isinstance(outside, CompactDecoder)
+        assert {type(b) for b in outside._blocks} == {CompactBlock}
         decoder = decoder_of(model, [hook], PROMPTS)
         assert isinstance(decoder, CompactDecoder)
         assert [type(b) for b in decoder._blocks] == [CompactBlock, OwnBlock, CompactBlock, CompactBlock]
@@ -113,7 +116,7 @@ def test_equal_prompts_run_once_below_the_hook(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(CompactBlock, "__call__", watch)
         with decoder.steered(NoSteering()):
             decoder.start(*left_padded([PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]], CPU), 3)
-    assert seen == [2, 2, 4]  # blocks 0, 1, then 3; block 2 runs as it is
+    assert seen == [2, 2, 4, 4]  # prompts below block 2, requests from it on
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])

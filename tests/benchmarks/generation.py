@@ -20,7 +20,7 @@ from fade_lens.decoding import HookedDecoder
 from fade_lens.demo.parts import gemma_folder
 from fade_lens.features import features_of
 from fade_lens.next_token import Sampler
-from fade_lens.steering import Request, Steering, continue_batch, generate, never_generated, uniforms
+from fade_lens.steering import Request, Steering, continue_batch, decoder_for, generate, never_generated, uniforms
 from tests.benchmarks.timing import Times, machine, median, ratio
 
 PROMPT, NEW, LATENT, FACTORS = 16, 20, 98, (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -53,9 +53,10 @@ def measure(model: Any, hf: Any, sae: Any, batch: int, rounds: int, hooked_batch
     prompts = prompts_of(model, -(-batch // len(FACTORS)))
     requests = [Request(p, 0, f, stream=0) for p in prompts for f in FACTORS][:batch]
     tokens = torch.tensor([r.prompt for r in requests], device=hf.device)
+    decoder = decoder_for(model, features, requests)  # made once a run
 
     def ours(rows: int = batch, new: int = NEW) -> None:
-        generate(model, features, requests[:rows], reference, new_tokens=new, batch_size=batch)
+        generate(model, features, requests[:rows], reference, new_tokens=new, batch_size=batch, decoder=decoder)
 
     def theirs(rows: int = batch, new: int = NEW) -> None:
         mask = torch.ones_like(tokens[:rows])
