@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from fade_lens.judge import prompts
+from tests.fake_batches import FakeBatches
 
 Rule = Callable[[str, str], int]
 Writer = Callable[[str, int], list[str]]
@@ -51,7 +52,7 @@ class FakeJudge:
     `rule(concept, text)` gives ratings, `writer(concept, variation)` texts. `plan` maps kinds of misbehaviour (see
     `ALL_KINDS`) to probabilities, drawn from `seed`; `script` lists the kinds (or "ok") of the first requests; `choose(body)`
     may name the kind for a request (None: by script and plan). Every request's body is in `bodies`, its headers in
-    `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them.
+    `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them. `batches` adds the Batch API.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class FakeJudge:
         unsupported: Iterable[str] = (),
         logprobs: bool = True,
         echo_key: bool = False,
+        batches: bool = False,
     ) -> None:
         unknown = (set(plan or {}) | set(script)) - {*ALL_KINDS, "ok"}
         assert not unknown, f"unknown misbehaviour {unknown}"
@@ -79,6 +81,7 @@ class FakeJudge:
         self.latency, self.slow_seconds, self.retry_after = latency, slow_seconds, retry_after
         self.key, self.formats, self.unsupported = key, tuple(formats), tuple(unsupported)
         self.logprobs, self.echo_key = logprobs, echo_key
+        self.batches = FakeBatches(self) if batches else None
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -122,6 +125,11 @@ class FakeJudge:
             self.times.append(time.monotonic())
             self._now += 1
             self.peak = max(self.peak, self._now)
+        return self.pick(body)
+
+    def pick(self, body: dict[str, Any]) -> str:
+        """What happens to a request."""
+        with self._lock:
             kind = self.choose(body) if self.choose is not None else None
             if kind is None and self.script:
                 kind = self.script.pop(0)
@@ -138,6 +146,12 @@ class FakeJudge:
     def chance(self) -> random.Random:
         with self._lock:
             return random.Random(self._random.random())
+
+    def outcome(self, body: dict[str, Any], kind: str) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body for a request."""
+        if kind in _STATUS:
+            return _STATUS[kind][0], {"error": _STATUS[kind][1]}
+        return 200, self.completion(body, kind)
 
     def completion(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
         """A chat completion for a request body, misbehaving as `kind` says."""
@@ -283,12 +297,40 @@ class _Handler(BaseHTTPRequestHandler):
         if fake.closed:  # a connection kept alive outlives the listening socket
             self.close_connection = True
             return
+        path = self.path.split("?")[0]
+        if path.endswith(("/files", "/batches")):
+            self._batch_call(fake, path, raw)
+            return
         body = json.loads(raw)
         kind = fake.enter(body, {name.lower(): value for name, value in self.headers.items()}, self.path)
         try:
             self._answer(fake, body, kind)
         finally:
             fake.leave()
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        self._batch_call(self.server.fake, path, b"")
+
+    def _batch_call(self, fake: FakeJudge, path: str, raw: bytes) -> None:
+        batches, name = fake.batches, path.rpartition("/")[2]
+        fake.paths.append(self.path)
+        if batches is None:
+            self._send(404, {"error": {"message": "Not Found"}})
+        elif path.endswith("/files"):
+            parts = raw.split(b"\r\n\r\n")
+            content = next(part for part in parts if part.startswith(b'{"custom_id"'))
+            self._send(200, batches.upload(content.rpartition(b"\r\n--")[0].decode().strip()))
+        elif path.endswith("/content"):
+            self._send_text(200, batches.files[path.split("/")[-2]], "application/jsonl")
+        elif name != "batches":
+            self._send(200, batches.look(name))
+        elif not raw:
+            self._send(200, {"object": "list", "data": list(batches.made.values())[::-1], "has_more": False})
+        elif (made := batches.create(json.loads(raw))) is not None:
+            self._send(200, made)
+        else:
+            self.close_connection = True
 
     def _answer(self, fake: FakeJudge, body: dict[str, Any], kind: str) -> None:
         shown = self.headers.get("Authorization", "").removeprefix("Bearer ") or self.headers.get("api-key", "")
@@ -313,9 +355,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, fake.completion(body, kind))
 
     def _send(self, status: int, body: dict[str, Any], retry_after: str | None = None) -> None:
-        payload = json.dumps(body).encode()
+        self._send_text(status, json.dumps(body), "application/json", retry_after)
+
+    def _send_text(self, status: int, text: str, kind: str, retry_after: str | None = None) -> None:
+        payload = text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(payload)))
         if status == 307:
             self.send_header("Location", "http://127.0.0.1:9/v1/chat/completions")

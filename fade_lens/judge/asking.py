@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from fade_lens.errors import JudgeError
 from fade_lens.judge import prompts
 from fade_lens.judge.parsing import Texts, parse_ratings, parse_texts
-from fade_lens.judge.transport import Call, Request, Transport
+from fade_lens.judge.request import Call, Request
+from fade_lens.judge.transport import Transport
 from fade_lens.judge.wire import Answer, Unanswered
 
 T = TypeVar("T")

@@ -6,18 +6,19 @@ import os
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.judge import prompts
 from fade_lens.judge.asking import BatchedRating, Legibility, Rating, SingleRating, Writing, Written, no_logprobs
-from fade_lens.judge.endpoint import OLLAMA_URL, Endpoint, checked_url, endpoint, find_key, parse_spec
+from fade_lens.judge.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, find_key, parse_spec
 from fade_lens.judge.loop import LoopThread
+from fade_lens.judge.request import Call, Request
+from fade_lens.judge.rounds import in_rounds
 from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts
-from fade_lens.judge.transport import Call, Request, Transport
-from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Estimate, Ledger, Number, Usage, price_of
+from fade_lens.judge.transport import Transport
+from fade_lens.judge.usage import Budget, Estimate, Ledger, Number, Usage, price_of
 
 T = TypeVar("T")
 Way = Literal["auto", "batched", "single"]
@@ -42,7 +43,8 @@ class Judge:
     At most `concurrency` requests are in flight, over all features and metrics; `requests_per_minute` and
     `tokens_per_minute` pace them. `max_calls` and `max_cost` (US dollars) stop a run with `BudgetReached`.
     `temperature` None is 0 for ratings and 1 for writing; reasoning models get none. `writer` is another judge (or its
-    spec, see `parse`) that writes the texts. `price` is (prompt, completion) in dollars a million tokens.
+    spec, see `parse`) that writes the texts. `price` is (prompt, completion) in dollars a million tokens. `batch` sends what
+    can wait through the server's Batch API, at half the price and within a day; a run that is stopped meanwhile collects it later.
 
     Raises `InputError` for arguments that cannot be used. Nothing is sent before the first question.
     """
@@ -66,6 +68,7 @@ class Judge:
         max_cost: Number | None = None,
         price: tuple[Number, Number] | None = None,
         writer: "Judge | str | None" = None,
+        batch: bool = False,
         _endpoint: Endpoint | None = None,
         _start: Callable[[], tuple[str, str]] | None = None,
         _budget: Budget | None = None,
@@ -90,7 +93,7 @@ class Judge:
         self.endpoint = _endpoint or endpoint(base_url, api_key)
         self.rating: Way = "batched" if rating == "auto" else rating
         self.texts_per_request, self.texts_per_set = texts_per_request, texts_per_set
-        self.temperature = temperature
+        self.temperature, self.batch = temperature, batch
         if price is None and self.endpoint.is_openai:
             price = price_of(self.model)
         if max_cost is not None and price is None:
@@ -102,7 +105,7 @@ class Judge:
         self._budget = _budget or Budget(max_calls, max_cost, [])
         self._budget.ledgers.append(self._ledger)
         self._owns_writer = isinstance(writer, str)
-        self.writer = Judge.parse(writer, _budget=self._budget) if isinstance(writer, str) else writer
+        self.writer = self.beside(writer) if isinstance(writer, str) else writer
         self._transcripts: Transcripts = MemoryTranscripts()
         self._legibility = Legibility()
         self._transport = Transport(
@@ -116,6 +119,7 @@ class Judge:
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             start=_start,
+            batch=batch,
         )
         self._thread = LoopThread()
 
@@ -175,13 +179,38 @@ class Judge:
 
     @classmethod
     def parse(cls, spec: str, **options: Any) -> "Judge":
-        """A judge from a string: "openai:gpt-4o-mini", "ollama:llama3.2", "http://host:8000/v1#model" or "gguf:/path"."""
+        """A judge from a string: "openai:gpt-4o-mini", "ollama:llama3.2", "http://host:8000/v1#model", "gguf:/path" and others.
+
+        "azure:DEPLOYMENT" is at the address that AZURE_OPENAI_ENDPOINT holds. "vllm:MODEL", "lmstudio:MODEL" and "llamacpp:MODEL"
+        are servers on this machine at their usual ports, "openrouter:ORG/MODEL" takes its key from OPENROUTER_API_KEY.
+        Raises `InputError` that lists the forms.
+        """
         kind, model, base_url = parse_spec(spec)
         if kind == "gguf":
             return cls.local(model, **options)
         if kind == "ollama":
             return cls.ollama(model, **options)
+        if kind == "azure":
+            address = os.environ.get("AZURE_OPENAI_ENDPOINT", "").strip()
+            if not address:
+                raise InputError(
+                    f"judge {spec!r} needs its address: set AZURE_OPENAI_ENDPOINT, or use Judge.azure(...)"
+                )
+            return cls.azure(model, azure_endpoint=address, **options)
+        if kind in SERVERS and base_url is not None:
+            place = Endpoint(base_url, find_key(options.pop("api_key", None), SERVERS[kind][1]))
+            free: dict[str, Any] = {"price": (0.0, 0.0)} if place.loopback else {}
+            return cls(model, _endpoint=place, **(free | options))
         return cls(model, base_url=base_url, **options)
+
+    def beside(self, spec: str) -> "Judge":
+        """Another judge by its spec (see `parse`), under this one's limits on calls and cost."""
+        other = Judge.parse(spec, _budget=self._budget)
+        if self._budget.max_cost is not None and other._ledger.price is None:
+            raise InputError(
+                f"max_cost needs the price of every judge and that of {spec!r} is unknown: pass it as Judge(..., price=...)"
+            )
+        return other
 
     # ---------------------------------------------------------------- questions
 
@@ -218,6 +247,14 @@ class Judge:
         texts = _check_texts(texts)
         return self._submit(lambda call: self._rater(call, concept, seed, repeat).rate(texts))
 
+    def submit_rounds(
+        self, concept: str, groups: Sequence[Sequence[str]], enough: Callable[[list[Rating]], bool], *, seed: int = 0
+    ) -> "Future[list[Rating]]":
+        """`rate` in the background, one group of texts after the other until `enough` says so of all ratings so far."""
+        _check_concept(concept)
+        checked = [_check_texts(texts) for texts in groups]
+        return self._submit(lambda call: in_rounds(self._rater(call, concept, seed, 0), checked, enough))
+
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":
         """Within it every answer is looked up in `transcripts` and committed there before it is used.
@@ -228,6 +265,7 @@ class Judge:
         before = [judge._transcripts for judge in judges]
         for judge in judges:
             judge._transcripts = transcripts
+            judge._ledger.begin()
         try:
             yield self
         finally:
@@ -241,6 +279,11 @@ class Judge:
     def usage(self) -> Usage:
         """What was asked and what it cost so far, the writer's share included."""
         return self._ledger.usage if self.writer is None else self._ledger.usage + self.writer.usage
+
+    def usage_of(self, concept: str) -> Usage:
+        """What the answers cost that `concept` rests on in this session, those included that were paid for before it."""
+        own = self._ledger.usage_of(concept)
+        return own if self.writer is None else own + self.writer.usage_of(concept)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -260,19 +303,19 @@ class Judge:
         self, n_write: int, n_texts_rated: int, mean_text_tokens: Number = 100.0, *, n_concepts: int = 1
     ) -> Estimate:
         """Calls, tokens and price of writing `n_write` and rating `n_texts_rated` texts for each of `n_concepts`, without retries."""
-        rating = self._estimate_rating(n_texts_rated, mean_text_tokens) if n_texts_rated else Estimate(0, 0, 0, 0.0)
-        writing = (
-            (self.writer or self)._estimate_writing(n_write, mean_text_tokens) if n_write else Estimate(0, 0, 0, 0.0)
-        )
-        one = rating + writing
-        cost = None if one.cost is None else one.cost * n_concepts
-        return replace(
-            one,
-            calls=one.calls * n_concepts,
-            prompt_tokens=one.prompt_tokens * n_concepts,
-            completion_tokens=one.completion_tokens * n_concepts,
-            cost=cost,
-        )
+        from fade_lens.judge import forecast
+
+        rating = forecast.rating(self, n_texts_rated, mean_text_tokens)
+        return (rating + forecast.writing(self.writer or self, n_write, mean_text_tokens)) * n_concepts
+
+    def price_of(self, prompt_tokens: Number, completion_tokens: Number) -> float | None:
+        """US dollars for so many tokens; None where the price is unknown."""
+        return self._ledger.cost(prompt_tokens, completion_tokens, batched=self.batch)
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model thinks before it answers, in tokens that are paid for and not seen."""
+        return self._transport.reasoning
 
     def close(self) -> None:
         """Ends what is in flight and the private thread. A local server lives on for the process's other judges."""
@@ -339,31 +382,6 @@ class Judge:
                 call.stop(JudgeError("the session has ended"))
         self._thread.run(lambda: self._transport.drain(10.0))
 
-    def _estimate_rating(self, n_texts: int, text_tokens: Number) -> Estimate:
-        if self.rating == "single":
-            from fade_lens.judge import single
-
-            overhead = _tokens(single.messages("a description of a dozen words or so, to be replaced", ""))
-            calls = n_texts + len(single.BACKGROUND)
-            return self._estimated(calls, calls * overhead + n_texts * text_tokens, calls)
-        overhead = _tokens(prompts.rating_messages("a description of a dozen words or so, to be replaced", {}, tag=100))
-        calls = math.ceil(n_texts / self.texts_per_request)
-        return self._estimated(calls, calls * overhead + n_texts * (text_tokens + 18), n_texts * 12 + calls * 8)
-
-    def _estimate_writing(self, n_texts: int, text_tokens: Number) -> Estimate:
-        import random
-
-        concept = "a description of a dozen words or so, to be replaced"
-        overhead = _tokens(prompts.writing_messages(concept, 10, variation=1, tag=100, rng=random.Random(0)))
-        calls = math.ceil(n_texts / self.texts_per_set)
-        return self._estimated(calls, calls * overhead, n_texts * min(text_tokens, 60))
-
-    def _estimated(self, calls: int, prompt_tokens: Number, completion_tokens: Number) -> Estimate:
-        if self._transport.reasoning:
-            completion_tokens += 500 * calls
-        cost = self._ledger.cost(prompt_tokens, completion_tokens)
-        return Estimate(calls, round(prompt_tokens), round(completion_tokens), cost)
-
 
 def _check_numbers(**limits: tuple[Number | None, Number, Number]) -> None:
     for name, (value, least, most) in limits.items():
@@ -387,7 +405,3 @@ def _check_texts(texts: Sequence[str]) -> list[str]:
 
 def _without_auto(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if (name, value) != ("rating", "auto")}
-
-
-def _tokens(messages: list[dict[str, str]]) -> float:
-    return sum(len(message["content"]) for message in messages) / CHARS_PER_TOKEN

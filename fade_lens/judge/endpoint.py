@@ -14,7 +14,17 @@ logger = logging.getLogger(__name__)
 
 OPENAI_URL = "https://api.openai.com/v1"
 OLLAMA_URL = "http://localhost:11434/v1"
-FORMS = "'openai:gpt-4o-mini', 'ollama:llama3.2', 'http://host:8000/v1#model' or 'gguf:/path/to/model.gguf'"
+SERVERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "openrouter": ("https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",)),
+    "lmstudio": ("http://localhost:1234/v1", ()),
+    "vllm": ("http://localhost:8000/v1", ()),
+    "llamacpp": ("http://localhost:8080/v1", ()),
+}
+"""Servers that go by a name: where they are unless they were moved, and which of the environment's keys may be sent there."""
+FORMS = (
+    "'openai:gpt-4o-mini', 'azure:deployment', 'ollama:llama3.2', 'openrouter:org/model', 'vllm:model', 'lmstudio:model', "
+    "'llamacpp:model', 'http://host:8000/v1#model' or 'gguf:/path/to/model.gguf'"
+)
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _KEY_LIKE = re.compile(r"\bsk-[\w-]{6,}|(?<=Bearer )\S+")
@@ -126,13 +136,13 @@ def redact(text: str, key: Secret | None) -> str:
 
 
 def parse_spec(spec: str) -> tuple[str, str, str | None]:
-    """(kind, model or path, base URL) of a judge given as a string: kind is "openai", "ollama", "url" or "gguf".
+    """(kind, model or path, base URL) of a judge given as a string: kind is "url" or what stands before the colon.
 
     Raises `InputError` that lists the accepted forms.
     """
     kind, _, rest = spec.partition(":")
-    if kind in ("openai", "ollama", "gguf") and rest.strip():
-        return kind, rest.strip(), None
+    if kind in ("openai", "azure", "ollama", "gguf", *SERVERS) and rest.strip():
+        return kind, rest.strip(), SERVERS[kind][0] if kind in SERVERS else None
     if kind in ("http", "https"):
         url, _, model = spec.partition("#")
         if model:

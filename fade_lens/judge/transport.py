@@ -4,8 +4,9 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from time import time
 from typing import Any
 
@@ -13,9 +14,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from fade_lens.errors import FadeLensError, JudgeError
 from fade_lens.judge import prompts
+from fade_lens.judge.batch import Batches
 from fade_lens.judge.endpoint import Endpoint
-from fade_lens.judge.transcripts import Transcripts, key_of
-from fade_lens.judge.usage import CHARS_PER_TOKEN, Budget, Ledger, Number
+from fade_lens.judge.request import Call, Pace, Request
+from fade_lens.judge.transcripts import key_of
+from fade_lens.judge.usage import Budget, Ledger, Number
 from fade_lens.judge.wire import (
     FORMAT_REJECTED,
     Answer,
@@ -34,70 +37,14 @@ BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF = 30.0
 HIDDEN_TOKENS = 16_000
 """Room for a reasoning model's thoughts."""
+EXPECTED_THOUGHTS = 500
+"""What they are reckoned with, in tokens."""
 SERVER_GONE = 5
 """Requests in a row given up before the server counts as gone."""
 
-_REASONING = re.compile(r"(^|/)(o\d(-|$)|gpt-5(?!.*chat)|gpt-oss)|deepseek-r|\bqwq|magistral|reason|thinking", re.I)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What determines an answer, and what is recorded with it."""
-
-    kind: str
-    concept: str
-    messages: list[dict[str, str]]
-    parameters: dict[str, Any]
-    expects: int
-    """Completion tokens to reckon with."""
-    structure: str | None = None
-    """Name of the JSON schema that the answer is to follow."""
-    repeat: int = 0
-    attempt: int = 0
-    note: dict[str, Any] = field(default_factory=dict)
-    """Recorded only."""
-
-    @property
-    def prompt_tokens(self) -> float:
-        """An estimate, from the number of characters."""
-        return sum(len(message["content"]) for message in self.messages) / CHARS_PER_TOKEN
-
-
-@dataclass(eq=False)
-class Call:
-    """One piece of work that was asked for: where its answers are kept, and why it must send nothing more."""
-
-    transcripts: Transcripts
-    stopped: FadeLensError | None = None
-
-    def stop(self, error: FadeLensError) -> None:
-        """Nothing more is sent; the first reason counts."""
-        self.stopped = self.stopped or error
-
-    def go_on(self) -> None:
-        """Raises why the work was stopped, if it was."""
-        if self.stopped is not None:
-            raise self.stopped.with_traceback(None)
-
-
-class Pace:
-    """Spreads amounts evenly, so that no minute holds more than `per_minute` of them; None is no limit."""
-
-    def __init__(self, per_minute: Number | None) -> None:
-        self._seconds_each = 0.0 if per_minute is None else 60.0 / per_minute
-        self._next = 0.0
-
-    async def wait(self, amount: Number) -> None:
-        """Waits for this amount's turn."""
-        now = asyncio.get_running_loop().time()
-        start = max(now, self._next)
-        self._next = start + amount * self._seconds_each
-        if start > now:
-            await asyncio.sleep(start - now)
-
-    def correct(self, amount: Number) -> None:
-        """Adds what an estimate missed."""
-        self._next += amount * self._seconds_each
+_REASONING = re.compile(
+    r"(^|/)(o\d(-|$)|gpt-([5-9]|\d\d)(?!.*chat)|gpt-oss)|deepseek-r|\bqwq|magistral|reason|thinking", re.I
+)
 
 
 class Transport:
@@ -116,6 +63,7 @@ class Transport:
         requests_per_minute: Number | None = None,
         tokens_per_minute: Number | None = None,
         start: Callable[[], tuple[str, str]] | None = None,
+        batch: bool = False,
     ) -> None:
         self.model, self.endpoint = model, endpoint
         self.reasoning = bool(_REASONING.search(model))
@@ -134,6 +82,7 @@ class Transport:
         self._formats = ["json_schema", "json_object", "none"]
         self._left_out: set[str] = set()
         self._pending: dict[tuple[int, str], asyncio.Task[Answer]] = {}
+        self._batches = Batches(self) if batch else None
 
     async def ask(self, request: Request, call: Call) -> Answer:
         """The answer to `request`, from `call`'s transcripts or from the server; the same request is in flight only once.
@@ -145,19 +94,24 @@ class Transport:
         record = call.transcripts.get(key)
         if record is not None:
             self._ledger.add(cached=1)
-            return Answer.from_record(record)
+            return self._used(request, key, Answer.from_record(record))
         place = (id(call.transcripts), key)
         task = self._pending.get(place)
         if task is None:
             task = self._pending[place] = asyncio.create_task(self._persist(key, request, call))
             task.add_done_callback(lambda done: (self._pending.pop(place, None), done.cancelled() or done.exception()))
-        return await asyncio.shield(task)  # a caller that gives up does not throw away an answer on its way
+        # A caller that gives up does not throw away an answer on its way.
+        return self._used(request, key, await asyncio.shield(task))
+
+    def _used(self, request: Request, key: str, answer: Answer) -> Answer:
+        self._ledger.use(request.concept, key, answer.prompt_tokens, answer.completion_tokens, batched=answer.batched)
+        return answer
 
     async def probe(self, request: Request) -> Answer:
         """An answer straight from the server, with few retries. Raises `JudgeError` in one clear sentence."""
         failure: Transient | Unanswered
         try:
-            return await self._retrying(min(3, self._max_retries + 1))(self._attempt, request, None, "")
+            return await self.retrying(min(3, self._max_retries + 1))(self._attempt, request, None, "")
         except (Transient, Unanswered) as error:
             failure = error
         raise self._gone(failure)
@@ -180,7 +134,9 @@ class Transport:
             call.stop(error)
 
     async def drain(self, seconds: Number) -> None:
-        """Waits for what is in flight, at most `seconds`, then lets go of it."""
+        """Waits for what is in flight, at most `seconds`, then lets go of it; batches are not waited for."""
+        if self._batches is not None:
+            self._batches.drop()
         tasks = list(self._pending.values())
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
@@ -197,7 +153,9 @@ class Transport:
         """`request` sent until it is answered or given up."""
         failure: Transient
         try:
-            answer = await self._retrying(self._max_retries + 1)(self._attempt, request, call, key)
+            answer = await self._from_batch(request, call, key)
+            if answer is None:
+                answer = await self.retrying(self._max_retries + 1)(self._attempt, request, call, key)
         except Transient as error:
             failure = error
         except Unanswered:
@@ -226,7 +184,9 @@ class Transport:
         connected = not isinstance(failure, Transient) or failure.connected
         return JudgeError(sentence(str(failure), model=self.model, endpoint=self.endpoint, connected=connected))
 
-    def _retrying(self, attempts: int) -> AsyncRetrying:
+    def retrying(self, attempts: int | None = None) -> AsyncRetrying:
+        """Tries again after transient failures, with backoff or as the server asks; at most `attempts` times in all."""
+        attempts = self._max_retries + 1 if attempts is None else attempts
         backoff = wait_random_exponential(multiplier=BACKOFF_SECONDS, max=LONGEST_BACKOFF)
 
         def wait(state: RetryCallState) -> float:
@@ -247,26 +207,51 @@ class Transport:
             reraise=True,
         )
 
+    async def _from_batch(self, request: Request, call: Call, key: str) -> Answer | None:
+        """The answer from the server's Batch API, committed; None where the request is to be sent by itself."""
+        if self._batches is None or request.attempt:  # what is asked again is little, and is not made to wait a day
+            return None
+        client = await self.connected()
+        call.go_on()
+        with self._reserved(request, batched=True):
+            completion = await self._batches.ask(client, key, self._body(request, self._formats[0]), call.transcripts)
+            if completion is None:
+                return None
+            try:
+                answer = Answer.from_completion(completion, prompt_tokens=request.prompt_tokens)
+            except (ValueError, TypeError, LookupError, AttributeError):  # no chat completion after all
+                return None
+            return self._commit(request, call, key, replace(answer, batched=True))
+
     async def _attempt(self, request: Request, call: Call | None, key: str) -> Answer:
         """One request sent once (again where the server rejects what can be left out), and its answer committed."""
-        client = await self._connected()
+        client = await self.connected()
         async with self._slots:
             await self._turn(request)
             if call is not None:
                 call.go_on()
-            reckoned = self._ledger.cost(request.prompt_tokens, request.expects)
-            self._budget.reserve(reckoned)
-            try:
-                answer = await self._adapting(client, request)
-                self._ledger.add(
-                    calls=1, prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens
-                )
-            finally:
-                self._budget.release(reckoned)
-            if call is not None:
-                call.transcripts.put(key, self._record(request), {**asdict(answer), "time": round(time(), 3)})
-        self._ever_answered = True
+            with self._reserved(request):
+                answer = self._commit(request, call, key, await self._adapting(client, request))
         self._tokens.correct(answer.prompt_tokens + answer.completion_tokens - request.prompt_tokens - request.expects)
+        return answer
+
+    @contextmanager
+    def _reserved(self, request: Request, *, batched: bool = False) -> Generator[None]:
+        """Room in the budget for one call while it is in flight. Raises `BudgetReached` where there is none."""
+        hidden = EXPECTED_THOUGHTS if self.reasoning else 0
+        reckoned = self._ledger.cost(request.prompt_tokens, request.expects + hidden, batched=batched)
+        self._budget.reserve(reckoned)
+        try:
+            yield
+        finally:
+            self._budget.release(reckoned)
+
+    def _commit(self, request: Request, call: Call | None, key: str, answer: Answer) -> Answer:
+        """Counts an answer and keeps it, before anything makes use of it."""
+        self._ledger.spend(answer.prompt_tokens, answer.completion_tokens, batched=answer.batched)
+        if call is not None:
+            call.transcripts.put(key, self._record(request), {**asdict(answer), "time": round(time(), 3)})
+        self._ever_answered = True
         return answer
 
     async def _turn(self, request: Request) -> None:
@@ -349,7 +334,7 @@ class Transport:
         record = {name: value for name, value in asdict(request).items() if name not in ("note", "expects")}
         return {**record, **request.note, "model": self.model, "endpoint": self.endpoint.label}
 
-    async def _connected(self) -> Any:
+    async def connected(self) -> Any:
         """The client, made at the first request; a local server is started then."""
         async with self._connecting:
             if self._client is None:

@@ -1,7 +1,7 @@
 """What the judge was asked and what it cost: counters, prices, limits, and the estimate of a dry run."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 from fade_lens.errors import InputError, JudgeError
@@ -9,11 +9,23 @@ from fade_lens.errors import InputError, JudgeError
 Number = int | float
 """Spelled out, as run-time type checkers do not count an int as a float."""
 
-PRICES_AS_OF = "2026-05"
+PRICES_AS_OF = "2026-11"
 """The month for which `PRICES` were looked up."""
 
 PRICES: dict[str, tuple[float, float]] = {
+    "gpt-6-astra": (10.00, 50.00),
+    "gpt-6.1-sol": (2.00, 10.00),
+    "gpt-6.1-terra": (1.00, 5.00),
+    "gpt-6-sol": (2.00, 10.00),
+    "gpt-6-luna": (0.10, 0.50),
+    "gpt-5.6-sol": (4.00, 20.00),
+    "gpt-5.6-terra": (2.00, 12.00),
+    "gpt-5.6-luna": (0.20, 1.20),
+    "gpt-5.5": (5.00, 30.00),
     "gpt-5.4": (2.50, 15.00),
+    "gpt-5.4-mini": (0.75, 4.50),
+    "gpt-5.4-nano": (0.20, 1.25),
+    "gpt-5.2": (1.75, 14.00),
     "gpt-5.1": (1.25, 10.00),
     "gpt-5": (1.25, 10.00),
     "gpt-5-mini": (0.25, 2.00),
@@ -33,6 +45,9 @@ PRICES: dict[str, tuple[float, float]] = {
 """OpenAI's list prices, US dollars a million tokens (prompt, completion), no discount for cached prompts counted.
 Override one for a judge with `Judge(..., price=(prompt, completion))`."""
 
+BATCH_DISCOUNT = 0.5
+"""What an answer from a Batch API costs, as a share of its list price."""
+
 CHARS_PER_TOKEN = 4.0
 """For estimates, and where a server reports no token counts."""
 
@@ -40,6 +55,17 @@ CHARS_PER_TOKEN = 4.0
 def price_of(model: str) -> tuple[float, float] | None:
     """The list price of an OpenAI model (a dated snapshot has its family's), or None where it is not in the table."""
     return PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
+
+
+def dollars(cost: float | None) -> str:
+    """A price in words.
+
+    >>> dollars(1.234), dollars(0.00123), dollars(0.0), dollars(None)
+    ('$1.23', '$0.0012', 'no charge', 'price unknown')
+    """
+    if cost is None:
+        return "price unknown"
+    return "no charge" if cost == 0 else f"${cost:.2f}" if cost >= 0.1 else f"${cost:.4f}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,16 @@ class Usage:
             None if self.cost is None or other.cost is None else self.cost + sign * other.cost,
         )
 
+    @property
+    def price(self) -> str:
+        """The cost in words; "price unknown" is not the same as nothing."""
+        return dollars(self.cost)
+
+    def __str__(self) -> str:
+        kept = f" and {self.cached:,} answers that were there already" if self.cached else ""
+        tokens = f"{self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion tokens"
+        return f"{self.calls:,} calls{kept}, {tokens}, {self.price}"
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -95,8 +131,12 @@ class Estimate:
             None if self.cost is None or other.cost is None else self.cost + other.cost,
         )
 
+    def __mul__(self, times: int) -> "Estimate":
+        cost = None if self.cost is None else times * self.cost
+        return Estimate(times * self.calls, times * self.prompt_tokens, times * self.completion_tokens, cost)
+
     def __str__(self) -> str:
-        price = "price unknown" if self.cost is None else f"about ${self.cost:.2f}"
+        price = dollars(self.cost) if not self.cost else f"about {dollars(self.cost)}"
         return (
             f"{self.calls:,} calls, about {self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion "
             f"tokens, {price}"
@@ -108,32 +148,59 @@ class BudgetReached(JudgeError):
 
 
 class Ledger:
-    """The counters of one model; thread-safe."""
+    """The counters of one model, in all and by concept; thread-safe."""
 
     def __init__(self, price: tuple[Number, Number] | None) -> None:
         self.price = price
         self._lock = Lock()
-        names = ("calls", "cached", "prompt_tokens", "completion_tokens", "retries", "failed")
-        self._counts: dict[str, int] = dict.fromkeys(names, 0)
+        self._total = Usage()
+        self._by_concept: dict[str, dict[str, tuple[int, int, bool]]] = {}
 
     def add(self, **counts: int) -> None:
         """Adds to the counters named."""
         with self._lock:
-            for name, count in counts.items():
-                self._counts[name] += count
+            self._total += Usage(**counts)
 
-    def cost(self, prompt_tokens: Number, completion_tokens: Number) -> float | None:
+    def spend(self, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> None:
+        """Counts one answered call and its price."""
+        cost = self.cost(prompt_tokens, completion_tokens, batched=batched) or 0.0
+        with self._lock:
+            self._total += Usage(1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost=cost)
+
+    def use(self, concept: str, key: str, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> None:
+        """Counts the answer under `key`, new or kept from before, as one that `concept` rests on; a second time changes nothing."""
+        with self._lock:
+            self._by_concept.setdefault(concept, {})[key] = (prompt_tokens, completion_tokens, batched)
+
+    def begin(self) -> None:
+        """Forgets what concepts rest on: a new run counts for itself."""
+        with self._lock:
+            self._by_concept.clear()
+
+    def cost(self, prompt_tokens: Number, completion_tokens: Number, *, batched: bool = False) -> float | None:
         """Price of so many tokens, or None."""
         if self.price is None:
             return None
-        return (prompt_tokens * self.price[0] + completion_tokens * self.price[1]) / 1e6
+        share = BATCH_DISCOUNT if batched else 1.0
+        return share * (prompt_tokens * self.price[0] + completion_tokens * self.price[1]) / 1e6
 
     @property
     def usage(self) -> Usage:
         """A snapshot of the counters."""
         with self._lock:
-            counts = dict(self._counts)
-        return Usage(**counts, cost=self.cost(counts["prompt_tokens"], counts["completion_tokens"]))
+            return self._total if self.price is not None else replace(self._total, cost=None)
+
+    def usage_of(self, concept: str) -> Usage:
+        """What all answers that `concept` rests on cost when they were paid for, in this run or before."""
+        with self._lock:
+            answers = list(self._by_concept.get(concept, {}).values())
+        costs = [self.cost(prompt, completion, batched=batched) for prompt, completion, batched in answers]
+        return Usage(
+            calls=len(answers),
+            prompt_tokens=sum(prompt for prompt, _, _ in answers),
+            completion_tokens=sum(completion for _, completion, _ in answers),
+            cost=None if self.price is None else sum(cost or 0.0 for cost in costs),
+        )
 
 
 class Budget:
@@ -150,12 +217,13 @@ class Budget:
     def reserve(self, cost: float | None) -> None:
         """Counts one call of about `cost` as in flight. Raises `BudgetReached` where a limit leaves no room for it."""
         with self._lock:
-            usage = sum((ledger.usage for ledger in self.ledgers), Usage())
-            if self.max_calls is not None and usage.calls + self._calls >= self.max_calls:
+            usages = [ledger.usage for ledger in self.ledgers]
+            calls, paid = sum(usage.calls for usage in usages), sum(usage.cost or 0.0 for usage in usages)
+            if self.max_calls is not None and calls + self._calls >= self.max_calls:
                 raise BudgetReached(
                     f"max_calls={self.max_calls} is reached: every answer is kept; raise max_calls and run again to go on"
                 )
-            spent = (usage.cost or 0.0) + self._cost
+            spent = paid + self._cost
             if self.max_cost is not None and spent + (cost or 0.0) > self.max_cost:
                 raise BudgetReached(
                     f"max_cost={self.max_cost} US dollars leaves no room for another call ({spent:.4f} is spent or in "

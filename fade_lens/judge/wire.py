@@ -2,15 +2,17 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from fade_lens.errors import JudgeError
 from fade_lens.judge.endpoint import Endpoint, redact
 from fade_lens.judge.usage import CHARS_PER_TOKEN, Number
+
+T = TypeVar("T")
 
 LONGEST_RETRY_AFTER = 120.0
 
@@ -34,6 +36,8 @@ class Answer:
     """Alternatives of the first token."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    batched: bool = False
+    """Whether a Batch API gave it, at its price."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Answer":
@@ -124,16 +128,25 @@ async def post(
     client: Any, body: Mapping[str, Any], *, model: str, prompt_tokens: Number, endpoint: Endpoint
 ) -> Answer:
     """One chat completion, asked once. Raises `Transient`, `Unanswered`, `Refused`, `Rejected` or `JudgeError`."""
-    import openai
 
-    failure: Exception
-    try:
+    async def ask() -> Answer:
         raw = await client.chat.completions.with_raw_response.create(
             model=body["model"],
             messages=body["messages"],
             extra_body={name: value for name, value in body.items() if name not in ("model", "messages")},
         )
         return Answer.from_completion(json.loads(raw.http_response.text), prompt_tokens=prompt_tokens)
+
+    return await translated(ask, model=model, endpoint=endpoint)
+
+
+async def translated(ask: Callable[[], Awaitable[T]], *, model: str, endpoint: Endpoint) -> T:
+    """What `ask` gives, the client's exceptions turned into this module's. Raises as `post` does."""
+    import openai
+
+    failure: Exception
+    try:
+        return await ask()
     except openai.APIStatusError as error:
         failure = classify(
             error.status_code, error.response.headers, error.body, error.message, model=model, endpoint=endpoint
@@ -144,7 +157,7 @@ async def post(
         reached = type(error.__cause__).__name__ != "ConnectError"
         failure = Transient(redact(f"connection failed ({error.__cause__!r:.200})", endpoint.key), connected=reached)
     except (openai.OpenAIError, ValueError, TypeError, LookupError, AttributeError) as error:
-        failure = Transient(redact(f"the answer is no chat completion ({error!r:.200})", endpoint.key))
+        failure = Transient(redact(f"the answer is not of the form expected ({error!r:.200})", endpoint.key))
     raise failure  # outside the handler: the client's exceptions hold the request, whose headers hold the key
 
 

@@ -160,11 +160,36 @@ def test_specs(tmp_path: Path) -> None:
     )
     other = Judge.parse("http://host:8000/v1#org/model", rating="auto", concurrency=2)
     assert (other.model, other.rating, other.endpoint.base_url) == ("org/model", "batched", "http://host:8000/v1")
+    for spec, address, cost in [
+        ("vllm:org/model", "http://localhost:8000/v1", 0.0),
+        ("lmstudio:model", "http://localhost:1234/v1", 0.0),
+        ("llamacpp:model", "http://localhost:8080/v1", 0.0),
+        ("openrouter:org/model:free", "https://openrouter.ai/api/v1", None),
+    ]:
+        judge = Judge.parse(spec, rating="single")
+        assert (judge.model, judge.rating, judge.endpoint.base_url, judge.usage.cost) == (
+            spec.partition(":")[2],
+            "single",
+            address,
+            cost,
+        )
     path = tmp_path / "tiny.gguf"
     path.write_bytes(b"GGUF0000")
     local = Judge.parse(f"gguf:{path}")
     assert (local.model, local.rating, local.usage.cost) == ("tiny", "single", 0.0)
     assert str(tmp_path) not in json.dumps(local.identity) and local.endpoint.label.startswith("gguf:")
+
+
+def test_keys_of_named_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENROUTER_API_KEY", "theirs")
+    found = Judge.parse("openrouter:org/model").endpoint.key
+    assert found is not None and found.reveal() == "theirs"
+    assert Judge.parse("vllm:model").endpoint.key is None
+    with pytest.raises(InputError, match="AZURE_OPENAI_ENDPOINT"):
+        Judge.parse("azure:judge-1")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com/")
+    assert Judge.parse("azure:judge-1").endpoint.base_url == "https://mine.openai.azure.com/openai/deployments/judge-1"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,8 @@ def test_transcript_keys() -> None:
 
 def test_usage_adds_up() -> None:
     ledger = Ledger((1.0, 2.0))
-    ledger.add(calls=2, prompt_tokens=1_000_000, completion_tokens=500_000)
+    ledger.spend(500_000, 250_000)
+    ledger.spend(500_000, 250_000)
     before = ledger.usage
     assert before.cost == pytest.approx(2.0)
     ledger.add(calls=1, retries=3)

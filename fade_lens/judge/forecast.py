@@ -1,0 +1,50 @@
+"""What a judge is expected to be asked and to cost, from the prompts themselves, before anything is sent."""
+
+import math
+import random
+from typing import TYPE_CHECKING
+
+from fade_lens.judge import prompts
+from fade_lens.judge.transport import EXPECTED_THOUGHTS
+from fade_lens.judge.usage import CHARS_PER_TOKEN, Estimate, Number
+
+if TYPE_CHECKING:
+    from fade_lens.judge.client import Judge
+
+NOTHING = Estimate(0, 0, 0, 0.0)
+CONCEPT = "a description of a dozen words or so, to be replaced"
+
+
+def rating(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
+    """Rating `n_texts` texts of `text_tokens` tokens for one concept."""
+    if not n_texts:
+        return NOTHING
+    if judge.rating == "single":
+        from fade_lens.judge import single
+
+        calls = n_texts + len(single.BACKGROUND)
+        return reckoned(judge, calls, calls * tokens(single.messages(CONCEPT, "")) + n_texts * text_tokens, calls)
+    calls = math.ceil(n_texts / judge.texts_per_request)
+    prompt = calls * tokens(prompts.rating_messages(CONCEPT, {}, tag=100)) + n_texts * (text_tokens + 18)
+    return reckoned(judge, calls, prompt, n_texts * 12 + calls * 8)
+
+
+def writing(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
+    """Writing `n_texts` texts for one concept."""
+    if not n_texts:
+        return NOTHING
+    calls = math.ceil(n_texts / judge.texts_per_set)
+    messages = prompts.writing_messages(CONCEPT, 10, variation=1, tag=100, rng=random.Random(0))
+    return reckoned(judge, calls, calls * tokens(messages), n_texts * min(text_tokens, 60))
+
+
+def reckoned(judge: "Judge", calls: int, prompt_tokens: Number, completion_tokens: Number) -> Estimate:
+    """The sum and its price, a reasoning model's thoughts included."""
+    completion_tokens += EXPECTED_THOUGHTS * calls if judge.reasons else 0
+    cost = judge.price_of(prompt_tokens, completion_tokens)
+    return Estimate(calls, round(prompt_tokens), round(completion_tokens), cost)
+
+
+def tokens(messages: list[prompts.Message]) -> float:
+    """About how many tokens a chat has."""
+    return sum(len(message["content"]) for message in messages) / CHARS_PER_TOKEN
