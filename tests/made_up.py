@@ -3,24 +3,29 @@
 The metrics are computed by `fade_lens.metrics` from made-up activations and ratings, so values, intervals and reasons are of the real kind.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from fade_lens.cross import CrossMatrices
 from fade_lens.descriptions import Description
 from fade_lens.evidence import (
+    Arm,
     ClarityEvidence,
     Continuation,
     FaithfulnessEvidence,
     FeatureSummary,
+    Fluency,
     RatedEvidence,
     RatedText,
     SyntheticText,
     TopText,
 )
 from fade_lens.metrics import Metric, clarity, faithfulness, purity, responsiveness
+from fade_lens.nulls import compare
+from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.results import Result, Results
 
 KINDS = ("right", "wrong", "rough", "right", "rough", "unwritten", "right", "dead")
@@ -214,6 +219,9 @@ def made_up_result(
                 for factor, ratings in made.continued.items()
                 for place, rating in enumerate(ratings)
             ),
+            tuple(Fluency(f, 2.1 + f**2 / 3, f**2 / 3, f >= 3) for f in made.continued if f),
+            (Arm("random", Metric(0.04, interval=(0.0, 0.15)), (Continuation(1.0, "a", "b", 0), Continuation(2.0, "a", "c", 2))),
+             Arm("other", Metric(None, bad[0] if hostile else "no other feature fires"), other=index + 1)) if made.continued else (),
         ),
     )  # fmt: skip
 
@@ -228,6 +236,46 @@ def made_up_results(n: int = 8, *, hostile: bool = False, n_rated: int = 200, ch
         for i in range(n)
     )
     return Results(items, made_up_run(hostile))
+
+
+def with_cross(results: Results) -> Results:
+    """The same run with cross matrices in which every description that holds stands out, and what follows from them."""
+    rng = np.random.default_rng(len(results))
+    features = tuple(dict.fromkeys(r.description.index for r in results))
+    owners = tuple(r.description.index for r in results)
+    matrices = {
+        name: np.clip(rng.normal(middle, 0.12, (len(features), len(owners))), -1, 1).astype(np.float32)
+        for name, middle in (("clarity", 0.0), ("responsiveness", 0.0), ("purity", 0.15))
+    }
+    for column, result in enumerate(results):
+        row = features.index(result.description.index)
+        if "wrong on purpose" in result.description.text:
+            row = (row + 3) % len(features)  # what a swapped description looks like
+        for name, matrix in matrices.items():
+            value = result.metrics[name].value
+            matrix[row, column] = (
+                0.9 if "wrong on purpose" in result.description.text else np.nan if value is None else value
+            )
+    cross = CrossMatrices(features, owners, **matrices)
+    nulls = compare(cross, [r.description for r in results])
+    items = tuple(replace(r, null=null) for r, null in zip(results, nulls, strict=True))
+    return replace(results, items=items, cross=cross)
+
+
+def made_up_notes(results: Results, hostile: bool = False) -> Notes:
+    """What an audit might say of the run's first descriptions, and of features that it could not score."""
+    bad = HOSTILE[0] if hostile else ""
+    first, second, third = (r.description for r in results.items[:3])
+    page = "https://www.neuronpedia.org/gpt2-small/8-res-jb"
+    return Notes(
+        {
+            first.key: CardNotes("keep", 0.1, facts=(("explainer", f"gpt-4o-mini{bad}"), ("eleuther_fuzz", "0.81")), links=((f"Neuronpedia{bad}", f"{page}/{first.index}"),)),
+            second.key: CardNotes(f"swapped{bad}", 0.9, f"it fits feature 28 better{bad}", (f"duplicate_description: as feature 28{bad}",), links=(("Neuronpedia", f"{page}/{second.index}?a='\"&b"),)),
+            third.key: CardNotes("rewrite", 0.55, "too broad"),
+        },
+        (Unscored(901, notes=CardNotes("missing", 1.0, "describe it", ("missing",))), Unscored(902, bad or "The user wants a label", CardNotes("unusable", 0.95, flags=("prompt_leak: “The user wants”",)))),
+        (("Neuronpedia source", f"gpt2-small/8-res-jb{bad}"),),
+    )  # fmt: skip
 
 
 def made_up_run(hostile: bool = False) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, quantiles, stdev
+from math import isnan
+from statistics import quantiles
 from typing import Any, cast
 
 from markupsafe import Markup
 
+from fade_lens.aggregates import summary
 from fade_lens.metrics import Metric
 from fade_lens.report.standing import GATED, QUESTIONS, RANGES, TITLES, gate_of
 from fade_lens.report.words import amount, clip, duration, number
@@ -16,6 +18,24 @@ from fade_lens.results import METRICS, Results
 WIDTH, HEIGHT, MARGIN = 240, 112, 10
 WORDS = {"sae": "SAE latents", "single": "one text a request", "batched": "several texts a request"}
 """How kinds of features and ways of rating are called."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over the run's descriptions, with the 95 % interval of a bootstrap over features where there are enough."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+    @property
+    def words(self) -> str:
+        """
+        >>> Mean(0.5, (0.4, 0.6)).words
+        '0.50 [0.40, 0.60]'
+        """
+        if self.interval is None:
+            return number(self.value)
+        return f"{number(self.value)} [{number(self.interval[0])}, {number(self.interval[1])}]"
 
 
 @dataclass(frozen=True)
@@ -31,27 +51,49 @@ class Panel:
 def panels(results: Results) -> list[Panel]:
     """The four metrics: in words, and drawn description by description with intervals."""
     gate = gate_of(results.run)
+    found = means(results)
     made: list[Panel] = []
     for name in METRICS:
         metrics = [r.metrics[name] for r in results]
         limit = gate if name in GATED else None
-        made.append(Panel(TITLES[name], QUESTIONS[name], spread(metrics), drawing(metrics, RANGES[name], limit)))
+        made.append(
+            Panel(
+                TITLES[name], QUESTIONS[name], spread(metrics, found.get(name)), drawing(metrics, RANGES[name], limit)
+            )
+        )
     return made
 
 
-def spread(metrics: Sequence[Metric]) -> str:
+def means(results: Results) -> dict[str, Mean]:
+    """Means over the run by what they are of (see `aggregates.summary`); nothing of a run without descriptions."""
+    if not len(results):
+        return {}
+    rows = summary(results).to_dict("records")
+    return {
+        str(row["metric"]): Mean(row["mean"], None if isnan(row["low"]) else (row["low"], row["high"]))
+        for row in rows
+        if not isnan(row["mean"])
+    }
+
+
+def against_nulls(results: Results) -> list[tuple[str, str]]:
+    """Scores minus those of null descriptions, where the run has null arms."""
+    found = means(results) if results.nulls else {}
+    return [
+        (name.replace(" - null:", " minus null: "), mean.words) for name, mean in found.items() if " - null:" in name
+    ]
+
+
+def spread(metrics: Sequence[Metric], mean: Mean | None) -> str:
     """Mean with its 95 % interval, quartiles, and how many are undefined."""
     values = [m.value for m in metrics if m.value is not None]
     words: list[str] = []
+    if len(values) > 1 and mean is not None:
+        words.append(f"mean {mean.words}")
     if len(values) >= 10:
-        half = 1.96 * stdev(values) / len(values) ** 0.5
-        low, middle, high = quantiles(values, n=4)
-        words.append(f"mean {number(fmean(values))} [{number(fmean(values) - half)}, {number(fmean(values) + half)}]")
-        words.append(f"quartiles {number(low)}, {number(middle)}, {number(high)}")
-    elif len(values) > 1:
-        words.append(f"{number(min(values))} to {number(max(values))}, mean {number(fmean(values))}")
+        words.append("quartiles " + ", ".join(number(q) for q in quantiles(values, n=4)))
     elif values:
-        words.append(number(values[0]))
+        words.append(number(values[0]) if len(values) == 1 else f"{number(min(values))} to {number(max(values))}")
     if missing := len(metrics) - len(values):
         words.append(f"{missing} of {len(metrics)} undefined")
     return "; ".join(words)

@@ -58,6 +58,7 @@ def page(results: Results, notes: Notes | None = None, *, cards_bytes: int | Non
         facts=overview.facts(results) + [(clip(n, 80), clip(v, 400)) for n, v in notes.facts],
         panels=overview.panels(results),
         reasons=overview.reasons(results),
+        nulls=overview.against_nulls(results),
         settings=flat(results.run),
         recipe=recipe(results.run),
         metrics=[(name, TITLES[name]) for name in METRICS],

@@ -2,13 +2,14 @@
 
 import html
 from collections.abc import Sequence
-from statistics import fmean, stdev
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from fade_lens.errors import InputError
 from fade_lens.metrics import Metric
+from fade_lens.report.overview import Mean, means
 from fade_lens.report.standing import RANGES, TITLES, below, concept_rates, gate_of, worst_first
 from fade_lens.report.words import clip, number, visible
 from fade_lens.results import METRICS, Result, Results
@@ -48,7 +49,8 @@ def result_figure(result: Result) -> go.Figure:
 
 def overview_figure(results: Results) -> go.Figure:
     """The four metrics of every description with their 95 % intervals; of many descriptions, the distributions."""
-    titles = [_overview_title(name, [r.metrics[name] for r in results]) for name in METRICS]
+    found = means(results)
+    titles = [_overview_title(name, [r.metrics[name] for r in results], found.get(name)) for name in METRICS]
     few = len(results) <= ONE_BY_ONE
     figure = (
         make_subplots(1, 4, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
@@ -250,6 +252,7 @@ def _one_by_one(figure: go.Figure, results: Results) -> None:
 
 
 def _distributions(figure: go.Figure, results: Results) -> None:
+    found = means(results)
     for place, name in enumerate(METRICS):
         row, column = place // 2 + 1, place % 2 + 1
         low, high = RANGES[name]
@@ -258,24 +261,21 @@ def _distributions(figure: go.Figure, results: Results) -> None:
         figure.add_trace(
             go.Histogram(x=values, xbins=bins, marker={"color": BLUE}, hovertemplate="%{x}: %{y}<extra></extra>"), row, column
         )  # fmt: skip
-        if len(values) > 1:
-            middle, half = fmean(values), 1.96 * stdev(values) / len(values) ** 0.5
+        if mean := found.get(name):
             place_in: dict[str, Any] = {"row": row, "col": column}
-            figure.add_vrect(
-                x0=middle - half, x1=middle + half, fillcolor=ORANGE, opacity=0.3, line_width=0, **place_in
-            )
-            figure.add_vline(x=middle, line={"color": ORANGE, "width": 2}, **place_in)
+            if mean.interval:
+                low_end, high_end = mean.interval
+                figure.add_vrect(x0=low_end, x1=high_end, fillcolor=ORANGE, opacity=0.3, line_width=0, **place_in)
+            figure.add_vline(x=mean.value, line={"color": ORANGE, "width": 2}, **place_in)
         figure.update_xaxes(range=[low, high], row=row, col=column)
         figure.update_yaxes(title_text="descriptions", row=row, col=column)
 
 
-def _overview_title(name: str, metrics: Sequence[Metric]) -> str:
-    values = [m.value for m in metrics if m.value is not None]
+def _overview_title(name: str, metrics: Sequence[Metric], mean: Mean | None) -> str:
     words = [f"<b>{TITLES[name]}</b>"]
-    if len(values) > 1:
-        half = 1.96 * stdev(values) / len(values) ** 0.5
-        words.append(f"mean {number(fmean(values))} [{number(fmean(values) - half)}, {number(fmean(values) + half)}]")
-    if missing := len(metrics) - len(values):
+    if mean is not None:
+        words.append(f"mean {mean.words}")
+    if missing := sum(m.value is None for m in metrics):
         words.append(f"{missing} undefined")
     return "<br>".join(words)
 
@@ -289,3 +289,70 @@ def _note(figure: go.Figure, text: str, row: int, column: int) -> None:
     figure.add_trace(go.Scatter(x=[0], y=[0], mode="text", text=[text], hoverinfo="skip"), row, column)
     figure.update_xaxes(visible=False, row=row, col=column)
     figure.update_yaxes(visible=False, row=row, col=column)
+
+
+def cross_figure(results: Results) -> go.Figure:
+    """Every feature of the run (rows) against every description (columns), a button for each metric; a swap shows off the diagonal.
+
+    Crosses mark each description's own feature, circles a feature of the run that fits it better.
+
+    Raises:
+        InputError: the results keep no matrices.
+    """
+    cross = results.cross
+    if cross is None:
+        raise InputError(
+            "the results keep no matrices: they are of an earlier version, or of a run too large (fade_lens.nulls.MOST)"
+        )
+    names = [f"{r.description.index}: {label(r.description.text, 40)}" for r in results]
+    columns = [name + "\u200b" * names[:place].count(name) for place, name in enumerate(names)]
+    rows = [f"feature {feature}" for feature in cross.features]
+    figure = go.Figure()
+    for name in METRICS[:3]:
+        low, high = RANGES[name]
+        figure.add_trace(
+            go.Heatmap(
+                z=getattr(cross, name),
+                x=columns,
+                y=rows,
+                zmin=low,
+                zmax=high,
+                colorscale="RdBu_r" if low < 0 else "Blues",
+                visible=name == METRICS[0],
+                colorbar={"title": TITLES[name]},
+                hovertemplate="%{y}<br>%{x}<br>%{z:.2f}<extra></extra>",
+            )
+        )
+    better = [(c, r.null.better_feature) for c, r in zip(columns, results, strict=True) if r.null]
+    for words, symbol, marks in (
+        ("own feature", "x-thin", [(c, r.description.index) for c, r in zip(columns, results, strict=True)]),
+        ("fits better", "circle-open", [(c, feature) for c, feature in better if feature is not None]),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=[c for c, _ in marks],
+                y=[f"feature {feature}" for _, feature in marks],
+                mode="markers",
+                name=words,
+                marker={"symbol": symbol, "color": "black", "size": 10, "line": {"width": 1.5, "color": "black"}},
+                hoverinfo="skip",
+            )
+        )
+    buttons = [
+        {"label": TITLES[name], "method": "update", "args": [{"visible": [name == other for other in METRICS[:3]] + [True, True]}]}
+        for name in METRICS[:3]
+    ]  # fmt: skip
+    side = min(1600, 260 + 16 * max(len(rows), len(columns)))
+    figure.update_layout(
+        title="Every feature against every description",
+        updatemenus=[
+            {"type": "buttons", "direction": "right", "x": 0, "y": 1.08, "xanchor": "left", "buttons": buttons}
+        ],
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.08},
+        width=side + 180,
+        height=side + 120,
+    )
+    crowded = max(len(rows), len(columns)) > 100
+    figure.update_xaxes(showticklabels=not crowded, type="category", tickangle=-60)
+    figure.update_yaxes(showticklabels=not crowded, type="category", autorange="reversed", automargin=True)
+    return figure

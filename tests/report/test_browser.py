@@ -58,7 +58,8 @@ def test_filters_and_says_how_many(browser: Browser, files: Path) -> None:
         return browser.run(f"{SHOWN}.map(r => r.dataset.standing)")
 
     assert set(choose(standing="fails")) == {"fails"}
-    assert browser.run("document.getElementById('shown').textContent") == "4 of 8"
+    assert browser.run("document.getElementById('shown').textContent") == "3 of 8"
+    assert choose(standing="dead") == ["dead"]
     assert choose(standing="", search="wrong purpose") == ["fails"]
     assert choose(search="no such words") == []
     assert browser.run("document.getElementById('nothing').checkVisibility()")

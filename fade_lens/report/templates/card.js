@@ -156,7 +156,6 @@ function head(data) {
     el("p", {}, el("span", { class: `tag ${data.standing}` }, data.standing), ` feature ${data.index}: ${data.why}`),
     data.links.length ? el("p", {}, ...data.links.map(outward)) : null,
     ...data.flags.map((flag) => el("p", { class: "flag", dir: "auto" }, flag)),
-    audit(data),
   ];
 }
 
@@ -176,7 +175,7 @@ function controls(steering) {
 }
 
 function card(data, width) {
-  if (!data.metrics.length) return head(data).filter((part) => part !== null);
+  if (!data.metrics.length) return [...head(data), audit(data)].filter((part) => part !== null);
   const faithfulness = data.metrics[3];
   const counts = data.rated.counts;
   const groups = [
@@ -192,6 +191,7 @@ function card(data, width) {
     ...head(data),
     el("p", { class: "note", dir: "auto" }, `Fires on ${percent(feature.rate)} of tokens and on ${feature.texts.toLocaleString("en")} of ${feature.of.toLocaleString("en")} texts; largest activation ${short(feature.largest)}`
       + (feature.reference === null ? "" : `, unit of steering ${short(feature.reference)}`) + (data.origin ? `. Description from ${data.origin}` : "")),
+    audit(data),
     el("div", { class: "tiles" }, ...data.metrics.map(tile)),
     data.detection.length ? el("p", { class: "note" }, `On the rated texts, weighted: ${data.detection.map(([name, value]) => `${name} ${fixed(value)}`).join(", ")}.`) : null,
     besides(data),
