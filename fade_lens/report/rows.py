@@ -1,15 +1,16 @@
 """The rows of the table: results and descriptions without one, each with what was added to it."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fade_lens.metrics import Metric
+from fade_lens.report.links import link_of
 from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.report.standing import ORDER, below, standing, why, worst_first
 from fade_lens.report.words import amount, clip, number
-from fade_lens.results import Result
+from fade_lens.results import Result, Results
 
 UNSCORED = "unscored"
 
@@ -43,15 +44,25 @@ class Entry:
         return tuple(dict.fromkeys((*own, *self.notes.flags)))
 
 
-def entries(results: Iterable[Result], notes: Notes | None, gate: float) -> list[Entry]:
+def entries(results: Results, notes: Notes | None, gate: float) -> list[Entry]:
     """The worst first: by severity where the notes have any, then by standing and metrics; what has no metrics last."""
     notes = notes or Notes()
     found = [
-        Entry(r, notes.cards.get(r.description.key, CardNotes()), standing(r, gate), why(r, gate))
+        Entry(
+            r, _linked(r, notes.cards.get(r.description.key, CardNotes()), results.run), standing(r, gate), why(r, gate)
+        )
         for r in worst_first(results, gate)
     ]
     found += [Entry(u, u.notes, UNSCORED, "not evaluated") for u in notes.unscored]
     return sorted(found, key=lambda e: (e.notes.severity is None, -(e.notes.severity or 0)))
+
+
+def _linked(result: Result, notes: CardNotes, run: Mapping[str, Any]) -> CardNotes:
+    """The notes with a link to the feature's Neuronpedia page, where it is known and not among them."""
+    url = link_of(result, run)
+    if url is None or any(given.startswith(url) for _, given in notes.links):
+        return notes
+    return replace(notes, links=(*notes.links, ("Neuronpedia", url)))
 
 
 def kinds(flags: Iterable[str]) -> list[str]:

@@ -1,0 +1,77 @@
+"""Where a described feature is on Neuronpedia, and its page inside a notebook."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fade_lens.errors import InputError
+from fade_lens.neuronpedia.ids import SourceId
+
+if TYPE_CHECKING:
+    from IPython.display import IFrame
+
+    from fade_lens.results import Result
+
+_ORIGIN = re.compile(r"(?:Neuronpedia )?((?:https?://\S+|[^\s,/]+/[^\s,/]+))")
+_PLACE = re.compile(r"Neuronpedia|https?://(?:www\.)?neuronpedia\.org/")
+
+
+def source_of(*names: str) -> SourceId | None:
+    """The Neuronpedia source that the first of some origins and ids names.
+
+    >>> str(source_of("a dict", "Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (oai_token-act-pair)"))
+    'gpt2-small/8-res-jb'
+    """
+    for name in names:
+        found = _ORIGIN.match(name)
+        if found is None:
+            continue
+        try:
+            return SourceId.parse(found[1])
+        except InputError:  # the address of something else
+            continue
+    return None
+
+
+def origin(result: "Result") -> str:
+    """The description's origin if it is Neuronpedia: files and other people's ids look alike."""
+    return result.description.origin if _PLACE.match(result.description.origin) else ""
+
+
+def recorded(run: Mapping[str, Any]) -> str:
+    """The Neuronpedia id that a run recorded of its features, or nothing."""
+    features = run.get("features")
+    name = cast(Mapping[str, Any], features).get("neuronpedia_id") if isinstance(features, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
+def link_of(result: "Result", run: Mapping[str, Any]) -> str | None:
+    """The address of the feature's page, where its source is known."""
+    from fade_lens.neuronpedia.links import dashboard
+
+    source = source_of(origin(result), result.neuronpedia, recorded(run))
+    return None if source is None else dashboard(source, result.description.index)
+
+
+def dashboard_frame(result: "Result", source: Any = None, *, width: int | str = "100%", height: int = 600) -> "IFrame":
+    """The feature's Neuronpedia page in a frame, of `source` (an id or an SAE) or where the description came from.
+
+    Raises:
+        InputError: the source is not known, or this is no notebook (IPython is not installed).
+    """
+    from fade_lens.neuronpedia.links import dashboard
+
+    index, came_from = result.description.index, result.description.origin or "nowhere that was recorded"
+    chosen = source if source is not None else source_of(origin(result), result.neuronpedia)
+    if chosen is None:
+        raise InputError(
+            f"the Neuronpedia id of feature {index} is not known: its description comes from {came_from!r:.80}, and the run "
+            f'recorded no id; give it, as in results[{index}].dashboard("gpt2-small/8-res-jb"), or give the SAE'
+        )
+    try:
+        from IPython.display import IFrame
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "a dashboard is shown in a notebook, and IPython is not installed: pip install ipython"
+        ) from error
+    return IFrame(dashboard(chosen, index, embed=True), width=width, height=height)
