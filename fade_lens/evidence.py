@@ -50,6 +50,38 @@ class Continuation:
     rating: int | None
     score: float | None = None
     reason: str | None = None
+    nll: float | None = None
+    """Mean negative log-likelihood of its tokens, in nats, under the untouched model."""
+
+
+@dataclass(frozen=True)
+class Fluency:
+    """How likely the continuations at one steering factor are to the untouched model.
+
+    `nll` is their mean negative log-likelihood in nats a token, `increase` what it has above the untouched model's own texts, `repeated` the
+    share of tokens that stand earlier in the same text; `breaks` tells that either is beyond what a model that still writes sense reaches
+    (see `fade_lens.fluency.MAX_INCREASE`).
+    """
+
+    factor: float
+    nll: float
+    increase: float
+    repeated: float
+    breaks: bool
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A control for steering, its continuations rated for the same description.
+
+    `name` is "ablate" (the feature set to zero), "random" (a random direction of equal length) or "other" (another feature's
+    direction at equal length: that of feature `other`).
+    """
+
+    name: str
+    faithfulness: Metric
+    continuations: tuple[Continuation, ...] = ()
+    other: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,14 +100,21 @@ class RatedEvidence:
     responsiveness: Metric
     purity: Metric
     texts: tuple[RatedText, ...] = ()
+    stopped: str | None = None
+    """Why fewer texts were rated than the settings allow; None where all were."""
 
 
 @dataclass(frozen=True)
 class FaithfulnessEvidence:
-    """Faithfulness and the continuations behind it (none where the gate was not passed)."""
+    """Faithfulness and the continuations behind it (none where the gate was not passed).
+
+    `fluency` has an entry for each steering factor; `arms` are the controls that were asked for.
+    """
 
     faithfulness: Metric
     continuations: tuple[Continuation, ...] = ()
+    fluency: tuple[Fluency, ...] = ()
+    arms: tuple[Arm, ...] = ()
 
 
 @dataclass(frozen=True)

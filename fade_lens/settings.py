@@ -12,6 +12,7 @@ from fade_lens.metrics import Preset
 
 MODES = ("add", "clamp", "scale", "ablate")
 PRESETS = ("default", "paper")
+ARMS = ("ablate", "random", "other")
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,29 @@ class Settings:
     rated_texts: int = 200
     """Natural texts that the judge rates for each description (Responsiveness, Purity)."""
 
+    interval_width: float | None = 0.3
+    """Rating goes in rounds and stops before `rated_texts` once the 95 % intervals of Responsiveness and Purity are both no wider than
+    this, or that of Responsiveness lies below the gate; None: all texts are rated. Preset "paper" always rates all."""
+
     gate: float | None = 0.5
     """Faithfulness is measured where Clarity and Responsiveness are both at least this; None: always."""
 
-    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0)
-    """Steering strengths in units of the feature's reference activation; 0, the untouched model, is always added."""
+    factors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    """Steering strengths in units of the feature's reference activation; 0, the untouched model, is always added.
+
+    Measured on 16 latents of the demo's SAE with concepts that a rule can check (`tests/benchmarks/factors.py`): the concept shows in 7, 13,
+    16 and 16 % of continuations at these factors and in no more at 3 to 8 (18 to 8 %), while the texts get 0.1, 1.0, 1.5 and 2.0 nats a token
+    less likely than the model's own, and 2.5 to 3.3 beyond, where hardly one is a sentence. A feature may differ by a factor of four."""
 
     mode: str = "add"
     """"add" the decoder direction; or "clamp", "scale", "ablate" the feature's activation."""
+
+    arms: tuple[str, ...] = ()
+    """Controls rated for the same description: "ablate" the feature, steer along a "random" direction of equal length, or along
+    that of an "other" feature. Each but "ablate" costs as many continuations as the feature's own."""
+
+    max_nll_increase: float | None = None
+    """A factor whose texts are this many nats a token less likely to the untouched model than its own is never the best; None: no limit."""
 
     reference_quantile: float = 0.99
     """A feature's reference activation: this quantile of its largest activations over the texts on which it fires."""
@@ -72,6 +88,10 @@ class Settings:
         for name, allowed in (("preset", PRESETS), ("mode", MODES)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(map(repr, allowed))}")
+        object.__setattr__(self, "arms", tuple(self.arms))
+        for arm in self.arms:
+            if arm not in ARMS or self.arms.count(arm) > 1:
+                raise InputError(f"arms holds {arm!r}; give {', '.join(map(repr, ARMS))}, each at most once")
         for factor in self.factors:
             if not math.isfinite(factor):
                 raise InputError(f"factors holds {factor}; every factor must be a finite number")
@@ -92,6 +112,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
+        if self.max_nll_increase is not None and math.isnan(self.max_nll_increase):
+            raise InputError("max_nll_increase is nan; give a number of nats a token, or None for no limit")
+        if self.interval_width is not None and not self.interval_width > 0:
+            raise InputError(f"interval_width is {self.interval_width}; give a width above 0, or None to rate all texts")
         if not self.outlier_factor > 1:
             raise InputError(f"outlier_factor is {self.outlier_factor}; it must be above 1 (inf switches the rule off)")
         if not 0 < self.reference_quantile <= 1:
@@ -109,9 +133,19 @@ class Settings:
             return tuple(dict.fromkeys((0.0, *self.factors)))
         return self.factors
 
+    def arm_factors(self, arm: str) -> tuple[float, ...]:
+        """The factors at which a control is steered: those of the feature, or one that stands for "ablated"."""
+        return (1.0,) if arm == "ablate" else tuple(f for f in self.steered_factors if f != 0)
+
+    @property
+    def steered_sets(self) -> int:
+        """How often the prompts are continued for each feature, controls included, the untouched model not."""
+        return len(self.steered_factors) + sum(len(self.arm_factors(arm)) for arm in self.arms)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a store and a report."""
-        return {**asdict(self), "factors": list(self.factors), "outlier_factor": str(self.outlier_factor)}
+        lists = {"factors": list(self.factors), "arms": list(self.arms)}
+        return {**asdict(self), **lists, "outlier_factor": str(self.outlier_factor)}
 
 
 def stream(seed: int, *purpose: object) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fade_lens.errors import InputError
 from fade_lens.metrics import purity
 from fade_lens.ranking import average_precision
-from fade_lens.sampling import Sample, stratified, uniform
+from fade_lens.sampling import Sample, design, stratified, uniform
 
 
 def silent_feature(n: int, rng: np.random.Generator, firing: float = 0.02) -> np.ndarray:
@@ -124,3 +124,49 @@ def test_uniform():
 def test_bad_designs_are_refused(options, words):
     with pytest.raises(InputError, match=words):
         stratified(np.zeros(9), **{"n": 3, "rng": np.random.default_rng(0), **options})
+
+
+@given(
+    values=st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, -2.0, np.nan]) | st.floats(-9, 9), max_size=120),
+    n=st.integers(0, 130),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(deadline=None, max_examples=300)
+def test_every_beginning_of_a_design_is_a_sample_of_all_strata(values, n, seed):
+    array = np.array(values, dtype=np.float64)
+    chosen = design(array, n, np.random.default_rng(seed))
+    defined = int((~np.isnan(array)).sum())
+    assert len(chosen) == min(n, defined) == len(np.unique(chosen.order))
+    for k in range(min(len(chosen.sizes), len(chosen)), len(chosen) + 1):
+        sample = chosen.first(k)
+        assert sample.indices.tolist() == sorted(chosen.order[:k].tolist())
+        assert ((sample.inclusion > 0) & (sample.inclusion <= 1)).all()
+        if k:
+            assert sample.weights.sum() == pytest.approx(defined)
+
+
+def test_the_inclusion_of_a_beginning_is_the_frequency_of_being_in_it():
+    rng = np.random.default_rng(0)
+    values = np.append(silent_feature(900, rng, 0.1), -rng.random(100))
+    chosen, stated, runs = np.zeros(1000), np.zeros(1000), 4000
+    for _ in range(runs):
+        sample = design(values, 150, rng).first(60)
+        chosen[sample.indices] += 1
+        stated[sample.indices] = sample.inclusion
+    error = np.abs(chosen / runs - stated) / np.sqrt(np.maximum(stated * (1 - stated), 1e-12) / runs)
+    assert error.max() < 4.5
+
+
+def test_a_beginning_keeps_the_shares_of_the_whole():
+    chosen = design(silent_feature(10_000, np.random.default_rng(1)), 200, np.random.default_rng(1))
+    whole = np.bincount(chosen.stratum)
+    for k in (60, 90, 135):
+        assert np.abs(np.bincount(chosen.stratum[:k]) - whole * k / 200).max() <= len(whole)
+
+
+def test_a_beginning_without_a_stratum_is_refused():
+    chosen = design(silent_feature(1000, np.random.default_rng(1), 0.5), 50, np.random.default_rng(1))
+    with pytest.raises(InputError, match="from 6 to 50"):
+        chosen.first(5)
+    with pytest.raises(InputError, match="n is 51"):
+        chosen.first(51)

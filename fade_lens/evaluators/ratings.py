@@ -1,5 +1,7 @@
 """Responsiveness (do natural texts that express the concept activate the feature?) and Purity (does it fire for nothing else?)."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -10,17 +12,22 @@ import numpy as np
 from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.evidence import RatedEvidence, RatedText
 from fade_lens.judge import Judge, Rating
-from fade_lens.metrics import UNRATED, purity, responsiveness
-from fade_lens.sampling import Sample, stratified
+from fade_lens.metrics import UNRATED, Metric, purity, responsiveness
+from fade_lens.sampling import Design, design
 from fade_lens.settings import Settings, rng, stream
 from fade_lens.subject import Subject
+
+FIRST_ROUND = 60
+"""Texts of the first round. Fewer, and intervals that look narrow by luck stop too many ratings."""
+GROWTH = 1.5
+"""Each further round brings the texts to this many times those before."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Texts sent to the judge for one description."""
+    """Texts sent to the judge for one description: the order in which they are rated, and the ratings of its beginning."""
 
-    sample: Sample
+    design: Design
     answer: Future[list[Rating]]
 
 
@@ -31,29 +38,47 @@ class RatingEvaluator:
         self.subject, self.judge, self.settings = subject, judge, settings or subject.settings
 
     def ask(self, description: Description) -> Asked:
-        """Choose the texts and begin to have them rated, in the background."""
+        """Choose the texts and begin to have them rated, in the background: no description waits for another's rounds."""
         natural = self.subject.natural(description.index)
         # The same texts for every description of a feature, so that two descriptions are compared on equal terms.
-        chosen = stratified(
-            natural, self.settings.rated_texts, rng(self.settings.seed, "rated texts", description.index)
+        chosen = design(natural, self.settings.rated_texts, rng(self.settings.seed, "rated texts", description.index))
+        ends = [len(chosen)]
+        if self.settings.interval_width is not None and self.settings.preset != "paper":
+            ends = round_ends(len(chosen), self.judge.texts_per_request)
+        texts = [self.subject.tokens.texts[i] for i in chosen.order]
+        answer = self.judge.submit_rounds(
+            description.text,
+            [texts[start:end] for start, end in itertools.pairwise([0, *ends])],
+            lambda ratings: self._score(description, chosen, ratings).stopped is not None,
+            seed=stream(self.settings.seed, "rating order", description.key),
         )
-        texts = [self.subject.tokens.texts[i] for i in chosen.indices]
-        seed = stream(self.settings.seed, "rating order", description.key)
-        return Asked(chosen, self.judge.submit_rate(description.text, texts, seed=seed))
+        return Asked(chosen, answer)
 
     def measure(self, description: Description, asked: Asked) -> RatedEvidence:
         """Both metrics, once the judge has answered."""
-        answers = asked.answer.result()
-        indices = asked.sample.indices
-        activations = self.subject.natural(description.index)[indices].astype(np.float64)
-        ratings = rating_values(answers)
+        return self._score(description, asked.design, asked.answer.result())
+
+    def evaluate(self, descriptions: Any) -> dict[Description, RatedEvidence]:
+        """Responsiveness and Purity alone, for a table of descriptions (see `read_descriptions`)."""
+        asked = {d: self.ask(d) for d in read_descriptions(descriptions)}
+        return {d: self.measure(d, answer) for d, answer in asked.items()}
+
+    def _score(self, description: Description, chosen: Design, answers: Sequence[Rating]) -> RatedEvidence:
+        """Both metrics from the ratings of the design's first texts."""
+        sample = chosen.first(len(answers))
+        answers = [answers[i] for i in np.argsort(chosen.order[: len(answers)])]
+        activations = self.subject.natural(description.index)[sample.indices].astype(np.float64)
         options: dict[str, Any] = {
             "preset": self.settings.preset,
             "seed": stream(self.settings.seed, "rating interval", description.key),
         }
+        ratings = rating_values(answers)
+        responsive = responsiveness(activations, ratings, sample.weights, **options)
+        pure = purity(activations, ratings, sample.weights, **options)
+        texts = zip(sample.indices, activations, sample.inclusion, answers, strict=True)
         return RatedEvidence(
-            responsiveness=responsiveness(activations, ratings, asked.sample.weights, **options),
-            purity=purity(activations, ratings, asked.sample.weights, **options),
+            responsive,
+            pure,
             texts=tuple(
                 RatedText(
                     int(number),
@@ -64,16 +89,38 @@ class RatingEvaluator:
                     answer.score,
                     answer.reason,
                 )
-                for number, value, inclusion, answer in zip(
-                    indices, activations, asked.sample.inclusion, answers, strict=True
-                )
+                for number, value, inclusion, answer in texts
             ),
+            stopped=None if len(answers) == len(chosen) else enough(responsive, pure, self.settings),
         )
 
-    def evaluate(self, descriptions: Any) -> dict[Description, RatedEvidence]:
-        """Responsiveness and Purity alone, for a table of descriptions (see `read_descriptions`)."""
-        asked = {d: self.ask(d) for d in read_descriptions(descriptions)}
-        return {d: self.measure(d, answer) for d, answer in asked.items()}
+
+def round_ends(n: int, batch: int) -> list[int]:
+    """After how many texts, of `n`, the ratings are looked at: whole requests of `batch` texts but for the last round.
+
+    >>> round_ends(200, 15)
+    [60, 90, 135, 200]
+    """
+    ends: list[int] = []
+    end = math.ceil(FIRST_ROUND / batch) * batch
+    while end + batch <= n:
+        ends.append(end)
+        end = math.ceil(end * GROWTH / batch) * batch
+    return [*ends, n]
+
+
+def enough(responsiveness: Metric, purity: Metric, settings: Settings) -> str | None:
+    """Why no more texts need to be rated, or None.
+
+    It looks at the width of the intervals and at which side of the gate Responsiveness lies, and at no single text.
+    """
+    if settings.interval_width is None or responsiveness.interval is None or purity.interval is None:
+        return None
+    if all(high - low <= settings.interval_width for low, high in (responsiveness.interval, purity.interval)):
+        return f"both intervals are no wider than {settings.interval_width:g}"
+    if settings.gate is not None and responsiveness.interval[1] < settings.gate:
+        return f"the interval of Responsiveness lies below the gate of {settings.gate:g}"
+    return None
 
 
 def rating_values(answers: Sequence[Rating]) -> Any:
