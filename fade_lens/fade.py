@@ -2,9 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,14 @@ from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, Rating
 from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence, TopText
 from fade_lens.features import features_of
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
+from fade_lens.judge.agreement import Reliability
+from fade_lens.judge.transcripts import SharedTranscripts
 from fade_lens.models import Model
+from fade_lens.null_arms import NOT_RATED, is_generic, null_arms, write_once
+from fade_lens.nulls import beside_the_others
 from fade_lens.progress import Stages
 from fade_lens.results import Result, Results
-from fade_lens.settings import Settings
+from fade_lens.settings import Settings, stream
 from fade_lens.store import RunStore, versions
 from fade_lens.subject import Subject
 
@@ -62,16 +68,35 @@ class Fade:
         self.settings = replace(settings or Settings(), **overrides)
         self.model, self.source = model, source
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
-        features_of(model, source, [0])  # a hook or an SAE that does not fit is told now, not when a run begins
+        # A hook or an SAE that does not fit is told now, not when a run begins.
+        self._n_features = features_of(model, source, [0]).n_features
         self.judge = Judge.parse(judge) if isinstance(judge, str) else judge
 
-    def evaluate(self, descriptions: Any, *, store: str | Path | None = None, progress: bool = True) -> Results:
+    def evaluate(
+        self,
+        descriptions: Any,
+        *,
+        store: str | Path | None = None,
+        nulls: Sequence[str] = (),
+        repeats: int = 0,
+        second_judge: Judge | str | None = None,
+        gold: Any = None,
+        transcripts: str | Path | None = None,
+        progress: bool = True,
+    ) -> Results:
         """Score every description.
 
         Args:
             descriptions: a dict `{index: text}`, Series, DataFrame, or CSV/JSON/JSONL file (see `read_descriptions`).
             store: a folder that keeps every judge answer, activation and continuation: run again to go on where a run
                 stopped, without asking anything twice.
+            nulls: null arms to score beside them: "shuffled", "random", "generic" (see `fade_lens.null_arms.ARMS`).
+            repeats: how many times the judge rates some texts of each description again; Cohen's kappa tells how far it agrees
+                with itself (`results.run["agreement"]`, and a flag where it is low).
+            second_judge: another judge, or its spec, that rates the same texts.
+            gold: texts whose rating is known, rated first to tell how often the judge errs (`results.run["gold"]`): a CSV file
+                with columns concept, text and rating, or rows of these.
+            transcripts: a file, or another run's folder, whose judge answers are shared: what is there is not asked again.
             progress: show progress bars.
 
         Raises:
@@ -81,53 +106,86 @@ class Fade:
         """
         started = time.monotonic()
         chosen = read_descriptions(descriptions)
-        indices = tuple(dict.fromkeys(d.index for d in chosen))
+        arms = null_arms(chosen, nulls, self._n_features, self.settings.seed)
+        indices = tuple(dict.fromkeys(d.index for some in (chosen, *arms.values()) for d in some))
         subject = Subject(self.model, self.source, self.corpus, indices, self.settings)
-        evaluation = _Evaluation(self, subject, chosen, Stages(progress))
-        if store is None:
-            with self.judge.session(MemoryTranscripts()):
-                return evaluation.run(None, started)
+        evaluation = _Evaluation(self, subject, chosen, arms, Stages(progress))
         identity = {**subject.identity(), "judge": self.judge.identity, "settings": self.settings.to_dict()}
-        with RunStore(store, identity) as kept, self.judge.session(kept):
-            return evaluation.run(kept, started)
+        with ExitStack() as stack:
+            reliability = Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold)
+            stack.enter_context(reliability)
+            kept = None if store is None else stack.enter_context(RunStore(store, identity))
+            answers = kept or MemoryTranscripts()
+            if transcripts is not None:
+                answers = SharedTranscripts(answers, stack.enter_context(RunStore(transcripts)))
+            for judge in reliability.judges:
+                stack.enter_context(judge.session(answers))
+            return evaluation.run(kept, started, reliability)
 
-    def estimate(self, descriptions: Any) -> Estimate:
+    def estimate(
+        self, descriptions: Any, *, repeats: int = 0, second_judge: Judge | str | None = None, gold: Any = None
+    ) -> Estimate:
         """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate)."""
         n, settings = len(read_descriptions(descriptions)), self.settings
         rated = min(settings.rated_texts, len(self.corpus))
-        continued = settings.prompts * (1 + len(settings.steered_factors))
-        return self.judge.estimate(settings.synthetic_texts, rated + continued, n_concepts=n)
+        continued = settings.prompts * (1 + settings.steered_sets)
+        with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
+            again = reliability.estimate(n, rated)
+        return self.judge.estimate(settings.synthetic_texts, rated + continued, n_concepts=n) + again
 
 
 class _Evaluation:
     """One call of `Fade.evaluate`: the order of the stages, and what waits for what."""
 
-    def __init__(self, fade: Fade, subject: Subject, descriptions: tuple[Description, ...], stages: Stages) -> None:
-        self.fade, self.subject, self.descriptions, self.stages = fade, subject, descriptions, stages
+    def __init__(
+        self,
+        fade: Fade,
+        subject: Subject,
+        descriptions: tuple[Description, ...],
+        arms: Mapping[str, tuple[Description, ...]],
+        stages: Stages,
+    ) -> None:
+        self.fade, self.subject, self.stages = fade, subject, stages
+        self.chosen, self.arms = descriptions, arms
+        self.descriptions = tuple(dict.fromkeys([*descriptions, *(d for arm in arms.values() for d in arm)]))
         self.settings, self.judge = fade.settings, fade.judge
 
-    def run(self, store: RunStore | None, started: float) -> Results:
+    def run(self, store: RunStore | None, started: float, reliability: Reliability) -> Results:
         before = self.judge.usage
         clarity = ClarityEvaluator(self.subject, self.judge, self.settings)
         ratings = RatingEvaluator(self.subject, self.judge, self.settings)
         faithfulness = FaithfulnessEvaluator(self.subject, self.judge, self.settings, store)
         if not before.calls:  # a judge that has answered is there
             self.judge.check()
+        seed = partial(stream, self.settings.seed)
         with self.stages.showing():
-            written = {d: clarity.ask(d) for d in self.descriptions}
+            reliability.ask_gold(seed, self._wait)
+            written = write_once(clarity.ask, self.descriptions)
             self._observe(store)
-            asked = {d: ratings.ask(d) for d in self.descriptions}
+            asked = {d: ratings.ask(d) for d in self.descriptions if not is_generic(d)}
             self._wait("judge: writing texts", written.values())
             texts = {d: answer.result() for d, answer in written.items()}
             advance = self.stages.stage("model: written texts", sum(len(a.texts) for a in texts.values()))
-            clear = clarity.measure(texts, advance)
+            activations = clarity.activate(texts, advance)
+            clear = clarity.measure(texts, activations)
             self._wait("judge: rating natural texts", [a.answer for a in asked.values()])
-            rated = {d: ratings.measure(d, asked[d]) for d in self.descriptions}
+            rated = {d: ratings.measure(d, asked[d]) if d in asked else NOT_RATED for d in self.descriptions}
+            again = reliability.ask({d: rated[d] for d in self.chosen}, seed)
             faithful = self._steer(faithfulness, clear, rated)
             summaries = self._summaries()
-        usage = asdict(self.judge.usage - before)
+            if again:
+                self._wait("judge: rating texts again", again)
+        found = {d: Result(d, summaries[d.index], clear[d], rated[d], faithful[d]) for d in self.descriptions}
+        rows = [activations.rows(texts[d].texts) for d in self.chosen]
+        cross, beside = beside_the_others(
+            self.chosen, self.subject.activations.values, activations.values, rows, [rated[d] for d in self.chosen]
+        )
+        usage = asdict(self.judge.usage - before + reliability.usage)
         return Results(
-            tuple(Result(d, summaries[d.index], clear[d], rated[d], faithful[d]) for d in self.descriptions),
+            tuple(
+                replace(found[d], null=null, usage=reliability.usage_of(d.text), agreement=reliability.of(d))
+                for d, null in zip(self.chosen, beside, strict=True)
+            ),
             {
                 **self.subject.identity(),
                 "judge": self.judge.identity,
@@ -137,7 +195,10 @@ class _Evaluation:
                 "seconds": round(time.monotonic() - started, 1),
                 "n_outliers": self.subject.activations.n_outliers,
                 "n_truncated": self.subject.tokens.n_truncated,
+                **reliability.report(),
             },
+            cross,
+            {arm: tuple(found[d] for d in nulls) for arm, nulls in self.arms.items()},
         )
 
     def _observe(self, store: RunStore | None) -> None:
@@ -168,7 +229,7 @@ class _Evaluation:
             else:
                 found[d] = FaithfulnessEvidence(stopped)
         if passed:
-            a_feature = len(evaluator.prompts) * len(self.settings.steered_factors)
+            a_feature = len(evaluator.prompts) * self.settings.steered_sets
             a_group = max(1, STEERED_AT_ONCE // max(a_feature, 1))
             n_features = len({d.index for d in passed})
             advance = self.stages.stage("model: steered texts", n_features * a_feature + len(evaluator.prompts))

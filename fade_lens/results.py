@@ -6,24 +6,37 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from fade_lens.cross import CrossMatrices
 from fade_lens.descriptions import Description
+from fade_lens.detection import Detection, detection
 from fade_lens.errors import InputError
 from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence
+from fade_lens.judge.agreement import Agreement
+from fade_lens.judge.usage import Usage
 from fade_lens.metrics import Metric
+from fade_lens.nulls import NullComparison
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+    from IPython.display import IFrame
+
+    from fade_lens.aggregates import Key
+    from fade_lens.report.notebook import Table
+    from fade_lens.report.notes import Notes
 
 T = TypeVar("T")
 METRICS = ("clarity", "responsiveness", "purity", "faithfulness")
+DETECTION = ("f1", "iou", "correlation", "balanced_accuracy")
 FORMAT = 1
 MAX_FILE_BYTES = 2 * 2**30
+UNRATED_SHARE = 0.02
+"""A single text without a rating is told where it is more than this share."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,13 @@ class Result:
     clarity_evidence: ClarityEvidence
     rated_evidence: RatedEvidence
     faithfulness_evidence: FaithfulnessEvidence
+    null: NullComparison | None = None
+    neuronpedia: str = field(default="", compare=False)
+    """The Neuronpedia source of the run's features, such as "gpt2-small/8-res-jb", where the run knows it."""
+    usage: Usage | None = field(default=None, compare=False)
+    """What the judge's answers cost that this rests on, in this run or before (descriptions with the same text share them)."""
+    agreement: tuple[Agreement, ...] = ()
+    """How far ratings of some of the same texts agree with it: the judge's own repeated, a second judge's."""
 
     @property
     def clarity(self) -> Metric:
@@ -56,6 +76,11 @@ class Result:
         """Does steering it make the model write the concept?"""
         return self.faithfulness_evidence.faithfulness
 
+    @cached_property
+    def detection(self) -> Detection:
+        """Best F1, IoU, correlation and balanced accuracy on the rated texts."""
+        return detection(self.rated_evidence.texts)
+
     @property
     def metrics(self) -> dict[str, Metric]:
         """The four metrics by name."""
@@ -71,16 +96,24 @@ class Result:
             flags.append("dense: fires on over 10 % of tokens")
         if self.feature.n_texts and 0 < self.feature.firing_texts < 10:
             flags.append(f"rare: fires on {self.feature.firing_texts} texts of the corpus")
-        unrated = sum(text.rating is None for text in self.rated_evidence.texts)
-        if unrated:
-            flags.append(f"unrated: {unrated} of {len(self.rated_evidence.texts)} natural texts got no rating")
-        missing = sum(c.rating is None for c in self.faithfulness_evidence.continuations)
-        if missing:
-            flags.append(
-                f"unrated: {missing} of {len(self.faithfulness_evidence.continuations)} continuations got no rating"
-            )
-        if self.clarity_evidence.failures:
-            flags.append(f"writing: {len(self.clarity_evidence.failures)} requests gave no text")
+        for asked, kind in (
+            (self.rated_evidence.texts, "natural texts"),
+            (self.faithfulness_evidence.continuations, "continuations"),
+        ):
+            unrated = sum(a.rating is None for a in asked)
+            if unrated > 1 or unrated > UNRATED_SHARE * len(asked):
+                flags.append(f"unrated: {unrated} of {len(asked)} {kind} got no rating")
+        for fluency in self.faithfulness_evidence.fluency:
+            if fluency.breaks and fluency.factor == self.faithfulness.details.get("factor"):
+                flags.append(
+                    f"steering: factor {fluency.factor:g} breaks the model (texts {fluency.increase:+.1f} nats a token, "
+                    f"{fluency.repeated:.0%} repeated)"
+                )
+        if failures := len(self.clarity_evidence.failures):
+            flags.append(f"writing: {failures} request{'' if failures == 1 else 's'} gave no text")
+        if self.null is not None and (better := self.null.better_feature) is not None:
+            kind = "swapped" if better == self.null.suggested_feature else "mislabelled"
+            flags.append(f"{kind}: feature {better} of the run fits the description better")
         return tuple(flags)
 
     def plot(self) -> "go.Figure":
@@ -103,14 +136,38 @@ class Result:
         row["n_continuations"] = len(self.faithfulness_evidence.continuations)
         row["prevalence"] = self.purity.details.get("prevalence")
         row["best_factor"] = self.faithfulness.details.get("factor")
+        row["dose_response_p"] = self.faithfulness.details.get("dose_response_p")
+        row["nll_increase"] = self.faithfulness.details.get("nll_increase")
+        row |= {f"faithfulness_{arm.name}": arm.faithfulness.value for arm in self.faithfulness_evidence.arms}
+        row |= {name: getattr(self.detection, name) for name in DETECTION}
+        null = self.null or NullComparison()
+        row |= {f"{name}_null_percentile": getattr(null, f"{name}_percentile") for name in METRICS[:3]}
+        row |= {name: getattr(null, name) for name in ("p_value", "q_value", "better_feature", "suggested_feature")}
+        row["null_reason"] = null.reason
         row["firing_rate"] = self.feature.firing_rate
         row["largest_activation"] = self.feature.largest
+        row["judge_calls"] = None if self.usage is None else self.usage.calls
+        row["judge_cost"] = None if self.usage is None else self.usage.cost
         row["origin"] = self.description.origin
         row["flags"] = "; ".join(self.flags)
         return row
 
+    def dashboard(self, source: Any = None, *, width: int | str = "100%", height: int = 600) -> "IFrame":
+        """The feature's Neuronpedia page inside a notebook, as SAELens' `display_dashboard` shows it; needs a network.
+
+        Args:
+            source: the Neuronpedia id ("gpt2-small/8-res-jb") or the SAE; without it, where the description came from or the run's.
+            width, height: of the frame, in pixels or as CSS.
+
+        Raises:
+            InputError: the id is not known.
+        """
+        from fade_lens.report.links import dashboard_frame
+
+        return dashboard_frame(self, source, width=width, height=height)
+
     def _repr_html_(self) -> str:
-        from fade_lens.report.page import result_card
+        from fade_lens.report.notebook import result_card
 
         return result_card(self)
 
@@ -122,10 +179,14 @@ class Results:
     Attributes:
         items: one `Result` a description.
         run: how the run was made: settings, model, features, corpus, judge, versions, usage, seconds.
+        cross: every feature against every description; None for runs of over `fade_lens.nulls.MOST` descriptions.
+        nulls: for each null arm asked for, the result of the null description of each of `items`, in their order.
     """
 
     items: tuple[Result, ...]
     run: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cross: CrossMatrices | None = field(default=None, compare=False)
+    nulls: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
 
     def __len__(self) -> int:
         return len(self.items)
@@ -149,7 +210,11 @@ class Results:
 
     def of(self, index: int) -> tuple[Result, ...]:
         """All results of one feature, one for each of its descriptions."""
-        return tuple(r for r in self.items if r.description.index == index)
+        from fade_lens.report.links import recorded
+
+        known = recorded(self.run)
+        found = (r for r in self.items if r.description.index == index)
+        return tuple(replace(r, neuronpedia=known) if known and not r.neuronpedia else r for r in found)
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
@@ -158,8 +223,10 @@ class Results:
 
         frame = pd.DataFrame([r.to_row() for r in self.items])
         for name in frame.columns:
-            if name in METRICS or name.endswith(("_low", "_high")):
+            if name in (*METRICS, *DETECTION) or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):
                 frame[name] = frame[name].astype("float64")
+            if name in ("better_feature", "suggested_feature", "judge_calls"):
+                frame[name] = frame[name].astype("Int64")
         return frame
 
     def plot(self) -> "go.Figure":
@@ -168,20 +235,43 @@ class Results:
 
         return overview_figure(self)
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page: the table, and a card for every description."""
+    def plot_cross(self) -> "go.Figure":
+        """Every feature against every description as a heat map.
+
+        Raises:
+            InputError: the run keeps no matrices.
+        """
+        from fade_lens.report.plots import cross_figure
+
+        return cross_figure(self)
+
+    def summary(self, by: "str | Key | None" = None) -> "pd.DataFrame":
+        """Means of all metrics with intervals, of the run or of each group in it (see `fade_lens.aggregates.summary`)."""
+        from fade_lens.aggregates import summary
+
+        return summary(self, by)
+
+    def to_html(self, path: str | Path, notes: "Notes | None" = None) -> Path:
+        """Write one self-contained HTML page: the table, and a card for every description; `notes` are an audit's."""
         from fade_lens.report.page import page
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(self), encoding="utf-8")
+        path.write_text(page(self, notes), encoding="utf-8")
         return path
+
+    def table(self, height: int = 640, notes: "Notes | None" = None) -> "Table":
+        """The page inside a notebook, `height` pixels high: a table to sort, filter and search, and a card for every description."""
+        from fade_lens.report.notebook import Table
+
+        return Table(self, height, notes)
 
     def save(self, path: str | Path) -> Path:
         """Write everything as gzipped JSON; `Results.load` reads it back."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {"format": FORMAT, "run": dict(self.run), "items": [to_plain(r) for r in self.items]}
+        record |= {"cross": None if self.cross is None else self.cross.to_dict(), "nulls": to_plain(self.nulls)}
         with gzip.open(path, "wt", encoding="utf-8") as file:
             json.dump(record, file, ensure_ascii=False)
         return path
@@ -204,14 +294,16 @@ class Results:
                 raise InputError(
                     f"results file {path.name!r} has format {record['format']}; this version reads {FORMAT}"
                 )
-            return cls(tuple(from_plain(Result, item) for item in record["items"]), record["run"])
+            nulls = {arm: from_plain(tuple[Result, ...], items) for arm, items in record.get("nulls", {}).items()}
+            cross = CrossMatrices.from_dict(kept) if (kept := record.get("cross")) else None
+            return cls(from_plain(tuple[Result, ...], record["items"]), record["run"], cross, nulls)
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path.name!r} is not a results file of fade_lens: {error}") from error
 
     def _repr_html_(self) -> str:
-        from fade_lens.report.page import results_table
+        from fade_lens.report.notebook import results_table
 
         return results_table(self)
 

@@ -115,7 +115,9 @@ class Settings:
         if self.max_nll_increase is not None and math.isnan(self.max_nll_increase):
             raise InputError("max_nll_increase is nan; give a number of nats a token, or None for no limit")
         if self.interval_width is not None and not self.interval_width > 0:
-            raise InputError(f"interval_width is {self.interval_width}; give a width above 0, or None to rate all texts")
+            raise InputError(
+                f"interval_width is {self.interval_width}; give a width above 0, or None to rate all texts"
+            )
         if not self.outlier_factor > 1:
             raise InputError(f"outlier_factor is {self.outlier_factor}; it must be above 1 (inf switches the rule off)")
         if not 0 < self.reference_quantile <= 1:

@@ -69,19 +69,23 @@ def generate(
     reference: Float[Tensor, " feature"],
     *,
     mode: Mode = "add",
+    directions: Float[Tensor, "feature d_out"] | None = None,
     new_tokens: int = 30,
     temperature: float = 0.0,
     top_k: int | None = None,
     batch_size: int | None = None,
+    decoder: Decoder | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Int[np.ndarray, "request {new_tokens}"]:
     """Continue each prompt while its feature is steered at every position of prompt and continuation.
 
     Args:
         reference: the activation that factor 1 stands for, for each of `features`.
+        directions: what one unit of each feature adds, where it is not to be the feature's own direction.
         temperature: 0 takes the likeliest token; else tokens are drawn, by the request's own random stream.
         top_k: draw among this many likeliest tokens only.
         batch_size: requests at a time; None to find it. Where memory runs out, the batch is halved in any case.
+        decoder: from `decoder_for`, to be used again for other requests; None to make one.
         progress: called after each batch with the number of requests it finished.
 
     Returns:
@@ -101,8 +105,7 @@ def generate(
     # Equal prompts stand together (they share work), and equal lengths (they need no padding).
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), requests[i].prompt))
     with torch.no_grad():
-        extremes = [requests[i].prompt for i in (*order[:1], *order[-1:])]  # the shortest and the longest
-        decoder = decoder_of(model, [features.read_hook, features.write_hook], extremes)
+        decoder = decoder or decoder_for(model, features, requests)
         forbidden = never_generated(model, decoder.head.d_vocab)
         done = 0
         while done < len(order):
@@ -110,7 +113,7 @@ def generate(
             batch = [requests[i] for i in rows]
             sampler = Sampler(decoder.head, uniforms(batch, new_tokens), forbidden, temperature, top_k)
             try:
-                steering = Steering(model, features, batch, reference, mode)
+                steering = Steering(model, features, batch, reference, mode, directions)
                 found[rows] = continue_batch(decoder, steering, batch, sampler, new_tokens)
             except RuntimeError as error:
                 if not is_out_of_memory(error) or len(rows) == 1:
@@ -124,6 +127,16 @@ def generate(
             if progress is not None:
                 progress(len(rows))
     return found
+
+
+def decoder_for(model: Model, features: Features, requests: Sequence[Request]) -> Decoder:
+    """What decodes requests such as these; to make it takes about as long as some steps of generation.
+
+    It copies weights and looks for hooks when it is made: make another if either changes.
+    """
+    prompts = sorted((r.prompt for r in requests), key=len)
+    with torch.no_grad():
+        return decoder_of(model, [features.read_hook, features.write_hook], [prompts[0], prompts[-1]])
 
 
 def continue_batch(
@@ -165,6 +178,7 @@ class Steering:
         batch: Sequence[Request],
         reference: Float[Tensor, " feature"],
         mode: Mode,
+        directions: Float[Tensor, "feature d_out"] | None = None,
     ) -> None:
         self.real: Bool[Tensor, "row pos"] | None = None
         self.device = device_of(model)
@@ -180,7 +194,8 @@ class Steering:
         self._column, self._steered, self._factors = column, steered, rearrange(factors, "row -> row 1 1")
         unit = reference.to(self.device, torch.float32)[torch.tensor(used, device=self.device)][column]
         self._units = rearrange(unit, "row -> row 1 1")
-        self._directions = rearrange(self._features.directions().to(self.device)[column], "row d -> row 1 d")
+        along = self._features.directions() if directions is None else directions[used]
+        self._directions = rearrange(along.to(self.device)[column], "row d -> row 1 d")
         self._current: Tensor | None = None
 
     def hooks(self) -> list[tuple[str, Any]]:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,8 @@ from fade_lens.errors import StoreError
 from fade_lens.grid import Grid
 
 FILE = "run.sqlite"
-FORMAT = 1
+SUFFIXES = (".sqlite", ".sqlite3", ".db")
+FORMAT = 2
 COMMITTED_BYTES = 2**26
 """Activations written in one transaction."""
 PACKAGES = ("fade-lens", "sae-lens", "torch", "transformer-lens", "transformers")
@@ -27,7 +29,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS texts (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS activations (feature INTEGER PRIMARY KEY, maxima BLOB, positions BLOB, active INTEGER);
-CREATE TABLE IF NOT EXISTS continuations (feature INTEGER, factor REAL, texts TEXT NOT NULL, PRIMARY KEY (feature, factor));
+CREATE TABLE IF NOT EXISTS continuations (
+    feature INTEGER, arm TEXT, factor REAL, texts TEXT NOT NULL, nll TEXT NOT NULL, PRIMARY KEY (feature, arm, factor));
 CREATE TABLE IF NOT EXISTS transcripts (
     key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT NOT NULL, created REAL NOT NULL);
 """
@@ -45,7 +48,7 @@ class RunStore:
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any] | None = None) -> None:
         path = Path(path)
-        self.path = path if path.suffix == ".sqlite" else path / FILE
+        self.path = file_of(path)
         self._lock = RLock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +96,11 @@ class RunStore:
             "INSERT OR REPLACE INTO transcripts VALUES (?, ?, ?, ?)",
             [(key, dumps(request), dumps(answer), time.time())],
         )
+
+    def record(self, key: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The request and the answer kept under a key."""
+        row = self._one("SELECT request, answer FROM transcripts WHERE key = ?", key)
+        return None if row is None else (json.loads(row[0]), json.loads(row[1]))
 
     def transcripts(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Every request and its answer, in the order they were answered."""
@@ -146,13 +154,27 @@ class RunStore:
             values.rows.T, positions.rows.T, np.array(counted, dtype=np.int64), active, int(self.get_meta("n_outliers"))
         )
 
-    def keep_continuations(self, index: int, factor: float, texts: Sequence[str]) -> None:
-        """Keep what the model wrote at one factor of one feature (-1: untouched), in the order of the prompts."""
-        self._write("INSERT OR REPLACE INTO continuations VALUES (?, ?, ?)", [(index, factor, dumps(list(texts)))])
+    def keep_continuations(
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), arm: str = ""
+    ) -> None:
+        """Keep what the model wrote at one factor of one feature (-1: untouched) or control arm, in the order of the prompts.
 
-    def continuations(self, index: int, factor: float) -> tuple[str, ...] | None:
-        """What `keep_continuations` kept."""
-        row = self._one("SELECT texts FROM continuations WHERE feature = ? AND factor = ?", index, factor)
+        `nll` is each text's mean negative log-likelihood a token under the untouched model.
+        """
+        row = (index, arm, factor, dumps(list(texts)), dumps(list(nll)))
+        self._write("INSERT OR REPLACE INTO continuations VALUES (?, ?, ?, ?, ?)", [row])
+
+    def continuations(self, index: int, factor: float, arm: str = "") -> tuple[str, ...] | None:
+        """The texts that `keep_continuations` kept."""
+        return self._continued("texts", index, factor, arm)
+
+    def continuations_nll(self, index: int, factor: float, arm: str = "") -> tuple[float, ...] | None:
+        """The likelihoods that `keep_continuations` kept."""
+        return self._continued("nll", index, factor, arm)
+
+    def _continued(self, column: str, index: int, factor: float, arm: str) -> tuple[Any, ...] | None:
+        query = f"SELECT {column} FROM continuations WHERE feature = ? AND factor = ? AND arm = ?"
+        row = self._one(query, index, factor, arm)
         return None if row is None else tuple(json.loads(row[0]))
 
     # Housekeeping
@@ -194,6 +216,29 @@ class RunStore:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise StoreError(f"{str(self.path)!r} cannot be written: {error}") from error
+
+
+def read_transcripts(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every request and its answer in a run's folder or file, in the order they were answered; also while the run goes on.
+
+    Raises:
+        StoreError: there is no run store.
+    """
+    file = file_of(Path(path))
+    if not file.is_file():
+        raise StoreError(f"{str(path)!r} holds no run store ({FILE}): give the folder that a run was told to write to")
+    try:
+        db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60.0)
+        with closing(db):
+            for request, answer in db.execute("SELECT request, answer FROM transcripts ORDER BY created, key"):
+                yield json.loads(request), json.loads(answer)
+    except (sqlite3.Error, ValueError) as error:
+        raise StoreError(f"{str(file)!r} cannot be read as a run store: {error}") from error
+
+
+def file_of(path: Path) -> Path:
+    """The store's file: `path` itself where it names one, else in that folder."""
+    return path if path.suffix in SUFFIXES else path / FILE
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,17 @@ import pandas as pd
 import pytest
 import torch
 
-from fade_lens import ClarityEvaluator, Corpus, Fade, FaithfulnessEvaluator, Judge, RatingEvaluator, Results, Subject
+from fade_lens import (
+    ClarityEvaluator,
+    Corpus,
+    Fade,
+    FaithfulnessEvaluator,
+    Judge,
+    RatingEvaluator,
+    Results,
+    Settings,
+    Subject,
+)
 from fade_lens.errors import InputError, JudgeError, StoreError
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
@@ -104,8 +114,6 @@ def test_neurons(server):
 
 
 def test_evaluators_alone(server):
-    from fade_lens import Settings
-
     subject = Subject(MODEL, SAE, TEXTS, list(TRUE), Settings(**SMALL))
     judge = judge_of(server)
     together = make(server).evaluate(TRUE, progress=False)
@@ -216,7 +224,7 @@ def test_the_evidence_is_the_texts_themselves(server):
     assert len(result.clarity_evidence.texts) == 20
     for text in result.rated_evidence.texts:
         assert text.text == TEXTS[text.number] and text.rating == rule(TRUE[0], text.text)
-    assert {c.factor for c in result.faithfulness_evidence.continuations} == {0.0, 0.5, 1.0, 2.0, 3.0}
+    assert {c.factor for c in result.faithfulness_evidence.continuations} == {0.0, *Settings().factors}
     assert all(c.rating == rule(TRUE[0], c.text) for c in result.faithfulness_evidence.continuations)
     top = result.feature.top[0]
     assert top.activation == pytest.approx(max(a for a in top.activations if a is not None), rel=1e-5)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -10,20 +10,34 @@ from rich.table import Table
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.options import (
     DEMO,
+    Batch,
     Column,
+    Concurrency,
     Described,
+    Gold,
     Hook,
     JudgeSpec,
     Limit,
+    MaxCalls,
+    MaxCost,
     Model,
     Only,
     Out,
+    Price,
     Quiet,
+    Rating,
     Release,
+    Repeats,
+    RequestsPerMinute,
     SaeFolder,
     SaeId,
+    SecondJudge,
     Texts,
+    TokensPerMinute,
+    Transcripts,
+    Writer,
     chosen_descriptions,
+    known_ratings,
     numbers,
     one_source,
     open_corpus,
@@ -33,6 +47,8 @@ from fade_lens.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fade_lens.results import Results
 
 DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 2.0)}
@@ -63,11 +79,31 @@ def evaluate(
     prompts: Annotated[int, typer.Option(help="Natural beginnings continued at each steering factor.")] = 30,
     factors: Annotated[
         str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
-    ] = "0.5,1,2,3",
+    ] = "0.5,1,1.5,2",
     mode: Annotated[str, typer.Option(help="Steering: add, clamp, scale or ablate.")] = "add",
+    arms: Annotated[str, typer.Option(help="Controls for steering, rated likewise: any of ablate,random,other.")] = "",
+    max_nll_increase: Annotated[
+        float | None,
+        typer.Option(
+            help="Nats a token that a factor's texts may be less likely than the model's own; no limit unless given."
+        ),
+    ] = None,
     gate: Annotated[
         float | None, typer.Option(help="Clarity and Responsiveness below it skip Faithfulness; -1: never.")
     ] = 0.5,
+    rating: Rating = "auto",
+    writer: Writer = None,
+    max_calls: MaxCalls = None,
+    max_cost: MaxCost = None,
+    price: Price = None,
+    concurrency: Concurrency = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    batch: Batch = False,
+    repeats: Repeats = 0,
+    second_judge: SecondJudge = None,
+    gold: Gold = None,
+    transcripts: Transcripts = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print judge calls, tokens and price, then stop.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -86,11 +122,25 @@ def evaluate(
         prompts=prompts,
         factors=numbers(factors),
         mode=mode,
+        arms=tuple(arm.strip() for arm in arms.split(",") if arm.strip()),
+        max_nll_increase=max_nll_increase,
         gate=None if gate is not None and gate <= -1 else gate,
     )
-    chosen = chosen_descriptions(descriptions, features)
     one_source(sae_release, sae_id, sae, hook)
-    asked = open_judge(judge)
+    chosen = chosen_descriptions(descriptions, features, sae_release, sae_id, sae)
+    asked = open_judge(
+        judge,
+        rating=rating,
+        writer=writer,
+        max_calls=max_calls,
+        max_cost=max_cost,
+        price=price,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        batch=batch,
+    )
+    again: dict[str, Any] = {"repeats": repeats, "second_judge": second_judge, "gold": known_ratings(gold)}
     texts = open_corpus(corpus, corpus_column, corpus_limit)
     if not dry_run:
         asked.check()  # before a model is loaded
@@ -100,14 +150,19 @@ def evaluate(
     source = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
     fade = Fade(subject, source, corpus=texts, judge=asked, settings=settings)
     if dry_run:
-        console.print(f"{len(chosen)} descriptions: {fade.estimate(chosen)}")
+        console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **again)}"), soft_wrap=True)
         return
-    finish(fade.evaluate(chosen, store=out, progress=not quiet), out, quiet)
+    finish(fade.evaluate(chosen, store=out, transcripts=transcripts, progress=not quiet, **again), out, quiet)
 
 
 def demo(
     judge: JudgeSpec = DEMO,
     out: Out = Path("fade-lens-demo"),
+    rating: Rating = "auto",
+    max_calls: MaxCalls = None,
+    max_cost: MaxCost = None,
+    price: Price = None,
+    concurrency: Concurrency = None,
     quiet: Quiet = False,
 ) -> None:
     """Score four descriptions of a real SAE on Gemma 3 270M, one of them wrong on purpose.
@@ -118,7 +173,9 @@ def demo(
     from fade_lens import demo as parts
     from fade_lens.settings import Settings
 
-    asked = open_judge(judge)
+    asked = open_judge(
+        judge, rating=rating, max_calls=max_calls, max_cost=max_cost, price=price, concurrency=concurrency
+    )
     settings = replace(Settings(), **DEMO_SETTINGS)
     if not quiet:
         console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
@@ -137,7 +194,30 @@ def finish(results: "Results", out: Path, quiet: bool) -> None:
     page = results.to_html(out / "report.html")
     if not quiet:
         console.print(table(results))
-        console.print(f"Report: {page}\nTable:  {out / 'results.csv'}")
+        for line in about_the_judge(results.run):
+            console.print(plain(line), soft_wrap=True)
+        console.print(plain(f"Report: {page}\nTable:  {out / 'results.csv'}"), soft_wrap=True)
+
+
+def about_the_judge(run: "Mapping[str, Any]") -> list[str]:
+    """What the judge was asked and cost, and how far it agrees with itself, with others and with the gold set."""
+    from fade_lens.judge.usage import Usage
+
+    def share(value: float | None) -> str:
+        return "undefined" if value is None else f"{value:.2f}"
+
+    lines = [f"Judge:  {Usage(**run['usage'])}"] if "usage" in run else []
+    if gold := run.get("gold"):
+        lines.append(
+            f"Gold:   {gold['n']} texts rated, sensitivity {share(gold['sensitivity'])}, specificity "
+            f"{share(gold['specificity'])}, weighted kappa {share(gold['weighted'])}"
+        )
+    for one in (run.get("agreement") or {}).get("run", ()):
+        lines.append(
+            f"Agrees: with {one['by']} on {share(one['same'])} of {one['n']} texts, kappa {share(one['kappa'])}, "
+            f"weighted {share(one['weighted'])}"
+        )
+    return lines
 
 
 def table(results: "Results") -> Table:

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from fade_lens.activations import Progress
 from fade_lens.descriptions import Description, read_descriptions
+from fade_lens.dose_response import dose_response
 from fade_lens.errors import InputError
+from fade_lens.evaluators.arms import arm_directions, check_arms, other_feature
 from fade_lens.evaluators.ratings import rating_values
-from fade_lens.evidence import Continuation, FaithfulnessEvidence
+from fade_lens.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
+from fade_lens.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics import Metric, faithfulness
 from fade_lens.settings import Settings, rng, stream
@@ -23,35 +26,59 @@ BASELINE = -1
 """The "feature" under which the untouched model's continuations are kept: they serve every feature of a run."""
 
 Texts = tuple[str, ...]
+OWN = ""
+"""The "arm" of the feature itself."""
+
+
+class Steered(NamedTuple):
+    """One set of continuations, a prompt each: of a feature (or `BASELINE`), at a factor, itself or a control in its place."""
+
+    index: int
+    factor: float
+    arm: str = OWN
+
+
+UNTOUCHED = Steered(BASELINE, 0.0)
 
 
 @runtime_checkable
 class ContinuationStore(Protocol):
     """Where continuations are kept between runs (a `RunStore`)."""
 
-    def continuations(self, index: int, factor: float) -> Texts | None: ...
+    def continuations(self, index: int, factor: float, arm: str = ...) -> Texts | None: ...
 
-    def keep_continuations(self, index: int, factor: float, texts: Sequence[str]) -> None: ...
+    def continuations_nll(self, index: int, factor: float, arm: str = ...) -> tuple[float, ...] | None: ...
+
+    def keep_continuations(
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = ..., arm: str = ...
+    ) -> None: ...
 
 
 @dataclass
 class MemoryContinuations:
     """Continuations kept for as long as the evaluator lives."""
 
-    kept: dict[tuple[int, float], Texts] = field(default_factory=dict[tuple[int, float], Texts])
+    kept: dict[Steered, tuple[Texts, tuple[float, ...]]] = field(
+        default_factory=dict[Steered, tuple[Texts, tuple[float, ...]]]
+    )
 
-    def continuations(self, index: int, factor: float) -> Texts | None:
-        return self.kept.get((index, factor))
+    def continuations(self, index: int, factor: float, arm: str = OWN) -> Texts | None:
+        return self.kept.get(Steered(index, factor, arm), (None, None))[0]
 
-    def keep_continuations(self, index: int, factor: float, texts: Sequence[str]) -> None:
-        self.kept[index, factor] = tuple(texts)
+    def continuations_nll(self, index: int, factor: float, arm: str = OWN) -> tuple[float, ...] | None:
+        return self.kept.get(Steered(index, factor, arm), (None, None))[1]
+
+    def keep_continuations(
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), arm: str = OWN
+    ) -> None:
+        self.kept[Steered(index, factor, arm)] = tuple(texts), tuple(nll)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Continuations sent to the judge for one description: texts by factor, and the answer for all of them in that order."""
+    """Continuations sent to the judge for one description, controls among them, and the answer for all of them in that order."""
 
-    texts: Mapping[float, Texts]
+    texts: Mapping[Steered, Texts]
     answer: Future[list[Rating]]
 
 
@@ -67,6 +94,7 @@ class FaithfulnessEvaluator:
     ) -> None:
         self.subject, self.judge, self.settings = subject, judge, settings or subject.settings
         self.store = store or MemoryContinuations()
+        check_arms(subject.features, self.settings)
         self.prompts = self._prompts()
 
     def _prompts(self) -> list[tuple[int, ...]]:
@@ -84,23 +112,34 @@ class FaithfulnessEvaluator:
         chosen = np.sort(generator.choice(usable, min(settings.prompts, len(usable)), replace=False))
         return [tuple(tokens[i][: settings.prompt_tokens].tolist()) for i in chosen.tolist()]
 
+    def _sets(self, index: int) -> list[Steered]:
+        """What is rated for a description of a feature, its baseline first: the untouched model, or factor 0 where that is asked for."""
+        own = [Steered(index, factor) for factor in self.settings.steered_factors]
+        baseline = Steered(index, 0.0) if Steered(index, 0.0) in own else UNTOUCHED
+        arms = [Steered(index, f, arm) for arm in self.settings.arms for f in self.settings.arm_factors(arm)]
+        return [baseline, *(steered for steered in own if steered != baseline), *arms]
+
     def steer(self, indices: Sequence[int], progress: Progress | None = None) -> None:
         """Generate what is not there yet for these features, baseline included, features and factors batched together."""
-        missing = [(BASELINE, 0.0)] + [(i, f) for i in dict.fromkeys(indices) for f in self.settings.steered_factors]
-        missing = [pair for pair in missing if self.store.continuations(*pair) is None]
-        if not missing:
-            return
+        wanted = dict.fromkeys([UNTOUCHED, *(steered for index in indices for steered in self._sets(index))])
+        missing = [steered for steered in wanted if self.store.continuations(*steered) is None]
+        for arm in (OWN, *self.settings.arms):
+            if group := [steered for steered in missing if steered.arm == arm]:
+                self._generate(arm, group, progress)
+
+    def _generate(self, arm: str, group: Sequence[Steered], progress: Progress | None) -> None:
+        """Continue every prompt for each of these sets, all of one arm, and keep the texts with their likelihoods."""
         subject, settings = self.subject, self.settings
         reference = np.nan_to_num([subject.reference(i) for i in subject.features.indices])
         requests = [
             Request(
                 prompt=prompt,
-                feature=None if index == BASELINE else subject.column(index),
-                factor=factor,
-                # One stream a prompt and feature, whatever the factor: factors differ by steering, not by luck.
-                stream=stream(settings.seed, "continuation", index, number),
+                feature=None if steered == UNTOUCHED else subject.column(steered.index),
+                factor=steered.factor,
+                # One stream a prompt and feature, whatever the factor and arm: they differ by steering, not by luck.
+                stream=stream(settings.seed, "continuation", steered.index, number),
             )
-            for index, factor in missing
+            for steered in group
             for number, prompt in enumerate(self.prompts)
         ]
         tokens = generate(
@@ -108,27 +147,33 @@ class FaithfulnessEvaluator:
             subject.features,
             requests,
             torch.tensor(reference, dtype=torch.float32),
-            mode=settings.mode,  # pyright: ignore[reportArgumentType]
+            mode="ablate" if arm == "ablate" else settings.mode,  # pyright: ignore[reportArgumentType]
+            directions=arm_directions(arm, subject.features, settings.seed),
             new_tokens=settings.new_tokens,
             temperature=settings.temperature,
             progress=progress,
         )
+        nll = negative_log_likelihood(subject.model, [r.prompt for r in requests], tokens).tolist()
         decode: Callable[[Any], str] = subject.model.tokenizer.decode
-        for position, (index, factor) in enumerate(missing):
-            rows = tokens[position * len(self.prompts) : (position + 1) * len(self.prompts)]
-            self.store.keep_continuations(index, factor, [decode(row) for row in rows])
+        for position, steered in enumerate(group):
+            rows = slice(position * len(self.prompts), (position + 1) * len(self.prompts))
+            texts = [decode(row) for row in tokens[rows]]
+            self.store.keep_continuations(steered.index, steered.factor, texts, nll[rows], arm)
 
     def ask(self, description: Description) -> Asked:
-        """Begin to have a description's continuations rated, in the background; `steer` has generated them."""
-        pairs = [(0.0, BASELINE)] + [(factor, description.index) for factor in self.settings.steered_factors]
-        texts: dict[float, Texts] = {}
-        for factor, index in pairs:
-            kept = self.store.continuations(index, factor)
+        """Begin to have a description's continuations rated, in the background; `steer` has generated them.
+
+        Controls are rated in the same batches: nothing tells the judge which text is which.
+        """
+        texts: dict[Steered, Texts] = {}
+        for steered in self._sets(description.index):
+            kept = self.store.continuations(*steered)
             if kept is None:
                 raise InputError(
-                    f"feature {index} has no continuations at factor {factor}; call steer([{index}]) first"
+                    f"feature {steered.index} has no continuations at factor {steered.factor}; "
+                    f"call steer([{description.index}]) first"
                 )
-            texts[factor] = kept
+            texts[steered] = kept
         seed = stream(self.settings.seed, "continuation order", description.key)
         flat = [text for group in texts.values() for text in group]
         return Asked(texts, self.judge.submit_rate(description.text, flat, seed=seed))
@@ -136,22 +181,88 @@ class FaithfulnessEvaluator:
     def measure(self, description: Description, asked: Asked) -> FaithfulnessEvidence:
         """Faithfulness, once the judge has answered."""
         answers = iter(asked.answer.result())
-        by_factor = {factor: [next(answers) for _ in texts] for factor, texts in asked.texts.items()}
-        seed = stream(self.settings.seed, "faithfulness halves", description.key)
-        metric = faithfulness(
-            {factor: rating_values(ratings) for factor, ratings in by_factor.items()},
-            preset=self.settings.preset,
-            seed=seed,
-        )
-        decode: Callable[[Any], str] = self.subject.model.tokenizer.decode
-        prompts = [decode(list(prompt)[1 if self.subject.features.prepend_bos else 0 :]) for prompt in self.prompts]
+        rated = {steered: [next(answers) for _ in texts] for steered, texts in asked.texts.items()}
+        fluency = self.fluency(description.index)
+        limit = self.settings.max_nll_increase
+        barred = {f.factor for f in fluency if limit is not None and f.factor != 0 and not f.increase <= limit}
+
+        def table(arm: str) -> dict[float, Any]:
+            used = {s: r for s, r in rated.items() if s.factor == 0 or (s.arm == arm and s.factor not in barred)}
+            return {steered.factor: rating_values(ratings) for steered, ratings in used.items()}
+
+        def value(arm: str) -> Metric:
+            seed = stream(self.settings.seed, "faithfulness halves", description.key)
+            return faithfulness(table(arm), preset=self.settings.preset, seed=seed)
+
+        if barred and all(f.factor in barred or f.factor == 0 for f in fluency):
+            metric = Metric(
+                None, f"every steering factor raises the texts' negative log-likelihood by over {limit:g} nats"
+            )
+        else:
+            metric = self._with_details(value(OWN), table(OWN), fluency)
         return FaithfulnessEvidence(
             metric,
+            self._continuations(OWN, asked, rated),
+            fluency,
             tuple(
-                Continuation(factor, prompt, text, rating.value, rating.score, rating.reason)
-                for factor, texts in asked.texts.items()
-                for prompt, text, rating in zip(prompts, texts, by_factor[factor], strict=True)
+                Arm(
+                    arm,
+                    value(arm),
+                    self._continuations(arm, asked, rated),
+                    self.other(description.index) if arm == "other" else None,
+                )
+                for arm in self.settings.arms
             ),
+        )
+
+    def other(self, index: int) -> int:
+        """The feature whose direction is the control arm "other" of a feature."""
+        return other_feature(self.subject.features, index, self.settings.seed)
+
+    def fluency(self, index: int) -> tuple[Fluency, ...]:
+        """How likely a feature's continuations are to the untouched model, by factor; `steer` has generated them."""
+        base, usual = self._likelihood(UNTOUCHED)
+        found: list[Fluency] = []
+        for factor in self.settings.steered_factors:
+            nll, repeated = self._likelihood(Steered(index, factor))
+            broken = breaks(nll - base, repeated - usual)
+            found.append(Fluency(factor, nll, nll - base, repeated, broken))
+        return tuple(found)
+
+    def _likelihood(self, steered: Steered) -> tuple[float, float]:
+        """Mean negative log-likelihood a token and share of repeated tokens of one set of continuations."""
+        texts = self.store.continuations(*steered) or ()
+        return float(np.mean(self._nll(steered))), repeated_share(self.subject.model, texts)
+
+    def _nll(self, steered: Steered) -> tuple[float, ...]:
+        kept = self.store.continuations_nll(*steered)
+        assert kept, "texts are kept with their likelihoods"
+        return kept
+
+    def _with_details(self, metric: Metric, ratings: Mapping[float, Any], fluency: Sequence[Fluency]) -> Metric:
+        """The metric with the trend over the factors and the best factor's fluency among its details."""
+        if metric.value is None:
+            return metric
+        details = dict(metric.details)
+        details["nll_increase"] = next((f.increase for f in fluency if f.factor == details["factor"]), None)
+        # Under "scale" the untouched model is factor 1, not 0; "ablate" has no doses.
+        doses = [f for f in sorted(ratings) if f != 0 or self.settings.mode != "scale"]
+        if self.settings.mode != "ablate" and len(doses) > 1:
+            trend = dose_response(np.array(doses), np.stack([ratings[f] == 2 for f in doses]))
+            details |= {"dose_response": trend.statistic, "dose_response_p": trend.p}
+        return replace(metric, details=details)
+
+    def _continuations(
+        self, arm: str, asked: Asked, rated: Mapping[Steered, Sequence[Rating]]
+    ) -> tuple[Continuation, ...]:
+        """One arm's continuations with their prompts and ratings; the untouched model's are the feature's own."""
+        decode: Callable[[Any], str] = self.subject.model.tokenizer.decode
+        prompts = [decode(list(prompt)[1 if self.subject.features.prepend_bos else 0 :]) for prompt in self.prompts]
+        return tuple(
+            Continuation(steered.factor, prompt, text, rating.value, rating.score, rating.reason, nll)
+            for steered, texts in asked.texts.items()
+            if steered.arm == arm
+            for prompt, text, rating, nll in zip(prompts, texts, rated[steered], self._nll(steered), strict=True)
         )
 
     def gate(self, description: Description, clarity: Metric, responsiveness: Metric) -> Metric | None:
