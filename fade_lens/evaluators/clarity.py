@@ -1,10 +1,12 @@
 """Clarity: does text written to express the concept activate the feature?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from fade_lens.activations import Progress
 from fade_lens.descriptions import Description, read_descriptions
@@ -13,6 +15,18 @@ from fade_lens.judge import Judge, Written
 from fade_lens.metrics import Metric, clarity
 from fade_lens.settings import Settings, stream
 from fade_lens.subject import Subject
+
+
+@dataclass(frozen=True)
+class WrittenActivations:
+    """The largest activations of the written texts: `place` says in which row of `values` a text is."""
+
+    place: Mapping[str, int]
+    values: Float[np.ndarray, "text feature"]
+
+    def rows(self, texts: Sequence[str]) -> Int[np.ndarray, "text"]:
+        """The rows of some texts."""
+        return np.array([self.place[text] for text in texts], dtype=np.int64)
 
 
 class ClarityEvaluator:
@@ -26,18 +40,22 @@ class ClarityEvaluator:
         seed = stream(self.settings.seed, "synthetic", description.key)
         return self.judge.submit_write(description.text, n_texts=self.settings.synthetic_texts, seed=seed)
 
+    def activate(self, written: Mapping[Description, Written], progress: Progress | None = None) -> WrittenActivations:
+        """What every written text does to every feature of the run, all in one pass and each different text once."""
+        texts = list(dict.fromkeys(text for answer in written.values() for text in answer.texts))
+        empty = np.zeros((0, len(self.subject.features)), dtype=np.float32)
+        values = self.subject.activate(texts, progress).values if texts else empty
+        return WrittenActivations({text: place for place, text in enumerate(texts)}, values)
+
     def measure(
-        self, written: Mapping[Description, Written], progress: Progress | None = None
+        self, written: Mapping[Description, Written], activations: WrittenActivations | None = None
     ) -> dict[Description, ClarityEvidence]:
-        """Clarity of every description, all texts going through the model in one pass."""
-        texts = [text for answer in written.values() for text in answer.texts]
-        values = self.subject.activate(texts, progress).values if texts else np.zeros((0, len(self.subject.features)))
+        """Clarity of every description, from what `activate` found (it is called where that is not given)."""
+        activations = activations or self.activate(written)
         evidence: dict[Description, ClarityEvidence] = {}
-        start = 0
         for description, answer in written.items():
             column = self.subject.column(description.index)
-            own = values[start : start + len(answer.texts), column]
-            start += len(answer.texts)
+            own = activations.values[activations.rows(answer.texts), column].astype(np.float64)
             evidence[description] = ClarityEvidence(
                 clarity=self._clarity(description, own, answer),
                 texts=tuple(
@@ -54,7 +72,7 @@ class ClarityEvaluator:
             return Metric(None, f"the judge wrote no text for the description ({why})", counts={"synthetic": 0})
         natural = self.subject.natural(description.index)
         seed = stream(self.settings.seed, "clarity interval", description.key)
-        return clarity(synthetic.astype(np.float64), natural.astype(np.float64), preset=self.settings.preset, seed=seed)
+        return clarity(synthetic, natural.astype(np.float64), preset=self.settings.preset, seed=seed)
 
     def evaluate(self, descriptions: Any) -> dict[Description, ClarityEvidence]:
         """Clarity alone, for a table of descriptions (see `read_descriptions`)."""
