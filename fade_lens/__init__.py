@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fade_lens import neuronpedia
+    from fade_lens.comparing import compare
     from fade_lens.corpus import Corpus
     from fade_lens.descriptions import Description, read_descriptions
     from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
@@ -40,6 +42,7 @@ _HOMES = {
     "Settings": "settings",
     "StoreError": "errors",
     "Subject": "subject",
+    "compare": "comparing",
     "read_descriptions": "descriptions",
 }
 
@@ -62,11 +65,15 @@ __all__ = [
     "Settings",
     "StoreError",
     "Subject",
+    "compare",
+    "neuronpedia",
     "read_descriptions",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "neuronpedia":
+        return import_module("fade_lens.neuronpedia")
     if name in _HOMES:
         return getattr(import_module(f"fade_lens.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'fade_lens' has no attribute {name!r}")

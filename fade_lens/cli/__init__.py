@@ -6,11 +6,18 @@ import sys
 
 import typer
 
-from fade_lens.cli import evaluate
+from fade_lens.cli import audit, compare, evaluate, judge
 from fade_lens.cli.console import errors, plain
 from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
+from fade_lens.neuronpedia.errors import NeuronpediaError
 
-EXIT_CODES: dict[type[FadeLensError], int] = {InputError: 2, JudgeError: 3, StoreError: 4, MissingExtraError: 5}
+EXIT_CODES: dict[type[FadeLensError], int] = {
+    InputError: 2,
+    JudgeError: 3,
+    StoreError: 4,
+    MissingExtraError: 5,
+    NeuronpediaError: 6,
+}
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -21,10 +28,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 unexpected error, 2 bad input, 3 the judge cannot be asked, 4 the run folder cannot be "
-    "used, 5 an optional package is missing, 130 interrupted (run the same command again to go on).",
+    "used, 5 an optional package is missing, 6 Neuronpedia cannot be read, 130 interrupted (run the same command again to go on).",
 )
-for command in (evaluate.evaluate, evaluate.demo):
+for command in (evaluate.evaluate, audit.audit, compare.compare, evaluate.demo):
     app.command()(command)
+app.add_typer(judge.app, name="judge")
 
 
 def main() -> None:

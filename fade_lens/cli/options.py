@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fade_lens.judge import Judge
 
 DEMO = "demo"
+NEURONPEDIA = "neuronpedia"
 
 Model = Annotated[
     str, typer.Option(help="Subject model, by its TransformerLens name (gpt2-small, google/gemma-2-2b), or `demo`.")
@@ -22,7 +23,12 @@ SaeFolder = Annotated[Path | None, typer.Option("--sae", help="Folder of an SAE 
 Hook = Annotated[
     str | None, typer.Option(help="Hook name in place of an SAE, to score neurons: blocks.3.mlp.hook_post.")
 ]
-Described = Annotated[Path, typer.Option(help="CSV, JSON or JSONL with `index` and `description`.")]
+Described = Annotated[
+    Path,
+    typer.Option(
+        help="CSV, JSON or JSONL with `index` and `description`, or `neuronpedia`: what Neuronpedia has of the SAE's features."
+    ),
+]
 Only = Annotated[str | None, typer.Option(help="Only these features of the file, such as 0:200,512.")]
 Texts = Annotated[
     str, typer.Option(help="Natural texts: hf:DATASET, a .txt/.jsonl/.json/.csv/.parquet file, or `demo`.")
@@ -38,13 +44,84 @@ JudgeSpec = Annotated[
 Out = Annotated[
     Path, typer.Option(help="Folder for the run: run it again with the same folder to go on where it stopped.")
 ]
+PANEL = "Judge"
+Rating = Annotated[
+    str,
+    typer.Option(
+        help="How texts are rated: batched (strong models), single (small ones) or auto.", rich_help_panel=PANEL
+    ),
+]
+Writer = Annotated[
+    str | None, typer.Option(help="Another judge, given likewise, that writes the texts.", rich_help_panel=PANEL)
+]
+Concurrency = Annotated[
+    int | None, typer.Option(help="Most requests in flight at once (16; 4 for Ollama and GGUF).", rich_help_panel=PANEL)
+]
+RequestsPerMinute = Annotated[
+    float | None, typer.Option(help="Most requests a minute; no limit unless given.", rich_help_panel=PANEL)
+]
+TokensPerMinute = Annotated[
+    float | None, typer.Option(help="Most tokens a minute; no limit unless given.", rich_help_panel=PANEL)
+]
+MaxCalls = Annotated[
+    int | None,
+    typer.Option(help="Stop after so many requests; the same command with more goes on.", rich_help_panel=PANEL),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop before more US dollars than this are spent; the same command with more goes on.",
+        rich_help_panel=PANEL,
+    ),
+]
+Price = Annotated[
+    str | None,
+    typer.Option(
+        help="US dollars a million prompt and completion tokens, such as 0.15,0.60; OpenAI's list price unless given.",
+        rich_help_panel=PANEL,
+    ),
+]
+Batch = Annotated[
+    bool,
+    typer.Option(
+        "--batch", help="Ask through the server's Batch API: half the price, within a day.", rich_help_panel=PANEL
+    ),
+]
+SecondJudge = Annotated[
+    str | None,
+    typer.Option(
+        help="Another judge, given likewise, that rates some texts too: reports Cohen's kappa.", rich_help_panel=PANEL
+    ),
+]
+Repeats = Annotated[
+    int, typer.Option(help="Times that some texts are rated again: reports Cohen's kappa.", rich_help_panel=PANEL)
+]
+Gold = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with concept, text, rating (0, 1, 2): reports how often the judge errs.", rich_help_panel=PANEL
+    ),
+]
+Transcripts = Annotated[
+    Path | None,
+    typer.Option(
+        help="File, or another run's folder, whose judge answers are shared with this run.", rich_help_panel=PANEL
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no table.")]
 
 
-def chosen_descriptions(path: Path, features: str | None) -> "tuple[Description, ...]":
-    """The file's descriptions, of the features asked for."""
+def chosen_descriptions(
+    path: Path, features: str | None, release: str | None = None, sae_id: str | None = None, folder: Path | None = None
+) -> "tuple[Description, ...]":
+    """The file's descriptions, or Neuronpedia's of the SAE's features, of the features asked for."""
     from fade_lens.descriptions import parse_indices, read_descriptions
 
+    if str(path) == NEURONPEDIA:
+        from fade_lens.neuronpedia import descriptions
+
+        indices = None if features is None else parse_indices(features)
+        return read_descriptions(descriptions(neuronpedia_source(release, sae_id, folder), indices))
     found = read_descriptions(path)
     if features is None:
         return found
@@ -53,6 +130,28 @@ def chosen_descriptions(path: Path, features: str | None) -> "tuple[Description,
     if not kept:
         raise InputError(f"--features {features!r} names no feature of {path.name}, which describes {len(found)}")
     return kept
+
+
+def neuronpedia_source(release: str | None, sae_id: str | None, folder: Path | None) -> str:
+    """The Neuronpedia id of the SAE that the options name."""
+    from fade_lens.neuronpedia import resolve
+
+    if release and sae_id:
+        return str(resolve(release=release, sae_id=sae_id))
+    if folder is None:
+        raise InputError(
+            "which features on Neuronpedia these are is told by an SAE: give --sae-release with --sae-id, or --sae"
+        )
+    return str(resolve(open_sae(None, None, folder, "cpu")))
+
+
+def known_ratings(gold: Path | None) -> Any:
+    """The gold set of a file, read before anything costly begins."""
+    if gold is None:
+        return None
+    from fade_lens.judge.agreement import read_gold
+
+    return read_gold(gold)
 
 
 def one_source(release: str | None, sae_id: str | None, folder: Path | None, hook: str | None) -> None:
@@ -66,17 +165,21 @@ def one_source(release: str | None, sae_id: str | None, folder: Path | None, hoo
         raise InputError("--sae-release and --sae-id go together; give both")
 
 
-def open_judge(spec: str) -> "Judge":
-    """The judge of a spec, `demo` being the embedded one."""
+def open_judge(spec: str, *, price: str | None = None, **options: Any) -> "Judge":
+    """The judge of a spec, `demo` being the embedded one; options that are None are the judge's own."""
     from fade_lens.judge import Judge
+
+    options = {name: value for name, value in options.items() if value is not None}
+    if price is not None:
+        options["price"] = prices(price)
 
     if spec == DEMO:
         from fade_lens import demo as parts
         from fade_lens.demo.parts import require
 
         require("xllamacpp", "The embedded judge")
-        return Judge.local(parts.judge_gguf())
-    return Judge.parse(spec)
+        return Judge.local(parts.judge_gguf(), **options)
+    return Judge.parse(spec, **options)
 
 
 def open_corpus(spec: str, column: str, limit: int | None) -> Any:
@@ -125,6 +228,21 @@ def open_sae(release: str | None, sae_id: str | None, folder: Path | None, devic
         return SAE.from_pretrained(str(release), str(sae_id), device=device)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"SAE {folder or f'{release}, {sae_id}'} could not be loaded: {error}") from error
+
+
+def prices(text: str) -> tuple[float, float]:
+    """Prompt and completion price a million tokens.
+
+    >>> prices("0.15,0.60")
+    (0.15, 0.6)
+    """
+    try:
+        prompt, completion = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"price {text!r} must be two numbers, prompt and completion, such as 0.15,0.60") from None
+    if not (0 <= prompt < float("inf") and 0 <= completion < float("inf")):
+        raise InputError(f"price {text!r} must not be negative or infinite")
+    return prompt, completion
 
 
 def numbers(text: str) -> tuple[float, ...]:

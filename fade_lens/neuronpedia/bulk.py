@@ -110,7 +110,7 @@ def listed(web: Web, bucket: str, prefix: str, folder: Path) -> list[Entry]:
         return listing(web, bucket, prefix)[0]
     except NeuronpediaError as error:
         known = known_entries(folder)
-        if not known:
+        if known is None:
             raise
         logger.warning("%s; what was fetched before is used", error)
         return known
@@ -118,7 +118,7 @@ def listed(web: Web, bucket: str, prefix: str, folder: Path) -> list[Entry]:
 
 def fetch(web: Web, bucket: str, entries: Sequence[Entry], chosen: Sequence[Entry], folder: Path) -> None:
     """Fetch what is missing or of another version, a few files at a time, and keep the listing beside it."""
-    before = {entry.key: entry for entry in known_entries(folder)}
+    before = {entry.key: entry for entry in known_entries(folder) or ()}
 
     def there(entry: Entry) -> bool:
         path = folder / entry.name
@@ -136,13 +136,13 @@ def fetch(web: Web, bucket: str, entries: Sequence[Entry], chosen: Sequence[Entr
     partial.replace(folder / LISTING)
 
 
-def known_entries(folder: Path) -> list[Entry]:
-    """What an earlier call listed."""
+def known_entries(folder: Path) -> list[Entry] | None:
+    """What an earlier call listed, None if there was none."""
     try:
         found: Any = json.loads((folder / LISTING).read_text(encoding="utf-8"))
         return [Entry(str(e["key"]), int(e["size"]), str(e["etag"])) for e in found]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return None
 
 
 def is_batch(name: str) -> bool:

@@ -39,7 +39,7 @@ LEAKS = re.compile(
     (?:MAX|TOP)_[A-Z]*_?ACTIVATING_(?:TOKENS?|TEXTS?) | TOKENS?_AFTER_ | TOP_(?:POSITIVE|NEGATIVE)_LOGITS | \bMethod\s+\d\s*: |
     \bThe\s+user\s+(?:wants|asked|asks|is\s+asking|provided|gave|has) | \bSelf[- ]correction\b | </?think(?:ing)?> | <\|\w+\|> |
     \b(?:Okay|OK|Alright|Hmm|Wait),\s+(?:let|so|I|the|we|but|that|this|actually)\b | \bLet\s+me\s+(?:think|analy|look|re|see|check|start|try)\w* |
-    \b(?:I|we)\s+(?:need|have|should|must)\s+to\b | \bI(?:'ll|\s+will|'m|\s+am|\s+think|\s+can(?:not|'t)?)\b |
+    \b(?:I|[Ww]e)\s+(?:need|have|should|must)\s+to\b | \bI(?:'ll|\s+will|'m|\s+am|\s+think|\s+can(?:not|'t)?)\b |
     \bAs\s+an?\s+(?:AI|large\s+language\s+model)\b | \bneuron\s+\d+\s+behavio(?:u)?r\b | \bthe\s+main\s+thing\s+this\s+neuron\b |
     ^\s*(?:Final\s+(?:answer|explanation)|Explanation|Thought|Analysis|Output|Response|Step\s+\d)\s*: | \bI\s+apologi[sz]e\b
     """,
@@ -49,6 +49,7 @@ PLACEHOLDERS = frozenset(
     {"", "n/a", "na", "nan", "none", "null", "undefined", "todo", "tbd", "unknown", "no explanation", "no description"}
 )
 SUBWORD = re.compile(r"^(?:[Ġ▁Ċ]|##)|�")
+QUOTED = re.compile(r"""["“`][^"”`]*["”`]|(?<!\w)['‘][^'’]*['’](?!\w)""")
 # Explainers that answer with a token where they find no words.
 TOKEN_EXPLAINERS = re.compile(r"^(?:np_)?(?:max|acts?)[-_]", re.I)
 SHORT_TOKEN = 3
@@ -119,12 +120,11 @@ def found_in(row: Mapping[str, Any], source: _Source) -> list[tuple[str, str]]:
     """The flags of one row: kind and why."""
     found = [(kind, why) for kind, test in TESTS.items() if (why := test(row, source))]
     kinds = {kind for kind, _ in found}
-    # What is empty is not generic as well.
-    return [
-        (k, why)
-        for k, why in found
-        if k not in ("generic", "single_token_fallback") or not kinds & {"empty", "prompt_leak"}
-    ]
+    # What is empty, or one token, is not generic as well.
+    hidden = {"generic"} if "single_token_fallback" in kinds else set[str]()
+    if kinds & {"empty", "prompt_leak"}:
+        hidden = {"generic", "single_token_fallback"}
+    return [(kind, why) for kind, why in found if kind not in hidden]
 
 
 def text_of(row: Mapping[str, Any]) -> str:
@@ -144,7 +144,8 @@ def empty(row: Mapping[str, Any], _: _Source) -> str:
 
 
 def prompt_leak(row: Mapping[str, Any], _: _Source) -> str:
-    match = LEAKS.search(str(row["description"])) if row["state"] == DESCRIBED else None
+    # What is quoted is what the label is about.
+    match = LEAKS.search(QUOTED.sub(" ", text_of(row)))
     return f"holds {plain(match[0])!r:.60}, the explainer's prompt or reasoning" if match else ""
 
 
@@ -185,6 +186,8 @@ def duplicate_description(row: Mapping[str, Any], source: _Source) -> str:
 
 
 def generic(row: Mapping[str, Any], _: _Source) -> str:
+    if QUOTED.search(text_of(row)):
+        return ""
     words = words_of(text_of(row))
     said = [word for word in words if word not in STOP and word not in GENERIC]
     return "no word of it says what to look for" if words and not said else ""

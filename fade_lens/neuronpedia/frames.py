@@ -53,6 +53,8 @@ def frame(found: Imported, indices: Sequence[int] | None = None) -> "pd.DataFram
     place = {index: at for at, index in enumerate(dict.fromkeys(indices or ()))}
     records.sort(key=lambda record: (place.get(record["index"], 0), record["index"]))
     table = pd.DataFrame(records, columns=list(COLUMNS))
+    # None stays None, whatever pandas makes of texts.
+    table["description"] = pd.Series([record["description"] for record in records], dtype=object)
     table.attrs = {
         "source": str(found.source) if found.source else "",
         "complete": found.complete,

@@ -127,11 +127,3 @@ def import_rows(source: Any, rows: Iterable[Mapping[str, Any]], author: str = "f
             }
         )
     return found
-
-
-def embed_html(source: Any, index: int, *, hosts: Hosts | None = None, width: int = 1200, height: int = 600) -> str:
-    """An iframe of the feature's page, for a notebook; it loads from Neuronpedia."""
-    return (
-        f'<iframe src="{dashboard(source, index, hosts=hosts, embed=True).replace("&", "&amp;")}" width="{width}" height="{height}" '
-        'title="Neuronpedia" referrerpolicy="no-referrer" sandbox="allow-scripts allow-same-origin allow-popups"></iframe>'
-    )

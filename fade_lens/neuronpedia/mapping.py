@@ -149,7 +149,7 @@ def other_layers(model: Model, features: Features) -> Iterator[str]:
     near = sorted(range(int(model.cfg.n_layers)), key=lambda layer: abs(layer - own))
     names = [features.read_hook.replace(f"blocks.{own}.", f"blocks.{layer}.", 1) for layer in near if layer != own]
     if ".hook_resid_" in features.read_hook:
-        names = [f"blocks.{own}.hook_resid_{place}" for place in ("pre", "mid", "post")] + names
+        names += [f"blocks.{own}.hook_resid_{place}" for place in ("pre", "mid", "post")]
     yield from (name for name in names if name != features.read_hook and name in model.hook_dict)
 
 

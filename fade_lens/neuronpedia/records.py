@@ -137,6 +137,8 @@ def row_of(record: Record, where: str, source: SourceId | None = None, index: in
         if isinstance(text, list | dict):
             raise InputError(f"{where}: the description is {type(text).__name__}, not a text")
         text = None if text != text else str(text)
+    if text is not None:
+        text = text.encode("utf-8", "replace").decode("utf-8")  # JSON may hold halves of characters, which no file does
     scores = record.get("scores")
     return Row(
         index=index if index is not None else index_of(record, where),

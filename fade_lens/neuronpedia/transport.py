@@ -122,7 +122,9 @@ class Web:
             )
             with partial.open("ab" if resumed else "wb") as file:
                 written = have if resumed else 0
-                for chunk in response.iter_raw(CHUNK):
+                for (
+                    chunk
+                ) in response.iter_raw():  # as they come: a larger piece would be lost when the connection breaks
                     written += len(chunk)
                     if written > size:
                         break

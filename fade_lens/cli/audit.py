@@ -1,0 +1,228 @@
+"""`fade-lens audit`."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fade_lens.cli.console import console, plain
+from fade_lens.cli.options import (
+    Column,
+    Hook,
+    Limit,
+    Only,
+    Out,
+    Quiet,
+    Release,
+    SaeFolder,
+    SaeId,
+    neuronpedia_source,
+    numbers,
+    one_source,
+    open_corpus,
+    open_judge,
+    open_model,
+    open_sae,
+)
+from fade_lens.errors import InputError
+
+if TYPE_CHECKING:
+    from fade_lens.audit import Audit
+    from fade_lens.neuronpedia import Imported
+
+logger = logging.getLogger(__name__)
+
+CONTEXTS = 16
+"""Stored contexts that the mapping check runs again."""
+SHOWN = 20
+NEVER = 2.0
+"""A gate that no description passes."""
+
+
+def audit(
+    out: Out,
+    model: Annotated[
+        str | None, typer.Option(help="Subject model, as for `evaluate`; not needed with --flags-only.")
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Natural texts, as for `evaluate`; not needed with --flags-only.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="Judge, as for `evaluate`; not needed with --flags-only.")] = None,
+    neuronpedia: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID|FOLDER|FILE",
+            help="Where the descriptions are: an id such as gpt2-small/8-res-jb, a folder in the bulk layout, a file. The SAE's own id unless given.",
+        ),
+    ] = None,
+    sae_release: Release = None,
+    sae_id: SaeId = None,
+    sae: SaeFolder = None,
+    hook: Hook = None,
+    features: Only = None,
+    flags_only: Annotated[
+        bool, typer.Option("--flags-only", help="Only what can be told at sight: no model, no judge.")
+    ] = False,
+    faithfulness: Annotated[
+        bool, typer.Option("--faithfulness/--no-faithfulness", help="Steer and rate as well, or not.")
+    ] = True,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Ask Neuronpedia, feature by feature, for its own scores, to compare.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Score although the mapping check failed or the SAE differs.")
+    ] = False,
+    corpus_column: Column = "text",
+    corpus_limit: Limit = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="All randomness of the run comes from it.")] = 0,
+    synthetic_texts: Annotated[int, typer.Option(help="Texts the judge writes a description.")] = 30,
+    rated_texts: Annotated[int, typer.Option(help="Natural texts the judge rates a description.")] = 200,
+    prompts: Annotated[int, typer.Option(help="Natural beginnings continued at each steering factor.")] = 30,
+    factors: Annotated[
+        str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
+    ] = "0.5,1,2,3",
+    quiet: Quiet = False,
+) -> None:
+    """Find the wrong, swapped, empty and leaked descriptions of an SAE's features, and say what to do about each.
+
+    Example: `fade-lens audit --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.8.hook_resid_pre
+    --features 0:200 --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/audit`
+    """
+    from fade_lens.descriptions import parse_indices
+    from fade_lens.neuronpedia import load
+
+    if not flags_only:
+        given = {"--model": model, "--corpus": corpus, "--judge": judge}
+        if missing := [name for name, value in given.items() if value is None]:
+            raise InputError(f"give {' and '.join(missing)}, or --flags-only for what can be told without a model")
+    if not flags_only or hook or sae or neuronpedia is None:
+        one_source(sae_release, sae_id, sae, hook)
+    source = neuronpedia or neuronpedia_source(sae_release, sae_id, sae)
+    wanted = None if features is None else parse_indices(features)
+    found = load(source, wanted, activations=0 if flags_only else CONTEXTS, scores=scores)
+    if not quiet:
+        console.print(
+            f"{len(found.rows)} descriptions" + (f" of {found.source}" if found.source else ""), highlight=False
+        )
+    if flags_only:
+        done = by_flags(found, wanted, open_sae(None, None, sae, "cpu") if sae else None)
+    else:
+        from fade_lens.settings import Settings
+
+        settings = Settings(
+            seed=seed,
+            synthetic_texts=synthetic_texts,
+            rated_texts=rated_texts,
+            prompts=prompts,
+            factors=numbers(factors),
+            gate=0.5 if faithfulness else NEVER,
+        )
+        asked = open_judge(str(judge))
+        texts = open_corpus(str(corpus), corpus_column, corpus_limit)
+        asked.check()  # before a model is loaded
+        subject = open_model(str(model), device, dtype)
+        opened = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
+        done = scored(found, wanted, subject, opened, texts, asked, settings, out, force=force, quiet=quiet)
+    finish(done, out, quiet)
+
+
+def by_flags(found: "Imported", wanted: tuple[int, ...] | None, sae: Any) -> "Audit":
+    """An audit without model and judge."""
+    from fade_lens.audit import audit as verdicts
+    from fade_lens.neuronpedia import flags
+    from fade_lens.neuronpedia.flagging import mismatches
+    from fade_lens.neuronpedia.frames import frame
+
+    n_features = None if sae is None else int(sae.cfg.d_sae)
+    mismatch = "" if sae is None else mismatches(found, sae)
+    table = flags(
+        frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features, mismatch=mismatch
+    )
+    return verdicts(table, stats=found.stats, source=found.source)
+
+
+def scored(
+    found: "Imported",
+    wanted: tuple[int, ...] | None,
+    model: Any,
+    sae: Any,
+    corpus: Any,
+    judge: Any,
+    settings: Any,
+    out: Path,
+    *,
+    force: bool,
+    quiet: bool,
+) -> "Audit":
+    """An audit with everything."""
+    from fade_lens.audit import audit as verdicts
+    from fade_lens.audit import to_score
+    from fade_lens.fade import Fade
+    from fade_lens.features import features_of
+    from fade_lens.neuronpedia import check_mapping, flags
+    from fade_lens.neuronpedia.flagging import mismatches
+    from fade_lens.neuronpedia.frames import frame
+
+    fade = Fade(model, sae, corpus=corpus, judge=judge, settings=settings)
+    n_features = features_of(model, sae, [0]).n_features
+    mismatch = "" if isinstance(sae, str) else mismatches(found, sae)
+    if mismatch and not force:
+        raise InputError(
+            f"the descriptions were made with another SAE: {mismatch}; give that SAE, or --force to score anyway"
+        )
+    mapping = None
+    if found.activations:
+        mapping = check_mapping(model, sae, found.activations, strict=not force)
+    else:
+        logger.warning("no stored activations came with the descriptions: that they belong to this SAE is not checked")
+    table = flags(frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features)
+    chosen = to_score(table)
+    if not quiet:
+        console.print(f"{len(chosen)} to score: {fade.estimate(chosen)}", highlight=False)
+    results = fade.evaluate(chosen, store=out, progress=not quiet)
+    return verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping)
+
+
+def asked_for(found: "Imported", wanted: tuple[int, ...] | None, n_features: int | None) -> tuple[int, ...] | None:
+    """The features that a complete import should describe: those asked for, else those with any data (all of a small SAE would be noise)."""
+    if wanted is not None:
+        return wanted
+    known = {row.index for row in found.rows} | set(found.looked_up) | {i for i in found.stats if found.complete}
+    return tuple(sorted(known)) if n_features is None or len(known) < n_features else None
+
+
+def finish(done: "Audit", out: Path, quiet: bool) -> None:
+    """Write everything and show the worst."""
+    written = done.save(out)
+    if quiet:
+        return
+    console.print(table_of(done))
+    for row in done.agreement.dropna().to_dict("records"):
+        console.print(
+            f"{row['score']} and {row['metric']}: Spearman {row['rho']:.2f} (n = {row['n']}, p = {row['p']:.2g})"
+        )
+    console.print(", ".join(f"{n} {word}" for word, n in done.counts.items()), highlight=False)
+    for name, path in written.items():
+        console.print(f"{name}: {path}", highlight=False)
+
+
+def table_of(done: "Audit") -> Table:
+    """The worst rows."""
+    from fade_lens.audit import text_of
+
+    shown = Table(title="What is wrong, the worst first", title_justify="left")
+    for name, justify in (("feature", "right"), ("verdict", "left"), ("description", "left"), ("why", "left")):
+        shown.add_column(name, justify=justify, overflow="fold", max_width=48)  # pyright: ignore[reportArgumentType]
+    bad = done.frame[
+        ~done.frame["verdict"].isin(["supported", "unscored", "not looked up"]) | (done.frame["flags"].map(len) > 0)
+    ]
+    for row in bad.head(SHOWN).to_dict("records"):
+        why = "; ".join(filter(None, [row["suggestion"], *row["flags"]]))
+        shown.add_row(str(row["index"]), row["verdict"], plain((text_of(row) or "–")[:120]), plain(why[:200]))
+    if len(bad) > SHOWN:
+        shown.caption = f"{len(bad) - SHOWN} more in the report"
+    return shown
