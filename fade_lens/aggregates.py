@@ -32,16 +32,12 @@ UNCONDITIONAL = "faithfulness_unconditional"
 
 @dataclass(frozen=True)
 class _Row:
-    """One result, the run it is of, its null arms (of the same feature or text), and the group it belongs to."""
+    """One result with its null arms, the group it belongs to, and its feature: runs of one SAE or hook share theirs."""
 
     result: Result
-    run: int
     nulls: Mapping[str, Result]
     group: str
-
-    @property
-    def feature(self) -> tuple[int, int]:
-        return self.run, self.result.description.index
+    feature: tuple[str, int]
 
 
 def summary(results: Results | Sequence[Results], by: str | Key | None = None, *, seed: int = 0) -> "pd.DataFrame":
@@ -119,14 +115,10 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
         InputError: fewer than two sources, or no feature that two describe.
     """
     import pandas as pd
-    from scipy.stats import wilcoxon
 
-    several = not isinstance(results, Results)
-    sources: dict[str, dict[Any, list[Result]]] = {}
+    sources: dict[str, dict[tuple[str, int], list[Result]]] = {}
     for row in _rows(results, by):
-        # Runs of the same SAE or hook share their features.
-        identity = repr(_runs(results)[row.run].run.get("features")) if several else ""
-        sources.setdefault(row.group, {}).setdefault((identity, row.result.description.index), []).append(row.result)
+        sources.setdefault(row.group, {}).setdefault(row.feature, []).append(row.result)
     if len(sources) < 2:
         raise InputError(
             f"the results have one source of descriptions ({', '.join(sources) or 'none'}) by {by!r}; two are compared. "
@@ -142,8 +134,6 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
             pairs = pairs[~np.isnan(pairs).any(axis=1)]
             difference = pairs[:, 0] - pairs[:, 1]
             low, high = _mean_interval(list(enumerate(difference.tolist())), stream(seed, "pairs", a, b, name))
-            tested = len(pairs) >= LEAST_FEATURES
-            p_value = float(wilcoxon(difference, zero_method="pratt").pvalue) if tested and difference.any() else None
             records.append(
                 {
                     "metric": name,
@@ -154,7 +144,7 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
                     "difference": difference.mean() if len(pairs) else None,
                     "low": low,
                     "high": high,
-                    "p_value": 1.0 if tested and not difference.any() else p_value,
+                    "p_value": _signed_rank(difference),
                     "n": len(pairs),
                     "left_out": len(shared) - len(pairs),
                 }
@@ -167,16 +157,13 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
     return pd.DataFrame(records).astype(dict.fromkeys(numbers, "float64"))
 
 
-def _runs(results: Results | Sequence[Results]) -> list[Results]:
-    return [results] if isinstance(results, Results) else list(results)
-
-
 def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
-    for number, run in enumerate(_runs(results)):
+    for number, run in enumerate([results] if isinstance(results, Results) else results):
         columns = {"run": f"run {number}", "sae": _sae(run.run), "layer": _layer(run.run)}
         for place, result in enumerate(run):
             nulls = {arm: items[place] for arm, items in run.nulls.items()}
-            yield _Row(result, number, nulls, _group(result, by, columns))
+            feature = repr(run.run.get("features")), result.description.index
+            yield _Row(result, nulls, _group(result, by, columns), feature)
 
 
 def _group(result: Result, by: str | Key | None, columns: Mapping[str, str]) -> str:
@@ -228,6 +215,17 @@ def _average(results: Iterable[Result], name: str) -> float:
 def _general(reason: str) -> str:
     """A reason without what differs from one description to the next, so that reasons can be counted."""
     return re.sub(r"-?\d+\.\d+|\d{2,}", "…", reason)
+
+
+def _signed_rank(difference: Float[np.ndarray, "feature"]) -> float | None:
+    """Wilcoxon's two-sided signed-rank test; 1 where nothing differs, None for too few features."""
+    from scipy.stats import wilcoxon
+
+    if len(difference) < LEAST_FEATURES:
+        return None
+    if not difference.any():
+        return 1.0
+    return float(wilcoxon(difference, zero_method="pratt").pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _mean_interval(values: Sequence[tuple[Any, float]], seed: int) -> tuple[float, float] | tuple[None, None]:

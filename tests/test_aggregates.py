@@ -1,0 +1,142 @@
+"""Means by group with intervals over features, undefined values counted, paired tests between sources."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from fade_lens.aggregates import LEAST_FEATURES, UNCONDITIONAL, compare_sources, summary
+from fade_lens.descriptions import Description
+from fade_lens.errors import InputError
+from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence
+from fade_lens.metrics import Metric
+from fade_lens.results import Results
+from tests.made_up import made_up_result
+
+BASE = made_up_result("right", n_rated=20)
+RUN = {"features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9.hook_resid_post", "size": 4096}}
+
+
+def result(index, clarity, faithfulness=0.3, origin="a", text="d"):
+    """A result with chosen Clarity and Faithfulness; a string is the reason why one is undefined."""
+    clear, faithful = (Metric(None, v) if isinstance(v, str) else Metric(float(v)) for v in (clarity, faithfulness))
+    return replace(
+        BASE,
+        description=Description(index, f"{text} {index}", origin),
+        clarity_evidence=ClarityEvidence(clear),
+        faithfulness_evidence=FaithfulnessEvidence(faithful),
+    )
+
+
+def row(frame, metric, group="all"):
+    return frame.set_index(["group", "metric"]).loc[(group, metric)]
+
+
+def test_means_and_what_is_undefined():
+    gate = "gate not passed: Clarity is 0.{}1, below 0.5"
+    items = [result(i, i / 10, 0.4) for i in range(6)]
+    items += [
+        result(6, "the judge wrote no text", gate.format(1)),
+        result(7, 0.2, gate.format(2)),
+        result(8, 0.1, "never fires"),
+    ]
+    frame = summary(Results(tuple(items)))
+    clear = row(frame, "clarity")
+    assert clear["mean"] == pytest.approx(np.mean([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.2, 0.1])) and clear.n == 8
+    assert clear.undefined == pytest.approx(1 / 9) and clear.reasons == "the judge wrote no text (1)"
+    assert clear.low < clear["mean"] < clear.high
+    faithful, unconditional = row(frame, "faithfulness"), row(frame, UNCONDITIONAL)
+    assert faithful["mean"] == pytest.approx(0.4) and faithful.n == 6
+    assert faithful.reasons == "gate not passed: Clarity is …, below … (2); never fires (1)"
+    assert (
+        unconditional["mean"] == pytest.approx(0.4 * 6 / 8)
+        and unconditional.n == 8
+        and unconditional.reasons == "never fires (1)"
+    )
+
+
+def test_nothing_defined_and_few_features():
+    frame = summary(Results(tuple(result(i, "no text") for i in range(3))))
+    clear = row(frame, "clarity")
+    assert np.isnan(clear["mean"]) and clear.n == 0 and clear.undefined == 1
+    few = summary(Results(tuple(result(i, 0.5) for i in range(LEAST_FEATURES - 1))))
+    assert row(few, "clarity")["mean"] == 0.5 and np.isnan(row(few, "clarity").low)
+    with pytest.raises(InputError, match="no description"):
+        summary(Results(()))
+
+
+def test_groups():
+    items = [result(i, 0.9, origin="good") for i in range(6)] + [
+        result(i, 0.1, origin="bad", text="e") for i in range(6)
+    ]
+    results = Results(tuple(items), RUN)
+    frame = results.summary("origin")
+    assert row(frame, "clarity", "good")["mean"] == pytest.approx(0.9) and row(frame, "clarity", "bad")[
+        "mean"
+    ] == pytest.approx(0.1)
+    other = Results(results.items, {"features": {**RUN["features"], "hook": "blocks.12.hook_resid_post"}})
+    assert set(summary([results, other], "layer").group) == {"9", "12"}
+    assert set(summary([results, other], "run").group) == {"run 0", "run 1"}
+    assert set(summary([results, other], "sae").group) == {
+        "sae jumprelu blocks.9.hook_resid_post 4096",
+        "sae jumprelu blocks.12.hook_resid_post 4096",
+    }
+    assert set(summary(results, lambda r: r.description.index % 2).group) == {"0", "1"}
+    with pytest.raises(InputError, match="by is 'colour'"):
+        summary(results, "colour")
+
+
+def test_intervals_cover_and_resample_features_not_descriptions():
+    """Coverage of the mean of skewed values at 8 features, each with four descriptions that share the feature's value."""
+    rng = np.random.default_rng(0)
+    covered = narrow = 0
+    for seed in range(200):
+        values = rng.beta(2, 1, 8)
+        items = [result(i, v, text=f"{k}") for i, v in enumerate(values) for k in range(4)]
+        clear = row(summary(Results(tuple(items)), seed=seed), "clarity")
+        covered += clear.low <= 2 / 3 <= clear.high
+        narrow += clear.high - clear.low < 0.5 * 2 * 1.96 * values.std(ddof=1) / np.sqrt(8)
+    assert 0.90 <= covered / 200 <= 0.99 and narrow == 0
+
+
+def test_score_minus_null():
+    items = tuple(result(i, 0.8) for i in range(6))
+    nulls = {"shuffled": tuple(result(i, 0.1 if i else "no text", "gate not passed") for i in range(6))}
+    frame = Results(items, RUN, None, nulls).summary()
+    found = row(frame, "clarity - null:shuffled")
+    assert found["mean"] == pytest.approx(0.7) and found.n == 5 and found.reasons == "null: no text (1)"
+    assert "faithfulness - null:shuffled" not in set(frame.metric), "no null passed the gate"
+
+
+def test_paired_tests():
+    rng = np.random.default_rng(0)
+    base, gain = rng.uniform(0, 0.5, 12), rng.normal(0.2, 0.1, 12)
+    items = [result(i, v, origin="a") for i, v in enumerate(base)] + [
+        result(i, v + g, origin="b", text="e") for i, (v, g) in enumerate(zip(base, gain, strict=True))
+    ]
+    items += [
+        result(20, "no text", origin="a"),
+        result(20, 0.5, origin="b"),
+        result(21, 0.5, origin="a"),
+        result(0, base[0] + 0.1, origin="a", text="f"),
+    ]
+    found = compare_sources(Results(tuple(items), RUN)).set_index("metric").loc["clarity"]
+    difference = -gain.copy()
+    difference[0] += 0.05  # feature 0 has two descriptions of source a
+    assert (found.a, found.b, found.n, found.left_out) == ("a", "b", 12, 1)
+    assert found.difference == pytest.approx(difference.mean()) and found.low < found.difference < found.high < 0
+    assert found.p_value == pytest.approx(wilcoxon(difference, zero_method="pratt").pvalue) and found.p_value < 0.01
+    unpaired = np.hypot(base.std(), (base + gain).std()) * 2 * 1.96 / np.sqrt(12)
+    assert found.high - found.low < unpaired / 1.5, "pairing makes the interval narrower"
+
+
+def test_runs_over_the_same_features_are_compared():
+    first, second = (Results(tuple(result(i, v) for i in range(6)), RUN) for v in (0.4, 0.4))
+    found = compare_sources([first, second], "run").set_index("metric")
+    assert found.loc["clarity"].difference == 0 and found.loc["clarity"].p_value == 1.0 and found.loc["clarity"].n == 6
+    elsewhere = Results(second.items, {"features": {"hook": "blocks.1.hook_resid_post"}})
+    with pytest.raises(InputError, match="no feature has descriptions of two sources"):
+        compare_sources([first, elsewhere], "run")
+    with pytest.raises(InputError, match="one source"):
+        compare_sources(first)
