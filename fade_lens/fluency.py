@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fade_lens.decoding import has_hooks, unembedding
 from fade_lens.models import Model, device_of, is_bridge
-from fade_lens.next_token import Head, Logits
+from fade_lens.next_token import Head, Logits, Unembedding
 
 LOGIT_BYTES = 2**23
 """Bytes of logits of a `HookedTransformer` in memory at a time: few enough for a processor's cache."""
@@ -29,20 +29,27 @@ text (+1 nat, 90 % repeated, where the untouched model repeats 35 %), so likelih
 
 
 def negative_log_likelihood(
-    model: Model, prompts: Sequence[tuple[int, ...]], continuations: Int[np.ndarray, "request new"]
+    model: Model,
+    prompts: Sequence[tuple[int, ...]],
+    continuations: Int[np.ndarray, "request new"],
+    head: Head | None = None,
 ) -> Float[np.ndarray, "request"]:
     """Mean negative log-likelihood per token, in nats, of each continuation after its prompt under the model as it is.
 
     Texts of equal length run together, so nothing is padded; logits are made for a few texts, and a `HookedTransformer`'s a part of the
     vocabulary at a time, and none is kept.
 
-    Shapes: one prompt and one continuation (without the prompt) a request; NaN for a continuation of no tokens.
+    Shapes: one prompt and one continuation (without the prompt) a request; NaN for a continuation of no tokens. `head` is the model's
+    unembedding where a decoder has made it already.
     """
     found, new = np.full(len(prompts), np.nan), continuations.shape[1]
     if not new or not len(prompts):
         return found
     with torch.no_grad():
-        head = None if is_bridge(model) or has_hooks(model) else unembedding(model)
+        if is_bridge(model) or has_hooks(model):
+            head = None
+        elif not isinstance(head, Unembedding):
+            head = unembedding(model)
         for rows in _batches(prompts, new):
             tokens = torch.tensor([(*prompts[i], *continuations[i].tolist()) for i in rows], device=device_of(model))
             of_token = _through_logits(model, tokens, new) if head is None else _through_state(model, head, tokens, new)

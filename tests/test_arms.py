@@ -11,6 +11,7 @@ from fade_lens import Fade, FaithfulnessEvaluator, Results, Settings, Subject
 from fade_lens.dose_response import dose_response
 from fade_lens.errors import InputError
 from fade_lens.evaluators.arms import arm_directions, other_feature
+from fade_lens.evaluators.faithfulness import FLUENCY_PROMPTS
 from fade_lens.features import features_of
 from fade_lens.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.steering import Request, generate
@@ -220,11 +221,14 @@ def test_likelihoods_are_told(server):
     assert [f.factor for f in evidence.fluency] == list(Settings().factors)
     prompts = FaithfulnessEvaluator(Subject(MODEL, SAE, TEXTS, [0], Settings(**SMALL)), judge_of(server)).prompts
     encode = MODEL.tokenizer.get_vocab()
-    base = [c for c in evidence.continuations if c.factor == 0]
-    for c, prompt in zip(base, prompts, strict=True):
+    base = [c for c in evidence.continuations if c.factor == 0][:FLUENCY_PROMPTS]
+    assert len(prompts) > FLUENCY_PROMPTS and all(
+        c.nll is None for c in evidence.continuations[FLUENCY_PROMPTS : len(prompts)]
+    )
+    for c, prompt in zip(base, prompts, strict=False):
         assert c.nll == pytest.approx(slow_nll(MODEL, prompt, [encode[w] for w in c.text.split()]), rel=1e-4)
     for f in evidence.fluency:
-        own = [c.nll for c in evidence.continuations if c.factor == f.factor]
+        own = [c.nll for c in evidence.continuations if c.factor == f.factor][:FLUENCY_PROMPTS]
         assert f.nll == pytest.approx(np.mean(own)) and f.increase == pytest.approx(
             f.nll - np.mean([c.nll for c in base])
         )

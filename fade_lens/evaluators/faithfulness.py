@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from fade_lens.activations import Progress
+from fade_lens.decoding import Decoder
 from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.dose_response import dose_response
 from fade_lens.errors import InputError
@@ -19,7 +21,7 @@ from fade_lens.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics import Metric, faithfulness
 from fade_lens.settings import Settings, rng, stream
-from fade_lens.steering import Request, generate
+from fade_lens.steering import Request, decoder_for, generate
 from fade_lens.subject import Subject
 
 BASELINE = -1
@@ -29,11 +31,15 @@ Texts = tuple[str, ...]
 OWN = ""
 """The "arm" of the feature itself."""
 
+FLUENCY_PROMPTS = 10
+"""Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
+again would take half as long as writing them."""
+
 
 class Steered(NamedTuple):
     """One set of continuations, a prompt each: of a feature (or `BASELINE`), at a factor, itself or a control in its place."""
 
-    index: int
+    feature: int
     factor: float
     arm: str = OWN
 
@@ -96,6 +102,7 @@ class FaithfulnessEvaluator:
         self.store = store or MemoryContinuations()
         check_arms(subject.features, self.settings)
         self.prompts = self._prompts()
+        self._decoder: Decoder | None = None
 
     def _prompts(self) -> list[tuple[int, ...]]:
         """The run's natural beginnings: the first tokens of texts drawn from the corpus, the same for every feature."""
@@ -134,14 +141,15 @@ class FaithfulnessEvaluator:
         requests = [
             Request(
                 prompt=prompt,
-                feature=None if steered == UNTOUCHED else subject.column(steered.index),
+                feature=None if steered == UNTOUCHED else subject.column(steered.feature),
                 factor=steered.factor,
                 # One stream a prompt and feature, whatever the factor and arm: they differ by steering, not by luck.
-                stream=stream(settings.seed, "continuation", steered.index, number),
+                stream=stream(settings.seed, "continuation", steered.feature, number),
             )
             for steered in group
             for number, prompt in enumerate(self.prompts)
         ]
+        decoder = self._decoder = self._decoder or decoder_for(subject.model, subject.features, requests)
         tokens = generate(
             subject.model,
             subject.features,
@@ -151,14 +159,18 @@ class FaithfulnessEvaluator:
             directions=arm_directions(arm, subject.features, settings.seed),
             new_tokens=settings.new_tokens,
             temperature=settings.temperature,
+            decoder=decoder,
             progress=progress,
         )
-        nll = negative_log_likelihood(subject.model, [r.prompt for r in requests], tokens).tolist()
+        n, read = len(self.prompts), min(FLUENCY_PROMPTS, len(self.prompts))
+        likely = [i for i in range(len(requests)) if i % n < read]
+        prompts = [requests[i].prompt for i in likely]
+        nll = negative_log_likelihood(subject.model, prompts, tokens[likely], decoder.head).tolist()
         decode: Callable[[Any], str] = subject.model.tokenizer.decode
         for position, steered in enumerate(group):
-            rows = slice(position * len(self.prompts), (position + 1) * len(self.prompts))
-            texts = [decode(row) for row in tokens[rows]]
-            self.store.keep_continuations(steered.index, steered.factor, texts, nll[rows], arm)
+            texts = [decode(row) for row in tokens[position * n : (position + 1) * n]]
+            likelihoods = nll[position * read : (position + 1) * read]
+            self.store.keep_continuations(steered.feature, steered.factor, texts, likelihoods, arm)
 
     def ask(self, description: Description) -> Asked:
         """Begin to have a description's continuations rated, in the background; `steer` has generated them.
@@ -170,7 +182,7 @@ class FaithfulnessEvaluator:
             kept = self.store.continuations(*steered)
             if kept is None:
                 raise InputError(
-                    f"feature {steered.index} has no continuations at factor {steered.factor}; "
+                    f"feature {steered.feature} has no continuations at factor {steered.factor}; "
                     f"call steer([{description.index}]) first"
                 )
             texts[steered] = kept
@@ -226,7 +238,7 @@ class FaithfulnessEvaluator:
         for factor in self.settings.steered_factors:
             nll, repeated = self._likelihood(Steered(index, factor))
             broken = breaks(nll - base, repeated - usual)
-            found.append(Fluency(factor, nll, nll - base, repeated, broken))
+            found.append(Fluency(factor, nll, nll - base, broken, repeated))
         return tuple(found)
 
     def _likelihood(self, steered: Steered) -> tuple[float, float]:
@@ -262,7 +274,7 @@ class FaithfulnessEvaluator:
             Continuation(steered.factor, prompt, text, rating.value, rating.score, rating.reason, nll)
             for steered, texts in asked.texts.items()
             if steered.arm == arm
-            for prompt, text, rating, nll in zip(prompts, texts, rated[steered], self._nll(steered), strict=True)
+            for prompt, text, rating, nll in zip_longest(prompts, texts, rated[steered], self._nll(steered))
         )
 
     def gate(self, description: Description, clarity: Metric, responsiveness: Metric) -> Metric | None:
