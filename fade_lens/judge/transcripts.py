@@ -50,6 +50,37 @@ class MemoryTranscripts:
             return [(key, request, answer) for key, (request, answer) in self._records.items()]
 
 
+class Records(Transcripts, Protocol):
+    """Transcripts that also give a request back."""
+
+    def record(self, key: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The request and the answer kept under `key`, or None."""
+        ...
+
+
+class SharedTranscripts:
+    """A run's own transcripts with others beside them that several runs share: an answer in either is never asked for again.
+
+    What is found in the shared ones is copied, so that the run's own stay whole.
+    """
+
+    def __init__(self, own: Transcripts, shared: Records) -> None:
+        self.own, self.shared = own, shared
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The answer kept under `key`, or None."""
+        found = self.own.get(key)
+        if found is None and (record := self.shared.record(key)) is not None:
+            self.own.put(key, *record)
+            found = record[1]
+        return found
+
+    def put(self, key: str, request: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Keeps `answer` in both."""
+        self.own.put(key, request, answer)
+        self.shared.put(key, request, answer)
+
+
 def key_of(**determinants: object) -> str:
     """A key that is equal exactly where all `determinants` (JSON-able) are."""
     canonical = json.dumps(determinants, sort_keys=True, ensure_ascii=True, separators=(",", ":"))

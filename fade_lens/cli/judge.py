@@ -1,0 +1,94 @@
+"""`fade-lens judge log`: what the judge was asked in a run, and what it answered."""
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fade_lens.cli.console import console, plain
+from fade_lens.errors import InputError
+
+if TYPE_CHECKING:
+    from fade_lens.judge.log import Entry
+
+app = typer.Typer(help="Look into what the judge was asked.", no_args_is_help=True)
+SHOWN = 160
+"""Characters of a text that are shown unless all is asked for."""
+
+
+@app.callback()
+def judge() -> None:
+    """Look into what the judge was asked."""
+
+
+@app.command()
+def log(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or a file of shared answers.")],
+    concept: Annotated[str | None, typer.Option(help="Only questions about descriptions that hold this text.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only one kind: rate, rate one, write or batch.")] = None,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Only answers that gave less than was asked for.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="At most so many, the latest ones.", min=1)] = None,
+    full: Annotated[bool, typer.Option("--full", help="The whole question and the answer as it came.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with everything.")] = False,
+) -> None:
+    """Show a run's questions and answers, in the order they were answered; also while the run goes on.
+
+    Example: `fade-lens judge log runs/l8 --failures`
+    """
+    from fade_lens.judge.log import KINDS, Entry
+    from fade_lens.store import read_transcripts
+
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")
+    entries = (Entry(request, answer) for request, answer in read_transcripts(run))
+    found = [
+        entry
+        for entry in entries
+        if entry.kind == (kind or entry.kind)
+        and (kind == "batch" or entry.kind != "batch")
+        and (concept or "").casefold() in entry.concept.casefold()
+        and (not failures or entry.failure)
+    ]
+    chosen = found[-limit:] if limit else found
+    if as_json:
+        for entry in chosen:
+            typer.echo(json.dumps(entry.to_dict(), ensure_ascii=True))
+        return
+    for line in (line for entry in chosen for line in lines(entry, full)):
+        console.print(plain(line), soft_wrap=True)
+    failed = sum(bool(entry.failure) for entry in found)
+    more = f", the last {len(chosen)} shown" if len(chosen) < len(found) else ""
+    console.print(plain(f"{len(found)} answers{more}; {failed} gave less than was asked for"), soft_wrap=True)
+
+
+def lines(entry: "Entry", full: bool) -> list[str]:
+    """An entry for a terminal: whatever the texts hold, nothing in them can act on it."""
+    from fade_lens.report.words import visible
+
+    request, answer = entry.request, entry.answer
+    tokens = f"{answer.get('prompt_tokens', 0)} + {answer.get('completion_tokens', 0)} tokens"
+    again = [f"{name} {request[name]}" for name in ("repeat", "attempt") if request.get(name)]
+    head = [entry.kind, entry.concept, str(request.get("model", "")), tokens, *again]
+    shown = [visible(" · ".join(" ".join(part.split()) for part in head if part))]
+    if entry.failure:
+        shown.append(f"  ! {one_line(entry.failure)}")
+    if full:
+        parts = [*((m["role"], m["content"]) for m in request.get("messages", [])), ("answer", entry.content)]
+        for role, content in parts:
+            shown += [f"  {role}:", *(f"    {line}" for line in visible(content).splitlines())]
+    else:
+        shown += [f"  {rating:>4}  {one_line(text)}" for rating, text in entry.texts]
+        if not entry.texts:
+            shown.append(f"        {one_line(entry.content or str(dict(islice(answer.items(), 2))))}")
+    return [*shown, ""]
+
+
+def one_line(text: str) -> str:
+    """A text on one line, its beginning where it is long."""
+    from fade_lens.report.words import clip, visible
+
+    return clip(visible(" ".join(text.split())), SHOWN)
