@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fade_lens.bootstrap import PSEUDO, REPLICATES, Rows, percentiles
+from fade_lens.bootstrap import PSEUDO, REPLICATES, Rows, Statistic, percentiles, sample_interval
 from fade_lens.errors import InputError
 from fade_lens.ranking import (
     Ranked,
@@ -159,7 +159,7 @@ def responsiveness(
         return Metric(None, rated.reason, counts=rated.counts)
     signed = gini(*rated.split())
     few = _too_few(rated.counts["rated_2"], rated.counts["rated_0"])
-    interval = None if few else rated.rows().interval(_gini, seed)
+    interval = None if few else rated.interval(_gini, seed)
     details = {"signed": signed, "unweighted": gini(*rated.split()[:2])}
     return _ranked_metric(signed, interval, few, preset, rated.counts, details)
 
@@ -194,7 +194,7 @@ def purity(
         "unweighted": average_precision(rated.values, rated.positive),
     }
     few = _too_few(rated.counts["rated_2"], rated.counts["rated_0"])
-    interval = None if few else _around(value, rated.rows().interval(Ranked.average_precision, seed))
+    interval = None if few else _around(value, rated.interval(Ranked.average_precision, seed))
     return Metric(value, None, interval, rated.counts, details, few)
 
 
@@ -327,8 +327,8 @@ class _Rated:
     def negated(self) -> "_Rated":
         return replace(self, values=-self.values)
 
-    def rows(self) -> Rows:
-        return Rows.of_sample(self.values, self.positive, self.weights)
+    def interval(self, statistic: Statistic, seed: int) -> tuple[float, float]:
+        return sample_interval(self.values, self.positive, self.weights, statistic, seed)
 
 
 def _gini(ranked: Ranked, _own: Float[np.ndarray, "replicate positive"]) -> Float[np.ndarray, "replicate"]:
