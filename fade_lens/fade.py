@@ -125,7 +125,8 @@ class Fade:
     def estimate(
         self, descriptions: Any, *, repeats: int = 0, second_judge: Judge | str | None = None, gold: Any = None
     ) -> Estimate:
-        """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate)."""
+        """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate and
+        no rating stopped early)."""
         n, settings = len(read_descriptions(descriptions)), self.settings
         rated = min(settings.rated_texts, len(self.corpus))
         continued = settings.prompts * (1 + settings.steered_sets)

@@ -114,6 +114,7 @@ class Result:
         if self.null is not None and (better := self.null.better_feature) is not None:
             kind = "swapped" if better == self.null.suggested_feature else "mislabelled"
             flags.append(f"{kind}: feature {better} of the run fits the description better")
+        flags += [one.flag for one in self.agreement if one.flag]
         return tuple(flags)
 
     def plot(self) -> "go.Figure":
