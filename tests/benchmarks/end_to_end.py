@@ -65,7 +65,7 @@ def ours(
         results = fade.evaluate(dict.fromkeys(latents, concept), progress=False)
     seconds = time.perf_counter() - started
     steered = sum(len(r.faithfulness_evidence.continuations) for r in results)
-    assert steered == len(latents) * continuations * (len(FACTORS) + 1), f"only {steered} texts were steered"
+    assert steered == len(latents) * continuations * len(FACTORS), f"only {steered} texts were steered"
     return parts | {"rest": seconds - sum(parts.values())}
 
 
