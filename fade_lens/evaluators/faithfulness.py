@@ -238,7 +238,7 @@ class FaithfulnessEvaluator:
         for factor in self.settings.steered_factors:
             nll, repeated = self._likelihood(Steered(index, factor))
             broken = breaks(nll - base, repeated - usual)
-            found.append(Fluency(factor, nll, nll - base, broken, repeated))
+            found.append(Fluency(factor, nll, nll - base, repeated, broken))
         return tuple(found)
 
     def _likelihood(self, steered: Steered) -> tuple[float, float]:
