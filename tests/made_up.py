@@ -219,7 +219,7 @@ def made_up_result(
                 for factor, ratings in made.continued.items()
                 for place, rating in enumerate(ratings)
             ),
-            tuple(Fluency(f, 2.1 + f**2 / 3, f**2 / 3, f >= 3) for f in made.continued if f),
+            tuple(Fluency(f, 2.1 + f**2 / 3, f**2 / 3, f / 10, f >= 3) for f in made.continued if f),
             (Arm("random", Metric(0.04, interval=(0.0, 0.15)), (Continuation(1.0, "a", "b", 0), Continuation(2.0, "a", "c", 2))),
              Arm("other", Metric(None, bad[0] if hostile else "no other feature fires"), other=index + 1)) if made.continued else (),
         ),

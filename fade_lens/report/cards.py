@@ -10,7 +10,7 @@ from fade_lens.evidence import Arm, RatedText, TopText
 from fade_lens.metrics import Metric
 from fade_lens.report.notes import Unscored
 from fade_lens.report.standing import GATE, QUESTIONS, RANGES, TITLES, basis, below, concept_rates, standing, why
-from fade_lens.report.words import clip, plain
+from fade_lens.report.words import amount, clip, number, plain
 from fade_lens.results import Result
 
 T = TypeVar("T")
@@ -82,6 +82,7 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
             "rated": _rated(result.rated_evidence.texts, detail),
             "detection": _detection(result),
             "null": _null(result),
+            "judge": _judge(result),
             "steering": {
                 "rates": [[r.factor, r.rate, *r.interval, r.expressed, r.n, r.unrated] for r in concept_rates(continuations)],
                 "texts": [
@@ -90,7 +91,7 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
                     for c in [c for c in continuations if c.factor == factor][: detail.prompts]
                 ],
                 "of": len(continuations),
-                "fluency": [[f.factor, f.nll, f.increase, f.breaks] for f in result.faithfulness_evidence.fluency],
+                "fluency": [[f.factor, f.increase, f.repeated, f.breaks] for f in result.faithfulness_evidence.fluency],
                 "arms": [_arm(arm) for arm in result.faithfulness_evidence.arms],
             },
         }
@@ -201,6 +202,19 @@ def _top(text: TopText, detail: Detail) -> dict[str, Any]:
         "before": part.start > 0,
         "after": part.stop < len(text.tokens),
     }
+
+
+def _judge(result: Result) -> list[str]:
+    """What the judge's answers cost, and how far it agrees with itself or with another judge."""
+    said: list[str] = []
+    if usage := result.usage:
+        cost = "price not known" if usage.cost is None else f"${usage.cost:,.4f}"
+        tokens = f"{amount(usage.prompt_tokens)} tokens read, {amount(usage.completion_tokens)} written"
+        said.append(f"{amount(usage.calls + usage.cached)} answers of the judge, {tokens}, {cost}")
+    for agreed in result.agreement:
+        kappa = "undefined" if agreed.weighted is None else number(agreed.weighted)
+        said.append(f"agreement with {clip(agreed.by, 60)} on {amount(agreed.n)} texts: weighted kappa {kappa}")
+    return said
 
 
 def _null(result: Result) -> dict[str, Any] | None:

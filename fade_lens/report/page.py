@@ -46,7 +46,7 @@ def page(results: Results, notes: Notes | None = None, *, cards_bytes: int | Non
         entry.item.description.key: place for place, entry in enumerate(ordered) if not isinstance(entry.item, Unscored)
     }
     cards = [_card(entry, budget, gate) for entry in ordered]
-    style, script = _joined("page.css"), _joined(*SCRIPTS)
+    style, script = joined("page.css"), joined(*SCRIPTS)
     return environment().get_template("page.html").render(
         title=_title(results),
         policy=policy(style, script),
@@ -94,9 +94,10 @@ def _title(results: Results) -> str:
     )
 
 
-def policy(style: str, script: str) -> str:
-    """The page's content security policy: this style and this script, and nothing else."""
-    return f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+def policy(style: str, script: str = "") -> str:
+    """The page's content security policy: this style and this script (if any), and nothing else."""
+    allowed = f"script-src '{_hash(script)}'; " if script else ""
+    return f"default-src 'none'; {allowed}style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
 
 
 @cache
@@ -114,7 +115,7 @@ def environment() -> Environment:
 
 
 @cache
-def _joined(*names: str) -> Markup:
+def joined(*names: str) -> Markup:
     """Files of this package that go into the page as they are."""
     templates = environment()
     assert templates.loader is not None

@@ -164,8 +164,9 @@ function controls(steering) {
   const broken = steering.fluency.filter(([, , , breaks]) => breaks).map(([factor]) => short(factor));
   return [
     steering.fluency.length ? el("p", { class: "note" }, "Fluency, nats a token above the untouched model's own texts: "
-      + steering.fluency.map(([factor, , increase]) => `${short(factor)}: ${signed(increase)}`).join(", ") + "."
+      + steering.fluency.map(([factor, increase]) => `${short(factor)}: ${signed(increase)}`).join(", ") + "."
       + (broken.length ? ` At ${broken.join(", ")} the model no longer writes sense.` : "")) : null,
+    steering.fluency.length ? el("p", { class: "note" }, `Words that repeat: ${steering.fluency.map(([factor, , repeated]) => `${short(factor)}: ${percent(repeated)}`).join(", ")}.`) : null,
     steering.arms.length ? el("table", { class: "record" },
       el("thead", {}, el("tr", {}, ...["Control", "Faithfulness", "Rated 2 by factor"].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, ...steering.arms.map((arm) => el("tr", {}, el("th", { scope: "row" }, arm.name),
@@ -194,6 +195,7 @@ function card(data, width) {
     audit(data),
     el("div", { class: "tiles" }, ...data.metrics.map(tile)),
     data.detection.length ? el("p", { class: "note" }, `On the rated texts, weighted: ${data.detection.map(([name, value]) => `${name} ${fixed(value)}`).join(", ")}.`) : null,
+    ...data.judge.map((said) => el("p", { class: "note", dir: "auto" }, `${said}.`)),
     besides(data),
     section("Activations", "The largest activation of each text; the bar is the median. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
     section("Texts that activate it most", data.top.length ? "Shade: activation of the token; framed: the peak; dotted: positions that never count." : "None: the feature never fires on the corpus.",

@@ -1,0 +1,100 @@
+"""`fade-lens compare`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from fade_lens.cli.console import console, plain
+from fade_lens.cli.options import Quiet
+from fade_lens.errors import InputError
+
+if TYPE_CHECKING:
+    from fade_lens.comparing import Comparison
+
+Runs = Annotated[
+    list[Path], typer.Argument(help="Folders of `fade-lens evaluate`, or files that `Results.save` wrote.")
+]
+
+
+def compare(
+    runs: Runs,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="What to call a run; once for each, in their order. Else what tells them apart."),
+    ] = None,
+    l0: Annotated[
+        str | None, typer.Option(help="L0 of each run's SAE, such as 35,71, where the runs do not tell.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="Groups to compare: run, or layer, sae, explainer over all runs together.")
+    ] = "run",
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the page.")] = Path("fade-lens-comparison"),
+    quiet: Quiet = False,
+) -> None:
+    """Set runs side by side: metrics by layer, width, L0 and explainer, paired where they share features.
+
+    Example: `fade-lens compare runs/l5 runs/l12 runs/l20 --name "layer 5" --name "layer 12" --name "layer 20"`
+    """
+    from fade_lens.comparing import compare as compared
+
+    comparison = compared(*runs, names=name or None, l0=values(l0) if l0 else None, by=by)
+    table = comparison.to_csv(out / "comparison.csv")
+    page = comparison.to_html(out / "comparison.html")
+    if not quiet:
+        console.print(means(comparison))
+        if len(comparison.paired):
+            console.print(differences(comparison))
+        console.print(f"Page:  {page}\nTable: {table}")
+
+
+def values(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--l0 {text!r} must be a number for each run, separated by commas, such as 35,71") from None
+
+
+def means(comparison: "Comparison") -> Table:
+    """The four metrics of every run or group, with intervals."""
+    from fade_lens.report.words import number
+
+    key = "run" if comparison.by == "run" else "group"
+    shown = Table(title=f"Means with 95 % intervals, by {comparison.by}", title_justify="left")
+    shown.add_column(comparison.by, overflow="fold")
+    metrics = ("clarity", "responsiveness", "purity", "faithfulness")
+    for metric in metrics:
+        shown.add_column(metric.capitalize(), justify="right", min_width=len(metric))
+    for group, rows in comparison.frame.groupby(key, sort=False):
+        cells: list[str] = []
+        for metric in metrics:
+            row = rows[rows["metric"] == metric].iloc[0]
+            if row["mean"] != row["mean"]:
+                cells.append("–")
+                continue
+            interval = "" if row["low"] != row["low"] else f"\n{number(row['low'])} to {number(row['high'])}"
+            missing = f"\n{row['undefined']:.0%} undefined" if row["undefined"] else ""
+            cells.append(f"{number(row['mean'])}{interval}{missing}")
+        shown.add_row(plain(str(group)), *cells)
+    return shown
+
+
+def differences(comparison: "Comparison") -> Table:
+    """The paired differences, with intervals and p-values."""
+    from fade_lens.report.words import number
+
+    shown = Table(title="Paired differences on shared features (first − second)", title_justify="left")
+    for heading in ("first", "second"):
+        shown.add_column(heading, overflow="fold")
+    for heading in ("metric", "difference", "95 % interval", "p", "features"):
+        shown.add_column(heading, justify="right", no_wrap=heading != "metric")
+    for row in comparison.paired.to_dict("records"):
+        known = row["difference"] == row["difference"]
+        interval = f"{number(row['low'])} to {number(row['high'])}" if row["low"] == row["low"] else "–"
+        p_value = f"{row['p_value']:.3g}" if row["p_value"] == row["p_value"] else "–"
+        value = number(row["difference"]) if known else "–"
+        names = (plain(str(row[side])) for side in ("a", "b"))
+        shown.add_row(*names, str(row["metric"]).replace("_", " "), value, interval, p_value, str(row["n"]))
+    return shown

@@ -1,0 +1,255 @@
+"""Runs side by side: one self-contained page, tables for a notebook, a figure. Nothing in them runs a script."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from fade_lens.comparing import Comparison, varying
+from fade_lens.report.page import environment, joined, policy
+from fade_lens.report.standing import QUESTIONS, RANGES, TITLES
+from fade_lens.report.words import amount, clip, number
+from fade_lens.results import METRICS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+AXES = {"layer": "layer", "width": "width (latents)", "l0": "L0 (latents a token)"}
+UNCONDITIONAL = "faithfulness_unconditional"
+SHOWN = (*METRICS, UNCONDITIONAL)
+NAMES = {**TITLES, UNCONDITIONAL: "Faithfulness, 0 below the gate"}
+LIMITS = {**RANGES, UNCONDITIONAL: (0.0, 1.0)}
+WIDTH, HEIGHT = 300, 190
+LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """One HTML file: what the runs scored, their means, plots against layer, width and L0, paired differences."""
+    style = joined("page.css")
+    return environment().get_template("compare.html").render(
+        policy=policy(style), style=style, **_parts(comparison), plots=_plots(comparison)
+    )  # fmt: skip
+
+
+def comparison_tables(comparison: Comparison) -> str:
+    """The tables of the page, for a notebook."""
+    return str(environment().get_template("compare_notebook.html").render(**_parts(comparison)))
+
+
+def _parts(comparison: Comparison) -> dict[str, Any]:
+    """What the templates show in tables."""
+    rows = comparison.frame.to_dict("records")
+    key = "run" if comparison.by == "run" else "group"
+    groups: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(str(row[key]), {})[str(row["metric"])] = row
+    extra = [m for m in dict.fromkeys(str(row["metric"]) for row in rows) if m not in SHOWN]
+    shown = [*SHOWN, *extra]
+    return {
+        "title": f"{len(comparison.runs)} runs compared",
+        "by": comparison.by,
+        "runs": [_facts(place, fact) for place, fact in enumerate(comparison.runs, 1)],
+        "metrics": [(NAMES.get(m, m.replace(" - null:", " minus null: ")), QUESTIONS.get(m, "")) for m in shown],
+        "groups": [
+            (place, clip(name, 120), [_cell(found.get(m), m) for m in shown])
+            for place, (name, found) in enumerate(groups.items(), 1)
+        ],
+        "pairs": [_pair(row) for row in comparison.paired.to_dict("records")],
+    }
+
+
+def _facts(place: int, fact: Any) -> dict[str, str]:
+    l0 = (
+        "not known"
+        if fact.l0 is None
+        else f"{'≈ ' if fact.l0_from == 'estimate' else ''}{amount(float(f'{fact.l0:.3g}'))}"
+    )
+    return {
+        "number": str(place),
+        "run": clip(fact.run, 120),
+        "model": clip(fact.model, 80),
+        "features": clip(fact.features, 120),
+        "layer": "" if fact.layer is None else str(fact.layer),
+        "width": "" if fact.width is None else amount(fact.width),
+        "l0": l0 if fact.features.startswith("sae") else "",
+        "explainer": clip(fact.explainer, 120),
+        "judge": clip(fact.judge, 80),
+        "descriptions": f"{amount(fact.n_descriptions)} of {amount(fact.n_features)} features",
+    }
+
+
+def _cell(row: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
+    if row is None or _missing(row["mean"]):
+        return {
+            "value": "undefined",
+            "note": "" if row is None else clip(str(row["reasons"]), 160),
+            "bar": None,
+            "undefined": "",
+        }
+    interval = None if _missing(row["low"]) else (float(row["low"]), float(row["high"]))
+    low = -1.0 if " - null:" in metric else LIMITS[metric][0]
+    undefined = float(row["undefined"])
+    return {
+        "value": number(float(row["mean"])),
+        "note": f"{number(interval[0])} to {number(interval[1])}" if interval else "no interval: too few features",
+        "bar": bar(float(row["mean"]), interval, (low, 1.0)),
+        "undefined": f"{undefined:.0%} undefined" if undefined else "",
+    }
+
+
+def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    known = not _missing(row["difference"])
+    interval = None if not known or _missing(row["low"]) else (float(row["low"]), float(row["high"]))
+    return {
+        "metric": NAMES.get(str(row["metric"]), str(row["metric"])),
+        "a": clip(str(row["a"]), 80),
+        "b": clip(str(row["b"]), 80),
+        "means": f"{number(_float(row['mean_a']))} and {number(_float(row['mean_b']))}",
+        "value": number(_float(row["difference"])),
+        "note": f"{number(interval[0])} to {number(interval[1])}" if interval else "no interval",
+        "bar": bar(float(row["difference"]), interval, (-1.0, 1.0)) if known else None,
+        "p": "" if _missing(row["p_value"]) else _p(float(row["p_value"])),
+        "n": amount(int(row["n"])),
+        "left_out": amount(int(row["left_out"])),
+        "apart": interval is not None and (interval[0] > 0 or interval[1] < 0),
+    }
+
+
+def bar(value: float, interval: tuple[float, float] | None, limits: tuple[float, float]) -> Markup:
+    """A value and its interval on a line, as an SVG of numbers only."""
+    low, high = limits
+    x = lambda v: f"{4 + (min(max(v, low), high) - low) / (high - low) * 112:.1f}"  # noqa: E731
+    line = f'<path class="interval" stroke-width="3" d="M{x(interval[0])} 6H{x(interval[1])}"/>' if interval else ""
+    return Markup(
+        f'<svg class="cell" viewBox="0 0 120 12" aria-hidden="true"><path class="axis" d="M4 6H116M{x(0.0)} 1V11"/>{line}'
+        f'<path class="dot" stroke-width="8" d="M{x(value)} 6h0"/></svg>'
+    )
+
+
+def _plots(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row of panels for each of layer, width and L0 that differs between the runs."""
+    if comparison.by != "run":
+        return []
+    made: list[dict[str, Any]] = []
+    for fact in varying(comparison):
+        xs = {run.run: float(getattr(run, fact)) for run in comparison.runs}
+        panels: list[dict[str, Any]] = []
+        for metric in METRICS:
+            rows = [r for r in comparison.frame.to_dict("records") if r["metric"] == metric and not _missing(r["mean"])]
+            points = [
+                (xs[str(r["run"])], float(r["mean"]), None if _missing(r["low"]) else (float(r["low"]), float(r["high"])), list(xs).index(str(r["run"])) + 1)
+                for r in rows
+            ]  # fmt: skip
+            panels.append(
+                {"title": TITLES[metric], "drawing": scatter(points, RANGES[metric], AXES[fact]), "said": _said(points)}
+            )
+        estimated = fact == "l0" and any(run.l0_from == "estimate" for run in comparison.runs)
+        made.append({"axis": AXES[fact], "panels": panels, "estimated": estimated})
+    return made
+
+
+def scatter(
+    points: Sequence[tuple[float, float, tuple[float, float] | None, int]], limits: tuple[float, float], axis: str
+) -> Markup:
+    """Means with intervals against a number; each point has its run's number. An axis over more than a factor of ten is logarithmic."""
+    values = [p[0] for p in points] or [0.0]
+    least, most = min(values), max(values)
+    log = least > 0 and most / least > 10
+    turn = math.log10 if log else float
+    first, span = turn(least), (turn(most) - turn(least)) or 1.0
+    low = min([limits[0] if limits[0] == 0 else 0.0, *(min(p[1], *(p[2] or ())) if p[2] else p[1] for p in points)])
+
+    def x(value: float) -> str:
+        return f"{LEFT + 14 + (turn(value) - first) / span * (WIDTH - LEFT - RIGHT - 28):.1f}"
+
+    def y(value: float) -> str:
+        return f"{TOP + (1 - (value - low) / (1 - low)) * (HEIGHT - TOP - BOTTOM):.1f}"
+
+    parts = [f'<path class="axis" d="M{LEFT} {y(t)}H{WIDTH - RIGHT}"/>' for t in (0.0, 0.5, 1.0)]
+    parts += [
+        f'<text x="{LEFT - 5}" y="{float(y(t)) + 3:.1f}" text-anchor="end">{number(t, 1)}</text>'
+        for t in (0.0, 0.5, 1.0)
+    ]
+    for value in _spaced(sorted(set(values)), turn, span):
+        parts.append(f'<text x="{x(value)}" y="{HEIGHT - 18}" text-anchor="middle">{_tick(value)}</text>')
+    parts.append(
+        f'<text x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{axis}{", log scale" if log else ""}</text>'
+    )
+    seen = Counter[float]()
+    for value, mean, interval, run in points:
+        place = float(x(value)) + 11 * seen[value]  # runs at the same place stand side by side
+        seen[value] += 1
+        if interval:
+            parts.append(
+                f'<path class="interval" stroke-width="2" d="M{place:.1f} {y(interval[0])}V{y(interval[1])}"/>'
+            )
+        parts.append(f'<path class="dot" stroke-width="8" d="M{place:.1f} {y(mean)}h0"/>')
+        parts.append(f'<text class="name" x="{place + 3:.1f}" y="{float(y(mean)) - 6:.1f}">{run}</text>')
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
+
+
+def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
+    """Four panels of means with intervals, by group or against "layer", "width" or "l0"."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    from fade_lens.errors import InputError
+    from fade_lens.report.plots import label
+
+    key = "run" if comparison.by == "run" else "group"
+    if against not in ("run", *AXES) or (
+        against != "run" and (comparison.by != "run" or against not in varying(comparison))
+    ):
+        raise InputError(
+            f"against is {against!r}; give 'run', or what is known of all runs and differs: {', '.join(varying(comparison)) or 'nothing here'}"
+        )
+    figure = make_subplots(2, 2, subplot_titles=[TITLES[m] for m in METRICS], vertical_spacing=0.2)
+    for place, metric in enumerate(METRICS):
+        rows = [r for r in comparison.frame.to_dict("records") if r["metric"] == metric and not _missing(r["mean"])]
+        ends = [(r["mean"], r["mean"]) if _missing(r["low"]) else (r["low"], r["high"]) for r in rows]
+        names = [label(str(r[key]), 60) for r in rows]
+        trace = go.Scatter(
+            x=names if against == "run" else [float(r[against]) for r in rows],
+            y=[r["mean"] for r in rows],
+            error_y={"type": "data", "array": [e[1] - r["mean"] for e, r in zip(ends, rows, strict=True)], "arrayminus": [r["mean"] - e[0] for e, r in zip(ends, rows, strict=True)]},
+            mode="markers",
+            marker={"size": 9, "color": "#0072b2"},
+            text=names,
+            hovertemplate="%{text}<br>%{y:.2f}<extra></extra>",
+        )  # fmt: skip
+        figure.add_trace(trace, place // 2 + 1, place % 2 + 1)
+        if against != "run":
+            figure.update_xaxes(title_text=AXES[against], row=place // 2 + 1, col=place % 2 + 1)
+    return figure.update_layout(showlegend=False, height=680)
+
+
+def _said(points: Iterable[tuple[float, float, Any, int]]) -> str:
+    """The panel in words, for those who do not see it."""
+    return "; ".join(f"run {run}: {number(mean)} at {_tick(x)}" for x, mean, _, run in points) or "undefined"
+
+
+def _spaced(values: Sequence[float], turn: Any, span: float) -> list[float]:
+    """The values whose labels do not overlap."""
+    kept: list[float] = []
+    for value in values:
+        if not kept or (turn(value) - turn(kept[-1])) / span > 0.16:
+            kept.append(value)
+    return kept
+
+
+def _tick(value: float) -> str:
+    return amount(int(value)) if value.is_integer() else amount(float(f"{value:.3g}"))
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _float(value: Any) -> float | None:
+    return None if _missing(value) else float(value)
+
+
+def _p(value: float) -> str:
+    return "below 0.001" if value < 0.001 else f"{value:.3f}"
