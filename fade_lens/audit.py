@@ -102,7 +102,7 @@ class Audit:
             written["parquet"] = folder / "audit.parquet"
         except ImportError:
             logger.warning("audit.parquet is not written: pip install 'fade-lens[parquet]'")
-        if len(self.agreement):
+        if self.agreement["rho"].notna().any():
             written["agreement"] = folder / "score_agreement.csv"
             self.agreement.to_csv(written["agreement"], index=False)
         if self.source is not None:

@@ -84,10 +84,11 @@ def word_of(row: Mapping[str, Any]) -> str:
     clarity, responsiveness = row.get("clarity"), row.get("responsiveness")
     if not defined(clarity) and not defined(responsiveness):
         return "untested"
-    against = [value for value in (clarity, responsiveness) if defined(value) and float(value) < GOOD]
+    known = [name for name in ("clarity", "responsiveness") if defined(row.get(name))]
+    against = [name for name in known if float(row[name]) < GOOD]
     if not against:
         return "supported"
-    sure = all(below(row, name) for name in ("clarity", "responsiveness") if defined(row.get(name)))
+    sure = len(against) == len(known) and any(below(row, name) for name in known)
     return "wrong" if sure else "doubtful"
 
 

@@ -155,8 +155,8 @@ def other_layers(model: Model, features: Features) -> Iterator[str]:
 
 def compare(model: Model, features: Features, contexts: Sequence[_Context], hook: str, bos: bool) -> Agreement:
     """Agreement if the SAE reads at `hook`, with or without BOS."""
-    stored: list[Float[np.ndarray, " pos"]] = []
-    ours: list[Float[np.ndarray, " pos"]] = []
+    stored: list[Float[np.ndarray, "_pos"]] = []
+    ours: list[Float[np.ndarray, "_pos"]] = []
     lead = [model.tokenizer.bos_token_id] if bos and model.tokenizer.bos_token_id is not None else []
     for context in contexts:
         tokens = torch.tensor([[*lead, *context.ids]], dtype=torch.long)
@@ -168,7 +168,7 @@ def compare(model: Model, features: Features, contexts: Sequence[_Context], hook
     return agreement_of(stored, ours)
 
 
-def agreement_of(stored: Sequence[Float[np.ndarray, " pos"]], ours: Sequence[Float[np.ndarray, " pos"]]) -> Agreement:
+def agreement_of(stored: Sequence[Float[np.ndarray, "_pos"]], ours: Sequence[Float[np.ndarray, "_pos"]]) -> Agreement:
     """Correlation, peaks and scale of recomputed against stored values."""
     x, y = np.concatenate(list(stored)), np.concatenate(list(ours))
     spread = float(x.std() * y.std())

@@ -1,0 +1,280 @@
+"""The audit: verdicts, files, the command on a planted model, and on the real one with planted faults."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from fade_lens import neuronpedia
+from fade_lens.audit import agreement_of, audit, to_score
+from fade_lens.cli import app
+from fade_lens.errors import InputError
+from fade_lens.neuronpedia.frames import frame
+from fade_lens.neuronpedia.records import Imported, Row, Score
+from fade_lens.verdicts import SEVERITY, best_of, partners, verdict_of
+from tests.fake_judge import FakeJudge
+from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
+
+ID = neuronpedia.SourceId("tiny-model", "0-planted")
+
+
+def row(**changes):
+    return {"state": "described", "flags": (), "scored": True, "index": 1, "better_feature": None} | changes
+
+
+@pytest.mark.parametrize(
+    "changes, word",
+    [
+        ({"clarity": 0.9, "responsiveness": 0.8}, "supported"),
+        ({"clarity": 0.9, "responsiveness": None}, "supported"),
+        ({"clarity": 0.1, "clarity_high": 0.3, "responsiveness": 0.2, "responsiveness_high": 0.4}, "wrong"),
+        ({"clarity": 0.1, "clarity_high": 0.3, "responsiveness": float("nan")}, "wrong"),
+        ({"clarity": 0.4, "clarity_high": 0.7}, "doubtful"),
+        ({"clarity": 0.1, "clarity_high": 0.2, "responsiveness": 0.1, "responsiveness_high": 0.8}, "wrong"),
+        ({"clarity": 0.9, "clarity_high": 1.0, "responsiveness": 0.1, "responsiveness_high": 0.2}, "doubtful"),
+        ({"clarity": -0.9, "clarity_high": 0.1, "better_feature": 7}, "swapped"),
+        ({"clarity": None, "responsiveness": None}, "untested"),
+        ({"scored": False}, "unscored"),
+        ({"flags": ("prompt_leak: x",), "clarity": 0.9}, "unusable"),
+        ({"state": "none", "scored": False}, "missing"),
+        ({"state": "unknown", "scored": False}, "not looked up"),
+        ({"state": "none", "scored": False, "flags": ("index_out_of_range: x",)}, "unusable"),
+    ],
+)
+def test_verdicts(changes, word):
+    verdict = verdict_of(row(**changes))
+    assert verdict.word == word and 0 <= verdict.severity <= 1
+
+
+def test_severity_ranks_verdicts_then_metrics_then_flags():
+    worst = [w for w in SEVERITY if w not in ("unscored", "not looked up", "missing", "untested", "unusable")]
+    assert worst == ["swapped", "wrong", "doubtful", "supported"]
+    good, better = (verdict_of(row(clarity=c)).severity for c in (0.6, 0.95))
+    assert good > better and verdict_of(row(clarity=0.95, flags=("generic: x",))).severity > better
+    assert all(verdict_of(row(clarity=c, clarity_high=0.2)).severity > good for c in (-1.0, 0.0, 0.2))
+
+
+def test_partners_and_the_best_of_several():
+    rows = [
+        row(index=1, better_feature=2),
+        row(index=2, better_feature=1),
+        row(index=3, better_feature=1),
+        row(index=4),
+    ]
+    assert partners(rows) == {1: 2, 2: 1}
+    assert (
+        "exchange them" in verdict_of(rows[0], 2).suggestion
+        and "feature 1 of this run" in verdict_of(rows[2]).suggestion
+    )
+    several = [row(clarity=0.9, purity=None), row(clarity=0.5, purity=1.0), row(clarity=0.95, purity=0.0, scored=False)]
+    assert best_of(several) is several[0]  # by what is defined for both
+    assert best_of([row(scored=False)]) is None
+
+
+def test_existing_scores_are_compared_by_rank():
+    table = pd.DataFrame(
+        {"score_eleuther_fuzz": [1, 2, 3, 4, 5, 9.0], "clarity": [0.1, 0.2, 0.3, 0.4, 0.9, None], "purity": 1.0}
+    )
+    table[["responsiveness", "faithfulness"]] = np.nan
+    found = agreement_of(table).set_index(["score", "metric"])
+    assert (
+        found.loc[("eleuther_fuzz", "clarity"), "rho"] == pytest.approx(1)
+        and found.loc[("eleuther_fuzz", "clarity"), "n"] == 5
+    )
+    assert pd.isna(found.loc[("eleuther_fuzz", "purity"), "rho"])  # all the same
+    assert len(agreement_of(pd.DataFrame({"clarity": [1]}))) == 0
+
+
+def test_flags_alone_write_their_files(tmp_path):
+    rows = (
+        Row(0, TRUE[0], "tiny-model", "0-planted", "a", "t", "m", scores=(Score("recall_alt", 0.0), Score("eleuther_fuzz", 0.7, detailed=True))),
+        Row(0, "various words", "tiny-model", "0-planted", "b", "t", "m"),
+        Row(1, "The user wants a label", "tiny-model", "0-planted", "c", "t", "m"),
+        Row(2, "=cmd|'/C calc'!A0 <script>alert(1)</script>", "tiny-model", "0-planted", "d", "t", "m"),
+    )  # fmt: skip
+    table = neuronpedia.flags(frame(Imported(ID, rows, complete=True), [0, 1, 2, 3]))
+    with pytest.raises(InputError, match="no column 'flags'"):
+        audit(table.drop(columns="flags"))
+    done = audit(table)
+    assert done.counts == {"unusable": 1, "missing": 1, "unscored": 3} and done.frame["index"].tolist()[:2] == [1, 3]
+    assert to_score(table)["explanation_id"].tolist() == ["a", "b", "d"]
+    written = done.save(tmp_path)
+    assert set(written) == {"csv", "jsonl", "parquet", "quick lists", "list bodies", "import rows"}
+    back = pd.read_parquet(written["parquet"])
+    assert back["verdict"].tolist() == pd.read_csv(written["csv"])["verdict"].tolist() and len(back) == 5
+    lines = [json.loads(line) for line in written["jsonl"].read_text().splitlines()]
+    assert lines[1]["description"] is None and lines[0]["flags"][0].startswith("prompt_leak: ")
+    scores = {line["explanation_id"]: line["score_eleuther_fuzz"] for line in lines}
+    assert scores["a"] == 0.7 and scores["b"] is None and "score_recall_alt" not in lines[0]  # 0 without details
+    assert (
+        written["quick lists"]
+        .read_text()
+        .startswith("https://www.neuronpedia.org/quick-list/?name=fade-lens%20audit&features=")
+    )
+    bodies = json.loads(written["list bodies"].read_text())
+    assert [f["index"] for f in bodies[0]["features"]] == [1, 3] and bodies[0]["features"][1]["description"].startswith(
+        "missing"
+    )
+    imported = neuronpedia.descriptions(written["import rows"])
+    assert len(imported) == 4 and json.loads(imported["notes"][0])["verdict"] == "unscored"
+    notes = done.notes()
+    assert [u.index for u in notes.unscored[:2]] == [1, 3] and notes.unscored[1].text == ""
+    assert dict(notes.facts)["Neuronpedia source"] == "tiny-model/0-planted"
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """A bulk folder for the planted model: two labels swapped, one leaked, one missing, one of a dead feature."""
+    monkeypatch.setattr("fade_lens.cli.audit.open_model", lambda name, device, dtype: planted_model())
+    monkeypatch.setenv("FADE_LENS_API_KEY", "sk-SECRET")
+    sae = planted_sae()
+    sae.cfg.metadata.neuronpedia_id = str(ID)
+    sae.save_model(tmp_path / "sae")
+    labels = [(0, TRUE[0]), (0, TRUE[1]), (1, TRUE[2]), (2, TRUE[1]), (3, "verbs"), (4, "MAX_ACTIVATING_TOKENS: the")]
+    rows = [{"modelId": ID.model_id, "layer": ID.source_id, "index": str(i), "id": f"x{n}", "description": text, "typeName": "t", "explanationModelName": "m"} for n, (i, text) in enumerate(labels)]  # fmt: skip
+    folder = tmp_path / "bulk" / "explanations"
+    folder.mkdir(parents=True)
+    (folder / "batch-0.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in natural_texts()))
+    model = planted_model()
+    contexts = [contexts_of(model, sae, text, n % 3) for n, text in enumerate(natural_texts(60, seed=5))]
+    (tmp_path / "bulk" / "activations").mkdir()
+    (tmp_path / "bulk" / "activations" / "batch-0.jsonl").write_text("\n".join(map(json.dumps, contexts)))
+    with FakeJudge(rule=rule, writer=writer) as server:
+        yield SimpleNamespace(
+            folder=tmp_path,
+            server=server,
+            arguments=[
+                "audit", "--model", "planted", "--sae", str(tmp_path / "sae"), "--neuronpedia", str(tmp_path / "bulk"),
+                "--corpus", str(tmp_path / "c.jsonl"), "--judge", f"{server.base_url}#planted", "--out", str(tmp_path / "run"),
+                "--rated-texts", "100", "--synthetic-texts", "10", "--features", "0:6", "--no-faithfulness",
+            ],
+        )  # fmt: skip
+
+
+def contexts_of(model, sae, text, index):
+    """A stored context as Neuronpedia has it, computed in the plain way."""
+    tokens = model.tokenizer.tokenize(text)
+    ids = [model.tokenizer.bos_token_id, *model.tokenizer.convert_tokens_to_ids(tokens)]
+    import torch
+
+    _, cache = model.run_with_cache(torch.tensor([ids]), prepend_bos=False)
+    with torch.no_grad():
+        values = sae.encode(cache[sae.cfg.metadata.hook_name])[0, 1:, index]
+    return {
+        "index": index,
+        "modelId": ID.model_id,
+        "layer": ID.source_id,
+        "tokens": tokens,
+        "values": [round(v, 3) for v in values.tolist()],
+    }
+
+
+def test_one_command_names_what_was_planted(parts):
+    done = CliRunner().invoke(app, parts.arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    table = pd.read_parquet(parts.folder / "run" / "audit.parquet").set_index("explanation_id")
+    assert table.loc["x5", "verdict"] == "unusable" and "prompt_leak" in table.loc["x5", "flags"]
+    assert table[table["state"] == "none"]["index"].tolist() == [5]
+    assert table.loc["x0", "verdict"] == "supported" and table.loc["x0", "suggested_best_explanation_id"] == "x0"
+    assert table.loc["x1", "suggested_best_explanation_id"] == "x0" and table.loc["x1", "verdict"] in (
+        "wrong",
+        "swapped",
+    )
+    assert table.loc["x2", "verdict"] in ("wrong", "swapped") and table.loc["x3", "verdict"] in ("wrong", "swapped")
+    assert table.loc["x0", "mapping_check"].startswith("passed on") and table.loc["x0", "judge"]
+    assert table.loc["x0", "dashboard_url"] == f"https://www.neuronpedia.org/{ID}/0"
+    assert not table["faithfulness"].notna().any()
+    page = (parts.folder / "run" / "report.html").read_text()
+    assert "Mapping check" in page and "prompt_leak" in page
+    asked = parts.server.requests
+    again = CliRunner().invoke(app, [*parts.arguments, "--quiet"], catch_exceptions=False)
+    assert again.exit_code == 0 and parts.server.requests <= asked + 1
+
+
+def test_a_failed_mapping_check_stops_before_anything_is_spent(parts):
+    path = parts.folder / "bulk" / "activations" / "batch-0.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(json.dumps({**row, "values": [3 * v for v in row["values"]]}) for row in rows))
+    with pytest.raises(InputError, match="another variant of this SAE"):
+        CliRunner().invoke(app, parts.arguments, catch_exceptions=False)
+    assert (
+        all("max_tokens" not in b or b["max_tokens"] <= 64 for b in parts.server.bodies[1:])
+        and len(parts.server.bodies) <= 1
+    )
+    forced = CliRunner().invoke(app, [*parts.arguments, "--force", "--quiet"], catch_exceptions=False)
+    assert forced.exit_code == 0
+    assert pd.read_parquet(parts.folder / "run" / "audit.parquet")["mapping_check"].str.startswith("failed").all()
+
+
+def test_flags_only_needs_neither_model_nor_judge(parts):
+    out = str(parts.folder / "flags")
+    done = CliRunner().invoke(
+        app,
+        ["audit", "--flags-only", "--neuronpedia", str(parts.folder / "bulk"), "--out", out],
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0 and "prompt_leak" in done.output and parts.server.requests == 0
+    assert len(pd.read_parquet(parts.folder / "flags" / "audit.parquet")) == 6
+    with pytest.raises(InputError, match="give --judge, or --flags-only"):
+        CliRunner().invoke(app, ["audit", "--model", "m", "--corpus", "c", "--out", out], catch_exceptions=False)
+
+
+def test_evaluate_takes_descriptions_from_neuronpedia(parts, tmp_path, monkeypatch):
+    from tests.neuronpedia.fake_site import FakeSite, packed
+
+    monkeypatch.setattr("fade_lens.cli.evaluate.open_model", lambda name, device, dtype: planted_model())
+    monkeypatch.setenv("FADE_LENS_CACHE", str(tmp_path / "cache"))
+    with FakeSite() as site:
+        site.files[f"v1/{ID}/explanations/batch-0.jsonl.gz"] = packed([
+            {"index": str(i), "modelId": ID.model_id, "layer": ID.source_id, "description": text} for i, text in TRUE.items()
+        ])  # fmt: skip
+        monkeypatch.setenv("FADE_LENS_NEURONPEDIA_BUCKET", site.url)
+        command = [
+            "evaluate",
+            *parts.arguments[1:5],
+            *parts.arguments[7:-3],
+            "--descriptions",
+            "neuronpedia",
+            "--features",
+            "0:9",
+            "--gate",
+            "2",
+        ]
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(parts.folder / "run" / "results.csv")
+    assert table["index"].tolist() == [0, 1, 2] and table["origin"].str.startswith(f"Neuronpedia {ID}").all()
+
+
+@pytest.mark.real
+def test_the_planted_faults_of_forty_real_descriptions_are_named(tmp_path):
+    from tests.benchmarks.audit_demo import PLANTED, build, misses
+    from tests.demo_rules import rule as demo_rule
+    from tests.demo_rules import writer as demo_writer
+
+    folder = build(tmp_path / "bulk")
+    with FakeJudge(rule=demo_rule, writer=demo_writer) as server:
+        code = "import sys; from fade_lens.cli import main; sys.argv[0] = 'fade-lens'; main()"
+        command = [
+            sys.executable, "-c", code, "audit", "--model", "demo", "--sae", "demo", "--neuronpedia", str(folder),
+            "--corpus", "demo", "--corpus-limit", "500", "--judge", f"{server.base_url}#rule", "--out", str(tmp_path / "run"),
+            "--rated-texts", "60", "--synthetic-texts", "10", "--no-faithfulness",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "200", "FADE_LENS_API_KEY": "sk-made-up"},
+        )
+    assert done.returncode == 0, done.stderr
+    table = pd.read_parquet(tmp_path / "run" / "audit.parquet")
+    assert (table["state"] == "described").sum() >= 40 and sum(map(len, PLANTED.values())) >= 12
+    assert misses(table) == []
+    assert (table["verdict"] == "supported").sum() >= 25
