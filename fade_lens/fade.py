@@ -123,15 +123,26 @@ class Fade:
             return evaluation.run(kept, started, reliability)
 
     def estimate(
-        self, descriptions: Any, *, repeats: int = 0, second_judge: Judge | str | None = None, gold: Any = None
+        self,
+        descriptions: Any,
+        *,
+        nulls: Sequence[str] = (),
+        repeats: int = 0,
+        second_judge: Judge | str | None = None,
+        gold: Any = None,
     ) -> Estimate:
         """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate and
         no rating stopped early)."""
-        n, settings = len(read_descriptions(descriptions)), self.settings
+        chosen, settings = read_descriptions(descriptions), self.settings
+        n, arms = len(chosen), null_arms(chosen, nulls, self._n_features, settings.seed)
         rated = min(settings.rated_texts, len(self.corpus))
         continued = settings.prompts * (1 + settings.steered_sets)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             again = reliability.estimate(n, rated)
+        for arm in arms:  # see `null_arms.ARMS` for what each asks
+            generic = arm == "generic"
+            written = settings.synthetic_texts if generic else 0
+            again += self.judge.estimate(written, 0 if generic else rated + continued, n_concepts=1 if generic else n)
         return self.judge.estimate(settings.synthetic_texts, rated + continued, n_concepts=n) + again
 
 

@@ -331,6 +331,14 @@ def test_null_arms_score_nothing_and_write_nothing_twice(server, tmp_path):
     assert loaded.nulls == results.nulls
 
 
+def test_null_arms_are_part_of_the_estimate(server):
+    fade = Fade(MODEL, SAE, corpus=TEXTS, judge=judge_of(server), **SMALL)
+    plain = fade.estimate(DESCRIPTIONS).calls
+    generic = fade.estimate(DESCRIPTIONS, nulls=["generic"]).calls - plain
+    shuffled = fade.estimate(DESCRIPTIONS, nulls=["shuffled"]).calls - plain
+    assert shuffled == plain - generic * len(DESCRIPTIONS), "ratings anew, nothing more to write"
+
+
 def test_null_arms_that_cannot_be_made(server):
     for descriptions, nulls, message in [
         (TRUE, ("scrambled",), "'shuffled', 'random', 'generic'"),
