@@ -11,9 +11,6 @@ from fade_lens.descriptions import read_descriptions
 def test_the_data_is_whole():
     assert len(demo.corpus()) > 3000
     assert len(demo.descriptions()) == 48
-    true = {d.index: d.text for d in demo.descriptions()}
-    wrong = [index for index, text in demo.DESCRIPTIONS.items() if true[index] != text]
-    assert wrong == [951], "one description of the demo is wrong on purpose, the others are the files'"
     assert len(read_descriptions(demo.DESCRIPTIONS)) >= 4
 
 
@@ -30,10 +27,10 @@ def test_the_model_is_the_real_one(gemma):
 
 @pytest.mark.real
 def test_the_sae_fits_the_model_and_fires_as_described(gemma, demo_sae):
-    """The strongest text of each of some latents shows what its description says."""
-    shows = {98: "good", 4005: "here", 3609: "import"}
-    subject = Subject(gemma, demo_sae, demo.corpus(limit=300), list(shows))
-    for index, word in shows.items():
-        strongest = int(np.argmax(subject.natural(index)))
-        assert word in subject.tokens.texts[strongest].lower(), (index, subject.tokens.texts[strongest])
+    """The strongest text of each latent shows what its description says, but for the one that is wrong on purpose."""
+    subject = Subject(gemma, demo_sae, demo.corpus(limit=700), list(demo.DESCRIPTIONS))
+    for index, text in demo.DESCRIPTIONS.items():
+        word = text.split('"')[1]
+        strongest = subject.tokens.texts[int(np.argmax(subject.natural(index)))]
+        assert (word.lower() in strongest.lower()) == (index != 951), (index, word, strongest)
     assert 0 < subject.activations.firing_rate.max() < 0.1

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from fade_lens.results import Results
 
-DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 2.0)}
+DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 1.5)}
 DEMO_TEXTS = 700
 
 

@@ -21,8 +21,8 @@ JUDGE_BYTES = 1_117_320_768
 
 DESCRIPTIONS: dict[int, str] = {
     98: 'the adjective "good"',
-    625: 'the word "something"',
-    3450: 'the word "through"',
+    3521: 'the exclamation mark "!"',
+    1658: 'the title "Mr."',
     951: 'the word "new"',
 }
 """Four descriptions of the demo's SAE; that of latent 951, which fires on the word "especially", is wrong on purpose."""

@@ -77,7 +77,9 @@ def _quoted(concept: str) -> list[str]:
 def _occurrence(quoted: str, text: str) -> str:
     """A line on where `quoted` is in `text`: models that read tokens are poor at seeing letters."""
     string = re.escape(quoted)
-    if re.search(rf"(?<!\w){string}(?!\w)", text, re.IGNORECASE):
+    # Letters end where other letters begin; a punctuation mark stands for itself wherever it is.
+    before, after = ("(?<!\\w)" if quoted[0].isalnum() else ""), ("(?!\\w)" if quoted[-1].isalnum() else "")
+    if re.search(f"{before}{string}{after}", text, re.IGNORECASE):
         where = "yes"
     elif inside := re.search(rf"(?<!\w){string}\w+", text, re.IGNORECASE) or re.search(
         rf"\w+{string}\w*", text, re.IGNORECASE

@@ -122,3 +122,13 @@ def test_clear_cases():
 def test_one_token_with_its_alternatives_is_asked_for():
     assert single.PARAMETERS["max_tokens"] == 1
     assert single.PARAMETERS["logprobs"] is True
+
+
+def test_where_a_quoted_string_stands() -> None:
+    def note(concept: str, text: str) -> str:
+        return single.messages(concept, text)[-1]["content"]
+
+    assert "“!” in the text: yes" in note('the exclamation mark "!"', "Come in!")
+    assert "“!” in the text: no" in note('the exclamation mark "!"', "Come in.")
+    assert "“Mr.” in the text: yes" in note('the title "Mr."', "I met Mr.Green")
+    assert "“new” in the text: only inside “renewed”" in note('the word "new"', "a renewed lease")
