@@ -102,7 +102,7 @@ class Audit:
             written["parquet"] = folder / "audit.parquet"
         except ImportError:
             logger.warning("audit.parquet is not written: pip install 'fade-lens[parquet]'")
-        if self.agreement["rho"].notna().any():
+        if len(cast(Any, self.agreement["rho"]).dropna()):
             written["agreement"] = folder / "score_agreement.csv"
             self.agreement.to_csv(written["agreement"], index=False)
         if self.source is not None:
@@ -115,7 +115,7 @@ class Audit:
     def _save_links(self, folder: Path) -> dict[str, Path]:
         """What leads to Neuronpedia, or into an instance of one's own."""
         assert self.source is not None
-        bad = self.frame[self.frame["verdict"].isin(BAD)].drop_duplicates("index")
+        bad = cast(Any, self.frame[self.frame["verdict"].isin(BAD)]).drop_duplicates("index")
         written = {name: folder / file for name, file in FILES.items()}
         urls = links.quick_list(self.source, bad["index"].tolist(), "fade-lens audit")
         written["quick lists"].write_text("".join(f"{url}\n" for url in urls), encoding="utf-8")
@@ -269,7 +269,7 @@ def agreement_of(frame: "pd.DataFrame") -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
     for score in (name for name in frame.columns if name.startswith("score_")):
         for metric in METRICS:
-            both = frame[[score, metric]].astype("float64").dropna()
+            both: Any = cast(Any, frame[[score, metric]]).astype("float64").dropna()
             varied = len(both) >= LEAST_SCORES and both[score].nunique() > 1 and both[metric].nunique() > 1
             found: Any = spearmanr(both[score], both[metric]) if varied else (None, None)
             rows.append(
@@ -330,8 +330,10 @@ def row_key(row: Mapping[str, Any]) -> tuple[int, str]:
 
 def json_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as JSON has it: undefined is null."""
-    plain_values = {name: value if isinstance(value, tuple) or defined(value) else None for name, value in row.items()}
-    return {name: value.item() if hasattr(value, "item") else value for name, value in plain_values.items()}
+    cells: dict[str, Any] = {
+        name: value if isinstance(value, tuple) or defined(value) else None for name, value in row.items()
+    }
+    return {name: value.item() if hasattr(value, "item") else value for name, value in cells.items()}
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

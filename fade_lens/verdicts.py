@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fade_lens.neuronpedia.flagging import kinds_of
 from fade_lens.neuronpedia.frames import DESCRIBED, NONE
@@ -95,7 +95,7 @@ def word_of(row: Mapping[str, Any]) -> str:
 def below(row: Mapping[str, Any], name: str) -> bool:
     """Whether a metric is below what is good, its whole interval included."""
     high = row.get(f"{name}_high")
-    return float(high if defined(high) else row[name]) < GOOD
+    return float(cast(float, high) if defined(high) else row[name]) < GOOD
 
 
 def suggestion_of(word: str, row: Mapping[str, Any], partner: int | None) -> str:

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 CONTEXTS = 16
 """Stored contexts that the mapping check runs again."""
 SHOWN = 20
+MISSING_ROWS = 2000
+"""Features without a description that an audit of a whole SAE lists; of more it only says how many."""
 NEVER = 2.0
 """A gate that no description passes."""
 
@@ -188,11 +190,20 @@ def scored(
 
 
 def asked_for(found: "Imported", wanted: tuple[int, ...] | None, n_features: int | None) -> tuple[int, ...] | None:
-    """The features that a complete import should describe: those asked for, else those with any data (all of a small SAE would be noise)."""
+    """The features that get a row: those asked for, else all with any data, and all without a description unless they are many."""
     if wanted is not None:
         return wanted
-    known = {row.index for row in found.rows} | set(found.looked_up) | {i for i in found.stats if found.complete}
-    return tuple(sorted(known)) if n_features is None or len(known) < n_features else None
+    known = {row.index for row in found.rows} | set(found.looked_up) | set(found.stats if found.complete else ())
+    if found.complete and n_features is not None and (without := n_features - len(known)) > 0:
+        if without <= MISSING_ROWS:
+            known |= set(range(n_features))
+        else:
+            logger.warning(
+                "%d of the %d features have no description; name features with --features to list them",
+                without,
+                n_features,
+            )
+    return tuple(sorted(known))
 
 
 def finish(done: "Audit", out: Path, quiet: bool) -> None:
@@ -217,7 +228,7 @@ def table_of(done: "Audit") -> Table:
     shown = Table(title="What is wrong, the worst first", title_justify="left")
     for name, justify in (("feature", "right"), ("verdict", "left"), ("description", "left"), ("why", "left")):
         shown.add_column(name, justify=justify, overflow="fold", max_width=48)  # pyright: ignore[reportArgumentType]
-    bad = done.frame[
+    bad: Any = done.frame[
         ~done.frame["verdict"].isin(["supported", "unscored", "not looked up"]) | (done.frame["flags"].map(len) > 0)
     ]
     for row in bad.head(SHOWN).to_dict("records"):
