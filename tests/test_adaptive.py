@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fade_lens import Fade, Settings
+from fade_lens import Fade, Settings, bootstrap
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.evaluators.ratings import FIRST_ROUND, enough, round_ends
 from fade_lens.judge import Rating
 from fade_lens.judge.rounds import in_rounds
-from fade_lens.metrics import Metric
+from fade_lens.metrics import Metric, average_precision, gini, purity, responsiveness
+from fade_lens.sampling import design
+from tests.benchmarks.coverage import corpus
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 
@@ -185,3 +187,40 @@ def test_the_order_of_rating_depends_on_no_rating(server):
             result = make(other, interval_width=1e-6, gate=None).evaluate({0: TRUE[0]}, progress=False)[0]
             seen.append([text.number for text in result.rated_evidence.texts])
     assert np.array_equal(seen[0], seen[1])
+
+
+def test_stopping_leaves_the_coverage_of_both_intervals(monkeypatch):
+    """The case in which a single way of dividing the pseudo-texts covers 70 %; all of them: `tests/benchmarks/coverage.py stopping`."""
+    monkeypatch.setattr(bootstrap, "REPLICATES", 300)
+    rng = np.random.default_rng(3)
+    held, looks = np.zeros(2), []
+    for run in range(60):
+        values, concept = corpus("sae", 0.1, rng)
+        chosen = design(values, 200, rng)
+        for n in round_ends(200, 15):
+            sample = chosen.first(n)
+            rated = values[sample.indices], np.where(concept[sample.indices], 2, 0), sample.weights
+            metrics = [score(*rated, seed=run) for score in (responsiveness, purity)]
+            if enough(*metrics, Settings(interval_width=0.35)):
+                break
+        looks.append(n)
+        truth = gini(values[concept], values[~concept]), average_precision(values, concept)
+        held += [low <= true <= high for (low, high), true in zip((m.interval for m in metrics), truth, strict=True)]
+    assert len(set(looks)) > 1, "nothing was stopped, so nothing is shown"
+    assert (held / 60 >= 0.88).all(), held / 60
+
+
+def test_a_heavy_stratum_in_which_nothing_was_found_lowers_the_interval():
+    """Two positives in strata of small weight, none in the one that stands for most texts: it may still hold some."""
+    values = np.append(np.arange(1, 21) / 20, np.zeros(100))
+    ratings = np.zeros(120, dtype=np.int64)
+    ratings[14:20] = 2
+    weights = np.append(np.ones(20), np.full(100, 80.0))
+    even = bootstrap.Rows.of_sample(values, ratings == 2, weights)
+    uneven = bootstrap.Rows.of_sample(values, ratings == 2, weights, uneven=True)
+    assert even.shape[-8:].sum() == pytest.approx(bootstrap.PSEUDO)
+    assert uneven.shape[-4:].sum() == pytest.approx(bootstrap.HEAVIEST)
+    low, high = responsiveness(values, ratings, weights).interval
+    limits = [rows.interval(lambda ranked, _: 2 * ranked.auroc() - 1, 0) for rows in (even, uneven)]
+    assert low == min(one for one, _ in limits) < limits[0][0]
+    assert high >= max(other for _, other in limits)

@@ -16,8 +16,20 @@ from functools import partial
 import numpy as np
 
 from fade_lens import bootstrap
-from fade_lens.metrics import MIN_TEXTS, auroc, average_precision, clarity, faithfulness, gini, purity, responsiveness
-from fade_lens.sampling import Sample, stratified, uniform
+from fade_lens.evaluators.ratings import enough, round_ends
+from fade_lens.metrics import (
+    MIN_TEXTS,
+    Metric,
+    auroc,
+    average_precision,
+    clarity,
+    faithfulness,
+    gini,
+    purity,
+    responsiveness,
+)
+from fade_lens.sampling import Sample, design, stratified, uniform
+from fade_lens.settings import Settings
 
 CORPUS, BUDGET = 10_000, 500
 REPLICATES = 500  # a quarter of the library's: moves a single interval's ends, not how often intervals hold the truth
@@ -146,6 +158,52 @@ def rated_table(runs: int) -> tuple[str, Callable[[tuple[int, str, str]], str], 
     return head, partial(rated_row, runs), cases
 
 
+# --- Optional stopping ---------------------------------------------------------------------------------------------------------
+
+
+def stopping_row(runs: int, case: tuple[str, float, float]) -> str:
+    feature, prevalence, width = case
+    options = Settings(interval_width=width, rated_texts=BUDGET)
+    rng = np.random.default_rng(3)
+    rows: list[tuple[float, ...]] = []
+    for seed in range(runs):
+        values, concept = corpus(feature, prevalence, rng)
+        chosen, stopped, n = design(values, BUDGET, rng), None, 0
+        metrics: list[Metric] = []
+        for n in round_ends(len(chosen), 15):
+            sample = chosen.first(n)
+            rated = values[sample.indices], np.where(concept[sample.indices], 2, 0), sample.weights
+            metrics = [metric(*rated, seed=seed) for metric in (responsiveness, purity)]
+            if stopped := enough(*metrics, options):
+                break
+        limits = [limit for metric in metrics for limit in metric.interval or (np.nan, np.nan)]
+        truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+        rows.append((n, "wider" in (stopped or ""), "below" in (stopped or ""), *limits, *truth))
+    n, narrow, hopeless, *limits = np.array([row for row in rows if not np.isnan(row).any()]).T
+    cells = []
+    for at in (0, 2):
+        interval = np.stack(limits[at : at + 2], axis=1)
+        cells.append(f"{covered(interval, limits[4 + at // 2]):>14} {np.diff(interval).mean():5.2f}")
+    return (
+        f"{feature:8} {100 * prevalence:5.1f} % {width:6.2f} {n.mean():7.0f} {100 * narrow.mean():6.0f} %"
+        f" {100 * hopeless.mean():6.0f} %   " + "   ".join(cells)
+    )
+
+
+def stopping_table(
+    runs: int,
+) -> tuple[str, Callable[[tuple[str, float, float]], str], Iterable[tuple[str, float, float]]]:
+    head = (
+        f"Rating in rounds, at most {BUDGET} texts, stopped when both intervals are no wider than `width` or Responsiveness' lies below 0.5\n"
+        "feature  preval.   width   texts   narrow hopeless   Responsiveness coverage, width    Purity coverage, width"
+    )
+    return (
+        head,
+        partial(stopping_row, runs),
+        [(f, p, w) for w in (0.2, 0.3, 0.5) for p in (0.02, 0.1) for f in FEATURES],
+    )
+
+
 # --- Bias of the unweighted estimate ---------------------------------------------------------------------------------------------
 
 
@@ -258,6 +316,7 @@ def faithfulness_table(
 TABLES = {
     "clarity": clarity_table,
     "rated": rated_table,
+    "stopping": stopping_table,
     "bias": bias_table,
     "design": design_table,
     "faithfulness": faithfulness_table,

@@ -1,0 +1,183 @@
+"""Judge calls a description at equal interval width, against the reference's design, by simulation (no network, < 3 minutes).
+
+    python tests/benchmarks/judge_calls.py
+    python tests/benchmarks/judge_calls.py --runs 200 --wrong-0 0.02 --wrong-2 0.2
+
+A rule-based judge of known error rate rates corpora of 10,000 texts: of the texts without the concept it calls a share `--wrong-0` clear,
+of those with it a share `--wrong-2` absent, the same texts whoever asks. The truth is what rating the whole corpus would give.
+
+The reference asks 15 times for texts, rates 500 natural texts (a quarter of 90 % of them in each of the percentile bins 0-50-75-95-100, 10 %
+the most active) and, where the gate is passed, 50 continuations at each of 7 factors, 15 texts a call: 15 + 34 + 28 = 77. It gives no
+intervals and no weights; here its texts get both (the weights of its bins, `fade_lens.metrics`' intervals), which is generous. Then each
+part of fade_lens is given as many calls as it needs to have intervals as narrow as that:
+
+- rating: in rounds, until both intervals are as narrow as the wider of the reference's two for that feature, or below the gate;
+- Faithfulness: as many prompts, at its 4 factors and the baseline, as give the width of 50 prompts at 7 factors;
+- Clarity: as many texts as the reference's, taken to be 10 a call, written 25 a call (`texts_per_set=25`).
+"""
+
+import argparse
+import itertools
+import math
+import time
+
+import numpy as np
+
+from fade_lens import bootstrap
+from fade_lens.evaluators.ratings import enough, round_ends
+from fade_lens.metrics import Metric, auroc, average_precision, faithfulness, purity, responsiveness
+from fade_lens.sampling import Sample, design
+from fade_lens.settings import Settings
+from tests.benchmarks.coverage import corpus
+
+BATCH = 15
+THEIRS = {"write": 15, "rate": 34, "steer": 28}
+TEXTS_WRITTEN, A_SET = 150, 25
+LIMIT = 600
+"""Most texts rated here: the reference's 500 are no limit where its intervals are wide."""
+CASES = [(f, p) for f in ("good", "strong", "sae", "half", "dense", "weak", "wrong") for p in (0.02, 0.1)]
+
+
+def rated(concept: np.ndarray, wrong_0: float, wrong_2: float, rng: np.random.Generator) -> np.ndarray:
+    """The judge's ratings of a whole corpus."""
+    wrong = rng.random(len(concept)) < np.where(concept, wrong_2, wrong_0)
+    return np.where(concept ^ wrong, 2, 0)
+
+
+def reference_sample(values: np.ndarray, rng: np.random.Generator) -> Sample:
+    """The reference's design over ranks (equal activations by chance), with the inclusion probabilities that it does not use."""
+    order = rng.permutation(len(values))
+    order = order[np.argsort(values[order], kind="stable")]
+    n, top = len(values), 50
+    cuts = [0, n // 2, 3 * n // 4, 95 * n // 100, n - top]
+    bins = [order[start:stop] for start, stop in itertools.pairwise(cuts)]
+    chosen = [rng.choice(stratum, 112, replace=False) for stratum in bins]
+    inclusion = [np.full(112, 112 / len(stratum)) for stratum in bins]
+    return Sample(np.concatenate([order[-top:], *chosen]), np.concatenate([np.ones(top), *inclusion]))
+
+
+def score(values: np.ndarray, ratings: np.ndarray, sample: Sample, seed: int) -> tuple[Metric, Metric]:
+    rows = values[sample.indices], ratings[sample.indices], sample.weights
+    return responsiveness(*rows, seed=seed), purity(*rows, seed=seed)
+
+
+def widths(metrics: tuple[Metric, Metric]) -> list[float]:
+    """Of both intervals; an undefined one is as wide as the metric's range."""
+    return [
+        m.interval[1] - m.interval[0] if m.interval else whole for m, whole in zip(metrics, (2.0, 1.0), strict=True)
+    ]
+
+
+def in_rounds(
+    values: np.ndarray, ratings: np.ndarray, settings: Settings, batch: int, rng: np.random.Generator, seed: int
+) -> tuple[int, tuple[Metric, Metric]]:
+    """How many texts are rated, and the metrics then: what `RatingEvaluator` does, with every answer at hand."""
+    chosen = design(values, settings.rated_texts, rng)
+    for n in round_ends(len(chosen), batch):
+        metrics = score(values, ratings, chosen.first(n), seed)
+        if enough(*metrics, settings):
+            break
+    return n, metrics
+
+
+def compare(feature: str, prevalence: float, runs: int, errors: tuple[float, float], batch: int) -> dict[str, float]:
+    """One kind of feature: widths, calls, and how often the intervals hold the whole corpus' value."""
+    rng = np.random.default_rng(0)
+    made = []
+    for seed in range(runs):
+        values, concept = corpus(feature, prevalence, rng)
+        ratings = rated(concept, *errors, rng)
+        made.append((values, ratings, score(values, ratings, reference_sample(values, rng), seed)))
+    reference = np.mean([widths(metrics) for *_, metrics in made], axis=0)
+    passed_there = np.mean([(m[0].value or -1) >= 0.5 for *_, m in made])
+    settings = Settings(rated_texts=LIMIT, interval_width=float(reference.max()))
+    rows = []
+    for seed, (values, ratings, _) in enumerate(made):
+        n, metrics = in_rounds(values, ratings, settings, batch, rng, seed)
+        yes = ratings == 2
+        truth = 2 * auroc(values[yes], values[~yes]) - 1, average_precision(values, yes)
+        held = [
+            m.interval is None or m.interval[0] - 1e-9 <= t <= m.interval[1] + 1e-9
+            for m, t in zip(metrics, truth, strict=True)
+        ]
+        hopeless = metrics[0].interval is not None and metrics[0].interval[1] < 0.5
+        rows.append((math.ceil(n / batch), *widths(metrics), *held, (metrics[0].value or -1) >= 0.5, hopeless))
+    calls, wide_r, wide_p, held_r, held_p, passed, hopeless = np.mean(rows, axis=0)
+    return {
+        "width_there": float(reference.max()),
+        "width": float(max(wide_r, wide_p)),
+        "calls": float(calls),
+        "held_r": float(held_r),
+        "held_p": float(held_p),
+        "passed_there": float(passed_there),
+        "passed": float(passed),
+        "hopeless": float(hopeless),
+    }
+
+
+def faithfulness_width(factors: int, prompts: int, runs: int) -> float:
+    """Mean width where one of the factors lifts the concept's share from 5 to 50 % of the continuations."""
+    rng = np.random.default_rng(1)
+    rates = np.array([0.05] * factors + [0.5])
+    found = []
+    for seed in range(runs):
+        ease = rng.beta(2, 2, size=prompts)  # prompts differ in how easily they bring the concept up
+        order = np.argsort(np.argsort(ease + 0.3 * rng.random((len(rates), prompts)), axis=1), axis=1)
+        hit = rng.random((len(rates), prompts)) < rates[:, None] * (0.5 + order / (prompts - 1))
+        result = faithfulness({float(f): np.where(row, 2, 0) for f, row in enumerate(hit)}, seed=seed)
+        if result.interval is not None:
+            found.append(result.interval[1] - result.interval[0])
+    return float(np.mean(found))
+
+
+def steering_calls(runs: int, batch: int) -> tuple[int, int, float]:
+    """Prompts and calls at 4 factors and the baseline for the width of the reference's 50 prompts at 6 and the baseline."""
+    width = faithfulness_width(6, 50, runs)
+    prompts = next((n for n in range(30, 61) if faithfulness_width(4, n, runs) <= width), 60)
+    return prompts, math.ceil(5 * prompts / batch), width
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--wrong-0", type=float, default=0.005, help="share of texts without the concept rated 2")
+    parser.add_argument("--wrong-2", type=float, default=0.1, help="share of texts with the concept rated 0")
+    parser.add_argument("--batch", type=int, default=BATCH, help="texts a request here (the reference: 15)")
+    arguments = parser.parse_args()
+    errors = arguments.wrong_0, arguments.wrong_2
+    bootstrap.REPLICATES = 400
+    started = time.monotonic()
+    prompts, steer, width = steering_calls(4 * arguments.runs, arguments.batch)
+    write = math.ceil(TEXTS_WRITTEN / A_SET)
+    print(
+        f"Clarity: {TEXTS_WRITTEN} texts in {write} calls; Faithfulness: width {width:.2f} with {prompts} prompts, {steer} calls\n"
+    )
+    print(
+        "| feature | concept in | width there | width here | rating calls | below the gate | holds the truth: R, P | all calls there | here | ratio |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    totals = []
+    for feature, prevalence in CASES:
+        found = compare(feature, prevalence, arguments.runs, errors, arguments.batch)
+        theirs = THEIRS["write"] + THEIRS["rate"] + THEIRS["steer"] * found["passed_there"]
+        ours = write + found["calls"] + steer * found["passed"]
+        totals.append((theirs, ours, found["passed_there"]))
+        print(
+            f"| {feature} | {100 * prevalence:g} % | {found['width_there']:.2f} | {found['width']:.2f} | {found['calls']:.1f} | "
+            f"{100 * found['hopeless']:.0f} % | {100 * found['held_r']:.0f} %, {100 * found['held_p']:.0f} % | "
+            f"{theirs:.0f} | {ours:.0f} | {ours / theirs:.2f} |",
+            flush=True,
+        )
+    table = np.array(totals)
+    for name, rows in (
+        ("all", table),
+        ("mostly pass the gate", table[table[:, 2] >= 0.5]),
+        ("mostly do not", table[table[:, 2] < 0.5]),
+    ):
+        theirs, ours, _ = rows.mean(axis=0)
+        print(f"| **{name}** | | | | | | | {theirs:.0f} | {ours:.0f} | **{ours / theirs:.2f}** |")
+    print(f"\n{arguments.runs} runs a row, {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
