@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens.aggregates import Key, compare_sources, summary
 from fade_lens.errors import InputError
+from fade_lens.report.words import visible
 from fade_lens.results import Result, Results
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def compare(
     if names is not None and len(set(names)) < len(names):
         raise InputError(f"names {list(names)} holds a name twice; give each run its own")
     facts = [facts_of(run, given) for run, given in zip(runs, l0 or [None] * len(runs), strict=True)]
-    called = list(names) if names is not None else told_apart(facts)
+    called = [visible(name) for name in names] if names is not None else told_apart(facts)
     known = tuple(replace(fact, run=name) for fact, name in zip(facts, called, strict=True))
     renamed = {f"run {place}": fact for place, fact in enumerate(known)}
     frame = summary(runs, by, seed=seed)
@@ -148,6 +149,7 @@ def opened(source: Results | str | Path) -> Results:
 
 def facts_of(results: Results, l0: float | None = None) -> RunFacts:
     """What the record of a run tells about what it scored."""
+    # Tables of pandas cannot hold every string that JSON can: what is unseen becomes its code here.
     features, judge = _record(results.run, "features"), _record(results.run, "judge")
     rates = {r.description.index: r.feature.firing_rate for r in results}
     width = features.get("size") if isinstance(features.get("size"), int) else None
@@ -155,14 +157,14 @@ def facts_of(results: Results, l0: float | None = None) -> RunFacts:
     known, how = (l0, "given") if l0 is not None else _l0_of(results, rates, width)
     return RunFacts(
         run="",
-        model=str(_record(results.run, "model").get("name", "")),
-        features=" ".join(str(features[key]) for key in ("kind", "architecture", "hook") if features.get(key)),
+        model=visible(str(_record(results.run, "model").get("name", ""))),
+        features=visible(" ".join(str(features[key]) for key in ("kind", "architecture", "hook") if features.get(key))),
         layer=int(layer[1]) if layer else None,
         width=width,
         l0=known,
         l0_from=how,
-        explainer=_listed(sorted({explainer_of(r) for r in results})),
-        judge=str(judge.get("model", "")),
+        explainer=visible(_listed(sorted({explainer_of(r) for r in results}))),
+        judge=visible(str(judge.get("model", ""))),
         n_descriptions=len(results),
         n_features=len(rates),
     )

@@ -244,7 +244,9 @@ def with_cross(results: Results) -> Results:
     features = tuple(dict.fromkeys(r.description.index for r in results))
     owners = tuple(r.description.index for r in results)
     matrices = {
-        name: np.clip(rng.normal(middle, 0.12, (len(features), len(owners))), -1, 1).astype(np.float32)
+        name: np.clip(rng.normal(middle, 0.12, (len(features), len(owners))), 0 if name == "purity" else -1, 1).astype(
+            np.float32
+        )
         for name, middle in (("clarity", 0.0), ("responsiveness", 0.0), ("purity", 0.15))
     }
     for column, result in enumerate(results):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,22 @@ def test_the_frame_says_why_a_value_is_missing():
 )
 def test_flags_of_the_feature(summary, flag):
     assert any(f.startswith(flag) for f in result(feature=summary).flags)
+
+
+def test_a_single_unrated_text_is_told_where_it_matters():
+    def flags(missing, asked):
+        texts = tuple(RatedText(i, "a", 0.0, 1.0, None if i < missing else 0) for i in range(asked))
+        return [f for f in result(rated_evidence=replace(result().rated_evidence, texts=texts)).flags if "natural" in f]
+
+    assert flags(0, 200) == flags(1, 200) == []
+    assert flags(1, 40) == ["unrated: 1 of 40 natural texts got no rating"]
+    assert flags(2, 200) == ["unrated: 2 of 200 natural texts got no rating"]
+
+
+@pytest.mark.parametrize("failures, words", [(1, "1 request gave no text"), (2, "2 requests gave no text")])
+def test_requests_that_gave_no_text_are_counted_in_english(failures, words):
+    evidence = ClarityEvidence(Metric(None, "no text"), (), ("refused",) * failures)
+    assert f"writing: {words}" in result(clarity_evidence=evidence).flags
 
 
 def test_by_feature():

@@ -1,11 +1,14 @@
 """The page in a real browser: it sorts, filters, opens cards by mouse and keyboard, and says nothing to console or network."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.made_up import made_up_results
+from fade_lens.comparing import compare
+from tests.made_up import made_up_notes, made_up_results, with_cross
 from tests.report.browser import Browser, chromium
 
 pytestmark = pytest.mark.skipif(
@@ -19,6 +22,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_up_results(8).to_html(folder / "plain.html")
     made_up_results(12, hostile=True, n_rated=40).to_html(folder / "hostile.html")
     made_up_results(150, n_rated=20, characters=20).to_html(folder / "many.html")
+    run = with_cross(made_up_results(12, n_rated=20, characters=20))
+    run.to_html(folder / "audit.html", made_up_notes(run))
+    hostile = with_cross(made_up_results(12, hostile=True, n_rated=40))
+    hostile.to_html(folder / "hostile-audit.html", made_up_notes(hostile, hostile=True))
+    # A page of the same origin, so that the test can look inside; in a notebook the frame has none.
+    frame = re.sub(' sandbox="[^"]*"', "", run.table()._repr_html_())
+    (folder / "notebook.html").write_text(f"<!DOCTYPE html><title>a notebook</title>{frame}", encoding="utf-8")
+    compare(run, replace(run, run=run.run | {"judge": {"model": "<script>window.hacked = 1</script>"}})).to_html(
+        folder / "compare.html"
+    )
     return folder
 
 
@@ -129,6 +142,88 @@ def test_every_hostile_card_opens_and_nothing_runs(browser: Browser, files: Path
     assert len(browser.complaints) == 1 and "Content Security Policy" in browser.complaints.pop()
 
 
+def test_an_audit_sorts_filters_and_links(browser: Browser, files: Path) -> None:
+    browser.open(files / "audit.html")
+    heads = "Object.fromEntries([...document.querySelectorAll('th[aria-sort]')].map(t => [t.textContent, t.ariaSort]))"
+    assert browser.run(heads)["Audit"] == "descending" and browser.run(heads)["Standing"] == "none"
+    verdicts = f"{SHOWN}.map(r => r.dataset.verdict ?? '')"
+    first = browser.run(verdicts)
+    assert first[:5] == ["missing", "unusable", "swapped", "rewrite", "keep"]
+    browser.run("document.querySelector('[data-sort=rank]').click()")
+    standings = browser.run(f"{SHOWN}.map(r => r.dataset.standing)")
+    assert standings == sorted(standings, key=["fails", "undecided", "dead", "holds", "unscored"].index)
+    browser.run("document.querySelector('[data-sort=severity]').click()")
+    assert browser.run(verdicts) == first
+    browser.run(
+        "(s => { s.value = 'swapped'; s.dispatchEvent(new Event('input', {bubbles: true})) })(document.getElementById('verdict'))"
+    )
+    assert browser.run(verdicts) == ["swapped"]
+    browser.run("document.querySelector('.open:not([hidden] *)').click()")
+    link = browser.run("(a => [a.href, a.rel, a.target])(document.querySelector('#card a'))")
+    assert link[0].startswith("https://www.neuronpedia.org/gpt2-small/8-res-jb/7?") and link[1:] == [
+        "noopener noreferrer",
+        "_blank",
+    ]
+    text = browser.run("document.getElementById('card-body').textContent")
+    assert (
+        "swapped, severity 0.9" in text
+        and "it fits feature 28 better" in text
+        and "Beside the other descriptions" in text
+    )
+    # A description without metrics has a card too.
+    browser.run("show(0)")
+    assert browser.run("document.getElementById('card-title').textContent") == "(no description)"
+
+
+def test_the_heat_map_by_keyboard(browser: Browser, files: Path) -> None:
+    browser.open(files / "audit.html")
+    browser.run("document.getElementById('heat-map').focus()")
+    said = "document.getElementById('heat-cell').textContent"
+    for _ in range(2):
+        browser.key("ArrowDown", 40)
+    browser.key("ArrowRight", 39)
+    assert "for its own feature 7" in browser.run(said) and "the end of a quotation" in browser.run(said)
+    for _ in range(30):
+        browser.key("ArrowDown", 40)
+    assert "for feature 77 (it describes 7)" in browser.run(said)
+    browser.key("Enter", 13)
+    assert browser.run(OPEN) and "the end of a quotation" in browser.run(
+        "document.getElementById('card-title').textContent"
+    )
+    pixels = "document.getElementById('heat-map').toDataURL()"
+    before = browser.run(pixels)
+    browser.run(
+        "(s => { s.value = '1'; s.dispatchEvent(new Event('change')) })(document.getElementById('heat-metric'))"
+    )
+    assert len(before) > 1000 and browser.run(pixels) != before
+
+
+def test_hostile_notes_do_nothing(browser: Browser, files: Path) -> None:
+    browser.open(files / "hostile-audit.html")
+    for place in range(14):
+        browser.run(f"show({place})")
+    assert browser.run("window.hacked") is None
+    assert browser.run("[...document.querySelectorAll('a')].every(a => /^(https:|file:)/.test(a.href))")
+
+
+def test_the_page_in_a_notebook_frame(browser: Browser, files: Path) -> None:
+    browser.open(files / "notebook.html")
+    inside = "document.querySelector('iframe').contentWindow"
+    assert browser.run(f"{inside}.document.querySelectorAll('#rows tbody tr').length") == 12
+    browser.run(f"{inside}.document.querySelector('.open').click()")
+    assert browser.run(f"{inside}.document.getElementById('card').open")
+    browser.run(f"{inside}.document.getElementById('close').click()")
+    assert not browser.run(f"{inside}.document.getElementById('card').open")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_comparison_fits_a_phone(files: Path, dark: bool) -> None:
+    with Browser(390, 844, dark=dark, mobile=True) as browser:
+        browser.open(files / "compare.html")
+        assert browser.run("document.documentElement.scrollWidth") <= 390
+        assert browser.run("window.hacked") is None and browser.complaints == []
+
+
 def test_long_tables_are_laid_out_in_parts(browser: Browser, files: Path) -> None:
     browser.open(files / "many.html")
     assert browser.run(f"{SHOWN}.length") == 50
@@ -139,7 +234,7 @@ def test_long_tables_are_laid_out_in_parts(browser: Browser, files: Path) -> Non
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("name", ["plain.html", "hostile.html"])
+@pytest.mark.parametrize("name", ["plain.html", "hostile.html", "hostile-audit.html"])
 def test_fits_a_phone_in_both_schemes(files: Path, name: str, dark: bool) -> None:
     with Browser(390, 844, dark=dark, mobile=True) as browser:
         browser.open(files / name)

@@ -19,13 +19,13 @@ from fade_lens.evidence import ClarityEvidence, RatedText, SyntheticText, TopTex
 from fade_lens.metrics import Metric
 from fade_lens.report import page as pages
 from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitted, least, window
-from fade_lens.report.overview import reasons
 from fade_lens.report.notebook import result_card, results_table
+from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
 from fade_lens.report.standing import concept_rates, standing, wilson, worst_first
 from fade_lens.report.words import plain, visible
 from fade_lens.results import Results
-from tests.made_up import HOSTILE, KINDS, made_up_result, made_up_results, made_up_run
+from tests.made_up import HOSTILE, KINDS, made_up_notes, made_up_result, made_up_results, made_up_run, with_cross
 
 VOID = {"meta", "input", "br", "img", "link", "hr", "path"}
 UNSEEN = re.compile(
@@ -124,7 +124,7 @@ def test_controls_can_be_named_and_reached(plain_run: Results) -> None:
 
 def test_nothing_is_loaded_and_only_our_script_may_run(plain_run: Results, hostile: Results) -> None:
     for results in (plain_run, hostile):
-        document = Document(page(results))
+        document = Document(page(with_cross(results), made_up_notes(results, results is hostile)))
         policy = next(a["content"] for a in document.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
         [script] = [text for attributes, text in document.scripts if "type" not in attributes]
         for kind, text in (("script", script), ("style", document.style)):
@@ -134,7 +134,8 @@ def test_nothing_is_loaded_and_only_our_script_may_run(plain_run: Results, hosti
         for tag, attributes in document.elements:
             assert not {"src", "srcset", "style", "action", "data", "srcdoc"} & set(attributes), (tag, attributes)
             assert not any(name.startswith("on") for name in attributes), (tag, attributes)
-            assert attributes.get("href", "#table") == "#table"
+            link = attributes.get("href", "#table")
+            assert link == "#table" or (str(link).startswith("https://") and attributes["rel"] == "noopener noreferrer")
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "import("):
             assert word not in script
 

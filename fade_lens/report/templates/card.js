@@ -138,7 +138,8 @@ function besides(data) {
     `The share of ${found.of} other descriptions of the run that score lower on this feature; chance is 50 %.`,
     el("table", { class: "record" }, el("tbody", {}, ...found.percentiles.map(([name, value]) =>
       el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, meter(value)), el("td", { class: "number" }, `${short(value)} %`))))),
-    el("p", {}, `p ${found.p === null ? "undefined" : p(found.p)}${found.q === null ? "" : `, q ${p(found.q)}`}: a description dealt out at random fits at least as well this often.`),
+    found.p === null ? null : el("p", {}, `p ${p(found.p)}: so often a description dealt out at random fits at least as well`
+      + (found.q === null ? "." : `; q ${p(found.q)}, the false discovery rate over the run.`)),
     found.better === null ? null : el("p", { class: "advice" }, `Feature ${found.better} fits this description better`
       + (found.suggested === null || found.suggested === data.index ? "." : `; dealt out anew over the run, it goes to feature ${found.suggested}.`)));
 }

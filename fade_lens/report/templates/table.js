@@ -10,13 +10,16 @@ const rows = [...body.rows].map((row) => ({
   matches: true,
   dressed: false,
   standing: row.dataset.standing,
+  rank: ["fails", "undecided", "dead", "holds", "unscored"].indexOf(row.dataset.standing),
   kinds: row.dataset.kinds.split(" "),
   verdict: row.dataset.verdict ?? "",
   severity: row.dataset.severity === undefined ? null : Number(row.dataset.severity),
   values: Object.fromEntries([...row.querySelectorAll("[data-name]")].map((cell) => [cell.dataset.name, cell.dataset.value === undefined ? null : Number(cell.dataset.value)])),
 }));
 const PAGE = Number(byId("rows").dataset.page);
-let order = { key: "place", down: false }, limit = PAGE;
+// The order in which the rows come: what an audit found worst, else by standing.
+const FIRST = byId("rows").classList.contains("audited") ? { key: "severity", down: true } : { key: "rank", down: false };
+let order = FIRST, limit = PAGE;
 
 function compare(a, b) {
   const x = order.key in a ? a[order.key] : a.values[order.key] ?? null;
@@ -86,7 +89,7 @@ for (const button of document.querySelectorAll("[data-sort]")) {
 }
 byId("order").addEventListener("change", (event) => sort(event.target.value, event.target.value === "severity"));
 byId("filters").addEventListener("input", filter);
-byId("filters").addEventListener("reset", () => setTimeout(() => { sort("place", false); filter(); }));
+byId("filters").addEventListener("reset", () => setTimeout(() => { sort(FIRST.key, FIRST.down); filter(); }));
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("filters").hidden = false;
 byId("more").addEventListener("click", () => { limit += 4 * PAGE; paint(); });

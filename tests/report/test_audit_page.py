@@ -1,0 +1,145 @@
+"""What an audit adds to the page: verdicts, severities, links, rows without metrics; the heat map; nothing of it is markup."""
+
+import base64
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fade_lens.descriptions import Description
+from fade_lens.errors import InputError
+from fade_lens.evidence import ClarityEvidence, SyntheticText
+from fade_lens.report.matrix import MOST, heat_map, quantized
+from fade_lens.report.notebook import Table
+from fade_lens.report.notes import CardNotes, Notes, Unscored, is_link
+from fade_lens.report.page import page
+from fade_lens.report.recipe import recipe
+from fade_lens.report.standing import standing, why
+from fade_lens.report.words import visible
+from fade_lens.results import Results
+from fade_lens.settings import Settings
+from tests.made_up import HOSTILE, made_up_notes, made_up_result, made_up_results, made_up_run, with_cross
+from tests.report.test_page import Document
+
+
+@pytest.fixture(scope="module")
+def run() -> Results:
+    return with_cross(made_up_results(8))
+
+
+def cards(text: str) -> list[dict[str, object]]:
+    return [card for card in Document(text).cards if "metrics" in card and "features" not in card]
+
+
+def test_severity_orders_and_unscored_rows_are_there(run: Results) -> None:
+    document = Document(page(run, made_up_notes(run)))
+    rows = [a for a in document.all("tr") if "data-place" in a]
+    severities = [float(a["data-severity"]) for a in rows if "data-severity" in a]  # type: ignore[arg-type]
+    assert severities == [1.0, 0.95, 0.9, 0.55, 0.1]
+    assert [a["data-standing"] for a in rows[:2]] == ["unscored", "unscored"] and len(rows) == 10
+    assert [a.get("data-verdict") for a in rows[:5]] == ["missing", "unusable", "swapped", "rewrite", "keep"]
+    assert "2 unscored" in document.text and "gpt2-small/8-res-jb" in document.text
+    found = cards(page(run, made_up_notes(run)))
+    assert [c["index"] for c in found[:3]] == [901, 902, 7] and found[0]["metrics"] == []
+    assert found[2]["suggestion"] == "it fits feature 28 better"
+    assert "duplicate_description: as feature 28" in found[2]["flags"]  # type: ignore[operator]
+
+
+def test_a_page_without_notes_has_no_audit_column(run: Results) -> None:
+    document = Document(page(run))
+    assert "Audit" not in document.text and not any("data-verdict" in a for _, a in document.elements)
+
+
+def test_hostile_notes_are_text() -> None:
+    results = with_cross(made_up_results(12, hostile=True, n_rated=40))
+    document = Document(page(results, made_up_notes(results, hostile=True)))
+    assert visible(HOSTILE[0]) in document.text
+    assert not {"img", "iframe", "object", "embed"} & {tag for tag, _ in document.elements}
+    # One script that runs, one JSON a row, one for the heat map.
+    assert len(document.scripts) == 1 + 14 + 1
+    assert all(
+        attributes.get("href", "#").startswith(("#", "https://www.neuronpedia.org/"))
+        for attributes in document.all("a")
+    )  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//x.invalid", "https:", "https://a b", "https://a\u202e", "HTTP", "http://[", ""])  # fmt: skip
+def test_links_are_http_only(url: str) -> None:
+    assert not is_link(url)
+    with pytest.raises(InputError, match="give an http or https address"):
+        CardNotes(links=(("x", url),))
+
+
+def test_a_description_of_neuronpedia_links_to_its_page(run: Results) -> None:
+    first = replace(run.items[0], description=Description(9, "x", "Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (t)"))
+    url = "https://www.neuronpedia.org/gpt2-small/8-res-jb/9"
+    for notes in (None, Notes({first.description.key: CardNotes(links=(("its page", url),))})):
+        text = page(Results((first,), run.run), notes)
+        assert [a["href"] for a in Document(text).all("a")] == ["#table", url]
+    assert first.dashboard().src == f"{url}?embed=true&embedexplanation=true&embedplots=true&embedactivations=true"
+    recorded = Results(run.items, {"features": {"neuronpedia_id": "gemma-2-2b/20-gemmascope-res-16k"}})
+    assert (
+        recorded[7]
+        .dashboard(height=300)
+        .src.startswith("https://www.neuronpedia.org/gemma-2-2b/20-gemmascope-res-16k/7?")
+    )
+    assert run[7].dashboard("gpt2-small/8-res-jb").src.startswith("https://www.neuronpedia.org/gpt2-small/8-res-jb/7?")
+    with pytest.raises(InputError, match=r'give it, as in results\[7\]\.dashboard\("gpt2-small/8-res-jb"\)'):
+        run[7].dashboard()
+
+
+def test_a_dead_feature_stands_apart() -> None:
+    result = made_up_result("dead")
+    assert standing(result) == "dead" and why(result) == "the feature never fires on the corpus"
+    written = ClarityEvidence(
+        result.clarity, (SyntheticText("a", 3.0), SyntheticText("b", 0.0), SyntheticText("c", None))
+    )
+    assert why(replace(result, clarity_evidence=written)).endswith("but on 1 of 3 texts written for the description")
+    assert "1 dead" in Document(page(Results((result,), {}))).text
+
+
+def test_cells_come_back_from_the_heat_map(run: Results) -> None:
+    made = heat_map(run, {r.description.key: place for place, r in enumerate(run)})
+    assert made is not None and run.cross is not None
+    assert json.loads(json.dumps(made))["features"] == list(run.cross.features)
+    for metric, name in zip(made["metrics"], ("clarity", "responsiveness", "purity"), strict=True):
+        low, high = metric["range"]
+        cells = np.frombuffer(base64.b64decode(metric["data"]), np.uint8).reshape(8, 8)
+        matrix = getattr(run.cross, name)
+        assert np.array_equal(cells == 255, np.isnan(matrix))
+        known = ~np.isnan(matrix)
+        assert np.abs(low + cells[known] / 254 * (high - low) - matrix[known]).max() <= (high - low) / 254
+    assert quantized(np.array([[np.nan, 7.0]]), 0, 1) == base64.b64encode(bytes([255, 254])).decode()
+
+
+def test_large_runs_have_no_heat_map() -> None:
+    results = with_cross(made_up_results(MOST + 1, n_rated=20, characters=20))
+    assert heat_map(results, {}) is None
+    assert 'id="heat-map"' not in page(replace(results, cross=None))
+
+
+def test_the_recipe_makes_the_settings_again() -> None:
+    settings = Settings(seed=7, factors=(0.5, 2.0), outlier_factor=float("inf"))
+    code = recipe({"settings": json.loads(json.dumps(settings.to_dict()))})
+    made: dict[str, object] = {}
+    exec(code, made)
+    assert made["settings"] == settings
+    hostile = recipe({"settings": {"mode": "x\n'''import os", "made up": 1}, "model": {"name": "a\nb"}})
+    assert hostile.count("\n") == 4 and "made up" not in hostile
+    assert recipe({}) == ""
+
+
+def test_a_table_in_a_notebook_is_the_page_in_a_frame(run: Results) -> None:
+    shown = run.table(height=500)
+    assert isinstance(shown, Table)
+    document = Document(shown._repr_html_())
+    [frame] = document.all("iframe")
+    assert [tag for tag, _ in document.elements] == ["iframe"]
+    assert frame["srcdoc"] == page(run, cards_bytes=1_500_000) and "allow-same-origin" not in str(frame["sandbox"])
+    assert "500px" in str(frame["style"])
+
+
+def test_unscored_alone() -> None:
+    document = Document(page(Results((), made_up_run()), Notes(unscored=(Unscored(3),))))
+    assert "(no description)" in document.text and "1 unscored" in document.text

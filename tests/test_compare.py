@@ -1,0 +1,178 @@
+"""Runs side by side: names, facts, means and pairs as `aggregates` gives them, files, the page, the command."""
+
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+import fade_lens
+from fade_lens.aggregates import compare_sources, summary
+from fade_lens.cli import main
+from fade_lens.comparing import compare, facts_of, told_apart, varying
+from fade_lens.descriptions import Description
+from fade_lens.errors import InputError
+from fade_lens.metrics import Metric
+from fade_lens.results import Results
+from tests.made_up import HOSTILE, made_up_results
+from tests.report.test_page import Document
+
+
+def run_of(layer=9, size=4096, n=16, judge="small", shift=0.0, name="", **features) -> Results:
+    """A run whose Clarity is `shift` higher than that of another."""
+    made = made_up_results(n, n_rated=20, characters=20)
+    items = tuple(
+        replace(r, clarity_evidence=replace(r.clarity_evidence, clarity=Metric(r.clarity.value + shift)))
+        if r.clarity.value is not None
+        else r
+        for r in made
+    )
+    told = made.run["features"] | {"hook": f"blocks.{layer}.hook_resid_post", "size": size, **features}
+    return replace(made, items=items, run=made.run | {"features": told, "judge": {"model": judge}})
+
+
+def test_runs_are_called_by_what_tells_them_apart():
+    names = [r.run for r in compare(run_of(5), run_of(9), run_of(9, 16384)).runs]
+    assert names[0].startswith("layer 5, width 4096") and names[2].startswith("layer 9, width 16384")
+    assert [r.run for r in compare(run_of(), run_of(judge="large")).runs] == ["judge small", "judge large"]
+    assert [r.run for r in compare(run_of(), run_of()).runs] == ["run (1)", "run (2)"]
+    assert told_apart([facts_of(run_of())]) == ["run (1)"]
+
+
+def test_means_are_those_of_the_aggregates():
+    runs = [run_of(5), run_of(9, shift=-0.2)]
+    comparison = fade_lens.compare(*runs, names=["low", "high"])
+    frame, theirs = comparison.frame, summary(runs, "run")
+    assert frame["run"].unique().tolist() == ["low", "high"]
+    for column in ("metric", "mean", "low", "high", "n", "undefined", "reasons"):
+        pd.testing.assert_series_equal(frame[column], theirs[column])
+    assert frame["layer"].unique().tolist() == [5, 9]
+    clarity = frame[frame.metric == "clarity"]["mean"].tolist()
+    assert clarity[0] - clarity[1] == pytest.approx(0.2)
+
+
+def test_runs_over_the_same_features_are_paired():
+    comparison = compare(run_of(shift=0.1), run_of(judge="large"), run_of(5))
+    pairs = comparison.paired
+    assert set(pairs["a"]) == {comparison.runs[0].run} and set(pairs["b"]) == {comparison.runs[1].run}
+    row = pairs[pairs.metric == "clarity"].iloc[0]
+    assert row.difference == pytest.approx(0.1) and row.low == pytest.approx(0.1) and row.p_value < 0.01
+    theirs = compare_sources([run_of(shift=0.1), run_of(judge="large")], "run")
+    assert row.p_value == theirs[theirs.metric == "clarity"].iloc[0].p_value
+    assert len(compare(run_of(5), run_of(9)).paired) == 0
+
+
+def test_l0_from_a_name_from_the_user_or_estimated():
+    assert (
+        facts_of(run_of(sae_id="layer_9/width_16k/average_l0_71")).l0,
+        facts_of(run_of(neuronpedia_id="a/5-x__l0-18")).l0,
+    ) == (71, 18)
+    results = run_of()
+    imported = replace(
+        results,
+        items=tuple(
+            replace(
+                r,
+                description=Description(
+                    r.description.index,
+                    r.description.text,
+                    "Neuronpedia gemma-2-2b/5-gemmascope-res-16k__l0-34, gpt-4o (t)",
+                ),
+            )
+            for r in results
+        ),
+    )
+    facts = facts_of(imported)
+    assert (facts.l0, facts.l0_from, facts.explainer) == (34, "name", "gpt-4o (t)")
+    estimate = facts_of(results)
+    rates = [r.feature.firing_rate for r in results]
+    assert estimate.l0_from == "estimate" and estimate.l0 == pytest.approx(4096 * sum(rates) / len(rates))
+    assert facts_of(run_of(kind="neurons")).l0 is None
+    given = compare(run_of(5), run_of(9), l0=[20, 70])
+    assert [r.l0 for r in given.runs] == [20, 70] and list(varying(given)) == ["layer", "l0"]
+
+
+def test_other_groups():
+    comparison = compare(run_of(5), run_of(9), run_of(9, judge="large"), by="layer")
+    assert comparison.frame["group"].unique().tolist() == ["5", "9"]
+    assert "Means by layer" in Document(page_of(comparison)).text
+
+
+def page_of(comparison) -> str:
+    from fade_lens.report.comparison import comparison_page
+
+    return comparison_page(comparison)
+
+
+def test_the_page_and_its_fragment_are_sound_and_hostile_names_are_text():
+    names = [HOSTILE[0], HOSTILE[1], HOSTILE[6]]
+    comparison = compare(run_of(5), run_of(9), run_of(9, judge=HOSTILE[0]), names=names)
+    document = Document(page_of(comparison))
+    assert not {"script", "img", "iframe"} & {tag for tag, _ in document.elements}
+    assert "default-src 'none'; style-src" in next(a["content"] for a in document.all("meta") if a.get("http-equiv"))
+    assert HOSTILE[0] in document.text and "Against layer" in document.text and "⟨U+D800⟩" in document.text
+    assert not any(name.startswith("on") or name in ("src", "href") for _, a in document.elements for name in a)
+    Document(comparison._repr_html_())
+    assert len(comparison.plot("layer").data) == 4
+    with pytest.raises(InputError, match="give 'run', or what is known of all runs and differs: layer"):
+        comparison.plot("width")
+
+
+def test_a_metric_undefined_everywhere():
+    runs = [
+        replace(
+            r,
+            items=tuple(
+                replace(i, clarity_evidence=replace(i.clarity_evidence, clarity=Metric(None, "no text"))) for i in r
+            ),
+        )
+        for r in (run_of(5, n=3), run_of(9, n=3))
+    ]
+    comparison = compare(*runs)
+    text = Document(page_of(comparison)).text
+    assert "no text (3)" in text and "no interval: too few features" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        ([], {}, "0 run was given; a comparison needs at least two"),
+        ([5], {}, "1 run"),
+        ([5, 9], {"names": ["a"]}, "names holds 1 values for 2 runs"),
+        ([5, 9], {"names": ["a", "a"]}, "holds a name twice"),
+        ([5, 9], {"l0": [1, 2, 3]}, "l0 holds 3 values"),
+        ([5, 9], {"by": "no such"}, "by is 'no such'"),
+    ],
+)  # fmt: skip
+def test_bad_input(arguments, options, message):
+    with pytest.raises(InputError, match=message):
+        compare(*(run_of(layer, n=2) for layer in arguments), **options)
+
+
+def test_an_empty_run():
+    with pytest.raises(InputError, match="run 2 holds no description"):
+        compare(run_of(n=2), Results((), {}))
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    for name, run in (("a", run_of(5)), ("b", run_of(9)), ("c", run_of(9, judge="large"))):
+        run.save(tmp_path / name / "results.json.gz")
+    out = tmp_path / "out"
+    folders = [str(tmp_path / name) for name in "abc"]
+    monkeypatch.setattr(sys, "argv", ["fade-lens", "compare", *folders, "--l0", "18,71,71", "--out", str(out)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    assert "Means with 95 % intervals, by run" in capsys.readouterr().out
+    frame = pd.read_csv(out / "comparison.csv")
+    assert frame["l0"].unique().tolist() == [18, 71] and frame["run"].nunique() == 3
+    assert len(pd.read_csv(out / "comparison-paired.csv")) == 5
+    assert "3 runs compared" in (out / "comparison.html").read_text(encoding="utf-8")
+    for wrong, message in (
+        ([str(tmp_path)], "holds no results.json.gz"),
+        ([folders[0], "--l0", "x"], "--l0 'x' must be a number"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["fade-lens", "compare", *wrong])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
