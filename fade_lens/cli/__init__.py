@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fade_lens.cli import audit, compare, evaluate, judge
+from fade_lens.cli import audit, compare, evaluate, judge, sanity
 from fade_lens.cli.console import errors, plain
 from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 from fade_lens.neuronpedia.errors import NeuronpediaError
@@ -30,7 +30,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 unexpected error, 2 bad input, 3 the judge cannot be asked, 4 the run folder cannot be "
     "used, 5 an optional package is missing, 6 Neuronpedia cannot be read, 130 interrupted (run the same command again to go on).",
 )
-for command in (evaluate.evaluate, audit.audit, compare.compare, evaluate.demo):
+for command in (evaluate.evaluate, audit.audit, compare.compare, evaluate.demo, sanity.sanity):
     app.command()(command)
 app.add_typer(judge.app, name="judge")
 
