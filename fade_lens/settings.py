@@ -54,7 +54,7 @@ class Settings:
     Measured on Gemma 3 270M and 29 latents of the demo's SAE whose concepts a rule can check (`tests/benchmarks/factors.py`): over all of
     them the concept shows in 4, 9, 11 and 12 % of continuations at these factors and in 13 % at 3, while the texts get 0.1, 0.9, 1.4, 1.9 and
     2.3 nats a token less likely than the model's own; from 2 nats on hardly one is a sentence. Single latents differ: those that show their
-    concept in over a third of the texts do so best at 1 ("!"), 1.5 ("Mr.", spending) or beyond 3 ("double"), and half of them never do."""
+    concept in over a third of the texts do so best at 1 ("!"), 1.5 ("Mr.", spending), 2 (email addresses) or beyond 3 ("double"), and half of all never do."""
 
     mode: str = "add"
     """"add" the decoder direction; or "clamp", "scale", "ablate" the feature's activation."""
