@@ -173,6 +173,15 @@ class CompactDecoder(Decoder):
             residual = block(residual, span)
         return final_norm(self._model, residual)
 
+    def states(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d_state"]:
+        """What the head takes, at every position of whole texts that need no padding; the batch before is forgotten."""
+        span = self._span(0, tokens.shape[1], None)
+        residual = self._embedded(tokens, span)
+        for block in self._blocks:
+            block.begin(len(tokens), tokens.shape[1])
+            residual = block(residual, span)
+        return residual if self._model.cfg.normalization_type is None else self._model.ln_final(residual)
+
     def _span(self, before: int, pos: int, real: Bool[Tensor, "row all_pos"] | None) -> Span:
         return Span(before, pos, real, device_of(self._model), self._tables)
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fade_lens.decoding import has_hooks, unembedding
+from fade_lens.decoding import CompactDecoder, Decoder, has_hooks, unembedding
 from fade_lens.models import Model, device_of, is_bridge
-from fade_lens.next_token import Head, Logits, Unembedding
+from fade_lens.next_token import Head, Logits
 
 LOGIT_BYTES = 2**23
 """Bytes of logits of a `HookedTransformer` in memory at a time: few enough for a processor's cache."""
@@ -32,15 +32,15 @@ def negative_log_likelihood(
     model: Model,
     prompts: Sequence[tuple[int, ...]],
     continuations: Int[np.ndarray, "request new"],
-    head: Head | None = None,
+    decoder: Decoder | None = None,
 ) -> Float[np.ndarray, "request"]:
     """Mean negative log-likelihood per token, in nats, of each continuation after its prompt under the model as it is.
 
     Texts of equal length run together, so nothing is padded; logits are made for a few texts, and a `HookedTransformer`'s a part of the
     vocabulary at a time, and none is kept.
 
-    Shapes: one prompt and one continuation (without the prompt) a request; NaN for a continuation of no tokens. `head` is the model's
-    unembedding where a decoder has made it already.
+    Shapes: one prompt and one continuation (without the prompt) a request; NaN for a continuation of no tokens. `decoder` is one
+    that has been made for the model already.
     """
     found, new = np.full(len(prompts), np.nan), continuations.shape[1]
     if not new or not len(prompts):
@@ -48,11 +48,16 @@ def negative_log_likelihood(
     with torch.no_grad():
         if is_bridge(model) or has_hooks(model):
             head = None
-        elif not isinstance(head, Unembedding):
-            head = unembedding(model)
+        else:
+            head = decoder.head if isinstance(decoder, CompactDecoder) else unembedding(model)
         for rows in _batches(prompts, new):
             tokens = torch.tensor([(*prompts[i], *continuations[i].tolist()) for i in rows], device=device_of(model))
-            of_token = _through_logits(model, tokens, new) if head is None else _through_state(model, head, tokens, new)
+            if head is None:
+                of_token = _through_logits(model, tokens, new)
+            elif isinstance(decoder, CompactDecoder):
+                of_token = _through_state(head, decoder.states(tokens), tokens, new)
+            else:
+                of_token = _through_state(head, final_states(model, tokens), tokens, new)
             found[rows] = of_token.mean(-1).cpu().numpy()
     return found
 
@@ -88,13 +93,19 @@ def _through_logits(model: Model, tokens: Int[Tensor, "row pos"], new: int) -> F
     return torch.cat(parts)
 
 
-def _through_state(model: Model, head: Head, tokens: Int[Tensor, "row pos"], new: int) -> Float[Tensor, "row new"]:
-    """A `HookedTransformer` up to its final norm, and its head on the positions that matter."""
+def final_states(model: Model, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d_state"]:
+    """A `HookedTransformer` up to its final norm."""
     hooked = cast(Any, model)
-    state = hooked(tokens, stop_at_layer=hooked.cfg.n_layers, padding_side="right")[:, -new - 1 : -1]
-    state = state if hooked.cfg.normalization_type is None else hooked.ln_final(state)
+    state = hooked(tokens, stop_at_layer=hooked.cfg.n_layers, padding_side="right")
+    return state if hooked.cfg.normalization_type is None else hooked.ln_final(state)
+
+
+def _through_state(
+    head: Head, states: Float[Tensor, "row pos d_state"], tokens: Int[Tensor, "row pos"], new: int
+) -> Float[Tensor, "row new"]:
+    """The head on the positions that matter."""
     at_once = max(1, LOGIT_BYTES // (4 * head.chunk * new))
-    pieces = zip(state.split(at_once), tokens[:, -new:].split(at_once), strict=True)
+    pieces = zip(states[:, -new - 1 : -1].split(at_once), tokens[:, -new:].split(at_once), strict=True)
     return torch.cat([_surprise(head, some, written) for some, written in pieces])
 
 

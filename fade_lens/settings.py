@@ -115,6 +115,8 @@ class Settings:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         if self.max_nll_increase is not None and math.isnan(self.max_nll_increase):
             raise InputError("max_nll_increase is nan; give a number of nats a token, or None for no limit")
+        if self.max_nll_increase is not None and self.preset == "paper":
+            raise InputError("max_nll_increase has no meaning in preset 'paper', which knows no fluency; leave it out")
         if self.interval_width is not None and not self.interval_width > 0:
             raise InputError(
                 f"interval_width is {self.interval_width}; give a width above 0, or None to rate all texts"

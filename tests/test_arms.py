@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fade_lens import Fade, FaithfulnessEvaluator, Results, Settings, Subject
+from fade_lens.decoding import CompactDecoder, decoder_of
 from fade_lens.dose_response import dose_response
 from fade_lens.errors import InputError
 from fade_lens.evaluators.arms import arm_directions, other_feature
@@ -54,6 +55,9 @@ def test_likelihood_is_the_model_s(architecture, monkeypatch):
     model = hooked(architecture)
     expected = [slow_nll(model, p, w) for p, w in zip(PROMPTS, WRITTEN.tolist(), strict=True)]
     assert negative_log_likelihood(model, PROMPTS, WRITTEN) == pytest.approx(expected, rel=1e-5)
+    decoder = decoder_of(model, ["blocks.1.hook_resid_post"], PROMPTS)
+    assert isinstance(decoder, CompactDecoder)
+    assert negative_log_likelihood(model, PROMPTS, WRITTEN, decoder) == pytest.approx(expected, rel=1e-4)
     monkeypatch.setattr("fade_lens.fluency.LOGIT_BYTES", 1)
     monkeypatch.setattr("fade_lens.next_token.CPU_CHUNK", 7)
     assert negative_log_likelihood(model, PROMPTS, WRITTEN) == pytest.approx(expected, rel=1e-5)

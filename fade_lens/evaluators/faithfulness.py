@@ -128,7 +128,8 @@ class FaithfulnessEvaluator:
 
     def steer(self, indices: Sequence[int], progress: Progress | None = None) -> None:
         """Generate what is not there yet for these features, baseline included, features and factors batched together."""
-        wanted = dict.fromkeys([UNTOUCHED, *(steered for index in indices for steered in self._sets(index))])
+        compared = [] if self.settings.preset == "paper" else [UNTOUCHED]  # for fluency, whatever the baseline
+        wanted = dict.fromkeys([*compared, *(steered for index in indices for steered in self._sets(index))])
         missing = [steered for steered in wanted if self.store.continuations(*steered) is None]
         for arm in (OWN, *self.settings.arms):
             if group := [steered for steered in missing if steered.arm == arm]:
@@ -162,10 +163,10 @@ class FaithfulnessEvaluator:
             decoder=decoder,
             progress=progress,
         )
-        n, read = len(self.prompts), min(FLUENCY_PROMPTS, len(self.prompts))
+        n, read = len(self.prompts), 0 if settings.preset == "paper" else min(FLUENCY_PROMPTS, len(self.prompts))
         likely = [i for i in range(len(requests)) if i % n < read]
         prompts = [requests[i].prompt for i in likely]
-        nll = negative_log_likelihood(subject.model, prompts, tokens[likely], decoder.head).tolist()
+        nll = negative_log_likelihood(subject.model, prompts, tokens[likely], decoder).tolist()
         decode: Callable[[Any], str] = subject.model.tokenizer.decode
         for position, steered in enumerate(group):
             texts = [decode(row) for row in tokens[position * n : (position + 1) * n]]
@@ -233,6 +234,8 @@ class FaithfulnessEvaluator:
 
     def fluency(self, index: int) -> tuple[Fluency, ...]:
         """How likely a feature's continuations are to the untouched model, by factor; `steer` has generated them."""
+        if self.settings.preset == "paper":  # which knows no fluency, and whose baseline is not the untouched model
+            return ()
         base, usual = self._likelihood(UNTOUCHED)
         found: list[Fluency] = []
         for factor in self.settings.steered_factors:
@@ -248,7 +251,7 @@ class FaithfulnessEvaluator:
 
     def _nll(self, steered: Steered) -> tuple[float, ...]:
         kept = self.store.continuations_nll(*steered)
-        assert kept, "texts are kept with their likelihoods"
+        assert kept is not None, "texts are kept with their likelihoods"
         return kept
 
     def _with_details(self, metric: Metric, ratings: Mapping[float, Any], fluency: Sequence[Fluency]) -> Metric:
