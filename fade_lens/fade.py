@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from fade_lens.corpus import Corpus
 from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.errors import InputError
 from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
+from fade_lens.evaluators.faithfulness import Asked as SteeredAsked
+from fade_lens.evaluators.ratings import Asked as RatingsAsked
 from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence, TopText
 from fade_lens.features import features_of
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
@@ -180,11 +183,11 @@ class _Evaluation:
             advance = self.stages.stage("model: written texts", sum(len(a.texts) for a in texts.values()))
             activations = clarity.activate(texts, advance)
             clear = clarity.measure(texts, activations)
-            self._wait("judge: rating natural texts", [a.answer for a in asked.values()])
-            rated = {d: ratings.measure(d, asked[d]) if d in asked else NOT_RATED for d in self.descriptions}
+            rated: dict[Description, RatedEvidence] = {}
+            steered = self._steer(self._gated(ratings, asked, faithfulness, clear, rated), faithfulness)
             again = reliability.ask({d: rated[d] for d in self.chosen}, seed)
-            faithful = self._steer(faithfulness, clear, rated)
             summaries = self._summaries()
+            faithful = self._measured(faithfulness, clear, rated, steered)
             if again:
                 self._wait("judge: rating texts again", again)
         found = {d: Result(d, summaries[d.index], clear[d], rated[d], faithful[d]) for d in self.descriptions}
@@ -225,33 +228,54 @@ class _Evaluation:
             store.keep_texts(self.subject.tokens)
             store.keep_activations(indices, found)
 
+    def _gated(
+        self,
+        ratings: RatingEvaluator,
+        asked: Mapping[Description, RatingsAsked],
+        evaluator: FaithfulnessEvaluator,
+        clear: Mapping[Description, ClarityEvidence],
+        rated: dict[Description, RatedEvidence],
+    ) -> Iterator[Description]:
+        """The descriptions that pass the gate, in the order in which the judge is done with them; `rated` is filled on the way."""
+        advance = self.stages.stage("judge: rating natural texts", len(asked))
+        for d in self.descriptions:
+            rated[d] = ratings.measure(d, asked[d]) if d in asked else NOT_RATED
+            advance(1 if d in asked else 0)
+            if evaluator.gate(d, clear[d].clarity, rated[d].responsiveness) is None:
+                yield d
+
     def _steer(
+        self, passed: Iterable[Description], evaluator: FaithfulnessEvaluator
+    ) -> dict[Description, SteeredAsked]:
+        """Continuations of these descriptions, some at a time, sent to the judge: it rates a group while the next is generated.
+
+        Which descriptions make a group depends on their order alone, never on how fast the judge answers.
+        """
+        a_feature = len(evaluator.prompts) * self.settings.steered_sets
+        a_group = max(1, STEERED_AT_ONCE // max(a_feature, 1))
+        n_features = len({d.index for d in self.descriptions})
+        advance = self.stages.stage("model: steered texts", n_features * a_feature + len(evaluator.prompts))
+        asked: dict[Description, SteeredAsked] = {}
+        passed = iter(passed)
+        while group := list(islice(passed, a_group)):
+            evaluator.steer([d.index for d in group], advance)
+            asked |= {d: evaluator.ask(d) for d in group}
+        return asked
+
+    def _measured(
         self,
         evaluator: FaithfulnessEvaluator,
-        clear: dict[Description, ClarityEvidence],
-        rated: dict[Description, RatedEvidence],
+        clear: Mapping[Description, ClarityEvidence],
+        rated: Mapping[Description, RatedEvidence],
+        asked: Mapping[Description, SteeredAsked],
     ) -> dict[Description, FaithfulnessEvidence]:
-        """Faithfulness of the descriptions that pass the gate, the judge rating one group while the next is generated."""
-        found: dict[Description, FaithfulnessEvidence] = {}
-        passed: list[Description] = []
+        """Faithfulness of every description, or why it is not measured."""
+        self._wait("judge: rating steered texts", [a.answer for a in asked.values()])
+        found = {d: evaluator.measure(d, a) for d, a in asked.items()}
         for d in self.descriptions:
             stopped = evaluator.gate(d, clear[d].clarity, rated[d].responsiveness)
-            if stopped is None:
-                passed.append(d)
-            else:
+            if stopped is not None:
                 found[d] = FaithfulnessEvidence(stopped)
-        if passed:
-            a_feature = len(evaluator.prompts) * self.settings.steered_sets
-            a_group = max(1, STEERED_AT_ONCE // max(a_feature, 1))
-            n_features = len({d.index for d in passed})
-            advance = self.stages.stage("model: steered texts", n_features * a_feature + len(evaluator.prompts))
-            asked = {}
-            for start in range(0, len(passed), a_group):
-                group = passed[start : start + a_group]
-                evaluator.steer([d.index for d in group], advance)
-                asked |= {d: evaluator.ask(d) for d in group}
-            self._wait("judge: rating steered texts", [a.answer for a in asked.values()])
-            found |= {d: evaluator.measure(d, a) for d, a in asked.items()}
         return found
 
     def _summaries(self) -> dict[int, FeatureSummary]:

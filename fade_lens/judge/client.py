@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.judge import prompts
 from fade_lens.judge.asking import BatchedRating, Legibility, Rating, SingleRating, Writing, Written, no_logprobs
+from fade_lens.judge.checks import check_concept, check_numbers, check_texts
 from fade_lens.judge.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, find_key, parse_spec
 from fade_lens.judge.loop import LoopThread
 from fade_lens.judge.request import Call, Request
@@ -77,7 +78,7 @@ class Judge:
             raise InputError(f"model is {model!r}: give a model's name, such as 'gpt-4o-mini'")
         if rating not in ("auto", "batched", "single"):
             raise InputError(f"rating is {rating!r}: give 'auto', 'batched' or 'single'")
-        _check_numbers(
+        check_numbers(
             texts_per_request=(texts_per_request, 1, 200),
             texts_per_set=(texts_per_set, 1, 100),
             concurrency=(concurrency, 1, 1000),
@@ -230,8 +231,8 @@ class Judge:
 
     def submit_write(self, concept: str, *, n_texts: int = 30, seed: int = 0) -> "Future[Written]":
         """`write` in the background."""
-        _check_concept(concept)
-        _check_numbers(n_texts=(n_texts, 0, 100_000))
+        check_concept(concept)
+        check_numbers(n_texts=(n_texts, 0, 100_000))
         if self.writer is not None:
             return self.writer.submit_write(concept, n_texts=n_texts, seed=seed)
         temperature = 1.0 if self.temperature is None else float(self.temperature)
@@ -243,16 +244,16 @@ class Judge:
         self, concept: str, texts: Sequence[str], *, seed: int = 0, repeat: int = 0
     ) -> "Future[list[Rating]]":
         """`rate` in the background."""
-        _check_concept(concept)
-        texts = _check_texts(texts)
+        check_concept(concept)
+        texts = check_texts(texts)
         return self._submit(lambda call: self._rater(call, concept, seed, repeat).rate(texts))
 
     def submit_rounds(
         self, concept: str, groups: Sequence[Sequence[str]], enough: Callable[[list[Rating]], bool], *, seed: int = 0
     ) -> "Future[list[Rating]]":
         """`rate` in the background, one group of texts after the other until `enough` says so of all ratings so far."""
-        _check_concept(concept)
-        checked = [_check_texts(texts) for texts in groups]
+        check_concept(concept)
+        checked = [check_texts(texts) for texts in groups]
         return self._submit(lambda call: in_rounds(self._rater(call, concept, seed, 0), checked, enough))
 
     @contextmanager
@@ -381,26 +382,6 @@ class Judge:
             if call.transcripts is transcripts:
                 call.stop(JudgeError("the session has ended"))
         self._thread.run(lambda: self._transport.drain(10.0))
-
-
-def _check_numbers(**limits: tuple[Number | None, Number, Number]) -> None:
-    for name, (value, least, most) in limits.items():
-        if value is not None and not least <= value <= most:
-            raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")
-
-
-def _check_concept(concept: str) -> None:
-    if not concept.strip():
-        raise InputError("concept is empty: give the description as text")
-
-
-def _check_texts(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise InputError("texts is one string: give a list of texts")
-    for at, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"texts[{at}] is {type(text).__name__}: give strings")
-    return list(texts)
 
 
 def _without_auto(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,11 @@
 """What is asked of a judge, on whose behalf, and how fast."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 from fade_lens.errors import FadeLensError
@@ -38,6 +42,8 @@ class Call:
 
     transcripts: Transcripts
     stopped: FadeLensError | None = None
+    order: int = field(default_factory=count().__next__)
+    """What was asked for earlier is served first."""
 
     def stop(self, error: FadeLensError) -> None:
         """Nothing more is sent; the first reason counts."""
@@ -47,6 +53,46 @@ class Call:
         """Raises why the work was stopped, if it was."""
         if self.stopped is not None:
             raise self.stopped.with_traceback(None)
+
+
+class Slots:
+    """Room for so many requests in flight; of those that wait, the ones that belong to the earliest work come first.
+
+    Work that is asked for in order is thus done in about that order, and what follows from it can begin before all is done.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = count()
+
+    @asynccontextmanager
+    async def one(self, order: int) -> AsyncGenerator[None]:
+        """One request's place, held within the block."""
+        if self._free:
+            self._free -= 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            heappush(self._waiting, (order, next(self._ticket), turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._pass_on()
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Gives a place to the next that waits."""
+        while self._waiting:
+            _, _, turn = heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 class Pace:

@@ -16,7 +16,7 @@ from fade_lens.errors import FadeLensError, JudgeError
 from fade_lens.judge import prompts
 from fade_lens.judge.batch import Batches
 from fade_lens.judge.endpoint import Endpoint
-from fade_lens.judge.request import Call, Pace, Request
+from fade_lens.judge.request import Call, Pace, Request, Slots
 from fade_lens.judge.transcripts import key_of
 from fade_lens.judge.usage import Budget, Ledger, Number
 from fade_lens.judge.wire import (
@@ -71,7 +71,7 @@ class Transport:
         self._ledger, self._budget = ledger, budget
         self._timeout, self._max_retries = timeout, max_retries
         self._requests, self._tokens = Pace(requests_per_minute), Pace(tokens_per_minute)
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Slots(concurrency)
         self._start = start
         self._connecting = asyncio.Lock()
         self._client: Any = None
@@ -226,7 +226,7 @@ class Transport:
     async def _attempt(self, request: Request, call: Call | None, key: str) -> Answer:
         """One request sent once (again where the server rejects what can be left out), and its answer committed."""
         client = await self.connected()
-        async with self._slots:
+        async with self._slots.one(-1 if call is None else call.order):
             await self._turn(request)
             if call is not None:
                 call.go_on()

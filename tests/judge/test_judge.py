@@ -592,3 +592,16 @@ def test_delimiters_hold_whatever_the_data_says() -> None:
 
 def test_the_fake_knows_all_its_kinds() -> None:
     assert len(set(ALL_KINDS)) == len(ALL_KINDS)
+
+
+def test_what_was_asked_for_first_is_answered_first() -> None:
+    with FakeJudge(latency=0.05) as fake, Judge("m", base_url=fake.base_url, concurrency=2) as judge:
+        first, second = judge.submit_rate(CONCEPT, TEXTS), judge.submit_rate("the word 'dog'", TEXTS)
+        first.result()
+        about = [prompts.read_rating(body["messages"])[0] for body in fake.bodies]
+        assert about[:7] == [CONCEPT] * 7
+        third = judge.submit_rate("the word 'owl'", TEXTS[:10])
+        third.cancel()  # whoever gives up while waiting leaves no place behind
+        assert values(second.result()) == [(0, 0, 2)[at % 3] for at in range(100)]
+        assert values(judge.rate("the word 'fox'", TEXTS)) == [0] * 100
+        assert fake.peak == 2

@@ -1,0 +1,29 @@
+"""Arguments that a judge cannot work with, told before anything is sent."""
+
+from collections.abc import Sequence
+
+from fade_lens.errors import InputError
+from fade_lens.judge.usage import Number
+
+
+def check_numbers(**limits: tuple[Number | None, Number, Number]) -> None:
+    """Raises `InputError` for a number outside of its (least, most); None is never outside."""
+    for name, (value, least, most) in limits.items():
+        if value is not None and not least <= value <= most:
+            raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")
+
+
+def check_concept(concept: str) -> None:
+    """Raises `InputError` for an empty concept."""
+    if not concept.strip():
+        raise InputError("concept is empty: give the description as text")
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """The texts as a list. Raises `InputError` for what are no texts."""
+    if isinstance(texts, str):
+        raise InputError("texts is one string: give a list of texts")
+    for at, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{at}] is {type(text).__name__}: give strings")
+    return list(texts)
