@@ -262,7 +262,7 @@ class Results:
         return path
 
     def table(self, height: int = 640, notes: "Notes | None" = None) -> "Table":
-        """The page inside a notebook, `height` pixels high: a table to sort, filter and search, and a card for every description."""
+        """The page's table inside a notebook, `height` pixels high: to sort, filter and search, with a card for every description."""
         from fade_lens.report.notebook import Table
 
         return Table(self, height, notes)

@@ -44,7 +44,7 @@ class Table:
     notes: Notes | None = None
 
     def _repr_html_(self) -> str:
-        document = page(self.results, self.notes, cards_bytes=FRAME_BYTES)
+        document = page(self.results, self.notes, cards_bytes=FRAME_BYTES, table_only=True)
         return (
             '<iframe title="Descriptions and their metrics" sandbox="allow-scripts allow-popups allow-popups-to-escape-sandbox" '
             f'style="width:100%;height:{int(self.height)}px;border:1px solid rgba(128,128,128,.4);border-radius:6px" '

@@ -31,12 +31,14 @@ PAGE_ROWS = 50
 SCRIPTS = ("base.js", "table.js", "card.js", "matrix.js", "dialog.js")
 
 
-def page(results: Results, notes: Notes | None = None, *, cards_bytes: int | None = None) -> str:
+def page(
+    results: Results, notes: Notes | None = None, *, cards_bytes: int | None = None, table_only: bool = False
+) -> str:
     """One HTML file: the overview, the table with the worst descriptions first, and a card for each description.
 
     It needs no network and no other file. Of a large run the cards show less of the evidence (they say how much), so that the
     page stays small; `Results.save` keeps all of it. `notes` add an audit's verdicts, suggestions and links; `cards_bytes` is what
-    the cards may take together.
+    the cards may take together; `table_only` leaves out the record of the run and the overview.
     """
     gate = gate_of(results.run)
     notes = notes or Notes()
@@ -53,6 +55,7 @@ def page(results: Results, notes: Notes | None = None, *, cards_bytes: int | Non
         style=style,
         script=script,
         gate=gate,
+        table_only=table_only,
         page_rows=PAGE_ROWS,
         tally=tally(ordered),
         facts=overview.facts(results) + [(clip(n, 80), clip(v, 400)) for n, v in notes.facts],

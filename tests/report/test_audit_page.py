@@ -136,8 +136,11 @@ def test_a_table_in_a_notebook_is_the_page_in_a_frame(run: Results) -> None:
     document = Document(shown._repr_html_())
     [frame] = document.all("iframe")
     assert [tag for tag, _ in document.elements] == ["iframe"]
-    assert frame["srcdoc"] == page(run, cards_bytes=1_500_000) and "allow-same-origin" not in str(frame["sandbox"])
+    assert frame["srcdoc"] == page(run, cards_bytes=1_500_000, table_only=True) and "allow-same-origin" not in str(
+        frame["sandbox"]
+    )
     assert "500px" in str(frame["style"])
+    assert "Overview" not in Document(str(frame["srcdoc"])).text
 
 
 def test_unscored_alone() -> None:
