@@ -6,6 +6,7 @@ python -m tests.benchmarks.audit_demo --contexts computes tests/data/demo_contex
 
 import gzip
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from fade_lens import demo
+from tests.demo_rules import rule, writer
+from tests.fake_judge import FakeJudge
 
 ID = ("gemma-3-270m", "9-fade-lens-demo-4k")
 CONTEXTS = Path(__file__).parents[1] / "data" / "demo_contexts.jsonl"
@@ -162,26 +165,42 @@ def contexts(n: int = 12) -> None:
     print(f"{len(found)} contexts")
 
 
-def main(folder: Path) -> None:
-    """Build, audit with the embedded judge at small sizes, compare."""
+SMALL = ["--corpus-limit", "600", "--rated-texts", "24", "--synthetic-texts", "6", "--no-faithfulness"]
+RULED = ["--corpus-limit", "500", "--rated-texts", "60", "--synthetic-texts", "10", "--no-faithfulness"]
+
+
+def main(folder: Path, judge: str = "demo") -> None:
+    """Build, audit, compare."""
+    started = time.monotonic()
+    if judge == "rule":
+        os.environ["FADE_LENS_API_KEY"] = "sk-made-up"
+        with FakeJudge(rule=rule, writer=writer) as server:
+            run(folder, f"{server.base_url}#rule", RULED)
+    else:
+        run(folder, judge, SMALL)
+    table = pd.read_json(folder / "run" / "audit.jsonl", lines=True)
+    missed = misses(table)
+    planted = {index for indices in (*PLANTED.values(), SECOND) for index in indices}
+    blamed = table[table["verdict"].isin(["swapped", "wrong", "unusable"]) & ~table["index"].isin(planted)]
+    print(
+        f"{time.monotonic() - started:.0f} s; of {len(planted)} features with a planted fault {len(planted) - len(missed)} are named"
+    )
+    print(f"{len(blamed)} of {len(table) - len(planted)} others are blamed: {blamed['index'].tolist()}")
+    print("\n".join(missed))
+
+
+def run(folder: Path, judge: str, sizes: list[str]) -> None:
+    """The command, as a user gives it."""
     from typer.testing import CliRunner
 
     from fade_lens.cli import app
 
-    started = time.monotonic()
     command = [
         "audit", "--model", "demo", "--sae", "demo", "--neuronpedia", str(build(folder / "bulk")), "--corpus", "demo",
-        "--corpus-limit", "600", "--judge", "demo", "--out", str(folder / "run"), "--rated-texts", "24", "--synthetic-texts", "6",
-        "--no-faithfulness",
+        "--judge", judge, "--out", str(folder / "run"), *sizes,
     ]  # fmt: skip
-    done = CliRunner().invoke(app, command, catch_exceptions=False)
-    print(done.output)
-    table = pd.read_json(folder / "run" / "audit.jsonl", lines=True)
-    missed = misses(table)
-    n = sum(map(len, PLANTED.values()))
-    print(f"{time.monotonic() - started:.0f} s; of {n} planted faults {n - len(missed)} are named")
-    print("\n".join(missed))
+    print(CliRunner().invoke(app, command, catch_exceptions=False).output)
 
 
 if __name__ == "__main__":
-    contexts() if sys.argv[1] == "--contexts" else main(Path(sys.argv[1]))
+    contexts() if sys.argv[1] == "--contexts" else main(Path(sys.argv[1]), *sys.argv[2:])
