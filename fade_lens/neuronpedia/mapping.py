@@ -155,8 +155,8 @@ def other_layers(model: Model, features: Features) -> Iterator[str]:
 
 def compare(model: Model, features: Features, contexts: Sequence[_Context], hook: str, bos: bool) -> Agreement:
     """Agreement if the SAE reads at `hook`, with or without BOS."""
-    stored: list[Float[np.ndarray, "_pos"]] = []
-    ours: list[Float[np.ndarray, "_pos"]] = []
+    stored: list[Float[np.ndarray, " _pos"]] = []
+    ours: list[Float[np.ndarray, " _pos"]] = []
     lead = [model.tokenizer.bos_token_id] if bos and model.tokenizer.bos_token_id is not None else []
     for context in contexts:
         tokens = torch.tensor([[*lead, *context.ids]], dtype=torch.long)
