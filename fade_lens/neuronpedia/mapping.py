@@ -22,6 +22,9 @@ CORRELATION, ARGMAX, SCALE = 0.9, 0.75, 0.1
 LONGEST = 512
 """Tokens of a stored context that are run."""
 
+Values = Float[np.ndarray, "_pos"]
+"""A feature's activation at each token of one context."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -168,7 +171,7 @@ def compare(model: Model, features: Features, contexts: Sequence[_Context], hook
     return agreement_of(stored, ours)
 
 
-def agreement_of(stored: Sequence[Float[np.ndarray, "_pos"]], ours: Sequence[Float[np.ndarray, "_pos"]]) -> Agreement:
+def agreement_of(stored: Sequence[Values], ours: Sequence[Values]) -> Agreement:
     """Correlation, peaks and scale of recomputed against stored values."""
     x, y = np.concatenate(list(stored)), np.concatenate(list(ours))
     spread = float(x.std() * y.std())
