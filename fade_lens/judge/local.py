@@ -1,7 +1,9 @@
 """A GGUF judge served inside the process: llama.cpp's own OpenAI-compatible server on loopback, through `xllamacpp`."""
 
 import atexit
+import json
 import os
+import urllib.request
 from importlib import import_module
 from pathlib import Path
 from platform import machine
@@ -12,6 +14,7 @@ from fade_lens.errors import InputError, MissingExtraError
 
 _GGUF_MAGIC = b"GGUF"
 _CACHE_MIB = 512
+_START_SECONDS = 300
 _servers: dict[tuple[object, ...], "LocalServer"] = {}
 _lock = Lock()
 
@@ -61,7 +64,17 @@ class LocalServer:
             ) from error
         self.base_url: str = f"{self._server.listening_address}/v1"
         self.path, self.model = path, path.stem
+        self._await_loop()
         atexit.register(self.close)
+
+    def _await_loop(self) -> None:
+        """Ask for one token: a server that is closed before its loop runs is never told to end, and waits for ever."""
+        body = json.dumps({"prompt": "a", "n_predict": 1, "cache_prompt": False}).encode()
+        request = urllib.request.Request(f"{self.base_url[:-3]}/completion", body, {"Content-Type": "application/json"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, timeout=_START_SECONDS
+        ) as answer:
+            answer.read()
 
     def close(self) -> None:
         """Stops the server and frees the model's memory; a second call does nothing."""
