@@ -27,8 +27,8 @@ def dose_response(doses: Float[np.ndarray, "dose"], expressed: Bool[np.ndarray, 
     Raises:
         InputError: a dose given twice, or as many rows as doses are not there.
 
-    >>> dose_response(np.array([0.0, 1.0, 2.0]), np.array([[False] * 5, [False] * 5, [True] * 5])).p
-    0.00411522633744856
+    >>> round(dose_response(np.array([0.0, 1.0, 2.0]), np.array([[False] * 5, [False] * 5, [True] * 5])).p, 6)
+    0.004115
     """
     if len(doses) != len(expressed) or len(np.unique(doses)) < len(doses):
         raise InputError(
