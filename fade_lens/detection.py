@@ -1,6 +1,6 @@
 """Detection-style scores from the rated texts: best F1, IoU, correlation, balanced accuracy.
 
-AUROC alone passes a description that names too much: it fails the extra-labels check of Oikarinen et al. (ICML 2025), which F1, IoU and
+AUROC alone passes a description that names too little: it fails the missing-labels check of Oikarinen et al. (ICML 2025), which F1, IoU and
 correlation pass. All are weighted by 1 / inclusion, so that they estimate the corpus and not the sample.
 """
 
