@@ -47,7 +47,7 @@ COUNTS = (
 NULLS = ("clarity_null_percentile", "responsiveness_null_percentile", "purity_null_percentile", "p_value", "q_value", "better_feature", "suggested_feature")  # fmt: skip
 LEAST_SCORES = 5
 """Descriptions with a stored score below which no rank correlation is given."""
-BAD = ("unusable", "swapped", "wrong", "missing")
+BAD = ("unusable", "swapped", "mislabelled", "wrong", "missing")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ GOOD = 0.5
 SEVERITY: dict[str, float] = {
     "unusable": 0.95,
     "swapped": 0.9,
-    "wrong": 0.8,
+    "mislabelled": 0.85,
+    "wrong": 0.75,
     "missing": 0.6,
     "doubtful": 0.5,
     "unscored": 0.35,
@@ -35,7 +36,7 @@ FLAG_WEIGHTS = {
     "dense": 0.05,
     "single_token_fallback": 0.05,
 }
-SPREAD = 0.09
+SPREAD = 0.04
 """How far the metrics move a severity: never past the next verdict."""
 
 
@@ -60,7 +61,7 @@ def verdict_of(row: Mapping[str, Any], partner: int | None = None) -> Verdict:
         row: state, flags, and the metrics with their intervals and `better_feature` where it was scored.
         partner: the feature whose description is taken for this one's by mistake, if there is one.
     """
-    word = word_of(row)
+    word = word_of(row, partner)
     scores = [float(row[name]) for name in METRICS if defined(row.get(name))]
     quality = min(1.0, max(0.0, sum(scores) / len(scores))) if scores else 0.5
     flagged = min(SPREAD, sum(FLAG_WEIGHTS.get(kind, 0.0) for kind in kinds_of(row["flags"])))
@@ -68,7 +69,7 @@ def verdict_of(row: Mapping[str, Any], partner: int | None = None) -> Verdict:
     return Verdict(word, round(min(1.0, max(0.0, severity)), 3), suggestion_of(word, row, partner))
 
 
-def word_of(row: Mapping[str, Any]) -> str:
+def word_of(row: Mapping[str, Any], partner: int | None = None) -> str:
     """The verdict's word."""
     kinds = kinds_of(row["flags"])
     if set(kinds) & {"index_out_of_range", "sae_mismatch"}:
@@ -80,7 +81,7 @@ def word_of(row: Mapping[str, Any]) -> str:
     if not row.get("scored"):
         return "unscored"
     if defined(row.get("better_feature")):
-        return "swapped"
+        return "swapped" if partner is not None else "mislabelled"
     clarity, responsiveness = row.get("clarity"), row.get("responsiveness")
     if not defined(clarity) and not defined(responsiveness):
         return "untested"
@@ -101,14 +102,14 @@ def below(row: Mapping[str, Any], name: str) -> bool:
 def suggestion_of(word: str, row: Mapping[str, Any], partner: int | None) -> str:
     """What to do."""
     if word == "swapped":
-        better = int(row["better_feature"])
-        if partner == better:
-            return f"it and the description of feature {better} are swapped: exchange them"
-        return f"it fits feature {better} of this run better"
+        return f"it and the description of feature {partner} are swapped: exchange them"
+    if word == "mislabelled":
+        return f"it fits feature {int(row['better_feature'])} of this run better: describe it again"
     if word == "missing":
         return "describe it"
     if word == "unusable":
-        return next(flag for flag in row["flags"] if flag.partition(":")[0] in UNUSABLE)
+        other = set(kinds_of(row["flags"])) & {"index_out_of_range", "sae_mismatch"}
+        return "give the SAE that it belongs to" if other else "describe it again"
     if word in ("wrong", "doubtful"):
         return "describe it again" if word == "wrong" else "look at its strongest texts"
     return ""

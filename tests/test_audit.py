@@ -38,7 +38,7 @@ def row(**changes):
         ({"clarity": 0.4, "clarity_high": 0.7}, "doubtful"),
         ({"clarity": 0.1, "clarity_high": 0.2, "responsiveness": 0.1, "responsiveness_high": 0.8}, "wrong"),
         ({"clarity": 0.9, "clarity_high": 1.0, "responsiveness": 0.1, "responsiveness_high": 0.2}, "doubtful"),
-        ({"clarity": -0.9, "clarity_high": 0.1, "better_feature": 7}, "swapped"),
+        ({"clarity": -0.9, "clarity_high": 0.1, "better_feature": 7}, "mislabelled"),
         ({"clarity": None, "responsiveness": None}, "untested"),
         ({"scored": False}, "unscored"),
         ({"flags": ("prompt_leak: x",), "clarity": 0.9}, "unusable"),
@@ -54,7 +54,7 @@ def test_verdicts(changes, word):
 
 def test_severity_ranks_verdicts_then_metrics_then_flags():
     worst = [w for w in SEVERITY if w not in ("unscored", "not looked up", "missing", "untested", "unusable")]
-    assert worst == ["swapped", "wrong", "doubtful", "supported"]
+    assert worst == ["swapped", "mislabelled", "wrong", "doubtful", "supported"]
     good, better = (verdict_of(row(clarity=c)).severity for c in (0.6, 0.95))
     assert good > better and verdict_of(row(clarity=0.95, flags=("generic: x",))).severity > better
     assert all(verdict_of(row(clarity=c, clarity_high=0.2)).severity > good for c in (-1.0, 0.0, 0.2))
@@ -68,6 +68,7 @@ def test_partners_and_the_best_of_several():
         row(index=4),
     ]
     assert partners(rows) == {1: 2, 2: 1}
+    assert [verdict_of(rows[0], 2).word, verdict_of(rows[2]).word] == ["swapped", "mislabelled"]
     assert (
         "exchange them" in verdict_of(rows[0], 2).suggestion
         and "feature 1 of this run" in verdict_of(rows[2]).suggestion
@@ -187,7 +188,11 @@ def test_one_command_names_what_was_planted(parts):
         "wrong",
         "swapped",
     )
-    assert table.loc["x2", "verdict"] in ("wrong", "swapped") and table.loc["x3", "verdict"] in ("wrong", "swapped")
+    assert table.loc["x2", "verdict"] in ("wrong", "mislabelled", "swapped") and table.loc["x3", "verdict"] in (
+        "wrong",
+        "mislabelled",
+        "swapped",
+    )
     assert table.loc["x0", "mapping_check"].startswith("passed on") and table.loc["x0", "judge"]
     assert table.loc["x0", "dashboard_url"] == f"https://www.neuronpedia.org/{ID}/0"
     assert not table["faithfulness"].notna().any()

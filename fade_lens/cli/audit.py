@@ -232,7 +232,10 @@ def table_of(done: "Audit") -> Table:
         ~done.frame["verdict"].isin(["supported", "unscored", "not looked up"]) | (done.frame["flags"].map(len) > 0)
     ]
     for row in bad.head(SHOWN).to_dict("records"):
-        why = "; ".join(filter(None, [row["suggestion"], *row["flags"]]))
+        flags = [
+            flag for flag in row["flags"] if not flag.startswith(("swapped:", "mislabelled:"))
+        ]  # the suggestion says it
+        why = "; ".join(filter(None, [row["suggestion"], *flags]))
         shown.add_row(str(row["index"]), row["verdict"], plain((text_of(row) or "–")[:120]), plain(why[:200]))
     if len(bad) > SHOWN:
         shown.caption = f"{len(bad) - SHOWN} more in the report"

@@ -113,7 +113,7 @@ def misses(table: pd.DataFrame) -> list[str]:
                     index, row["verdict"] == "swapped" and row["better_feature"] == partner, f"swapped with {partner}"
                 )
             elif kind == "wrong":
-                check(index, row["verdict"] in ("wrong", "swapped"), "wrong")
+                check(index, row["verdict"] in ("wrong", "mislabelled"), "wrong")
             else:
                 check(index, kind in flags, kind)
     for index in SECOND:
@@ -181,7 +181,9 @@ def main(folder: Path, judge: str = "demo") -> None:
     table = pd.read_json(folder / "run" / "audit.jsonl", lines=True)
     missed = misses(table)
     planted = {index for indices in (*PLANTED.values(), SECOND) for index in indices}
-    blamed = table[table["verdict"].isin(["swapped", "wrong", "unusable"]) & ~table["index"].isin(planted)]
+    blamed = table[
+        table["verdict"].isin(["swapped", "mislabelled", "wrong", "unusable"]) & ~table["index"].isin(planted)
+    ]
     print(
         f"{time.monotonic() - started:.0f} s; of {len(planted)} features with a planted fault {len(planted) - len(missed)} are named"
     )
