@@ -8,6 +8,7 @@ hook inside, of another kind, or that does not agree with its compact form on th
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -29,7 +30,8 @@ from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
 from transformer_lens.utilities.activation_functions import apply_softcap
 
-from fade_lens.linear import linear
+from fade_lens.linear import Activation, linear, packed
+from fade_lens.models import at_least_float32
 
 logger = logging.getLogger(__name__)
 
@@ -161,14 +163,16 @@ class CompactBlock(Layer):
         else:
             heads += [(attn.W_K, attn.b_K), (attn.W_V, attn.b_V)]
         self._n_kv = len(heads[1][0])
-        self._W_QKV = torch.cat([rearrange(w.detach(), "head d e -> (head e) d") for w, _ in heads])
+        self._W_QKV = packed(torch.cat([rearrange(w.detach(), "head d e -> (head e) d") for w, _ in heads]))
         self._b_QKV = unless_zero(torch.cat([rearrange(b.detach(), "head e -> (head e)") for _, b in heads]))
-        self._W_O, self._b_O = rearrange(attn.W_O.detach(), "head e d -> (head e) d").T, unless_zero(attn.b_O)
-        self._qk_norm: Operation = nn.Identity()
+        self._W_O, self._b_O = packed(rearrange(attn.W_O.detach(), "head e d -> (head e) d").T), unless_zero(attn.b_O)
+        # A CPU multiplies many small matrices faster in float32 than in half precision.
+        half = attn.W_O.device.type == "cpu" and attn.W_O.dtype.itemsize == 2
+        self._past = attn.W_O.new_empty(0, dtype=torch.float32 if half else None)
+        self._qk_scale: Tensor | None = None
         if cfg.use_qk_norm:
             norms: Any = ((attn.q_norm, self._n_heads), (attn.k_norm, self._n_kv))
-            scales = [norm.w.detach().expand(count, -1) for norm, count in norms]
-            self._qk_norm = rms_norm(norms[0][0].eps, torch.cat(scales))
+            self._qk_scale = torch.cat([norm.w.detach().expand(count, -1) for norm, count in norms])
         self._ln1, self._ln1_post = norm_of(block.ln1), norm_of(getattr(block, "ln1_post", None))
         self._parallel = bool(cfg.parallel_attn_mlp)
         self._mlp: Operation | None = None
@@ -178,7 +182,7 @@ class CompactBlock(Layer):
 
     def begin(self, rows: int, total: int) -> None:
         # Keys and values, one after the other; texts and heads in one axis, as the products want them.
-        self._past = self._W_QKV.new_empty(2, rows * self._n_kv, total, self._d_head)
+        self._past = self._past.new_empty(2, rows * self._n_kv, total, self._d_head)
         self._filled = 0
 
     def spread(self, rows: Int[Tensor, " row"]) -> None:
@@ -201,7 +205,7 @@ class CompactBlock(Layer):
     def _attend(self, x: Residual, span: Span) -> Residual:
         rows, heads = len(x), {"head": self._n_kv}
         qkv = rearrange(linear(x, self._W_QKV, self._b_QKV), "row pos (head e) -> row pos head e", e=self._d_head)
-        qk = self._rotated(self._qk_norm(qkv[:, :, : -self._n_kv]), span)
+        qk = self._turned(qkv[:, :, : -self._n_kv], span)
         q, k, v = qk[:, :, : self._n_heads], qk[:, :, self._n_heads :], qkv[:, :, -self._n_kv :]
         new = slice(span.before, span.before + span.pos)
         for past, now in zip(self._past, (k, v), strict=True):
@@ -210,37 +214,38 @@ class CompactBlock(Layer):
         keys, values = self._past[:, :, : new.stop]
         # Queries that share a key head stand in one matrix with it, so that keys and values are never repeated.
         q = rearrange(q, "row pos (head group) e -> (row head) (group pos) e", **heads)
-        scores = apply_softcap(torch.bmm(q / self._attn.attn_scale, keys.mT), self._soft_cap)
+        q = (q / self._attn.attn_scale).to(keys.dtype)
+        scores = apply_softcap(torch.bmm(q, keys.mT), self._soft_cap)
         if (mask := span.mask(self._window)) is not None:
             scores.view(rows, self._n_heads, span.pos, new.stop).masked_fill_(~mask, -torch.inf)
-        z = torch.bmm(scores.softmax(-1), values)
+        z = torch.bmm(scores.softmax(-1), values).to(x.dtype)
         z = rearrange(z, "(row head) (group pos) e -> row pos (head group e)", pos=span.pos, **heads)
         return linear(z, self._W_O, self._b_O)
 
-    def _rotated(self, x: Float[Tensor, "row pos head e"], span: Span) -> Float[Tensor, "row pos head e"]:
-        if self._rotary_dim is None:
+    def _turned(self, x: Float[Tensor, "row pos head e"], span: Span) -> Float[Tensor, "row pos head e"]:
+        """Queries and keys after their norm and the rotation by their positions; `x` may be overwritten."""
+        if self._qk_scale is None and self._rotary_dim is None:
             return x
-        sin, cos = span.angles(self._attn)
-        turned, kept = x[..., : self._rotary_dim], x[..., self._rotary_dim :]
-        if self._adjacent:
-            flipped = torch.stack([-turned[..., 1::2], turned[..., ::2]], dim=-1).flatten(-2)
-        else:
-            first, second = turned.chunk(2, dim=-1)
-            flipped = torch.cat([-second, first], dim=-1)
-        turned = turned * cos + flipped * sin
-        return torch.cat([turned, kept], dim=-1) if kept.shape[-1] else turned
+        # In place: a CPU takes longer to find memory for as many numbers than to compute them.
+        x = at_least_float32(x)
+        if self._qk_scale is not None:
+            mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]
+            x.mul_((mean_square + self._attn.q_norm.eps).rsqrt_()).mul_(self._qk_scale)
+        if self._rotary_dim is not None:
+            sin, cos = span.angles(self._attn)
+            turned = x[..., : self._rotary_dim]
+            if self._adjacent:
+                flipped = torch.stack([-turned[..., 1::2], turned[..., ::2]], dim=-1).flatten(-2)
+            else:
+                first, second = turned.chunk(2, dim=-1)
+                flipped = torch.cat([-second, first], dim=-1)
+            turned.mul_(cos).add_(flipped.mul_(sin))
+        return x
 
 
 def unless_zero(bias: Tensor) -> Tensor | None:
     """The bias, or None if adding it does nothing."""
     return bias.detach() if bool(bias.any()) else None
-
-
-def rms_norm(eps: float, scale: Tensor | None) -> Operation:
-    """RMSNorm over the last axis."""
-    if scale is None or scale.ndim == 1:
-        return lambda x: F.rms_norm(x, x.shape[-1:], scale, eps)
-    return lambda x: F.rms_norm(x, x.shape[-1:], None, eps) * scale
 
 
 def norm_of(norm: nn.Module | None) -> Operation:
@@ -250,7 +255,7 @@ def norm_of(norm: nn.Module | None) -> Operation:
         return nn.Identity()
     if type(norm) in (RMSNorm, RMSNormPre):
         scale = parts.w.detach() if type(norm) is RMSNorm else None
-        return rms_norm(parts.eps, scale)
+        return lambda x: F.rms_norm(x, x.shape[-1:], scale, parts.eps)
     if type(norm) in (LayerNorm, LayerNormPre):
         scale, shift = (parts.w.detach(), parts.b.detach()) if type(norm) is LayerNorm else (None, None)
         return lambda x: F.layer_norm(x, x.shape[-1:], scale, shift, parts.eps)
@@ -262,27 +267,35 @@ def mlp_of(mlp: nn.Module) -> Operation:
     parts: Any = mlp
     if type(mlp) not in (MLP, GatedMLP) or parts.cfg.is_layer_norm_activation():
         raise NotImplementedError(f"{type(mlp).__name__} with {parts.cfg.act_fn}")
-    W_in, b_in, W_out, b_out = (
-        parts.W_in.detach().T,
-        unless_zero(parts.b_in),
-        parts.W_out.detach().T,
-        unless_zero(parts.b_out),
-    )
-    activation = gelu_tanh if parts.cfg.act_fn in ("gelu_new", "gelu_fast") else parts.act_fn
+    b_in, W_out, b_out = unless_zero(parts.b_in), packed(parts.W_out.detach().T), unless_zero(parts.b_out)
+    W_in, activated = packed(parts.W_in.detach().T), activated_linear(parts.cfg.act_fn, parts.act_fn)
     if type(mlp) is MLP:
-        return lambda x: linear(activation(linear(x, W_in, b_in)), W_out, b_out)
-    W_gate = parts.W_gate.detach().T
+        return lambda x: linear(activated(x, W_in, b_in), W_out, b_out)
+    W_gate = packed(parts.W_gate.detach().T)
 
     def gated(x: Tensor) -> Tensor:
-        hidden = activation(linear(x, W_gate)) * linear(x, W_in)
+        hidden = activated(x, W_gate, None) * linear(x, W_in)
         return linear(hidden if b_in is None else hidden + b_in, W_out, b_out)
 
     return gated
 
 
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GPT-2's GELU, which TransformerLens writes out in eight operations."""
-    return F.gelu(x, approximate="tanh")
+FUSED: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu",
+    "relu": "relu",
+}
+"""TransformerLens' activations that `linear` can apply; it writes some of them out in eight operations."""
+
+
+def activated_linear(name: str, activation: Operation) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """A linear map followed by the activation."""
+    if name in FUSED:
+        return partial(linear, activation=FUSED[name])
+    return lambda x, weight, bias: activation(linear(x, weight, bias))
 
 
 def compact_blocks(model: Any, tokens: Int[Tensor, "row pos"], real: Bool[Tensor, "row pos"]) -> list[Layer]:

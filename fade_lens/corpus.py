@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from fade_lens.errors import InputError, MissingExtraError
-from fade_lens.models import Model, model_name
+from fade_lens.models import Model, model_name, special_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def tokenize(
         logger.info("%s has no BOS token; texts begin with their first token.", model_name(model))
     lead = [bos] if prepend_bos and bos is not None else []
     room = context - len(lead)
-    specials = np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int32)
+    specials = np.array(sorted(special_tokens(tokenizer)), dtype=np.int32)
     ids, special = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=bool)]
     shown: list[str] = []
     ends, n_truncated = [0], 0

@@ -17,6 +17,7 @@ from fade_lens.errors import InputError
 from fade_lens.models import (
     HookTensor,
     Model,
+    at_least_float32,
     device_of,
     model_name,
     read_hooks,
@@ -69,8 +70,8 @@ class Features(ABC):
     ) -> None:
         self.read_hook, self.write_hook = read_hook, write_hook
         self.residual_hook = residual_hook(model, read_hook)
-        self.indices = checked_indices(indices, n_features)
         self.n_features, self.d_in, self.d_out = n_features, d_in, d_out
+        self._choose(indices)
         self.prepend_bos = bool(getattr(model.cfg, "default_prepend_bos", True))
         self.head: int | None = None
 
@@ -94,9 +95,14 @@ class Features(ABC):
         """Units of the model a unit of the feature is worth at each position: 1 unless the SAE normalizes its input."""
         return 1.0
 
-    @abstractmethod
     def select(self, indices: Sequence[int]) -> "Features":
         """The same source with other indices."""
+        chosen = copy.copy(self)
+        chosen._choose(indices)
+        return chosen
+
+    def _choose(self, indices: Sequence[int]) -> None:
+        self.indices = checked_indices(indices, self.n_features)
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -129,9 +135,6 @@ class Neurons(Features):
         unit[torch.arange(len(self)), list(self.indices)] = 1.0
         return unit
 
-    def select(self, indices: Sequence[int]) -> "Neurons":
-        return Neurons(self._model, self.read_hook, indices)
-
     def identity(self) -> dict[str, Any]:
         return {"kind": "neurons", "hook": self.read_hook, "size": self.n_features}
 
@@ -151,6 +154,8 @@ class Latents(Features):
         read = resolve_hook(model, str(metadata.hook_name))
         write = resolve_hook(model, str(metadata.hook_name_out)) if metadata.hook_name_out else read
         d_in, d_out = int(sae.cfg.d_in), int(getattr(sae.cfg, "d_out", sae.cfg.d_in))
+        self._model, self._sae = model, sae
+        self._columnwise = sae.cfg.architecture() in COLUMNWISE
         super().__init__(model, read, write, indices, int(sae.cfg.d_sae), d_in, d_out)
         head = metadata.hook_head_index
         self.head = None if head is None else int(head)
@@ -164,10 +169,12 @@ class Latents(Features):
                     "this SAE was made for another model or hook."
                 )
         warn_other_model(metadata.model_name, model)
-        self._model, self._sae = model, sae
-        self._columnwise = sae.cfg.architecture() in COLUMNWISE
+
+    def _choose(self, indices: Sequence[int]) -> None:
+        super()._choose(indices)
         self._columns = torch.tensor(self.indices, dtype=torch.long)
-        self._encoder = encoder_of(sae, self._columns if self._columnwise else None, device_of(model))
+        columns = self._columns if self._columnwise else None
+        self._encoder = encoder_of(self._sae, columns, device_of(self._model))
 
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
         # A model spread over devices gives the hook's tensor on its layer's.
@@ -202,9 +209,6 @@ class Latents(Features):
     def sequential(self) -> bool:
         """Whether an activation depends on the positions before it, so that single positions cannot be encoded."""
         return self._sae.cfg.architecture() == "temporal"
-
-    def select(self, indices: Sequence[int]) -> "Latents":
-        return Latents(self._model, self._sae, indices)
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -294,11 +298,6 @@ def encoder_of(sae: SAE[Any], columns: Tensor | None, device: torch.device) -> S
     clone.turn_off_forward_pass_hook_z_reshaping()  # Features.flatten does it, for models that flatten by themselves too
     clone._setup_activation_normalization()  # its closures keep state: bind them to the clone
     return clone
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision values as float32; float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def warn_other_model(sae_model: Any, model: Model) -> None:

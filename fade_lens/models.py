@@ -45,6 +45,20 @@ def dtype_of(model: Model) -> torch.dtype:
     return next(cast(torch.nn.Module, model).parameters()).dtype
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision values as float32; float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def special_tokens(tokenizer: Any) -> set[int]:
+    """Ids of the tokens that stand for no text: BOS, EOS, padding, turn and image markers, reserved tokens.
+
+    A tokenizer lists some of them as its special tokens and marks others only where it holds its added tokens.
+    """
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    return {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+
+
 def hook_aliases(model: Model) -> dict[str, str]:
     """Names a bridge accepts beside its own, each with the name it stands for; empty for a `HookedTransformer`."""
     if not is_bridge(model):

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from fade_lens.linear import linear, packed
@@ -50,9 +50,7 @@ class Unembedding(Head):
         super().__init__(W_U.shape[1], W_U.device)
         self._soft_cap, self._b_U = soft_cap, b_U.detach() if bool(b_U.any()) else None
         by_token = W_U.detach().T
-        # A chunk of the columns of W_U is scattered over memory, which costs a CPU half of its speed.
-        pack = packed if self.device.type == "cpu" else nn.Identity()
-        self._chunks = {start: pack(by_token[start : start + self.chunk]) for start in self.starts}
+        self._chunks = {start: packed(by_token[start : start + self.chunk]) for start in self.starts}
 
     def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
         return apply_softcap(self.order(state, start).float(), self._soft_cap)

@@ -20,7 +20,7 @@ from torch import Tensor
 from fade_lens.decoding import Decoder, decoder_of, left_padded
 from fade_lens.errors import InputError, suggest
 from fade_lens.features import Features
-from fade_lens.models import HookTensor, Model, device_of, resolve_hook
+from fade_lens.models import HookTensor, Model, device_of, resolve_hook, special_tokens
 from fade_lens.next_token import Sampler
 
 logger = logging.getLogger(__name__)
@@ -241,7 +241,7 @@ def never_generated(model: Model, d_vocab: int) -> Int[Tensor, " token"]:
     tokenizer = model.tokenizer
     if tokenizer is None:
         return torch.empty(0, dtype=torch.long)
-    special = {i for i in tokenizer.all_special_ids if 0 <= i < d_vocab}
+    special = {i for i in special_tokens(tokenizer) if 0 <= i < d_vocab}
     return torch.tensor(sorted(special | set(range(len(tokenizer), d_vocab))), dtype=torch.long)
 
 

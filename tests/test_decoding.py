@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fade_lens.compact import CompactBlock, OwnBlock, Span, agrees, compact_blocks, compact_form
 from fade_lens.decoding import BridgeDecoder, CompactDecoder, HookedDecoder, decoder_of, has_hooks, left_padded
-from fade_lens.linear import linear
+from fade_lens.linear import linear, packed
 from fade_lens.models import forward_hooks
 from fade_lens.next_token import Logits, Sampler, Unembedding, inverse_cdf
 from tests.architectures import ARCHITECTURES, LAYERS, VOCABULARY, bridge, gpt2_hf, hooked
@@ -156,10 +157,20 @@ def test_unembedding_in_chunks(monkeypatch: pytest.MonkeyPatch, soft_cap: float)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear(dtype: torch.dtype, bias: bool) -> None:
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "silu", "relu", None])
+def test_linear(dtype: torch.dtype, bias: bool, activation: Any) -> None:
+    plain: dict[Any, Any] = {
+        "gelu": F.gelu,
+        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "silu": F.silu,
+        "relu": F.relu,
+        None: lambda x: x,
+    }
     x, wide = torch.randn(3, 4, 16, dtype=dtype), torch.randn(16, 40, dtype=dtype)
     b = torch.randn(20, dtype=dtype) if bias else None
-    expected = torch.nn.functional.linear(x, wide[:, 5:25].T, b)
-    for weight in (wide[:, 5:25].T, wide[:, 5:25].T.contiguous()):
-        torch.testing.assert_close(linear(x, weight, b), expected)
-    torch.testing.assert_close(linear(x[:, -1], weight, b), expected[:, -1])
+    expected = plain[activation](F.linear(x, wide[:, 5:25].T, b))
+    close = {"rtol": 0.02, "atol": 0.02} if dtype == torch.bfloat16 else {}
+    weight = wide[:, 5:25].T
+    for form in (weight, weight.contiguous(), packed(weight)):
+        torch.testing.assert_close(linear(x, form, b, activation), expected, **close)
+        torch.testing.assert_close(linear(x[:, -1], form, b, activation), expected[:, -1], **close)

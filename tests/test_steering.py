@@ -9,8 +9,8 @@ import torch
 
 from fade_lens.errors import InputError
 from fade_lens.features import Features, features_of
-from fade_lens.models import forward_hooks
-from fade_lens.steering import Request, Steering, check_settings, generate, uniforms
+from fade_lens.models import forward_hooks, special_tokens
+from fade_lens.steering import Request, Steering, check_settings, continue_batch, generate
 from tests.architectures import (
     ARCHITECTURES,
     CONTEXT,
@@ -274,6 +274,17 @@ def test_special_tokens_are_never_generated() -> None:
         assert found.min() >= 3 and found.shape == (12, 30)
 
 
+def test_a_token_added_as_special_is_never_generated() -> None:
+    eager = hooked("gpt2", seed=3)
+    eager.tokenizer.add_tokens(eager.tokenizer.convert_ids_to_tokens(9), special_tokens=True)
+    assert 9 not in eager.tokenizer.all_special_ids and 9 in special_tokens(eager.tokenizer)
+    with torch.no_grad():
+        eager.unembed.b_U[9] += 100.0
+    f = features_of(eager, sae_at(HOOK), [7])
+    for sampling in SAMPLING.values():
+        assert (generate(eager, f, requests_for(f), reference_for(f), **sampling) != 9).all()
+
+
 def test_padding_is_never_steered(model: Any, features: Features) -> None:
     batch = [Request((2, 5, 6, 7), 0, 3.0, 0), Request((2,), 1, 3.0, 0)]
     steering = Steering(model, features, batch, reference_for(features), "add")
@@ -326,18 +337,13 @@ def test_out_of_memory_halves_the_batch(model: Any, features: Features, monkeypa
     expected = generate(model, features, requests, reference, new_tokens=NEW)
     sizes: list[int] = []
 
-    def draw(batch: Any, new_tokens: int) -> Any:
+    def continued(decoder: Any, steering: Any, batch: Any, *rest: Any) -> Any:
         sizes.append(len(batch))
-        return uniforms(batch, new_tokens)
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if sizes and sizes[-1] > 4:
+        if len(batch) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return original(*args, **kwargs)
+        return continue_batch(decoder, steering, batch, *rest)
 
-    original = model.blocks[1].forward
-    monkeypatch.setattr("fade_lens.steering.uniforms", draw)
-    monkeypatch.setattr(model.blocks[1], "forward", forward)
+    monkeypatch.setattr("fade_lens.steering.continue_batch", continued)
     done: list[int] = []
     found = generate(model, features, requests, reference, new_tokens=NEW, progress=done.append)
     assert found.tolist() == expected.tolist()
