@@ -45,8 +45,8 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
 
     Args:
         results: a run, or several.
-        by: None (all together), "origin" (source of the descriptions), "sae", "layer", "run", any column of `Results.frame`, or a
-            function of a `Result`.
+        by: None (all together), "origin" (source of the descriptions), "run", "sae", "layer", "width", "l0", "release", any column of
+            `Results.frame`, or a function of a `Result`.
         seed: of the bootstrap.
 
     Returns:
@@ -159,10 +159,10 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
 
 def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
     for number, run in enumerate([results] if isinstance(results, Results) else results):
-        columns = {"run": f"run {number}", "sae": _sae(run.run), "layer": _layer(run.run)}
+        columns = {"run": f"run {number}", **_facts(run.run)}
         for place, result in enumerate(run):
             nulls = {arm: items[place] for arm, items in run.nulls.items()}
-            feature = repr(run.run.get("features")), result.description.index
+            feature = sae_words(run.run), result.description.index
             yield _Row(result, nulls, _group(result, by, columns), feature)
 
 
@@ -177,16 +177,20 @@ def _group(result: Result, by: str | Key | None, columns: Mapping[str, str]) -> 
     return str(known[by])
 
 
-def _sae(run: Mapping[str, Any]) -> str:
-    """The run's SAE or hook in words."""
+def sae_words(run: Mapping[str, Any]) -> str:
+    """The run's SAE or hook in words: the same for the same weights, whatever they are called."""
     features = run.get("features") or {}
     parts = [features.get(name) for name in ("kind", "architecture", "hook", "size", "weights")]
     return " ".join(str(part) for part in parts if part is not None) or "unknown"
 
 
-def _layer(run: Mapping[str, Any]) -> str:
-    found = re.search(r"blocks\.(\d+)", str((run.get("features") or {}).get("hook", "")))
-    return found[1] if found else "unknown"
+def _facts(run: Mapping[str, Any]) -> dict[str, str]:
+    """What the run's record tells of its SAE, by the words that groups are asked for with."""
+    features = run.get("features") or {}
+    layer = re.search(r"blocks\.(\d+)", str(features.get("hook", "")))
+    told = {"layer": layer[1] if layer else None, "width": features.get("size")}
+    told |= {name: features.get(name) for name in ("l0", "release")}
+    return {"sae": sae_words(run)} | {name: "unknown" if v is None else f"{v}" for name, v in told.items()}
 
 
 def _value(result: Result, name: str) -> tuple[float | None, str]:

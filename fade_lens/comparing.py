@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fade_lens.aggregates import Key, compare_sources, summary
+from fade_lens.aggregates import Key, compare_sources, sae_words, summary
 from fade_lens.errors import InputError
 from fade_lens.report.words import visible
 from fade_lens.results import Result, Results
@@ -27,8 +27,9 @@ _LAYER = re.compile(r"blocks\.(\d+)\.")
 class RunFacts:
     """What a run's record tells about what it scored; None and "" where it does not tell.
 
-    `l0` is the mean number of latents that fire on a token, `l0_from` how it is known: "given", "name" (of the SAE), or "estimate" (mean
-    firing rate of the run's features times the width, right as far as they are drawn at random from all).
+    `l0` is the mean number of latents that fire on a token, `l0_from` how it is known: "given", "release" (SAELens lists it), "name" (of the
+    SAE), or "estimate" (mean firing rate of the run's features times the width, right as far as they are drawn at random from all).
+    `release` is SAELens' name for what the SAE came with.
     """
 
     run: str
@@ -38,6 +39,7 @@ class RunFacts:
     width: int | None
     l0: float | None
     l0_from: str
+    release: str
     explainer: str
     judge: str
     n_descriptions: int
@@ -65,9 +67,10 @@ class Comparison:
         """Write `frame`, and `paired` beside it as NAME-paired.csv where there are pairs."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.frame.to_csv(path, index=False)
+        self.frame.to_csv(path, index=False, errors="replace")
         if len(self.paired):
-            self.paired.to_csv(path.with_name(f"{path.stem}-paired{path.suffix or '.csv'}"), index=False)
+            pairs = path.with_name(f"{path.stem}-paired{path.suffix or '.csv'}")
+            self.paired.to_csv(pairs, index=False, errors="replace")
         return path
 
     def to_html(self, path: str | Path) -> Path:
@@ -104,7 +107,8 @@ def compare(
         results: `Results`, files that `Results.save` wrote, or folders of `fade-lens evaluate`.
         names: what to call the runs; without them, by what tells them apart.
         l0: of each run's SAE, where its record does not tell.
-        by: "run", or other groups over all runs together: "layer", "sae", "explainer", any column of `Results.frame`, a function of a `Result`.
+        by: "run", or other groups over all runs together: "layer", "width", "l0", "release", "sae", "explainer", any column of
+            `Results.frame`, a function of a `Result`.
         seed: of the bootstraps.
 
     Raises:
@@ -124,7 +128,7 @@ def compare(
     called = [visible(name) for name in names] if names is not None else told_apart(facts)
     known = tuple(replace(fact, run=name) for fact, name in zip(facts, called, strict=True))
     renamed = {f"run {place}": fact for place, fact in enumerate(known)}
-    frame = summary(runs, by, seed=seed)
+    frame = summary([_with_l0(run, fact) for run, fact in zip(runs, known, strict=True)], by, seed=seed)
     if by == "run":
         frame = _with_facts(frame, renamed)
     paired = _paired(runs, seed)
@@ -163,6 +167,7 @@ def facts_of(results: Results, l0: float | None = None) -> RunFacts:
         width=width,
         l0=known,
         l0_from=how,
+        release=visible(str(features.get("release", ""))),
         explainer=visible(_listed(sorted({explainer_of(r) for r in results}))),
         judge=visible(str(judge.get("model", ""))),
         n_descriptions=len(results),
@@ -186,13 +191,14 @@ def told_apart(facts: Sequence[RunFacts]) -> list[str]:
         "layer": "layer ",
         "width": "width ",
         "l0": "L0 ",
+        "release": "",
         "features": "",
         "explainer": "",
         "judge": "judge ",
     }
     rows = [asdict(fact) for fact in facts]
     differing = [key for key in shown if len({row[key] for row in rows}) > 1]
-    if "layer" in differing or "width" in differing:
+    if {"layer", "width", "release"} & set(differing):
         differing = [key for key in differing if key != "features"]  # says the same at greater length
     names = [
         ", ".join(f"{shown[key]}{_short(row[key])}" for key in differing if row[key] not in (None, "")) for row in rows
@@ -215,7 +221,7 @@ def _l0_of(results: Results, rates: Mapping[int, float], width: int | None) -> t
     if features.get("kind") != "sae":
         return None, ""
     if isinstance(features.get("l0"), int | float):
-        return float(features["l0"]), "name"
+        return float(features["l0"]), "release"
     names = {str(features.get(key, "")) for key in ("neuronpedia_id", "sae_id")}
     names |= {r.description.origin for r in results if r.description.origin.startswith("Neuronpedia ")}
     found = {float(match[1]) for name in names if (match := _L0.search(name))}
@@ -226,11 +232,17 @@ def _l0_of(results: Results, rates: Mapping[int, float], width: int | None) -> t
     return None, ""
 
 
+def _with_l0(run: Results, fact: RunFacts) -> Results:
+    """The run with the L0 in its record, to group by."""
+    l0 = {} if fact.l0 is None else {"l0": _short(fact.l0)}
+    return replace(run, run={**run.run, "features": {**_record(run.run, "features"), **l0}})
+
+
 def _paired(runs: Sequence[Results], seed: int) -> "pd.DataFrame":
     import pandas as pd
 
     columns = ["metric", "a", "b", "mean_a", "mean_b", "difference", "low", "high", "p_value", "n", "left_out"]
-    described = [{(repr(run.run.get("features")), r.description.index) for r in run} for run in runs]
+    described = [{(sae_words(run.run), r.description.index) for r in run} for run in runs]
     shared = any(a & b for place, a in enumerate(described) for b in described[place + 1 :])
     return compare_sources(runs, "run", seed=seed) if shared else pd.DataFrame(columns=columns)
 

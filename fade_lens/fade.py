@@ -28,6 +28,7 @@ from fade_lens.judge.agreement import Reliability
 from fade_lens.judge.transcripts import SharedTranscripts
 from fade_lens.models import Model
 from fade_lens.null_arms import NOT_RATED, is_generic, null_arms, write_once
+from fade_lens.neuronpedia.resolving import names_of
 from fade_lens.nulls import beside_the_others
 from fade_lens.progress import Stages
 from fade_lens.results import Result, Results
@@ -197,12 +198,15 @@ class _Evaluation:
         )
         usage = asdict(self.judge.usage - before + reliability.usage)
         return Results(
+        made = self.subject.identity()
             tuple(
                 replace(found[d], null=null, usage=reliability.usage_of(d.text), agreement=reliability.of(d))
                 for d, null in zip(self.chosen, beside, strict=True)
             ),
             {
-                **self.subject.identity(),
+                **made,
+                # What the SAE is called decides no number, so it is no part of the identity that a store checks.
+                "features": {**made["features"], **names_of(self.fade.source)},
                 "judge": self.judge.identity,
                 "settings": self.settings.to_dict(),
                 "versions": versions(),

@@ -219,10 +219,13 @@ class Results:
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
-        """One row a description: the four metrics with 95 % intervals, why any is undefined, counts and flags."""
+        """One row a description: the four metrics with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page."""
         import pandas as pd
 
+        from fade_lens.report.links import urls_of
+
         frame = pd.DataFrame([r.to_row() for r in self.items])
+        frame["dashboard_url"] = urls_of(self)
         for name in frame.columns:
             if name in (*METRICS, *DETECTION) or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):
                 frame[name] = frame[name].astype("float64")
@@ -274,7 +277,7 @@ class Results:
         record = {"format": FORMAT, "run": dict(self.run), "items": [to_plain(r) for r in self.items]}
         record |= {"cross": None if self.cross is None else self.cross.to_dict(), "nulls": to_plain(self.nulls)}
         with gzip.open(path, "wt", encoding="utf-8") as file:
-            json.dump(record, file, ensure_ascii=False)
+            json.dump(record, file)  # in ASCII: a lone surrogate has no UTF-8
         return path
 
     @classmethod

@@ -176,3 +176,26 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stopped:
             main()
         assert stopped.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
+
+
+def test_runs_of_one_sae_are_paired_whatever_it_is_called():
+    named = {
+        "release": "gpt2-small-res-jb",
+        "sae_id": "blocks.9.hook_resid_pre",
+        "neuronpedia_id": "gpt2-small/9-res-jb",
+    }
+    comparison = compare(run_of(shift=0.1, **named), run_of(judge="large"))
+    assert len(comparison.paired) and comparison.paired["difference"].iloc[0] == pytest.approx(0.1)
+    assert comparison.runs[0].release == "gpt2-small-res-jb"
+    assert "(gpt2-small-res-jb)" in Document(page_of(comparison)).text
+
+
+def test_releases_widths_and_l0_tell_runs_apart_and_group_them():
+    runs = run_of(release="res", l0=20.0), run_of(release="res", l0=70.0), run_of(release="res-all", l0=70.0)
+    comparison = compare(*runs, by="l0")
+    assert [r.run for r in comparison.runs] == ["L0 20, res", "L0 70, res", "L0 70, res-all"]
+    assert [(r.l0, r.l0_from) for r in comparison.runs] == [(20, "release"), (70, "release"), (70, "release")]
+    assert comparison.frame["group"].unique().tolist() == ["20", "70"]
+    assert compare(*runs, by="release").frame["group"].unique().tolist() == ["res", "res-all"]
+    assert compare(*runs[:2], l0=[3, 4], by="l0").frame["group"].unique().tolist() == ["3", "4"]
+    assert compare(*runs, by="width").frame["group"].unique().tolist() == ["4096"]

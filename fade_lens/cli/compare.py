@@ -28,7 +28,10 @@ def compare(
         str | None, typer.Option(help="L0 of each run's SAE, such as 35,71, where the runs do not tell.")
     ] = None,
     by: Annotated[
-        str, typer.Option(help="Groups to compare: run, or layer, sae, explainer over all runs together.")
+        str,
+        typer.Option(
+            help="Groups to compare: run, or layer, width, l0, release, sae, explainer over all runs together."
+        ),
     ] = "run",
     out: Annotated[Path, typer.Option(help="Folder for the tables and the page.")] = Path("fade-lens-comparison"),
     quiet: Quiet = False,

@@ -225,7 +225,7 @@ def open_sae(release: str | None, sae_id: str | None, folder: Path | None, devic
     try:
         if folder is not None:
             return SAE.load_from_disk(folder, device=device)
-        return SAE.from_pretrained(str(release), str(sae_id), device=device)
+        sae = SAE.from_pretrained(str(release), str(sae_id), device=device)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"SAE {folder or f'{release}, {sae_id}'} could not be loaded: {error}") from error
 

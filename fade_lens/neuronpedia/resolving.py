@@ -31,10 +31,10 @@ def resolve(
         return sae
     if isinstance(sae, str):
         return SourceId.parse(sae)
-    metadata = getattr(getattr(sae, "cfg", None), "metadata", None)
-    # Whatever is missing from the metadata reads as None: "in" tells.
-    if metadata is not None and "neuronpedia_id" in metadata and metadata["neuronpedia_id"]:
-        return SourceId.parse(str(metadata["neuronpedia_id"]))
+    noted = noted_names(sae)
+    if "neuronpedia_id" in noted:
+        return SourceId.parse(noted["neuronpedia_id"])
+    release, sae_id = release or noted.get("release"), sae_id or noted.get("sae_id")
     if release is not None and sae_id is not None:
         return of_release(release, sae_id)
     if repo_id is not None and path is not None:
@@ -43,6 +43,33 @@ def resolve(
         "the SAE's metadata holds no neuronpedia_id, and SAEs do not keep the release they came from; "
         'give the id ("gpt2-small/8-res-jb"), or release= and sae_id=, or repo_id= and path='
     )
+
+
+def names_of(sae: Any) -> dict[str, Any]:
+    """What an SAE is called, as far as its metadata tells: `release` and `sae_id` of SAELens, `neuronpedia_id`, and the `l0` that SAELens lists.
+
+    SAELens keeps no release on an SAE: `fade-lens evaluate` notes its options there, and anybody can
+    (`sae.cfg.metadata.release = "gpt2-small-res-jb"`). Neurons, given by their hook, have no such names.
+    """
+    if isinstance(sae, str):
+        return {}
+    names: dict[str, Any] = noted_names(sae)
+    try:
+        names["neuronpedia_id"] = str(resolve(sae))
+    except InputError as error:
+        names.pop("neuronpedia_id", None)
+        logger.debug("no Neuronpedia id: %s", error)
+    entry = sae_directory().get(names["release"]) if {"release", "sae_id"} <= set(names) else None
+    if entry is not None and (l0 := entry.expected_l0.get(names["sae_id"])):
+        names["l0"] = float(l0)
+    return names
+
+
+def noted_names(sae: Any) -> dict[str, str]:
+    """The names in an SAE's metadata; whatever is missing there reads as None."""
+    metadata = getattr(getattr(sae, "cfg", None), "metadata", None)
+    told = {key: metadata[key] for key in ("release", "sae_id", "neuronpedia_id")} if metadata is not None else {}
+    return {key: value for key, value in told.items() if isinstance(value, str) and value}
 
 
 def of_release(release: str, sae_id: str) -> SourceId:

@@ -70,7 +70,7 @@ def _facts(place: int, fact: Any) -> dict[str, str]:
         "number": str(place),
         "run": clip(fact.run, 120),
         "model": clip(fact.model, 80),
-        "features": clip(fact.features, 120),
+        "features": clip(" ".join(filter(None, (fact.features, fact.release and f"({fact.release})"))), 160),
         "layer": "" if fact.layer is None else str(fact.layer),
         "width": "" if fact.width is None else amount(fact.width),
         "l0": l0 if fact.features.startswith("sae") else "",

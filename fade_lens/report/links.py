@@ -10,7 +10,7 @@ from fade_lens.neuronpedia.ids import SourceId
 if TYPE_CHECKING:
     from IPython.display import IFrame
 
-    from fade_lens.results import Result
+    from fade_lens.results import Result, Results
 
 _ORIGIN = re.compile(r"(?:Neuronpedia )?((?:https?://\S+|[^\s,/]+/[^\s,/]+))")
 _PLACE = re.compile(r"Neuronpedia|https?://(?:www\.)?neuronpedia\.org/")
@@ -43,6 +43,11 @@ def recorded(run: Mapping[str, Any]) -> str:
     features = run.get("features")
     name = cast(Mapping[str, Any], features).get("neuronpedia_id") if isinstance(features, Mapping) else None
     return name if isinstance(name, str) else ""
+
+
+def urls_of(results: "Results") -> list[str]:
+    """The address of every description's feature on Neuronpedia, "" where it is not known."""
+    return [link_of(result, results.run) or "" for result in results]
 
 
 def link_of(result: "Result", run: Mapping[str, Any]) -> str | None:

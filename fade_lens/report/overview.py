@@ -1,6 +1,7 @@
 """The head of the page: what was evaluated and how, and how the four metrics are distributed over the run."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -153,9 +154,12 @@ def facts(results: Results) -> list[tuple[str, str]]:
     """What was evaluated, with what, at what cost; only what the run recorded."""
     run = results.run
     features = {r.description.index for r in results}
-    rows = [("Evaluated", f"{amount(len(results))} descriptions of {amount(len(features))} features")]
+    evaluated = f"{amount(len(results))} descriptions of {amount(len(features))} features"
+    rows = [("Evaluated", evaluated if features else "nothing: flags only")]
     rows += _row("Model", run, "model", ("name",))
     rows += _row("Features", run, "features", ("kind", "architecture", "hook"))
+    rows += _row("SAE", run, "features", ("release", "sae_id"))
+    rows += _row("Neuronpedia", run, "features", ("neuronpedia_id",))
     rows += _row("Corpus", run, "corpus", ("source", "texts"))
     if run.get("context") is not None:
         rows.append(("Context", f"{run['context']} tokens"))
@@ -172,6 +176,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
                 f"${cost:,.2f}" if isinstance(cost, int | float) else "not known (the model has no price on record)",
             )
         )
+    rows += _reliability(run) + _stopped(results)
     if isinstance(seconds := run.get("seconds"), int | float):
         rows.append(("Time", duration(seconds)))
     for key, words in (
@@ -196,6 +201,44 @@ def _row(title: str, run: Mapping[str, Any], key: str, names: tuple[str, ...]) -
     known = [(k, v) for k in names if (v := record.get(k)) is not None]
     words = [f"{amount(v)} {k}" if isinstance(v, int) else WORDS.get(str(v), str(v)) for k, v in known]
     return [(title, "; ".join(words))] if words else []
+
+
+def _reliability(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the judge rated texts whose rating is known, and how far it agrees with itself and with another judge."""
+    rows: list[tuple[str, str]] = []
+    if gold := _record(run, "gold"):
+        rates = [
+            f"{name} {_share(gold.get(name))}{_limits(gold.get(f'{name}_interval'))}"
+            for name in ("sensitivity", "specificity")
+        ]
+        kappa = f"weighted kappa {_share(gold.get('weighted'))}"
+        rows.append(("Judge on the gold set", "; ".join([f"{_share(gold.get('n'))} texts", *rates, kappa])))
+    found = _record(run, "agreement").get("run")
+    for one in cast(list[Any], found) if isinstance(found, list | tuple) else ():
+        if isinstance(one, Mapping):
+            agreed = cast(Mapping[str, Any], one)
+            words = f"equal on {_share(agreed.get('same'))} of {_share(agreed.get('n'))} texts; kappa {_share(agreed.get('kappa'))}"
+            rows.append(
+                ("Judge's agreement", f"{agreed.get('by')}: {words}, weighted {_share(agreed.get('weighted'))}")
+            )
+    return rows
+
+
+def _share(value: Any) -> str:
+    """A count as it is, a share to two digits, and what is no number as undefined."""
+    return amount(value) if type(value) is int else number(value if isinstance(value, float) else None)
+
+
+def _limits(interval: Any) -> str:
+    limits = cast(list[Any], interval) if isinstance(interval, list | tuple) else []
+    return f" [{_share(limits[0])}, {_share(limits[1])}]" if len(limits) == 2 else ""
+
+
+def _stopped(results: Results) -> list[tuple[str, str]]:
+    """Why fewer texts were rated than the settings allow, and for how many descriptions."""
+    why = Counter(r.rated_evidence.stopped for r in results if r.rated_evidence.stopped is not None)
+    of = amount(len(results))
+    return [("Rating stopped early", f"{amount(n)} of {of} descriptions: {reason}") for reason, n in why.most_common(3)]
 
 
 def _usage(usage: Mapping[str, Any]) -> str:

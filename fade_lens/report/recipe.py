@@ -25,7 +25,7 @@ def recipe(run: Mapping[str, Any]) -> str:
         return ""
     given = cast(Mapping[str, Any], settings)
     known = [f.name for f in fields(Settings) if f.name in given]
-    lines = ["from fade_lens import Settings"]
+    lines = ["from fade_lens import Settings", *_sae(run.get("features"))]
     # `repr` keeps any text on its line.
     lines += [f"# {key}: {clip(repr(run[key]), 400)}" for key in _ABOUT if run.get(key)]
     lines += ["settings = Settings(", *(f"    {name}={_value(name, given[name])}," for name in known), ")"]
@@ -33,6 +33,15 @@ def recipe(run: Mapping[str, Any]) -> str:
 
 
 _ABOUT = ("model", "features", "corpus", "judge", "versions")
+
+
+def _sae(features: Any) -> list[str]:
+    """Python that opens the SAE, where its release was recorded."""
+    named = cast(Mapping[str, Any], features) if isinstance(features, Mapping) else {}
+    release, sae_id = (named.get(key) for key in ("release", "sae_id"))
+    if not (isinstance(release, str) and isinstance(sae_id, str)):
+        return []
+    return ["from sae_lens import SAE", f"sae = SAE.from_pretrained({clip(release, 200)!r}, {clip(sae_id, 200)!r})"]
 
 
 def _value(name: str, value: Any) -> str:

@@ -89,6 +89,23 @@ def test_a_description_of_neuronpedia_links_to_its_page(run: Results) -> None:
         run[7].dashboard()
 
 
+def test_what_the_sae_is_called_is_shown_and_linked(run: Results) -> None:
+    names = {
+        "release": "gpt2-small-res-jb",
+        "sae_id": "blocks.8.hook_resid_pre",
+        "neuronpedia_id": "gpt2-small/8-res-jb",
+    }
+    named = replace(run, run=run.run | {"features": run.run["features"] | names})
+    document = Document(page(named))
+    for name in names.values():
+        assert name in document.text
+    assert "sae = SAE.from_pretrained('gpt2-small-res-jb', 'blocks.8.hook_resid_pre')" in recipe(named.run)
+    urls = [f"https://www.neuronpedia.org/gpt2-small/8-res-jb/{r.description.index}" for r in named]
+    assert named.frame["dashboard_url"].tolist() == urls
+    assert sorted(a["href"] for a in document.all("a"))[1:] == sorted(urls)
+    assert run.frame["dashboard_url"].eq("").all()
+
+
 def test_a_dead_feature_stands_apart() -> None:
     result = made_up_result("dead")
     assert standing(result) == "dead" and why(result) == "the feature never fires on the corpus"
