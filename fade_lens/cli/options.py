@@ -234,6 +234,8 @@ def prices(text: str) -> tuple[float, float]:
     """Prompt and completion price a million tokens.
 
     >>> prices("0.15,0.60")
+    sae.cfg.metadata.release, sae.cfg.metadata.sae_id = release, sae_id  # SAELens does not keep them
+    return sae
     (0.15, 0.6)
     """
     try:
