@@ -27,8 +27,8 @@ from fade_lens.judge import Estimate, Judge, MemoryTranscripts
 from fade_lens.judge.agreement import Reliability
 from fade_lens.judge.transcripts import SharedTranscripts
 from fade_lens.models import Model
-from fade_lens.null_arms import NOT_RATED, is_generic, null_arms, write_once
 from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.null_arms import NOT_RATED, is_generic, null_arms, write_once
 from fade_lens.nulls import beside_the_others
 from fade_lens.progress import Stages
 from fade_lens.results import Result, Results
@@ -197,8 +197,8 @@ class _Evaluation:
             self.chosen, self.subject.activations.values, activations.values, rows, [rated[d] for d in self.chosen]
         )
         usage = asdict(self.judge.usage - before + reliability.usage)
-        return Results(
         made = self.subject.identity()
+        return Results(
             tuple(
                 replace(found[d], null=null, usage=reliability.usage_of(d.text), agreement=reliability.of(d))
                 for d, null in zip(self.chosen, beside, strict=True)

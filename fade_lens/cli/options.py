@@ -228,14 +228,14 @@ def open_sae(release: str | None, sae_id: str | None, folder: Path | None, devic
         sae = SAE.from_pretrained(str(release), str(sae_id), device=device)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"SAE {folder or f'{release}, {sae_id}'} could not be loaded: {error}") from error
+    sae.cfg.metadata.release, sae.cfg.metadata.sae_id = release, sae_id  # SAELens does not keep them
+    return sae
 
 
 def prices(text: str) -> tuple[float, float]:
     """Prompt and completion price a million tokens.
 
     >>> prices("0.15,0.60")
-    sae.cfg.metadata.release, sae.cfg.metadata.sae_id = release, sae_id  # SAELens does not keep them
-    return sae
     (0.15, 0.6)
     """
     try:
