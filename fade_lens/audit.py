@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from fade_lens.neuronpedia import links
 from fade_lens.neuronpedia.frames import plain
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.mapping import MappingCheck
-from fade_lens.neuronpedia.records import Score, Stats
+from fade_lens.neuronpedia.records import Score, Stats, whole
 from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.results import METRICS, Results
 from fade_lens.verdicts import SEVERITY, best_of, defined, partners, scorable, verdict_of
@@ -47,6 +47,8 @@ COUNTS = (
 NULLS = ("clarity_null_percentile", "responsiveness_null_percentile", "purity_null_percentile", "p_value", "q_value", "better_feature", "suggested_feature")  # fmt: skip
 LEAST_SCORES = 5
 """Descriptions with a stored score below which no rank correlation is given."""
+MOST_UNSCORED = 1000
+"""Rows without metrics that the page shows, the worst."""
 BAD = ("unusable", "swapped", "mislabelled", "wrong", "missing")
 
 
@@ -76,10 +78,17 @@ class Audit:
 
     def notes(self) -> Notes:
         """What the audit adds to the page of its results."""
-        rows = records_of(self.frame)
-        cards = {f"{row['index']}:{text_of(row)}": card_of(row) for row in reversed(rows) if row["scored"]}
-        rest = tuple(Unscored(int(row["index"]), text_of(row), card_of(row)) for row in rows if not row["scored"])
-        facts = [("Neuronpedia source", str(self.source))] if self.source else []
+        scored = self.frame["scored"].astype(bool)
+        cards: dict[str, CardNotes] = {}
+        for row in records_of(self.frame[scored]):
+            cards.setdefault(f"{row['index']}:{text_of(row)}", card_of(row))
+        others = records_of(self.frame[~scored].head(MOST_UNSCORED))
+        rest = tuple(Unscored(int(row["index"]), text_of(row), card_of(row)) for row in others)
+        facts: list[tuple[str, str]] = []
+        if (more := int((~scored).sum()) - len(rest)) > 0:
+            facts.append(
+                ("Not on this page", f"{more:,} of the rows without metrics, the least severe; the table has them")
+            )
         if self.mapping is not None:
             facts.append(("Mapping check", str(self.mapping)))
         facts.append(("Verdicts", ", ".join(f"{n} {word}" for word, n in self.counts.items())))
@@ -93,12 +102,12 @@ class Audit:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [json_row(row) for row in records_of(self.frame)]
         written = {name: folder / f"audit.{name}" for name in ("csv", "jsonl")}
-        self.flat().to_csv(written["csv"], index=False)
-        write_lines(written["jsonl"], rows)
+        table = self.flat()
+        table.to_csv(written["csv"], index=False)
+        write_lines(written["jsonl"], map(json_row, records_of(self.frame)))
         try:
-            self.flat().to_parquet(folder / "audit.parquet", index=False)
+            table.to_parquet(folder / "audit.parquet", index=False)
             written["parquet"] = folder / "audit.parquet"
         except ImportError:
             logger.warning("audit.parquet is not written: pip install 'fade-lens[parquet]'")
@@ -109,7 +118,9 @@ class Audit:
             written |= self._save_links(folder)
         if self.results is not None:
             written["results"] = self.results.save(folder / "results.json.gz")
-            written["report"] = self.results.to_html(folder / "report.html", self.notes())
+        run = {"features": {"neuronpedia_id": str(self.source)}} if self.source else {}
+        shown = self.results or Results((), run)
+        written["report"] = shown.to_html(folder / "report.html", self.notes())
         return written
 
     def _save_links(self, folder: Path) -> dict[str, Path]:
@@ -123,15 +134,17 @@ class Audit:
         bodies = links.list_bodies(
             self.source, about, "fade-lens audit", ", ".join(f"{n} {w}" for w, n in self.counts.items())
         )
-        written["list bodies"].write_text(json.dumps(bodies, ensure_ascii=False, indent=1), encoding="utf-8")
-        described = [json_row(row) for row in records_of(self.frame) if text_of(row)]
+        written["list bodies"].write_text(json.dumps(bodies, indent=1), encoding="utf-8")
+        described = (json_row(row) for row in records_of(self.frame) if text_of(row))
         write_lines(written["import rows"], links.import_rows(self.source, described))
         return written
 
     def flat(self) -> "pd.DataFrame":
-        """The table with plain cells only: flags as one text."""
+        """The table with cells that every file holds: flags as one text, no halves of characters."""
         table = self.frame.copy()
         table["flags"] = table["flags"].map("; ".join)
+        for name in [name for name, kind in table.dtypes.items() if kind == object]:
+            table[name] = table[name].map(lambda cell: whole(cell) if isinstance(cell, str) else cell)
         return table
 
 
@@ -156,12 +169,14 @@ def audit(
         mapping: the mapping check.
 
     Raises:
-        InputError: a table without flags.
+        InputError: a table without flags, or without rows.
     """
     import pandas as pd
 
     if "flags" not in table.columns:
         raise InputError("the table has no column 'flags'; pass it through fade_lens.neuronpedia.flags first")
+    if not len(table):
+        raise InputError("there is nothing to audit: the source names no feature, and none was asked for")
     source = source or (SourceId.parse(named) if (named := str(table.attrs.get("source", ""))) else None)
     scored = {} if results is None else {row_key(row): row for row in records_of(results.frame)}
     run = {} if results is None else run_columns(results)
@@ -183,12 +198,7 @@ def audit(
         if name in frame.columns:
             frame[name] = frame[name].astype("Int64")
     if results is not None and source is not None:
-        features = results.run.get("features")
-        known = (
-            {**features, "neuronpedia_id": str(source)}
-            if isinstance(features, Mapping)
-            else {"neuronpedia_id": str(source)}
-        )
+        known = {**cast(Any, results.run.get("features") or {}), "neuronpedia_id": str(source)}
         results = replace(results, run={**results.run, "features": known})
     return Audit(frame, results, agreement_of(frame), source, mapping)
 
@@ -338,9 +348,11 @@ def json_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """A JSONL file."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
 
 
-def records_of(table: Any) -> list[dict[str, Any]]:
-    """The rows of a table."""
-    return table.to_dict("records")
+def records_of(table: Any, at_once: int = 2000) -> Iterator[dict[str, Any]]:
+    """The rows of a table, some at a time: an audit of a whole SAE has a hundred thousand with sixty cells each."""
+    for start in range(0, len(table), at_once):
+        yield from table.iloc[start : start + at_once].to_dict("records")

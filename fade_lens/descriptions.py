@@ -11,6 +11,8 @@ from fade_lens.errors import InputError
 INDEX_COLUMNS = ("index", "feature", "latent", "neuron", "feature_index")
 TEXT_COLUMNS = ("description", "explanation", "text")
 MAX_FILE_BYTES = 512 * 2**20
+MOST_FEATURES = 2**24
+"""No SAE is wider."""
 
 
 @dataclass(frozen=True, order=True)
@@ -171,9 +173,12 @@ def parse_indices(spec: str) -> tuple[int, ...]:
     for part in spec.split(","):
         start, colon, end = part.strip().partition(":")
         try:
-            chosen += range(int(start or 0), int(end)) if colon else [int(start)]
+            asked = range(int(start or 0), int(end)) if colon else range(int(start), int(start) + 1)
         except ValueError:
             raise InputError(
                 f"features {spec!r}: {part!r} is neither a number nor START:END, as in 0:200,512"
             ) from None
+        if not asked or asked.start < 0 or asked.stop > MOST_FEATURES:
+            raise InputError(f"features {spec!r}: {part!r} names no features between 0 and {MOST_FEATURES:,}")
+        chosen += asked
     return tuple(dict.fromkeys(chosen))

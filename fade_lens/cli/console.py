@@ -9,7 +9,9 @@ errors = Console(stderr=True)
 
 
 def plain(text: str) -> Any:
-    """Text that rich shows as it is, whatever brackets it holds."""
+    """Text that rich shows as it is, whatever brackets it holds; what would steer the terminal is shown by its code."""
     from rich.text import Text
 
-    return Text(text)
+    from fade_lens.report.words import visible
+
+    return Text(visible(text))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fade_lens.errors import InputError
 from fade_lens.neuronpedia.bulk import cache_of
-from fade_lens.neuronpedia.errors import NeuronpediaError
+from fade_lens.neuronpedia.errors import NeuronpediaError, NotThereError
 from fade_lens.neuronpedia.ids import Hosts, SourceId
 from fade_lens.neuronpedia.lines import json_value
 from fade_lens.neuronpedia.records import Imported, feature_of
@@ -22,8 +22,7 @@ def read_feature(web: Web, hosts: Hosts, source: SourceId, index: int) -> Import
     """One feature, kept on disk once it was fetched.
 
     Raises:
-        InputError: there is no such feature.
-        NeuronpediaError: it cannot be read.
+        NeuronpediaError: it cannot be read; `NotThereError` if there is no such feature.
     """
     path = cache_of(hosts.site) / "features" / source.model_id / source.source_id / f"{index}.json.gz"
     url = f"{hosts.site}/api/feature/{source}/{index}"
@@ -31,7 +30,7 @@ def read_feature(web: Web, hosts: Hosts, source: SourceId, index: int) -> Import
     if record is None:
         record = web.json(url)
         if not record:
-            raise InputError(f"Neuronpedia has no feature {index} in {source}")
+            raise NotThereError(f"Neuronpedia has no feature {index} in {source}")
         if not isinstance(record, dict) or "index" not in record:
             raise NeuronpediaError(f"{url} answered something that is no feature")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,15 +42,22 @@ def read_feature(web: Web, hosts: Hosts, source: SourceId, index: int) -> Import
 
 
 def read_features(web: Web, hosts: Hosts, source: SourceId, indices: Sequence[int]) -> Imported:
-    """Some features, one request each.
+    """Some features, one request each; those that Neuronpedia leaves out (dead ones) count as looked up.
 
     Raises:
         InputError: more than `MOST` of them.
-        NeuronpediaError: they cannot be read.
+        NeuronpediaError: they cannot be read, or it has none of them.
     """
     if len(indices) > MOST:
         raise InputError(f"{len(indices)} features would be fetched one by one; at most {MOST} are: use the bulk data")
-    found = Imported(source)
+    found: list[Imported] = [Imported(source)]
+    absent: list[NotThereError] = []
     for index in indices:
-        found = found.join(read_feature(web, hosts, source, index))
-    return found
+        try:
+            found.append(read_feature(web, hosts, source, index))
+        except NotThereError as error:
+            absent.append(error)
+            found.append(Imported(source, looked_up=frozenset([index])))
+    if absent and len(absent) == len(indices):
+        raise absent[0]
+    return Imported.together(found)

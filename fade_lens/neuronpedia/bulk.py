@@ -220,9 +220,14 @@ def activation_rows(
 
 
 def read_bulk(
-    web: Web, hosts: Hosts, source: SourceId, indices: Collection[int] | None = None, activations: int = 0
+    web: Web,
+    hosts: Hosts,
+    source: SourceId,
+    indices: Collection[int] | None = None,
+    activations: int = 0,
+    stats: bool = False,
 ) -> Imported:
-    """Everything asked for about a source: all of its descriptions, and some stored contexts from the first batch of them.
+    """Everything asked for about a source: its descriptions, statistics, and some stored contexts from the first batch of them.
 
     Raises:
         InputError: no such source.
@@ -232,4 +237,5 @@ def read_bulk(
     stored: list[Activation] = []
     if activations:
         stored = activation_rows(files(web, hosts, source, "activations", most=1), activations, wanted=indices)
-    return Imported(source, rows, activations=tuple(stored), complete=True, config=source_config(web, hosts, source))
+    known = feature_stats(files(web, hosts, source, "features"), indices) if stats else {}
+    return Imported(source, rows, known, tuple(stored), complete=True, config=source_config(web, hosts, source))

@@ -1,11 +1,12 @@
 """Descriptions in files and folders that a user holds: bulk data, legacy exports, API answers, dashboard batches, plain tables."""
 
+import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, cast
 
 from fade_lens.descriptions import MAX_FILE_BYTES
-from fade_lens.errors import InputError
+from fade_lens.errors import InputError, MissingExtraError
 from fade_lens.neuronpedia import bulk
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.lines import json_lines, json_value
@@ -47,10 +48,7 @@ def read_folder(folder: Path, indices: Collection[int] | None, activations: int)
         raise InputError(
             f"folder {folder.name!r} holds no Neuronpedia data: neither explanations/batch-N.jsonl.gz nor batch-N.json"
         )
-    found = Imported()
-    for path in batches:
-        found = found.join(read_file(path, activations))
-    return found
+    return Imported.together(read_file(path, activations) for path in batches)
 
 
 def read_source_folder(folder: Path, indices: Collection[int] | None, activations: int) -> Imported:
@@ -122,7 +120,6 @@ def of_value(value: Any, where: str) -> Imported:
 
 def of_records(records: Iterable[tuple[str, dict[str, Any]]], complete: bool = False) -> Imported:
     """Descriptions one a record; records that hold a whole feature are taken apart."""
-    found = Imported(complete=complete)
     rows: list[Row] = []
     features: list[Imported] = []
     for where, record in records:
@@ -132,10 +129,9 @@ def of_records(records: Iterable[tuple[str, dict[str, Any]]], complete: bool = F
             raise InputError(f"{where} has no description; it has {', '.join(map(str, record))[:160]}")
         else:
             rows.append(row_of(record, where))
-    for feature in features:
-        found = found.join(feature)
     looked_up = frozenset(row.index for row in rows)
-    return found.join(Imported(source_of(rows), tuple(rows), looked_up=looked_up))
+    whole = Imported(source_of(rows), tuple(rows), looked_up=looked_up, complete=complete)
+    return Imported.together([*features, whole])
 
 
 def of_dashboard(record: dict[str, Any], where: str) -> Imported:
@@ -143,23 +139,29 @@ def of_dashboard(record: dict[str, Any], where: str) -> Imported:
     layer, model = word(record, "layer"), word(record, "model_id")
     name = "-".join(part for part in (layer, word(record, "sae_set")) if part)
     suffix = word(record, "sae_id_suffix")
-    source = SourceId(model, f"{name}__{suffix}" if suffix else name) if model and name else None
-    found = Imported(source)
-    for number, feature in enumerate(records_of(record["features"])):
-        found = found.join(feature_of(feature, f"{where}, feature {number}", source))
-    return found
+    source = SourceId.named(model, f"{name}__{suffix}" if suffix else name)
+    features = enumerate(records_of(record["features"]))
+    return Imported.together(
+        [Imported(source), *(feature_of(feature, f"{where}, feature {n}", source) for n, feature in features)]
+    )
 
 
 def table_rows(path: Path, kind: str) -> tuple[Row, ...]:
     """The rows of a table with a column for the index and one for the description, and whatever provenance it has."""
     import pandas as pd
+    from pandas.errors import EmptyDataError, ParserError
 
     if path.stat().st_size > MAX_FILE_BYTES:
         raise InputError(f"{path.name!r} has over {MAX_FILE_BYTES // 2**20} MB; split it")
-    if kind == ".parquet":
-        table = pd.read_parquet(path)
-    else:
-        table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)
+    try:
+        if kind == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "parquet", f"reading {path.name}") from error
+    except (EmptyDataError, ParserError, EOFError, OSError, ValueError, zlib.error) as error:
+        raise InputError(f"{path.name} cannot be read as a table: {str(error) or 'it is cut off'}") from error
     return rows_of_table(table, path.name)
 
 
@@ -179,15 +181,15 @@ def rows_of_table(table: Any, where: str) -> tuple[Row, ...]:
 def source_of(rows: Iterable[Row]) -> SourceId | None:
     """The source that all rows name, None where they name none or several."""
     named = {(row.model_id, row.source_id) for row in rows if row.model_id and row.source_id}
-    return SourceId(*named.pop()) if len(named) == 1 else None
+    return SourceId.named(*named.pop()) if len(named) == 1 else None
 
 
 def source_of_config(config: dict[str, Any]) -> SourceId | None:
     """The source that a `source.jsonl` names."""
     model, source = word(config, "modelId", "model_id"), word(config, "id", "sourceId", "source_id")
-    return SourceId(model, source) if model and source else None
+    return SourceId.named(model, source)
 
 
 def kind_of(path: Path) -> str:
     """What kind of file it is, whether packed or not."""
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    return Path(path.name.lower().removesuffix(".gz")).suffix

@@ -49,7 +49,9 @@ PLACEHOLDERS = frozenset(
     {"", "n/a", "na", "nan", "none", "null", "undefined", "todo", "tbd", "unknown", "no explanation", "no description"}
 )
 SUBWORD = re.compile(r"^(?:[Ġ▁Ċ]|##)|�")
-QUOTED = re.compile(r"""["“`][^"”`]*["”`]|(?<!\w)['‘][^'’]*['’](?!\w)""")
+QUOTED = re.compile(r"""["“`][^"”`]{0,300}["”`]|(?<!\w)['‘][^'’]{0,300}['’](?!\w)""")
+READ = 20_000
+"""Characters of a description that are read; one over `LONGEST` is flagged for that anyway, and what is endless may be hostile."""
 # Explainers that answer with a token where they find no words.
 TOKEN_EXPLAINERS = re.compile(r"^(?:np_)?(?:max|acts?)[-_]", re.I)
 SHORT_TOKEN = 3
@@ -104,11 +106,12 @@ class _Source:
         self, rows: list[dict[str, Any]], stats: Mapping[int, Stats], n_features: int | None, mismatch: str
     ) -> None:
         self.stats, self.n_features, self.mismatch = stats, n_features, mismatch
-        self.indices: dict[str, set[int]] = defaultdict(set)
+        same: dict[str, set[int]] = defaultdict(set)
         described = [row for row in rows if row["state"] == DESCRIBED]
         for row in described:
             if words_of(row["description"]):
-                self.indices[key_of(row["description"])].add(row["index"])
+                same[key_of(row["description"])].add(row["index"])
+        self.indices = {key: sorted(indices) for key, indices in same.items() if len(indices) > 1}
         self.explainers = Counter(maker for row in described if any(maker := maker_of(row)))
 
     def maker(self) -> tuple[str, str] | None:
@@ -129,7 +132,7 @@ def found_in(row: Mapping[str, Any], source: _Source) -> list[tuple[str, str]]:
 
 def text_of(row: Mapping[str, Any]) -> str:
     """The description, "" where there is none."""
-    return plain(row["description"]) if row["state"] == DESCRIBED else ""
+    return plain(row["description"])[:READ] if row["state"] == DESCRIBED else ""
 
 
 def missing(row: Mapping[str, Any], _: _Source) -> str:
@@ -150,7 +153,7 @@ def prompt_leak(row: Mapping[str, Any], _: _Source) -> str:
 
 
 def overlong(row: Mapping[str, Any], _: _Source) -> str:
-    length = len(text_of(row))
+    length = len(plain(row["description"])) if row["state"] == DESCRIBED else 0
     return f"{length} characters" if length > LONGEST else ""
 
 
@@ -179,9 +182,9 @@ def negative_activations(row: Mapping[str, Any], source: _Source) -> str:
 
 
 def duplicate_description(row: Mapping[str, Any], source: _Source) -> str:
-    others = sorted(source.indices.get(key_of(text_of(row)), set()) - {row["index"]})
-    if others:
-        return f"the same as of {listed(others)}"
+    same = source.indices.get(key_of(row["description"])) if row["state"] == DESCRIBED else None
+    if same:
+        return f"the same as of {listed(same, row['index'])}"
     return f"given {row['copies']} times" if row["copies"] > 1 else ""
 
 
@@ -242,17 +245,9 @@ TESTS: dict[str, Callable[[Mapping[str, Any], _Source], str]] = {
 }  # fmt: skip
 
 
-def mismatches(found: Imported, sae: Any, source: str = "") -> str:
-    """How an SAE differs from what the source says about its own, in a line; empty where nothing tells them apart.
-
-    Args:
-        found: with `config`, the content of `source.jsonl`.
-        source: the id that was asked for: descriptions that name another one do not belong to it.
-    """
+def mismatches(found: Imported, sae: Any) -> str:
+    """How an SAE differs from what the source's `source.jsonl` (`found.config`) says about its own, in a line; empty where it does not."""
     differences: list[str] = []
-    named = str(found.source) if found.source else ""
-    if source and named and named != source:
-        differences.append(f"the descriptions are of {named}, the SAE is {source}")
     config, metadata = saelens_config(found.config), sae.cfg.metadata
     for key, ours in (
         ("d_sae", sae.cfg.d_sae),
@@ -297,11 +292,13 @@ def words_of(text: Any) -> list[str]:
     return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", str(text or "").lower())
 
 
-def listed(indices: list[int], most: int = 5) -> str:
-    """Some feature indices for a sentence."""
-    shown = ", ".join(map(str, indices[:most]))
-    more = len(indices) - most
-    return f"feature{'s' if len(indices) > 1 else ''} {shown}" + (f" and {more} more" if more > 0 else "")
+def listed(indices: list[int], but: int, most: int = 5) -> str:
+    """Some of the feature indices, but one, for a sentence."""
+    # Half of a source may have the same text: they are not all gone through for each.
+    shown = [index for index in indices[: most + 1] if index != but][:most]
+    others = len(indices) - 1
+    more = f" and {others - len(shown)} more" if others > len(shown) else ""
+    return f"feature{'s' if others > 1 else ''} {', '.join(map(str, shown))}{more}"
 
 
 def kinds_of(found: tuple[str, ...]) -> tuple[str, ...]:

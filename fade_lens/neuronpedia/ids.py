@@ -68,6 +68,11 @@ class SourceId:
             raise InputError(f"{text!r:.120} is not a Neuronpedia id; give MODEL/SOURCE, as in gpt2-small/8-res-jb")
         return cls(*parts)
 
+    @classmethod
+    def named(cls, model: str, source: str) -> "SourceId | None":
+        """The source that data names; None where it names none, or one of which Neuronpedia has no page (a user's own table may)."""
+        return cls(model, source) if NAME.fullmatch(model) and NAME.fullmatch(source) else None
+
     @property
     def layer(self) -> int | None:
         """The layer that the source names, None where it names none."""

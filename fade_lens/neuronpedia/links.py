@@ -1,7 +1,7 @@
 """Addresses of Neuronpedia's pages, lists of features, and rows that an instance of one's own imports."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -92,7 +92,7 @@ IMPORT_COLUMNS = (
 )
 
 
-def import_rows(source: Any, rows: Iterable[Mapping[str, Any]], author: str = "fade-lens") -> list[dict[str, Any]]:
+def import_rows(source: Any, rows: Iterable[Mapping[str, Any]], author: str = "fade-lens") -> Iterator[dict[str, Any]]:
     """Explanation rows in the bulk format, for an instance of one's own.
 
     Its importer takes the columns from the first line, so every row has all of them; what has no column of its own goes into
@@ -102,28 +102,21 @@ def import_rows(source: Any, rows: Iterable[Mapping[str, Any]], author: str = "f
         rows: each with `index` and `description`, and whatever else is to be kept.
     """
     chosen: SourceId = resolve(source)
-    found: list[dict[str, Any]] = []
-    for row in rows:
+    for number, row in enumerate(rows):
         extra = {
             k: v
             for k, v in row.items()
             if k not in ("index", "description", "explanation_id", "type_name", "explanation_model_name")
         }
-        number = len(found)
-        found.append(
-            {
-                "id": str(
-                    row.get("explanation_id")
-                    or f"{author}-{chosen.model_id}-{chosen.source_id}-{row['index']}-{number}"
-                ),
-                "modelId": chosen.model_id,
-                "layer": chosen.source_id,
-                "index": str(int(row["index"])),
-                "authorId": author,
-                "description": str(row["description"]),
-                "typeName": str(row.get("type_name") or ""),
-                "explanationModelName": str(row.get("explanation_model_name") or ""),
-                "notes": json.dumps(extra, ensure_ascii=False, default=str),
-            }
-        )
-    return found
+        made_up = f"{author}-{chosen.model_id}-{chosen.source_id}-{row['index']}-{number}"
+        yield {
+            "id": str(row.get("explanation_id") or made_up),
+            "modelId": chosen.model_id,
+            "layer": chosen.source_id,
+            "index": str(int(row["index"])),
+            "authorId": author,
+            "description": str(row["description"]),
+            "typeName": str(row.get("type_name") or ""),
+            "explanationModelName": str(row.get("explanation_model_name") or ""),
+            "notes": json.dumps(extra, ensure_ascii=False, default=str),
+        }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fade_lens.errors import InputError
 from fade_lens.neuronpedia.api import read_feature, read_features
 from fade_lens.neuronpedia.bulk import read_bulk
-from fade_lens.neuronpedia.files import read_path, rows_of_table, source_of
+from fade_lens.neuronpedia.files import JSON, TABLES, read_path, rows_of_table, source_of
 from fade_lens.neuronpedia.frames import frame, plain
 from fade_lens.neuronpedia.ids import Hosts
 from fade_lens.neuronpedia.records import Imported
@@ -32,6 +32,7 @@ def load(
     indices: Iterable[int] | None = None,
     *,
     activations: int = 0,
+    stats: bool = False,
     scores: bool = False,
     hosts: Hosts | None = None,
     web: Web | None = None,
@@ -42,6 +43,7 @@ def load(
         source: an SAE, an id such as "gpt2-small/8-res-jb", the path of a file or folder, or a DataFrame.
         indices: features; None for all that have a description.
         activations: stored contexts to read beside the descriptions (for `check_mapping`).
+        stats: read what Neuronpedia knows of the features beside descriptions (firing rate, largest activation).
         scores: ask the API, feature by feature, for the scores and statistics that the bulk data does not have.
         hosts: where Neuronpedia is.
         web: the HTTP client.
@@ -61,7 +63,7 @@ def load(
         hosts, web = hosts or Hosts(), web or Web()
         name = resolve(source)
         try:
-            found = read_bulk(web, hosts, name, chosen, activations)
+            found = read_bulk(web, hosts, name, chosen, activations, stats)
         except InputError:
             if wanted is None or len(wanted) > ONE_BY_ONE:
                 raise
@@ -85,7 +87,8 @@ def path_of(source: Any) -> Path | None:
         return None
     path = Path(source).expanduser()
     # "gpt2-small/8-res-jb" could be both: a folder that is there is meant.
-    return path if path.exists() or path.suffix.lower() in (".json", ".jsonl", ".csv", ".gz", ".parquet") else None
+    meant = path.is_absolute() or source.startswith(".") or path.suffix.lower() in (*JSON, *TABLES, ".gz")
+    return path if meant or path.exists() else None
 
 
 def with_scores(found: Imported, asked: Imported) -> Imported:

@@ -1,8 +1,10 @@
 """What Neuronpedia says about features, whatever file or answer it came in: descriptions, scores, statistics, activations."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, cast
 
 from fade_lens.descriptions import whole_number
@@ -115,6 +117,14 @@ class Imported:
             self.config or other.config,
         )
 
+    @classmethod
+    def together(cls, parts: Iterable["Imported"]) -> "Imported":
+        """Many joined, in time that grows with what they hold."""
+        found = list(parts)
+        while len(found) > 1:  # in pairs, so that nothing is copied more than a few times
+            found = [a.join(b) for a, b in zip_longest(found[::2], found[1::2], fillvalue=cls())]
+        return found[0] if found else cls()
+
     def of(self, indices: Iterable[int]) -> "Imported":
         """What it says about some features."""
         wanted = frozenset(indices)
@@ -137,12 +147,10 @@ def row_of(record: Record, where: str, source: SourceId | None = None, index: in
         if isinstance(text, list | dict):
             raise InputError(f"{where}: the description is {type(text).__name__}, not a text")
         text = None if text != text else str(text)
-    if text is not None:
-        text = text.encode("utf-8", "replace").decode("utf-8")  # JSON may hold halves of characters, which no file does
     scores = record.get("scores")
     return Row(
         index=index if index is not None else index_of(record, where),
-        description=text,
+        description=None if text is None else whole(text),
         model_id=word(record, "modelId", "model_id") or (source.model_id if source else ""),
         source_id=word(record, "layer", "source_id") or (source.source_id if source else ""),
         explanation_id=word(record, "id", "explanation_id"),
@@ -217,8 +225,7 @@ def activation_of(record: Record, where: str, index: int | None = None) -> Activ
 def feature_of(record: Record, where: str, source: SourceId | None = None) -> Imported:
     """One feature with everything nested in it: the API's answer, or a feature of a dashboard batch."""
     index = index_of(record, where)
-    if source is None and word(record, "modelId") and word(record, "layer"):
-        source = SourceId(word(record, "modelId"), word(record, "layer"))
+    source = source or SourceId.named(word(record, "modelId"), word(record, "layer"))
     nested = records_of(record.get("activations"))
     activations = tuple(a for a in (activation_of(one, where, index) for one in nested) if a is not None)
     has_descriptions = isinstance(record.get("explanations"), list)
@@ -241,8 +248,20 @@ def word(record: Record, *keys: str) -> str:
     for key in keys:
         value = record.get(key)
         if value is not None and value == value and not isinstance(value, list | dict):
-            return str(value)
+            return whole(str(value))
     return ""
+
+
+HALVES = re.compile("[\ud800-\udfff]")
+
+
+def whole(text: str) -> str:
+    """A text without halves of characters (lone surrogates), which JSON may hold and no file.
+
+    >>> whole("a\\ud800b")
+    'a?b'
+    """
+    return HALVES.sub("?", text)
 
 
 def number(value: Any) -> float | None:

@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from fade_lens.neuronpedia.errors import NeuronpediaError
+from fade_lens.neuronpedia.errors import NeuronpediaError, NotThereError
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Web:
                 'fade_lens.neuronpedia.descriptions("MODEL/SOURCE") reads it from there'
             )
         if status in (404, 403):
-            raise NeuronpediaError(f"{shown(url)} does not exist or is not public ({status}); check the id")
+            raise NotThereError(f"{shown(url)} does not exist or is not public ({status}); check the id")
         raise NeuronpediaError(f"{shown(url)} answered {status} {said}".rstrip())
 
     def _retrying(self, url: str) -> Retrying:

@@ -50,7 +50,7 @@ def page(
     cards = [_card(entry, budget, gate) for entry in ordered]
     style, script = joined("page.css"), joined(*SCRIPTS)
     return environment().get_template("page.html").render(
-        title=_title(results),
+        title=_title(results, len(ordered)),
         policy=policy(style, script),
         style=style,
         script=script,
@@ -59,7 +59,7 @@ def page(
         page_rows=PAGE_ROWS,
         tally=tally(ordered),
         facts=overview.facts(results) + [(clip(n, 80), clip(v, 400)) for n, v in notes.facts],
-        panels=overview.panels(results),
+        panels=overview.panels(results) if len(results) else [],
         reasons=overview.reasons(results),
         nulls=overview.against_nulls(results),
         settings=flat(results.run),
@@ -89,12 +89,11 @@ def _heat(results: Results, places: dict[str, int]) -> Markup | None:
     return None if made is None else Markup(compact(plain(made)))
 
 
-def _title(results: Results) -> str:
+def _title(results: Results, rows: int) -> str:
+    n = len(results) or rows
     model = results.run.get("model")
     name = model.get("name") if isinstance(model, dict) else model
-    return f"{amount(len(results))} description{'' if len(results) == 1 else 's'}" + (
-        f" of {clip(str(name), 80)}" if name else ""
-    )
+    return f"{amount(n)} description{'' if n == 1 else 's'}" + (f" of {clip(str(name), 80)}" if name else "")
 
 
 def policy(style: str, script: str = "") -> str:

@@ -238,6 +238,15 @@ def test_broken_files_are_named_by_line(tmp_path):
             neuronpedia.descriptions(path)
 
 
+def test_statistics_are_read_where_they_are_asked_for(site):
+    site.add("batch-0.jsonl.gz", [explanation(1, "cats")])
+    known = {"index": 1, "frac_nonzero": 0.25, "maxActApprox": 30.5}
+    site.add("batch-0.jsonl.gz", [known, {**known, "index": "2"}], kind="features")
+    assert neuronpedia.load(ID, [1]).stats == {} and site.fetched("/features/batch-0") == 0
+    stats = neuronpedia.load(ID, [1], stats=True).stats
+    assert list(stats) == [1] and (stats[1].frac_nonzero, stats[1].max_activation) == (0.25, 30.5)
+
+
 def test_an_unpacked_file_under_a_packed_name_is_read(tmp_path):
     path = tmp_path / "batch-0.jsonl.gz"  # servers may unpack on the way
     path.write_text(json.dumps(explanation(3, "cats")))

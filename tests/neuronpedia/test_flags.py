@@ -165,8 +165,6 @@ def test_what_tells_saes_apart():
     theirs = '{"d_sae": 24576, "hook_name": "blocks.8.hook_resid_pre"}'
     said = mismatches(Imported(config={"saelensConfig": theirs}), sae)
     assert "d_sae is 24576 there, 64 here" in said and "hook_name is blocks.8.hook_resid_pre there" in said
-    named = Imported(source=neuronpedia.SourceId("gpt2-small", "8-res-jb"))
-    assert "descriptions are of gpt2-small/8-res-jb" in mismatches(named, sae, "gpt2-small/7-res-jb")
 
 
 def test_hostile_labels_are_only_text():
@@ -176,3 +174,18 @@ def test_hostile_labels_are_only_text():
     assert flagged(half) == [()] and half.description == "? cats"
     many = pd.concat([frame(Imported(rows=(Row(1, "a" * 200_000),)))])
     assert kinds_of(neuronpedia.flags(many)["flags"].iloc[0])[0] == "overlong"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ["“", " '", "a\u200f\x00", "MAX_", "The user ", "[", "Wait, ", "\u202e\x1b]0;", "I "])
+def test_a_megabyte_of_anything_is_flagged_at_once(piece):
+    text = piece * (1_000_000 // len(piece))
+    assert "overlong" in flagged(text)[0]
+
+
+@pytest.mark.timeout(20)
+def test_half_of_a_source_with_one_text():
+    rows = [Row(i, "code" if i % 2 else f"names of cats {i}") for i in range(20_000)]
+    table = neuronpedia.flags(frame(Imported(rows=tuple(rows))))
+    assert table["flags"][7] == ("duplicate_description: the same as of features 1, 3, 5, 9, 11 and 9994 more",)
+    assert table["flags"][19_999][0].endswith("features 1, 3, 5, 7, 9 and 9994 more") and table["flags"][8] == ()

@@ -1,13 +1,18 @@
 """Legacy exports, API answers, dashboard batches, folders, plain tables, and finding an SAE's id."""
 
+import gzip
 import json
+import time
 
 import pandas as pd
 import pytest
 
 from fade_lens import neuronpedia
+from fade_lens.cli.options import open_sae
 from fade_lens.errors import InputError
 from fade_lens.neuronpedia import NeuronpediaError, links
+from fade_lens.neuronpedia.errors import NotThereError
+from fade_lens.neuronpedia.resolving import names_of
 from tests.neuronpedia.fake_site import MODEL, REMOVED, SOURCE, explanation, packed
 from tests.tiny import tiny_sae
 
@@ -102,7 +107,7 @@ def test_the_api_is_asked_only_for_what_the_bulk_data_lacks(site):
     assert one["description"].tolist() == ["stop words", "time-related phrases"]
     with pytest.raises(InputError, match="no descriptions of 'other/7-x'"):
         neuronpedia.descriptions("other/7-x", range(51), web=site.web)
-    with pytest.raises(InputError, match="no feature 2"):
+    with pytest.raises(NotThereError, match="no feature 2"):
         neuronpedia.descriptions("other/7-x", [2], web=site.web)
 
 
@@ -178,6 +183,28 @@ def test_plain_tables(tmp_path):
         neuronpedia.descriptions(tmp_path / "b.csv")
     with pytest.raises(InputError, match="does not exist"):
         neuronpedia.descriptions(tmp_path / "none.csv")
+    packed_table = gzip.compress(b"index,description\n" + b"".join(b"%d,of cats\n" % n for n in range(5000)))
+    broken = {
+        "b.csv": b"",
+        "c.csv": b'index,description\n1,"cats',
+        "d.csv": b"index,description\n1,a,b\n2,a,b,c\n",
+        "e.csv": b"index,description\n1,\xff\xfe\n",
+        "f.csv.gz": packed_table[: len(packed_table) // 2],
+        "g.parquet": b"PAR1",
+    }
+    for name, raw in broken.items():
+        (tmp_path / name).write_bytes(raw)
+        with pytest.raises(InputError, match=f"{name} cannot be read as a table"):
+            neuronpedia.descriptions(tmp_path / name)
+    (tmp_path / "f.csv.gz").write_bytes(packed_table)
+    assert len(neuronpedia.descriptions(tmp_path / "f.csv.gz")) == 5000
+    for gone in (tmp_path / "gone", "./gone", "../no/such"):
+        with pytest.raises(InputError, match="does not exist"):
+            neuronpedia.descriptions(str(gone))
+    own = pd.DataFrame(
+        {"index": [7], "description": ["cats"], "model_id": ["google/gemma-2-2b"], "source_id": ["20 a"]}
+    )
+    assert neuronpedia.from_dataframe(own).attrs["source"] == ""  # no id of Neuronpedia's, so no links
     (tmp_path / "c.json").write_text('{"a": 1}')
     with pytest.raises(InputError, match="none of the shapes"):
         neuronpedia.descriptions(tmp_path / "c.json")
@@ -201,6 +228,22 @@ def test_arenas_tables_in_one_call_each(site, tmp_path):
         "cats",
         *[""] * 5,
     ]
+
+
+def test_features_that_neuronpedia_leaves_out_have_no_description(site):
+    site.features[f"{ID}/204"] = FEATURE
+    table = neuronpedia.descriptions(ID, [203, 204, 205])  # not in the bulk data, so one by one
+    assert table["state"].tolist() == ["none", "described", "described", "none"]
+    with pytest.raises(NotThereError, match="has no feature 1"):
+        neuronpedia.load(ID, [1, 2])
+
+
+def test_many_features_in_one_file_take_no_longer_each(tmp_path):
+    path = tmp_path / "many.jsonl"
+    path.write_text("\n".join(json.dumps({"index": i, "activations": [], "explanations": [{"description": "cats"}]}) for i in range(20_000)))  # fmt: skip
+    started = time.process_time()
+    assert len(neuronpedia.load(path).rows) == 20_000
+    assert time.process_time() - started < 20  # a minute and more if each copied all before it
 
 
 def test_an_id_is_found_from_metadata_release_and_repository():
@@ -234,6 +277,20 @@ def test_what_cannot_be_resolved_says_what_to_give(arguments, message):
         neuronpedia.resolve(**arguments)
 
 
+def test_what_an_sae_is_called(monkeypatch):
+    sae = tiny_sae()
+    assert names_of(sae) == {} and names_of("blocks.0.mlp.hook_post") == {}
+    sae.cfg.metadata.release, sae.cfg.metadata.sae_id = "gpt2-small-res-jb", "no such SAE"
+    assert names_of(sae) == {"release": "gpt2-small-res-jb", "sae_id": "no such SAE"}
+    monkeypatch.setattr("sae_lens.SAE.from_pretrained", lambda release, sae_id, device: tiny_sae())
+    opened = open_sae("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", None, "cpu")
+    names = names_of(opened)
+    assert names["release"] == "gemma-scope-2b-pt-res" and names["l0"] == 71
+    assert names["neuronpedia_id"] == "gemma-2-2b/20-gemmascope-res-16k"
+    opened.cfg.metadata.neuronpedia_id = "../../x y"
+    assert "neuronpedia_id" not in names_of(opened)
+
+
 def test_ids_know_their_layer_and_neurons():
     assert neuronpedia.SourceId.parse("gemma-2-2b/5-gemmascope-res-16k__l0-18").layer == 5
     neurons = neuronpedia.SourceId.parse("gpt2-small/6")
@@ -261,13 +318,11 @@ def test_lists_that_stay_and_rows_to_import(tmp_path):
     bodies = links.list_bodies(ID, [(i, f"label {i}") for i in range(151)], "audit", "what a run found")
     assert [len(body["features"]) for body in bodies] == [150, 1]
     assert bodies[0]["features"][3] == {"modelId": MODEL, "layer": SOURCE, "index": 3, "description": "label 3"}
-    rows = links.import_rows(
-        ID,
-        [
-            {"index": 3, "description": "cats", "clarity": 0.5},
-            {"index": 4, "description": "dogs", "explanation_id": "cl9"},
-        ],
-    )
+    described = [
+        {"index": 3, "description": "cats", "clarity": 0.5},
+        {"index": 4, "description": "dogs", "explanation_id": "cl9"},
+    ]
+    rows = list(links.import_rows(ID, described))
     assert [list(row) for row in rows] == [list(links.IMPORT_COLUMNS)] * 2  # columns come from the first line
     assert rows[0]["index"] == "3" and json.loads(rows[0]["notes"]) == {"clarity": 0.5} and rows[1]["id"] == "cl9"
     path = tmp_path / "batch-0.jsonl"
