@@ -12,7 +12,6 @@ from fade_lens.errors import InputError
 from fade_lens.neuronpedia import links
 from fade_lens.neuronpedia.frames import plain
 from fade_lens.neuronpedia.ids import SourceId
-from fade_lens.neuronpedia.mapping import MappingCheck
 from fade_lens.neuronpedia.records import Score, Stats, whole
 from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.results import METRICS, Results
@@ -20,6 +19,8 @@ from fade_lens.verdicts import SEVERITY, best_of, defined, partners, scorable, v
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fade_lens.neuronpedia.mapping import MappingCheck
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Audit:
     results: Results | None
     agreement: "pd.DataFrame"
     source: SourceId | None = None
-    mapping: MappingCheck | None = None
+    mapping: "MappingCheck | None" = None
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -157,7 +158,7 @@ def audit(
     *,
     stats: Mapping[int, Stats] | None = None,
     source: SourceId | None = None,
-    mapping: MappingCheck | None = None,
+    mapping: "MappingCheck | None" = None,
 ) -> Audit:
     """Verdicts on a table of descriptions.
 
@@ -216,7 +217,7 @@ def row_of(
     stats: Stats | None,
     run: Mapping[str, Any],
     source: SourceId | None,
-    mapping: MappingCheck | None,
+    mapping: "MappingCheck | None",
 ) -> dict[str, Any]:
     """One row of an audit, its verdict aside."""
     found = result or {}
