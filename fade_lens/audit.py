@@ -79,7 +79,7 @@ class Audit:
 
     def notes(self) -> Notes:
         """What the audit adds to the page of its results."""
-        scored = self.frame["scored"].astype(bool)
+        scored: Any = self.frame["scored"].astype(bool)
         cards: dict[str, CardNotes] = {}
         for row in records_of(self.frame[scored]):
             cards.setdefault(f"{row['index']}:{text_of(row)}", card_of(row))
@@ -92,7 +92,7 @@ class Audit:
             )
         if self.mapping is not None:
             facts.append(("Mapping check", str(self.mapping)))
-        facts.append(("Verdicts", ", ".join(f"{n} {word}" for word, n in self.counts.items())))
+        facts.append(("Verdicts", ", ".join(f"{n:,} {word}" for word, n in self.counts.items())))
         return Notes(cards, rest, tuple(facts))
 
     def save(self, folder: str | Path) -> dict[str, Path]:
@@ -144,7 +144,7 @@ class Audit:
         """The table with cells that every file holds: flags as one text, no halves of characters."""
         table = self.frame.copy()
         table["flags"] = table["flags"].map("; ".join)
-        for name in [name for name, kind in table.dtypes.items() if kind == object]:
+        for name in [name for name, kind in table.dtypes.items() if str(kind) == "object"]:
             table[name] = table[name].map(lambda cell: whole(cell) if isinstance(cell, str) else cell)
         return table
 

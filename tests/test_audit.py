@@ -17,6 +17,7 @@ from fade_lens.cli import app
 from fade_lens.errors import InputError
 from fade_lens.neuronpedia.frames import frame
 from fade_lens.neuronpedia.records import Imported, Row, Score
+from fade_lens.results import Results
 from fade_lens.verdicts import SEVERITY, best_of, partners, verdict_of
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
@@ -106,7 +107,12 @@ def test_flags_alone_write_their_files(tmp_path):
     assert done.counts == {"unusable": 1, "missing": 1, "unscored": 3} and done.frame["index"].tolist()[:2] == [1, 3]
     assert to_score(table)["explanation_id"].tolist() == ["a", "b", "d"]
     written = done.save(tmp_path)
-    assert set(written) == {"csv", "jsonl", "parquet", "quick lists", "list bodies", "import rows"}
+    assert set(written) == {"csv", "jsonl", "parquet", "quick lists", "list bodies", "import rows", "report"}
+    page = written["report"].read_text()
+    assert "5 descriptions" in page and "flags only" in page and "<script>alert" not in page
+    assert "https://www.neuronpedia.org/tiny-model/0-planted/3" in page
+    with pytest.raises(InputError, match="nothing to audit"):
+        audit(table.iloc[:0])
     back = pd.read_parquet(written["parquet"])
     assert back["verdict"].tolist() == pd.read_csv(written["csv"])["verdict"].tolist() and len(back) == 5
     lines = [json.loads(line) for line in written["jsonl"].read_text().splitlines()]
@@ -126,7 +132,44 @@ def test_flags_alone_write_their_files(tmp_path):
     assert len(imported) == 4 and json.loads(imported["notes"][0])["verdict"] == "unscored"
     notes = done.notes()
     assert [u.index for u in notes.unscored[:2]] == [1, 3] and notes.unscored[1].text == ""
-    assert dict(notes.facts)["Neuronpedia source"] == "tiny-model/0-planted"
+
+
+def test_a_page_shows_the_worst_thousand_of_what_has_no_metrics(tmp_path):
+    rows = tuple(Row(i, "The user wants cats" if i == 1400 else f"names of cats {i}") for i in range(1500))
+    done = audit(neuronpedia.flags(frame(Imported(rows=rows))))
+    notes = done.notes()
+    assert len(notes.unscored) == 1000 and notes.unscored[0].index == 1400
+    assert dict(notes.facts)["Not on this page"].startswith("500 of the rows")
+    assert done.save(tmp_path)["report"].stat().st_size < 3_000_000 and len(pd.read_csv(tmp_path / "audit.csv")) == 1500
+
+
+HOSTILE_TEXTS = ("half \ud800 a character", "nul \x00 and escape \x1b]0;title\x07", "\u202edesrever\u200f", "[/bold] [red", "x" * 1_000_000, "<img src=x onerror=alert(1)>")  # fmt: skip
+
+
+def test_hostile_texts_through_every_way_out(tmp_path):
+    folder = tmp_path / "bulk" / "explanations"
+    folder.mkdir(parents=True)
+    records = [
+        {"modelId": ID.model_id, "layer": ID.source_id, "index": n, "id": f"{n} {text[:40]}", "description": text,
+         "typeName": text[:40], "explanationModelName": text[:40], "notes": text,
+         "scores": [{"value": 0.1 * n, "explanationScoreTypeName": text[:40], "jsonDetails": "x"}]}
+        for n, text in enumerate(HOSTILE_TEXTS)
+    ]  # fmt: skip
+    (folder / "batch-0.jsonl").write_text("\n".join(map(json.dumps, records)))
+    command = ["audit", "--flags-only", "--neuronpedia", str(tmp_path / "bulk"), "--out", str(tmp_path / "[out]")]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0 and "\x1b" not in done.output and "\u202e" not in done.output
+    out = tmp_path / "[out]"
+    assert "[out]" in done.output
+    back = pd.read_parquet(out / "audit.parquet").set_index("index")
+    assert len(back) == len(pd.read_csv(out / "audit.csv")) == len(HOSTILE_TEXTS)
+    assert back.loc[0, "description"] == "half ? a character" and back.loc[2, "description"] == HOSTILE_TEXTS[2]
+    lines = [json.loads(line) for line in (out / "audit.jsonl").read_text().splitlines()]
+    assert {line["description"] for line in lines} >= set(HOSTILE_TEXTS[1:])
+    page = (out / "report.html").read_text()
+    assert len(page) < 2_000_000 and "<img src=x" not in page and "\x1b" not in page and "\u202e" not in page
+    again = neuronpedia.descriptions(out / "import_rows.jsonl")
+    assert sorted(map(len, again["description"])) == sorted(map(len, HOSTILE_TEXTS))
 
 
 @pytest.fixture
@@ -203,19 +246,22 @@ def test_one_command_names_what_was_planted(parts):
     assert again.exit_code == 0 and parts.server.requests <= asked + 1
 
 
-def test_a_failed_mapping_check_stops_before_anything_is_spent(parts):
+def test_where_nothing_is_worth_scoring_the_flags_stand(parts):
+    done = CliRunner().invoke(app, [*parts.arguments, "--features", "4:6"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    table = pd.read_parquet(parts.folder / "run" / "audit.parquet")
+    assert dict(zip(table["index"], table["verdict"], strict=True)) == {4: "unusable", 5: "missing"}
+    assert (parts.folder / "run" / "report.html").is_file()
+
+
+def test_tokens_of_another_model_stop_an_audit_unless_it_is_forced(parts):
     path = parts.folder / "bulk" / "activations" / "batch-0.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("\n".join(json.dumps({**row, "values": [3 * v for v in row["values"]]}) for row in rows))
-    with pytest.raises(InputError, match="another variant of this SAE"):
+    path.write_text("\n".join(json.dumps({**row, "tokens": ["⟨what⟩"] * len(row["tokens"])}) for row in rows))
+    with pytest.raises(InputError, match="it is another model; --force scores anyway"):
         CliRunner().invoke(app, parts.arguments, catch_exceptions=False)
-    assert (
-        all("max_tokens" not in b or b["max_tokens"] <= 64 for b in parts.server.bodies[1:])
-        and len(parts.server.bodies) <= 1
-    )
     forced = CliRunner().invoke(app, [*parts.arguments, "--force", "--quiet"], catch_exceptions=False)
-    assert forced.exit_code == 0
-    assert pd.read_parquet(parts.folder / "run" / "audit.parquet")["mapping_check"].str.startswith("failed").all()
+    assert forced.exit_code == 0 and len(pd.read_parquet(parts.folder / "run" / "audit.parquet"))
 
 
 def test_flags_only_needs_neither_model_nor_judge(parts):
@@ -227,6 +273,11 @@ def test_flags_only_needs_neither_model_nor_judge(parts):
     )
     assert done.exit_code == 0 and "prompt_leak" in done.output and parts.server.requests == 0
     assert len(pd.read_parquet(parts.folder / "flags" / "audit.parquet")) == 6
+    (parts.folder / "bulk" / "source.jsonl").write_text(json.dumps({"saelensConfig": {"d_sae": 8}}))
+    command = ["audit", "--flags-only", "-q", "--neuronpedia", str(parts.folder / "bulk"), "--out", out]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    table = pd.read_parquet(parts.folder / "flags" / "audit.parquet")
+    assert table[table["state"] == "none"]["index"].tolist() == [5, 6, 7]  # the source tells how many there are
     with pytest.raises(InputError, match="give --judge, or --flags-only"):
         CliRunner().invoke(app, ["audit", "--model", "m", "--corpus", "c", "--out", out], catch_exceptions=False)
 
@@ -256,6 +307,10 @@ def test_evaluate_takes_descriptions_from_neuronpedia(parts, tmp_path, monkeypat
     assert done.exit_code == 0, done.output
     table = pd.read_csv(parts.folder / "run" / "results.csv")
     assert table["index"].tolist() == [0, 1, 2] and table["origin"].str.startswith(f"Neuronpedia {ID}").all()
+    assert table["dashboard_url"].tolist() == [f"https://www.neuronpedia.org/{ID}/{i}" for i in range(3)]
+    results = Results.load(parts.folder / "run" / "results.json.gz")
+    assert results.run["features"]["neuronpedia_id"] == str(ID)
+    assert f"https://www.neuronpedia.org/{ID}/2" in (parts.folder / "run" / "report.html").read_text()
 
 
 @pytest.mark.real

@@ -86,7 +86,7 @@ def audit(
     prompts: Annotated[int, typer.Option(help="Natural beginnings continued at each steering factor.")] = 30,
     factors: Annotated[
         str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
-    ] = "0.5,1,2,3",
+    ] = "0.5,1,1.5,2",
     quiet: Quiet = False,
 ) -> None:
     """Find the wrong, swapped, empty and leaked descriptions of an SAE's features, and say what to do about each.
@@ -105,11 +105,11 @@ def audit(
         one_source(sae_release, sae_id, sae, hook)
     source = neuronpedia or neuronpedia_source(sae_release, sae_id, sae)
     wanted = None if features is None else parse_indices(features)
-    found = load(source, wanted, activations=0 if flags_only else CONTEXTS, scores=scores)
     if not quiet:
-        console.print(
-            f"{len(found.rows)} descriptions" + (f" of {found.source}" if found.source else ""), highlight=False
-        )
+        console.print(plain(f"Reading the descriptions of {source} …"))
+    found = load(source, wanted, activations=0 if flags_only else CONTEXTS, stats=True, scores=scores)
+    if not quiet:
+        console.print(plain(f"{len(found.rows)} descriptions" + (f" of {found.source}" if found.source else "")))
     if flags_only:
         done = by_flags(found, wanted, open_sae(None, None, sae, "cpu") if sae else None)
     else:
@@ -136,10 +136,12 @@ def by_flags(found: "Imported", wanted: tuple[int, ...] | None, sae: Any) -> "Au
     """An audit without model and judge."""
     from fade_lens.audit import audit as verdicts
     from fade_lens.neuronpedia import flags
-    from fade_lens.neuronpedia.flagging import mismatches
+    from fade_lens.neuronpedia.flagging import mismatches, saelens_config
     from fade_lens.neuronpedia.frames import frame
+    from fade_lens.neuronpedia.records import number
 
-    n_features = None if sae is None else int(sae.cfg.d_sae)
+    told = number(saelens_config(found.config).get("d_sae")) if sae is None else int(sae.cfg.d_sae)
+    n_features = None if told is None else int(told)
     mismatch = "" if sae is None else mismatches(found, sae)
     table = flags(
         frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features, mismatch=mismatch
@@ -168,6 +170,7 @@ def scored(
     from fade_lens.neuronpedia import check_mapping, flags
     from fade_lens.neuronpedia.flagging import mismatches
     from fade_lens.neuronpedia.frames import frame
+    from fade_lens.neuronpedia.resolving import names_of
 
     fade = Fade(model, sae, corpus=corpus, judge=judge, settings=settings)
     n_features = features_of(model, sae, [0]).n_features
@@ -177,15 +180,28 @@ def scored(
             f"the descriptions were made with another SAE: {mismatch}; give that SAE, or --force to score anyway"
         )
     mapping = None
-    if found.activations:
-        mapping = check_mapping(model, sae, found.activations, strict=not force)
+    if not found.activations:
+        own, theirs = names_of(sae).get("neuronpedia_id", ""), str(found.source or "")
+        doubt = f"; they are of {theirs}, the SAE calls itself {own}" if own and theirs and own != theirs else ""
+        logger.warning(
+            "no stored activations came with the descriptions: that they belong to this SAE is not checked%s", doubt
+        )
     else:
-        logger.warning("no stored activations came with the descriptions: that they belong to this SAE is not checked")
+        try:
+            mapping = check_mapping(model, sae, found.activations, strict=not force)
+        except InputError as error:
+            if not force:
+                raise InputError(f"{error}; --force scores anyway") from error
+            logger.warning("scored although %s", error)
     table = flags(frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features)
     chosen = to_score(table)
-    if not quiet:
-        console.print(f"{len(chosen)} to score: {fade.estimate(chosen)}", highlight=False)
-    results = fade.evaluate(chosen, store=out, progress=not quiet)
+    results = None
+    if not len(chosen):
+        logger.warning("no description is worth scoring; the audit rests on the flags")
+    else:
+        if not quiet:
+            console.print(plain(f"{len(chosen)} to score: {fade.estimate(chosen)}"))
+        results = fade.evaluate(chosen, store=out, progress=not quiet)
     return verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping)
 
 
@@ -213,12 +229,11 @@ def finish(done: "Audit", out: Path, quiet: bool) -> None:
         return
     console.print(table_of(done))
     for row in done.agreement.dropna().to_dict("records"):
-        console.print(
-            f"{row['score']} and {row['metric']}: Spearman {row['rho']:.2f} (n = {row['n']}, p = {row['p']:.2g})"
-        )
+        said = f"{row['score']} and {row['metric']}: Spearman {row['rho']:.2f} (n = {row['n']}, p = {row['p']:.2g})"
+        console.print(plain(said))
     console.print(", ".join(f"{n} {word}" for word, n in done.counts.items()), highlight=False)
     for name, path in written.items():
-        console.print(f"{name}: {path}", highlight=False)
+        console.print(plain(f"{name}: {path}"), soft_wrap=True)
 
 
 def table_of(done: "Audit") -> Table:
