@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fade_lens import neuronpedia
+    from fade_lens.aggregates import compare_sources, summary
     from fade_lens.comparing import compare
     from fade_lens.corpus import Corpus
     from fade_lens.descriptions import Description, read_descriptions
@@ -43,7 +44,9 @@ _HOMES = {
     "StoreError": "errors",
     "Subject": "subject",
     "compare": "comparing",
+    "compare_sources": "aggregates",
     "read_descriptions": "descriptions",
+    "summary": "aggregates",
 }
 
 __all__ = [
@@ -66,8 +69,10 @@ __all__ = [
     "StoreError",
     "Subject",
     "compare",
+    "compare_sources",
     "neuronpedia",
     "read_descriptions",
+    "summary",
 ]
 
 

@@ -18,6 +18,7 @@ from fade_lens.bootstrap import LEVEL, REPLICATES
 from fade_lens.errors import InputError
 from fade_lens.results import METRICS, Result, Results
 from fade_lens.settings import stream
+from fade_lens.tables import table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,8 +61,6 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
     Raises:
         InputError: no result, or no such column.
     """
-    import pandas as pd
-
     groups: dict[str, list[_Row]] = {}
     for row in _rows(results, by):
         groups.setdefault(row.group, []).append(row)
@@ -93,7 +92,7 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
                     "reasons": "; ".join(f"{reason} ({n})" for reason, n in why.most_common()),
                 }
             )
-    frame = pd.DataFrame(records)
+    frame = table_of(records)
     return frame.astype(dict.fromkeys(("mean", "low", "high"), "float64"))
 
 
@@ -114,8 +113,6 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
     Raises:
         InputError: fewer than two sources, or no feature that two describe.
     """
-    import pandas as pd
-
     sources: dict[str, dict[tuple[str, int], list[Result]]] = {}
     for row in _rows(results, by):
         sources.setdefault(row.group, {}).setdefault(row.feature, []).append(row.result)
@@ -154,7 +151,7 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
             "no feature has descriptions of two sources; paired tests need the same features described by both"
         )
     numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_value")
-    return pd.DataFrame(records).astype(dict.fromkeys(numbers, "float64"))
+    return table_of(records).astype(dict.fromkeys(numbers, "float64"))
 
 
 def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:

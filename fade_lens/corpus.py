@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 
 from fade_lens.errors import InputError, MissingExtraError
 from fade_lens.models import Model, model_name, special_tokens
+from fade_lens.tables import clean
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +199,7 @@ def tokenize(
     ends, n_truncated = [0], 0
     for chunk in chunks(texts, CHARACTERS_A_TOKEN * (room + MARGIN)):
         if isinstance(chunk[0], str):
+            chunk = [clean(text) for text in chunk]
             rows = first_tokens(tokenizer, cast(list[str], chunk), room)
         else:
             rows = [list(row[1:] if lead and len(row) and row[0] == bos else row) for row in chunk]

@@ -34,13 +34,18 @@ def null_arms(
         InputError: an unknown arm, or too few descriptions or features to make it of.
     """
     makers = {"shuffled": _shuffled, "random": _random, "generic": _generic}
-    for arm in arms:
-        if arm not in makers:
-            raise InputError(f"nulls holds {arm!r}; give some of {', '.join(map(repr, ARMS))}")
+    check_arms(arms)
     return {
         arm: tuple(Description(i, text, ORIGIN + arm) for i, text in makers[arm](descriptions, n_features, seed))
         for arm in dict.fromkeys(arms)
     }
+
+
+def check_arms(arms: Sequence[str]) -> None:
+    """Raise `InputError` for an unknown arm."""
+    for arm in arms:
+        if arm not in ARMS:
+            raise InputError(f"nulls holds {arm!r}; give some of {', '.join(map(repr, ARMS))}")
 
 
 def is_null(description: Description) -> bool:

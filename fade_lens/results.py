@@ -20,6 +20,7 @@ from fade_lens.judge.agreement import Agreement
 from fade_lens.judge.usage import Usage
 from fade_lens.metrics import Metric
 from fade_lens.nulls import NullComparison
+from fade_lens.tables import table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,11 +221,9 @@ class Results:
     @cached_property
     def frame(self) -> "pd.DataFrame":
         """One row a description: the four metrics with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page."""
-        import pandas as pd
-
         from fade_lens.report.links import urls_of
 
-        frame = pd.DataFrame([r.to_row() for r in self.items])
+        frame = table_of(r.to_row() for r in self.items)
         frame["dashboard_url"] = urls_of(self)
         for name in frame.columns:
             if name in (*METRICS, *DETECTION) or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):

@@ -17,6 +17,7 @@ from fade_lens.activations import MaxActivations
 from fade_lens.corpus import TokenizedTexts
 from fade_lens.errors import StoreError
 from fade_lens.grid import Grid
+from fade_lens.tables import clean
 
 FILE = "run.sqlite"
 SUFFIXES = (".sqlite", ".sqlite3", ".db")
@@ -255,11 +256,6 @@ def versions() -> dict[str, str]:
 def dumps(value: Any) -> str:
     """JSON that SQLite can hold whatever the texts are (lone surrogates are escaped)."""
     return json.dumps(value, ensure_ascii=True)
-
-
-def clean(text: str) -> str:
-    """Text that UTF-8 can encode."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
