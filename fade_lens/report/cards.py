@@ -205,7 +205,7 @@ def _top(text: TopText, detail: Detail) -> dict[str, Any]:
 
 
 def _judge(result: Result) -> list[str]:
-    """What the judge's answers cost, and how far it agrees with itself or with another judge."""
+    """What the judge's answers cost, how far it agrees with itself or with another judge, and why it was asked no more."""
     said: list[str] = []
     if usage := result.usage:
         cost = "price not known" if usage.cost is None else f"${usage.cost:,.4f}"
@@ -214,6 +214,8 @@ def _judge(result: Result) -> list[str]:
     for agreed in result.agreement:
         kappa = "undefined" if agreed.weighted is None else number(agreed.weighted)
         said.append(f"agreement with {clip(agreed.by, 60)} on {amount(agreed.n)} texts: weighted kappa {kappa}")
+    if stopped := result.rated_evidence.stopped:
+        said.append(f"rating stopped after {amount(len(result.rated_evidence.texts))} texts: {clip(stopped, 200)}")
     return said
 
 

@@ -98,10 +98,21 @@ def basis(name: str, metric: Metric) -> str:
     if name == "purity" and (prevalence := details.get("prevalence")) is not None:
         parts.append(f"chance level {number(prevalence, 3)}")
     if name == "faithfulness" and "prompts" in counts:
-        parts.append(f"{amount(counts['prompts'])} prompts a factor")
+        parts.append(f"{amount(counts['prompts'])} prompts{_every_factor(counts)}")
         if (factor := details.get("factor")) is not None:
             parts.append(f"factor chosen: {factor:g}")
     return "; ".join(parts)
+
+
+def _every_factor(counts: Mapping[str, int]) -> str:
+    """At how many prompts every factor was rated, where that is not at all of them."""
+    rated = Counter[str]()
+    for name, count in counts.items():
+        kind, _, factor = name.rpartition("_")
+        if kind in ("rated_0", "rated_1", "rated_2", "unrated"):
+            rated[factor] += count
+    least = min(rated.values(), default=counts["prompts"])
+    return " a factor" if least == counts["prompts"] else f", {amount(least)} of them at every factor"
 
 
 @dataclass(frozen=True)

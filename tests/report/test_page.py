@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from fade_lens.evidence import ClarityEvidence, RatedText, SyntheticText, TopText
+from fade_lens.judge.agreement import Agreement, GoldItem, gold_report
 from fade_lens.metrics import Metric
 from fade_lens.report import page as pages
 from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitted, least, window
@@ -154,6 +155,33 @@ def test_hostile_texts_are_text(hostile: Results) -> None:
         assert any(shown == str(c["text"]).strip() for c in document.cards), string
     first = next(c for c in document.cards if c["index"] == 0)
     assert first["top"][0]["tokens"][:11] == [visible(s) for s in HOSTILE[:11]]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("by", ["qwen2.5", HOSTILE[0]])
+def test_how_far_the_judge_is_to_be_trusted_is_shown(plain_run: Results, by: str) -> None:
+    agreed = Agreement.of(by, [0, 2, 2, 0], [0, 2, 0, 0])
+    why = f"both intervals are no wider than 0.3{by}"
+    first = plain_run.items[0]
+    first = replace(first, agreement=(agreed,), rated_evidence=replace(first.rated_evidence, stopped=why))
+    gold = gold_report([GoldItem("c", "t", 2), GoldItem("c", "u", 2), GoldItem("c", "v", 0)], [2, 0, 0])
+    run = {**plain_run.run, "gold": gold, "agreement": {"run": [asdict(agreed)]}}
+    document = Document(page(replace(plain_run, items=(first, *plain_run.items[1:]), run=json.loads(json.dumps(run)))))
+    assert "3 texts; sensitivity 0.50 [0.09, 0.91]; specificity 1.00 [0.21, 1.00]; weighted kappa" in document.text
+    assert f"{visible(by)}: equal on 0.75 of 4 texts; kappa 0.50, weighted 0.50" in document.text
+    assert f"1 of 8 descriptions: {visible(why)}" in document.text
+    [shown] = [c["judge"] for c in document.cards if c["index"] == first.description.index]
+    assert shown == [
+        f"agreement with {visible(by)} on 4 texts: weighted kappa 0.50",
+        f"rating stopped after {len(first.rated_evidence.texts)} texts: {visible(why)}",
+    ]
+    assert not {"img", "iframe", "object", "embed", "base"} & {tag for tag, _ in document.elements}
+
+
+def test_what_was_not_recorded_of_the_judge_is_not_made_up(plain_run: Results) -> None:
+    assert "gold set" not in page(plain_run) and "stopped early" not in page(plain_run)
+    odd = {"gold": {"n": None, "sensitivity": "x"}, "agreement": {"run": [3, {"by": None, "same": None}]}}
+    text = Document(page(replace(plain_run, run={**plain_run.run, **odd}))).text
+    assert "sensitivity undefined" in text and "equal on undefined of undefined texts" in text
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=60))
