@@ -42,8 +42,9 @@ EXPECTED_THOUGHTS = 500
 SERVER_GONE = 5
 """Requests in a row given up before the server counts as gone."""
 
+# "gpt-35" is what Azure calls GPT-3.5.
 _REASONING = re.compile(
-    r"(^|/)(o\d(-|$)|gpt-([5-9]|\d\d)(?!.*chat)|gpt-oss)|deepseek-r|\bqwq|magistral|reason|thinking", re.I
+    r"(^|/)(o\d(-|$)|gpt-(?!35)([5-9]|\d\d)(?!.*chat)|gpt-oss)|deepseek-r|\bqwq|magistral|reason|thinking", re.I
 )
 
 

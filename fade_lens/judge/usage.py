@@ -10,7 +10,7 @@ Number = int | float
 """Spelled out, as run-time type checkers do not count an int as a float."""
 
 PRICES_AS_OF = "2026-11"
-"""The month for which `PRICES` were looked up."""
+"""The month of the newest price list behind `PRICES`."""
 
 PRICES: dict[str, tuple[float, float]] = {
     "gpt-6-astra": (10.00, 50.00),
@@ -18,7 +18,10 @@ PRICES: dict[str, tuple[float, float]] = {
     "gpt-6.1-terra": (1.00, 5.00),
     "gpt-6-sol": (2.00, 10.00),
     "gpt-6-luna": (0.10, 0.50),
+    "gpt-5.6": (4.00, 20.00),
+    "gpt-5.6-sol": (4.00, 20.00),
     "gpt-5.6-terra": (2.00, 12.00),
+    "gpt-5.6-luna": (0.20, 1.20),
     "gpt-5.5": (5.00, 30.00),
     "gpt-5.4": (2.50, 15.00),
     "gpt-5.4-mini": (0.75, 4.50),
@@ -40,8 +43,9 @@ PRICES: dict[str, tuple[float, float]] = {
     "o3-mini": (1.10, 4.40),
     "o4-mini": (1.10, 4.40),
 }
-"""OpenAI's list prices, US dollars a million tokens (prompt, completion), no discount for cached prompts counted.
-Override one for a judge with `Judge(..., price=(prompt, completion))`."""
+"""OpenAI's list prices, US dollars a million tokens (prompt, completion), no discount for cached prompts counted: GPT-6 and 6.1 as listed
+in September to November 2026, GPT-5 to 5.6 and GPT-4 Turbo on OpenAI's model pages of that autumn, the others on lists of March to June 2026.
+Override one for a judge with `Judge(..., price=(prompt, completion))`; what is not here is unknown."""
 
 BATCH_DISCOUNT = 0.5
 """What an answer from a Batch API costs, as a share of its list price."""
