@@ -20,6 +20,7 @@ from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.errors import InputError
 from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
 from fade_lens.evaluators.faithfulness import Asked as SteeredAsked
+from fade_lens.evaluators.faithfulness import most_continuations
 from fade_lens.evaluators.ratings import Asked as RatingsAsked
 from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence, TopText
 from fade_lens.features import features_of
@@ -140,7 +141,7 @@ class Fade:
         chosen, settings = read_descriptions(descriptions), self.settings
         n, arms = len(chosen), null_arms(chosen, nulls, self._n_features, settings.seed)
         rated = min(settings.rated_texts, len(self.corpus))
-        continued = settings.prompts * (1 + settings.steered_sets)
+        continued = most_continuations(settings, self.judge.texts_per_request)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             again = reliability.estimate(n, rated)
         for arm in arms:  # see `null_arms.ARMS` for what each asks

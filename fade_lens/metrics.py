@@ -28,6 +28,21 @@ from fade_lens.ranking import (
     gini,
     iou,
 )
+from fade_lens.steered_table import (
+    NOT_ASKED,
+    RATINGS,
+    SPLITS,
+    UNRATED,
+    best_factor,
+    check_ratings,
+    common_prompts,
+    cross_fit,
+    leading,
+    lift,
+    outcomes,
+    table_of,
+    unsteerable,
+)
 
 __all__ = [
     "Metric",
@@ -41,22 +56,17 @@ __all__ = [
     "faithfulness",
     "gini",
     "iou",
+    "leading",
     "purity",
     "responsiveness",
 ]
 
 Preset = Literal["default", "paper"]
 
-UNRATED = -1
-"""The rating of a text that the judge was asked about and did not rate."""
-RATINGS = (("rated_2", 2), ("rated_1", 1), ("rated_0", 0), ("unrated", UNRATED))
-"""The keys of `Metric.counts` and the rating that each counts."""
 MIN_TEXTS = 3
 """Fewer texts than this on either side (positives, negatives) give a value without an interval."""
 MIN_PROMPTS = 10
 """Fewer prompts than this give a Faithfulness without an interval."""
-SPLITS = 100
-"""Random halvings of the prompts over which Faithfulness is averaged."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,7 @@ def purity(
 
 
 def faithfulness(
-    ratings: Mapping[float, Int[np.ndarray, "prompt"]],
+    ratings: Mapping[float, Int[np.ndarray, "_"]],
     *,
     preset: Preset = "default",
     seed: int = 0,
@@ -219,8 +229,12 @@ def faithfulness(
     untouched model. Unrated (−1) continuations count as not expressing the concept; in `"paper"`, which takes the maximum over
     all factors, they leave the denominator.
 
+    Not every factor needs all prompts: the rows may end after the first few, at which all factors are rated, but for those of
+    factor 0 and of the factor that is best there (`leading`). Which one that is was then chosen without the later prompts, so these
+    need no halving: they are measured at it, and only the first few are cross-fitted.
+
     The interval's lower limit comes from the held-out table of (baseline, steered) outcomes, its upper limit from the same table of the factor
-    that is best on all prompts: the first errs low, for it may hold a worse factor, the second errs high. Below `MIN_PROMPTS`
+    that is best on all prompts at which all are rated: the first errs low, for it may hold a worse factor, the second errs high. Below `MIN_PROMPTS`
     prompts there is none. Limits are clipped at 0 like the value.
 
     Undefined without a steered factor, with fewer than 2 prompts, without any rating at factor 0 or at the others, and where every
@@ -230,26 +244,31 @@ def faithfulness(
     0.75
     """
     _check_preset(preset)
-    factors, table = _table(ratings)
-    counts = {"prompts": table.shape[1]}
+    factors, table = table_of(ratings)
+    common = common_prompts(factors, table, preset)
+    n = table.shape[1]
+    counts = {"prompts": n}
     for factor, row in zip(factors, table, strict=True):
         counts |= {f"{name}_{factor:g}": int((row == rating).sum()) for name, rating in RATINGS}
-    if reason := _unsteerable(factors, table):
+    if reason := unsteerable(factors, table[:, :common]):
         return Metric(None, reason, counts=counts)
     expressed = table == 2
-    rated = np.maximum((table != UNRATED).sum(axis=1), 1)
-    rates = expressed.sum(axis=1) / (rated if preset == "paper" else table.shape[1])
+    out_of = (table != NOT_ASKED) & ((table != UNRATED) | (preset != "paper"))
+    rates = expressed.sum(axis=1) / np.maximum(out_of.sum(axis=1), 1)
     if rates[0] == 1:
         reason = "every continuation of the untouched model already expresses the concept (1 - R_0 = 0)"
         return Metric(None, reason, counts=counts, details={"rate_0": 1.0})
 
     maximum = max(float((rates.max() - rates[0]) / (1 - rates[0])), 0.0)
-    best = 1 + int(np.argmax(rates[1:]))
+    first, later = expressed[:, :common], expressed[:, common:]
+    best = 1 + int(np.argmax(rates[1:])) if preset == "paper" else best_factor(table[:, :common])
     rng = np.random.default_rng(seed)
-    chosen = _cross_fit(expressed, rng)
-    held_out = _outcomes(expressed[0], np.take_along_axis(expressed, chosen, axis=0))
-    signed = float(_lift(held_out[None])[0])
-    picks = np.bincount(chosen.ravel(), minlength=len(factors)) / chosen.size
+    chosen = cross_fit(first, rng)
+    held_out = outcomes(first[0], np.take_along_axis(first, chosen, axis=0)) + outcomes(later[0], later[best][None])
+    signed = float(lift(held_out[None])[0])
+    picks = np.bincount(chosen.ravel(), minlength=len(factors)) / SPLITS
+    picks[best] += n - common
+    picks /= n
     choice = best if preset == "paper" else int(np.argmax(picks))
     value = maximum if preset == "paper" else max(signed, 0.0)
     details: dict[str, float | None] = {
@@ -260,12 +279,12 @@ def faithfulness(
         "rate_0": float(rates[0]),
         "rate_factor": float(rates[choice]),
     }
-    if table.shape[1] < MIN_PROMPTS:
-        few = f"{table.shape[1]} prompts; an interval needs at least {MIN_PROMPTS}"
+    if n < MIN_PROMPTS:
+        few = f"{n} prompts; an interval needs at least {MIN_PROMPTS}"
         return Metric(value, None, None, counts, details, few)
-    low, _ = percentiles(_lift(rng.dirichlet(held_out + PSEUDO / 4, REPLICATES)))
-    in_sample = _outcomes(expressed[0], expressed[best][None])
-    _, high = percentiles(_lift(rng.dirichlet(in_sample + PSEUDO / 4, REPLICATES)))
+    low, _ = percentiles(lift(rng.dirichlet(held_out + PSEUDO / 4, REPLICATES)))
+    in_sample = outcomes(expressed[0], expressed[best][None])
+    _, high = percentiles(lift(rng.dirichlet(in_sample + PSEUDO / 4, REPLICATES)))
     return Metric(value, None, _around(value, (max(low, 0.0), max(high, 0.0))), counts, details)
 
 
@@ -291,7 +310,7 @@ class _Rated:
         preset: Preset,
     ) -> "_Rated":
         _check_preset(preset)
-        _check_ratings("ratings", ratings)
+        check_ratings("ratings", ratings)
         if len(activations) != len(ratings):
             raise InputError(
                 f"activations has {len(activations)} texts, ratings {len(ratings)}; give one of each a text"
@@ -363,69 +382,9 @@ def _too_few(positives: int, negatives: int) -> str | None:
     return f"{positives} positive and {negatives} negative texts; an interval needs at least {MIN_TEXTS} of each"
 
 
-def _outcomes(
-    untouched: Bool[np.ndarray, "prompt"], steered: Bool[np.ndarray, "split prompt"]
-) -> Float[np.ndarray, "outcome"]:
-    """Prompts whose continuation expresses the concept (both times, only steered, only untouched, never), mean over splits."""
-    cells = (steered & untouched, steered & ~untouched, ~steered & untouched, ~steered & ~untouched)
-    return np.array([cell.mean(axis=0).sum() for cell in cells])
-
-
-def _lift(outcomes: Float[np.ndarray, "replicate outcome"]) -> Float[np.ndarray, "replicate"]:
-    """(R_f − R_0) / (1 − R_0) from `_outcomes`."""
-    _, steered, untouched, never = outcomes.T
-    return (steered - untouched) / (steered + never)
-
-
-def _cross_fit(
-    expressed: Bool[np.ndarray, "factor prompt"], rng: np.random.Generator
-) -> Int[np.ndarray, "split prompt"]:
-    """For each halving and prompt, the steered factor that is best on the half *without* that prompt."""
-    n = expressed.shape[1]
-    first = rng.permuted(np.tile(np.arange(n) < n // 2, (SPLITS, 1)), axis=1)
-    hits = expressed[1:].T.astype(np.float64)
-    by_first, by_second = 1 + np.argmax(first @ hits, axis=1), 1 + np.argmax(~first @ hits, axis=1)
-    return np.where(first, by_second[:, None], by_first[:, None])
-
-
-def _table(
-    ratings: Mapping[float, Int[np.ndarray, "prompt"]],
-) -> tuple[Float[np.ndarray, "factor"], Int[np.ndarray, "factor prompt"]]:
-    """Factors from the smallest magnitude up (positive first), and their ratings."""
-    factors = sorted(ratings, key=lambda factor: (abs(factor), -factor))
-    if not factors or factors[0] != 0:
-        raise InputError(f"ratings has factors {factors}; factor 0, the untouched model, must be one of them")
-    lengths = {factor: len(ratings[factor]) for factor in factors}
-    if len(set(lengths.values())) > 1:
-        raise InputError(
-            f"ratings has different numbers of prompts by factor: {lengths}; give each factor the same prompts, -1 where unrated"
-        )
-    for factor in factors:
-        _check_ratings(f"ratings[{factor:g}]", ratings[factor])
-    return np.array(factors, dtype=np.float64), np.stack([ratings[factor] for factor in factors])
-
-
-def _unsteerable(factors: Float[np.ndarray, "factor"], table: Int[np.ndarray, "factor prompt"]) -> str | None:
-    rated = (table != UNRATED).any(axis=1)
-    if len(factors) < 2:
-        return "no steering factor other than 0"
-    if table.shape[1] < 2:
-        return f"{table.shape[1]} prompt: choosing the factor and measuring it need at least 2"
-    if not rated[0]:
-        return "no continuation of the untouched model is rated"
-    if not rated[1:].any():
-        return "no steered continuation is rated"
-    return None
-
-
 def _check_preset(preset: Preset) -> None:
     if preset not in get_args(Preset):
         raise InputError(f"preset is {preset!r}; give one of {', '.join(map(repr, get_args(Preset)))}")
-
-
-def _check_ratings(name: str, ratings: Int[np.ndarray, "text"]) -> None:
-    if (unknown := np.setdiff1d(ratings, [UNRATED, 0, 1, 2])).size:
-        raise InputError(f"{name} holds {unknown[:5].tolist()}; ratings are 0, 1, 2 or {UNRATED} (unrated)")
 
 
 def _defined(activations: Float[np.ndarray, "text"]) -> Float[np.ndarray, "defined"]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from fade_lens.errors import InputError
 from fade_lens.fade import Fade
 from fade_lens.judge import Judge, Rating, Written
+from fade_lens.judge.rounds import Following
 from fade_lens.models import Model, device_of, is_bridge, model_name, read_hooks, resolve_hook
 from fade_lens.results import Results
 from fade_lens.settings import Settings, rng
@@ -237,16 +238,13 @@ class RuleJudge(Judge):
     def submit_rounds(
         self,
         concept: str,
-        groups: Sequence[Sequence[str]],
-        enough: Callable[[list[Rating]], bool],
+        following: Following,
         *,
         seed: int = 0,  # noqa: ARG002
     ) -> "Future[list[Rating]]":
         ratings: list[Rating] = []
-        for texts in groups:
+        while texts := following(ratings):
             ratings += [self._rating(concept, text) for text in texts]
-            if enough(ratings):
-                break
         return done(ratings)
 
     def _rating(self, concept: str, text: str) -> Rating:

@@ -17,7 +17,7 @@ ARMS = ("ablate", "random", "other")
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run; the defaults suit SAE latents and a paid judge (about 25 judge calls a description).
+    """Settings of a run; the defaults suit SAE latents and a paid judge (about 20 judge calls a description).
 
     Raises:
         InputError: a value that cannot be used, by its name.
@@ -43,7 +43,8 @@ class Settings:
 
     interval_width: float | None = 0.3
     """Rating goes in rounds and stops before `rated_texts` once the 95 % intervals of Responsiveness and Purity are both no wider than
-    this, or that of Responsiveness lies below the gate; None: all texts are rated. Preset "paper" always rates all."""
+    this, or that of Responsiveness lies below the gate. Continuations are rated at every factor for the first prompts, then at the best factor
+    alone, until Faithfulness' interval is no wider either. None: everything is rated, as preset "paper" always does."""
 
     gate: float | None = 0.5
     """Faithfulness is measured where Clarity and Responsiveness are both at least this; None: always."""
@@ -70,7 +71,7 @@ class Settings:
     """A feature's reference activation: this quantile of its largest activations over the texts on which it fires."""
 
     prompts: int = 30
-    """Natural beginnings that are continued at every factor."""
+    """Natural beginnings that are continued at every factor; how many of them are rated, `interval_width` tells."""
 
     prompt_tokens: int = 16
     """Tokens of each beginning, BOS included."""

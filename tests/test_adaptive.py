@@ -1,7 +1,6 @@
 """Rating in rounds: when it stops, that it stops for the right reasons, and that nothing else depends on the rounds."""
 
 import asyncio
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +8,12 @@ import pytest
 
 from fade_lens import Fade, Settings, bootstrap
 from fade_lens.errors import InputError, JudgeError
-from fade_lens.evaluators.ratings import FIRST_ROUND, enough, round_ends
+from fade_lens.evaluators.faithfulness import FIRST_PROMPTS, filled
+from fade_lens.evaluators.ratings import FIRST_ROUND, enough, missing, next_end, widest
 from fade_lens.judge import Rating
 from fade_lens.judge.rounds import in_rounds
-from fade_lens.metrics import Metric, average_precision, gini, purity, responsiveness
-from fade_lens.sampling import design
-from tests.benchmarks.coverage import corpus
+from fade_lens.metrics import Metric, average_precision, faithfulness, gini, responsiveness
+from tests.benchmarks.coverage import corpus, rated_in_rounds, steered, steered_in_rounds
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 
@@ -32,13 +31,26 @@ def make(server, **settings) -> Fade:
     return Fade(MODEL, SAE, corpus=TEXTS, judge=judge_of(server), **(SMALL | settings))
 
 
-@pytest.mark.parametrize("n", [0, 1, 59, 60, 74, 75, 200, 500, 10_000])
+@pytest.mark.parametrize("most", [1, 59, 60, 74, 75, 200, 500, 10_000])
 @pytest.mark.parametrize("batch", [1, 15, 70, 200])
-def test_rounds_are_whole_requests_and_end_with_all_texts(n, batch):
-    ends = round_ends(n, batch)
-    assert ends[-1] == n and ends == sorted(set(ends))
-    assert all(end % batch == 0 and end >= FIRST_ROUND for end in ends[:-1])
-    assert all(after - before >= batch for before, after in itertools.pairwise(ends))
+@pytest.mark.parametrize("width", [None, 0.0, 0.31, 0.5, 2.0])
+def test_rounds_are_whole_requests_and_end_with_all_texts(most, batch, width):
+    ends = [next_end(0, most, None, batch, Settings())]
+    while ends[-1] < most:
+        ends.append(next_end(ends[-1], most, width, batch, Settings()))
+        assert ends[-1] - ends[-2] >= min(batch, most - ends[-2])
+        assert ends[-1] < 2 * ends[-2] + batch or ends[-1] == most
+    assert all(end % batch == 0 and end >= FIRST_ROUND for end in ends[:-1]) and ends[-1] == most
+
+
+def test_a_round_asks_for_what_the_width_says_is_missing():
+    assert missing(100, 0.3, 0.3) == 0 and missing(100, 0.6, 0.3) == missing(100, None, 0.3) == missing(100, 2.0, 0.3)
+    assert missing(100, 0.36, 0.3) == pytest.approx(0.9 * 44)
+    assert next_end(300, 1000, 0.36, 15, Settings()) == 405
+    assert next_end(0, 500, None, 15, Settings(interval_width=None)) == 500
+    assert next_end(0, 500, None, 15, Settings(preset="paper")) == 500
+    assert widest(metric(0.1, 0.4), metric(0.2, 0.9)) == pytest.approx(0.7)
+    assert widest(metric(0.1, 0.4), Metric(1.0)) is None
 
 
 def metric(low: float, high: float) -> Metric:
@@ -65,7 +77,7 @@ def test_when_it_is_enough(responsive, pure, settings, words):
     assert (found is None) if words is None else (found is not None and words in found)
 
 
-def test_rounds_end_when_enough_is_said_and_never_ask_a_text_twice():
+def test_rounds_end_when_nothing_follows_and_never_ask_a_text_twice():
     rounds: list[list[str]] = []
 
     class Rater:
@@ -74,27 +86,28 @@ def test_rounds_end_when_enough_is_said_and_never_ask_a_text_twice():
             return [Rating(len(text) % 3) for text in texts]
 
     seen: list[int] = []
+    groups = {0: ["a", "bb", "a"], 3: ["bb", "ccc"], 5: []}
 
-    def at_five(ratings):
+    def following(ratings):
         seen.append(len(ratings))
-        return len(ratings) >= 5
+        return groups[len(ratings)]
 
-    groups = [["a", "bb", "a"], ["bb", "ccc"], ["dddd"]]
-    ratings = asyncio.run(in_rounds(Rater(), groups, at_five))
+    ratings = asyncio.run(in_rounds(Rater(), following))
     assert rounds == [["a", "bb"], ["ccc"]]
     assert [r.value for r in ratings] == [1, 2, 1, 2, 0]
-    assert seen == [3, 5]
-    rounds.clear()
-    assert len(asyncio.run(in_rounds(Rater(), groups, lambda _: False))) == 6
-    assert rounds == [["a", "bb"], ["ccc"], ["dddd"]]
+    assert seen == [0, 3, 5]
 
 
 def test_an_error_while_looking_at_a_round_reaches_the_caller(server):
     def broken(ratings):
-        raise ZeroDivisionError
+        if ratings:
+            raise ZeroDivisionError
+        return ["the cat"]
 
     with judge_of(server) as judge, pytest.raises(ZeroDivisionError):
-        judge.submit_rounds(TRUE[0], [["the cat"], ["the dog"]], broken).result(timeout=20)
+        judge.submit_rounds(TRUE[0], broken).result(timeout=20)
+    with judge_of(server) as judge, pytest.raises(InputError, match="one string"):
+        judge.submit_rounds(TRUE[0], lambda _: "the cat").result(timeout=20)
 
 
 def test_clear_descriptions_stop_early_with_fewer_requests_and_say_why(server):
@@ -105,7 +118,7 @@ def test_clear_descriptions_stop_early_with_fewer_requests_and_say_why(server):
         assert len(result.rated_evidence.texts) == 240 and result.rated_evidence.stopped is None
     for result in early:
         evidence = result.rated_evidence
-        assert len(evidence.texts) in round_ends(240, 15)[:-1]
+        assert 60 <= len(evidence.texts) < 240 and len(evidence.texts) % 15 == 0
         assert evidence.stopped is not None
     assert server.requests - asked < 0.75 * asked
 
@@ -164,9 +177,13 @@ def test_no_description_waits_for_the_rounds_of_another(server):
 
     with judge_of(server) as judge:
         release = threading.Event()
-        groups = [[f"the cat {i} {k}" for i in range(3)] for k in range(4)]
-        slow = judge.submit_rounds(TRUE[0], groups, lambda _: release.wait(20))
-        fast = judge.submit_rounds(TRUE[1], groups, lambda _: False)
+        texts = [f"the cat {i}" for i in range(12)]
+
+        def held_up(ratings):
+            return [] if ratings and release.wait(20) else texts[:3]
+
+        slow = judge.submit_rounds(TRUE[0], held_up)
+        fast = judge.submit_rounds(TRUE[1], lambda ratings: texts[len(ratings) : len(ratings) + 3])
         assert len(fast.result(timeout=20)) == 12
         assert not slow.done()
         release.set()
@@ -196,18 +213,90 @@ def test_stopping_leaves_the_coverage_of_both_intervals(monkeypatch):
     held, looks = np.zeros(2), []
     for run in range(60):
         values, concept = corpus("sae", 0.1, rng)
-        chosen = design(values, 200, rng)
-        for n in round_ends(200, 15):
-            sample = chosen.first(n)
-            rated = values[sample.indices], np.where(concept[sample.indices], 2, 0), sample.weights
-            metrics = [score(*rated, seed=run) for score in (responsiveness, purity)]
-            if enough(*metrics, Settings(interval_width=0.35)):
-                break
+        options = Settings(interval_width=0.35, rated_texts=200)
+        n, metrics, _ = rated_in_rounds(values, np.where(concept, 2, 0), options, 15, rng, run)
         looks.append(n)
         truth = gini(values[concept], values[~concept]), average_precision(values, concept)
         held += [low <= true <= high for (low, high), true in zip((m.interval for m in metrics), truth, strict=True)]
     assert len(set(looks)) > 1, "nothing was stopped, so nothing is shown"
     assert (held / 60 >= 0.88).all(), held / 60
+
+
+# --- Faithfulness ---------------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_of_a_round_fill_requests():
+    assert filled(FIRST_PROMPTS, 5, 15) == 18 and filled(FIRST_PROMPTS, 5, 25) == 20
+    for prompts in (1, 7.5, 30):
+        for sets in (2, 3, 5, 9):
+            for batch in (1, 15, 40):
+                n = filled(prompts, sets, batch)
+                assert n > prompts - 1 and (n * sets % batch == 0 or batch - n * sets % batch < sets)
+
+
+def test_later_prompts_are_measured_at_the_factor_chosen_without_them(monkeypatch):
+    """No effect at all, few prompts to choose on: without stopping there is no bias, and with it the interval holds 0."""
+    monkeypatch.setattr("fade_lens.metrics.REPLICATES", 200)
+    rng = np.random.default_rng(0)
+    signed, held, maximum = [], 0, []
+    for run in range(80):
+        hits = dict(zip((0.0, 1.0, 2.0, 3.0, 4.0), steered(np.full(5, 0.2), 60, rng), strict=True))
+        texts, found = steered_in_rounds(hits, -1.0, 15, run)
+        signed.append(found.details["signed"])
+        maximum.append(found.details["maximum"])
+        first = filled(FIRST_PROMPTS, 5, 15)
+        assert texts[0] == 5 * first and sum(texts[1:]) == 2 * (60 - first)
+        held += steered_in_rounds(hits, 0.2, 15, run)[1].interval[0] <= 0
+    assert abs(np.mean(signed)) < 0.03 and np.mean(maximum) > 0.04
+    assert held >= 0.93 * 80
+
+
+def test_steering_without_effect_takes_fewer_requests_than_all_continuations(server):
+    more = {"interval_width": 0.4, "prompts": 30, "gate": None}
+    wrong = {index: SHUFFLED[index] for index in list(SHUFFLED)[:1]}
+    [result] = make(server, **more).evaluate(wrong, progress=False)
+    counts = result.faithfulness.counts
+    assert 18 <= counts["prompts"] < 30
+    assert len(result.faithfulness_evidence.continuations) < 150
+    assert result.faithfulness.interval[1] - result.faithfulness.interval[0] <= 0.4
+
+
+def test_the_best_factor_alone_is_rated_at_later_prompts(server):
+    more = {"interval_width": 0.05, "prompts": 30}
+    result = next(iter(make(server, **more).evaluate({0: TRUE[0]}, progress=False)))
+    by_factor: dict[float, int] = {}
+    for c in result.faithfulness_evidence.continuations:
+        by_factor[c.factor] = by_factor.get(c.factor, 0) + 1
+        assert c.rating is not None
+    best = result.faithfulness.details["factor"]
+    assert by_factor.pop(0.0) == by_factor.pop(best) == 30 == result.faithfulness.counts["prompts"]
+    assert set(by_factor.values()) == {18}
+    whole = next(iter(make(server, **more | {"interval_width": None}).evaluate({0: TRUE[0]}, progress=False)))
+    assert len(whole.faithfulness_evidence.continuations) == 150
+    assert abs(whole.faithfulness.value - result.faithfulness.value) < 0.2
+    again = {c.factor: [] for c in whole.faithfulness_evidence.continuations}
+    for c in whole.faithfulness_evidence.continuations:
+        again[c.factor].append((c.prompt, c.text))
+    for c in result.faithfulness_evidence.continuations:
+        assert (c.prompt, c.text) == again[c.factor].pop(0), "the same texts, in the same order"
+
+
+def test_all_prompts_at_all_factors_is_what_it_was():
+    """Rows of equal length: the estimate of before, with halves of all prompts."""
+    rng = np.random.default_rng(4)
+    rows = {f: np.where(rng.random(40) < p, 2, 0) for f, p in ((0.0, 0.1), (1.0, 0.2), (2.0, 0.6))}
+    whole = faithfulness(rows)
+    assert whole.counts["prompts"] == 40 and 0.3 < whole.value < 0.75
+    with pytest.raises(InputError, match="best on the prompts of all"):
+        faithfulness(rows | {2.0: rows[2.0][:20]})
+    with pytest.raises(InputError, match="paper"):
+        faithfulness(rows | {1.0: rows[1.0][:20]}, preset="paper")
+    ragged = faithfulness(rows | {1.0: rows[1.0][:20]})
+    assert ragged.counts["rated_2_1"] + ragged.counts["rated_0_1"] == 20
+    assert ragged.details["rate_factor"] == np.mean(rows[2.0] == 2)
+
+
+# --- Intervals ------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_heavy_stratum_in_which_nothing_was_found_lowers_the_interval():
@@ -216,11 +305,6 @@ def test_a_heavy_stratum_in_which_nothing_was_found_lowers_the_interval():
     ratings = np.zeros(120, dtype=np.int64)
     ratings[14:20] = 2
     weights = np.append(np.ones(20), np.full(100, 80.0))
-    even = bootstrap.Rows.of_sample(values, ratings == 2, weights)
-    uneven = bootstrap.Rows.of_sample(values, ratings == 2, weights, uneven=True)
-    assert even.shape[-8:].sum() == pytest.approx(bootstrap.PSEUDO)
-    assert uneven.shape[-4:].sum() == pytest.approx(bootstrap.HEAVIEST)
     low, high = responsiveness(values, ratings, weights).interval
-    limits = [rows.interval(lambda ranked, _: 2 * ranked.auroc() - 1, 0) for rows in (even, uneven)]
-    assert low == min(one for one, _ in limits) < limits[0][0]
-    assert high >= max(other for _, other in limits)
+    light = responsiveness(values, ratings, np.where(weights > 1, 1.1, 1.0)).interval
+    assert low < 0.3 < light[0] and high == light[1] == responsiveness(values, ratings, weights).value

@@ -1,6 +1,8 @@
 """Faithfulness: does steering the feature make the model write the concept?"""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -15,11 +17,11 @@ from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.dose_response import dose_response
 from fade_lens.errors import InputError
 from fade_lens.evaluators.arms import arm_directions, check_arms, other_feature
-from fade_lens.evaluators.ratings import rating_values
+from fade_lens.evaluators.ratings import missing, rating_values, widest
 from fade_lens.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
 from fade_lens.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.judge import Judge, Rating
-from fade_lens.metrics import Metric, faithfulness
+from fade_lens.metrics import Metric, faithfulness, leading
 from fade_lens.settings import Settings, rng, stream
 from fade_lens.steering import Request, decoder_for, generate
 from fade_lens.subject import Subject
@@ -80,11 +82,23 @@ class MemoryContinuations:
         self.kept[Steered(index, factor, arm)] = tuple(texts), tuple(nll)
 
 
+FIRST_PROMPTS = 18
+"""Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and untouched. With 12 the wrong
+factor is chosen so often that intervals hold a weak effect in 80 % of simulated runs (`tests/benchmarks/coverage.py`); with 18 in 91 %."""
+
+Rated = Mapping[Steered, Sequence[Rating]]
+"""The ratings of the first continuations of each set."""
+
+
 @dataclass(frozen=True)
 class Asked:
-    """Continuations sent to the judge for one description, controls among them, and the answer for all of them in that order."""
+    """One description's continuations, controls among them, and the ratings of some: `order` tells the set that each is of.
+
+    `order` grows from round to round, and is whole once `answer` is there.
+    """
 
     texts: Mapping[Steered, Texts]
+    order: Sequence[Steered]
     answer: Future[list[Rating]]
 
 
@@ -105,7 +119,7 @@ class FaithfulnessEvaluator:
         self._decoder: Decoder | None = None
 
     def _prompts(self) -> list[tuple[int, ...]]:
-        """The run's natural beginnings: the first tokens of texts drawn from the corpus, the same for every feature."""
+        """The run's natural beginnings: the first tokens of texts drawn from the corpus in random order, the same for every feature."""
         tokens, settings = self.subject.tokens, self.settings
         room = int(self.subject.model.cfg.n_ctx) - settings.new_tokens
         if settings.prompt_tokens > room:
@@ -116,7 +130,11 @@ class FaithfulnessEvaluator:
         long_enough = np.flatnonzero(tokens.lengths >= settings.prompt_tokens)
         usable = long_enough if len(long_enough) >= settings.prompts else np.flatnonzero(tokens.lengths > 0)
         generator = rng(settings.seed, "prompts")
-        chosen = np.sort(generator.choice(usable, min(settings.prompts, len(usable)), replace=False))
+        chosen = generator.choice(usable, min(settings.prompts, len(usable)), replace=False)
+        if (
+            settings.preset == "paper"
+        ):  # where all are rated; elsewhere the first ones may be all, and must be like the others
+            chosen = np.sort(chosen)
         return [tuple(tokens[i][: settings.prompt_tokens].tolist()) for i in chosen.tolist()]
 
     def _sets(self, index: int) -> list[Steered]:
@@ -187,32 +205,65 @@ class FaithfulnessEvaluator:
                     f"call steer([{description.index}]) first"
                 )
             texts[steered] = kept
+        barred, order = self._barred(description.index), list[Steered]()
+
+        def following(ratings: list[Rating]) -> list[str]:
+            chosen = self._next(description, by_set(texts, order, ratings), barred)
+            order.extend(steered for steered, numbers in chosen.items() for _ in numbers)
+            return [texts[steered][number] for steered, numbers in chosen.items() for number in numbers]
+
         seed = stream(self.settings.seed, "continuation order", description.key)
-        flat = [text for group in texts.values() for text in group]
-        return Asked(texts, self.judge.submit_rate(description.text, flat, seed=seed))
+        return Asked(texts, order, self.judge.submit_rounds(description.text, following, seed=seed))
+
+    def _next(self, description: Description, rated: Rated, barred: AbstractSet[float]) -> dict[Steered, range]:
+        """The prompts whose continuations are rated next in each set, none where it is enough.
+
+        First some at every factor; then the others at the best factor of each arm and untouched, until the interval is narrow enough.
+        """
+        settings, prompts = self.settings, len(self.prompts)
+        baseline, *steered = rated
+        n, wanted = len(rated[baseline]), settings.interval_width
+        if n == prompts:
+            return {}
+        if wanted is None or settings.preset == "paper":
+            return dict.fromkeys(rated, range(prompts))
+        if not n:  # so many as fill requests without the controls, which change nothing of what they are set against
+            end = filled(FIRST_PROMPTS, sum(s.arm == OWN for s in rated), self.judge.texts_per_request)
+            return dict.fromkeys(rated, range(min(end, prompts)))
+        metric = self._value(description, OWN, rated, barred)
+        width = widest(metric)
+        if (width is not None and width <= wanted) or len(_table(OWN, rated, barred)) == 1:
+            return {}
+        best = {arm: leading(_table(arm, rated, barred)) for arm in (OWN, *settings.arms)}
+        pursued = [baseline, *(s for s in steered if s.factor == best[s.arm])]
+        more = filled(missing(n, width, wanted), 2, self.judge.texts_per_request)
+        return dict.fromkeys(pursued, range(n, min(n + more, prompts)))
+
+    def _value(self, description: Description, arm: str, rated: Rated, barred: AbstractSet[float]) -> Metric:
+        seed = stream(self.settings.seed, "faithfulness halves", description.key)
+        return faithfulness(_table(arm, rated, barred), preset=self.settings.preset, seed=seed)
+
+    def _barred(self, index: int) -> set[float]:
+        """The factors that are never the best, for they break the model."""
+        limit = self.settings.max_nll_increase
+        fluency = () if limit is None else self.fluency(index)
+        return {f.factor for f in fluency if limit is not None and f.factor != 0 and not f.increase <= limit}
 
     def measure(self, description: Description, asked: Asked) -> FaithfulnessEvidence:
         """Faithfulness, once the judge has answered."""
-        answers = iter(asked.answer.result())
-        rated = {steered: [next(answers) for _ in texts] for steered, texts in asked.texts.items()}
-        fluency = self.fluency(description.index)
-        limit = self.settings.max_nll_increase
-        barred = {f.factor for f in fluency if limit is not None and f.factor != 0 and not f.increase <= limit}
-
-        def table(arm: str) -> dict[float, Any]:
-            used = {s: r for s, r in rated.items() if s.factor == 0 or (s.arm == arm and s.factor not in barred)}
-            return {steered.factor: rating_values(ratings) for steered, ratings in used.items()}
+        ratings = asked.answer.result()
+        rated, barred = by_set(asked.texts, asked.order, ratings), self._barred(description.index)
+        fluency, limit = self.fluency(description.index), self.settings.max_nll_increase
 
         def value(arm: str) -> Metric:
-            seed = stream(self.settings.seed, "faithfulness halves", description.key)
-            return faithfulness(table(arm), preset=self.settings.preset, seed=seed)
+            return self._value(description, arm, rated, barred)
 
         if barred and all(f.factor in barred or f.factor == 0 for f in fluency):
             metric = Metric(
                 None, f"every steering factor raises the texts' negative log-likelihood by over {limit:g} nats"
             )
         else:
-            metric = self._with_details(value(OWN), table(OWN), fluency)
+            metric = self._with_details(value(OWN), _table(OWN, rated, barred), fluency)
         return FaithfulnessEvidence(
             metric,
             self._continuations(OWN, asked, rated),
@@ -263,22 +314,24 @@ class FaithfulnessEvaluator:
         # Under "scale" the untouched model is factor 1, not 0; "ablate" has no doses.
         doses = [f for f in sorted(ratings) if f != 0 or self.settings.mode != "scale"]
         if self.settings.mode != "ablate" and len(doses) > 1:
-            trend = dose_response(np.array(doses), np.stack([ratings[f] == 2 for f in doses]))
+            common = min(len(ratings[f]) for f in doses)  # prompts that are rated at every dose
+            trend = dose_response(np.array(doses), np.stack([ratings[f][:common] == 2 for f in doses]))
             details |= {"dose_response": trend.statistic, "dose_response_p": trend.p}
         return replace(metric, details=details)
 
-    def _continuations(
-        self, arm: str, asked: Asked, rated: Mapping[Steered, Sequence[Rating]]
-    ) -> tuple[Continuation, ...]:
-        """One arm's continuations with their prompts and ratings; the untouched model's are the feature's own."""
+    def _continuations(self, arm: str, asked: Asked, rated: Rated) -> tuple[Continuation, ...]:
+        """One arm's continuations that were asked about, with prompts and ratings; the untouched model's are the feature's own."""
         decode: Callable[[Any], str] = self.subject.model.tokenizer.decode
         prompts = [decode(list(prompt)[1 if self.subject.features.prepend_bos else 0 :]) for prompt in self.prompts]
-        return tuple(
-            Continuation(steered.factor, prompt, text, rating.value, rating.score, rating.reason, nll)
-            for steered, texts in asked.texts.items()
-            if steered.arm == arm
-            for prompt, text, rating, nll in zip_longest(prompts, texts, rated[steered], self._nll(steered))
-        )
+        found: list[Continuation] = []
+        for steered, ratings in rated.items():
+            if steered.arm == arm:
+                rows = zip_longest(ratings, self._nll(steered)[: len(ratings)])
+                for prompt, text, (rating, nll) in zip(prompts, asked.texts[steered], rows, strict=False):
+                    found.append(
+                        Continuation(steered.factor, prompt, text, rating.value, rating.score, rating.reason, nll)
+                    )
+        return tuple(found)
 
     def gate(self, description: Description, clarity: Metric, responsiveness: Metric) -> Metric | None:
         """None if Faithfulness is to be measured, else the undefined metric that says why it is not."""
@@ -300,3 +353,35 @@ class FaithfulnessEvaluator:
         self.steer([d.index for d in chosen])
         asked = {d: self.ask(d) for d in chosen}
         return {d: self.measure(d, answer) for d, answer in asked.items()}
+
+
+def by_set(sets: Iterable[Steered], order: Sequence[Steered], ratings: Sequence[Rating]) -> dict[Steered, list[Rating]]:
+    """The ratings of each set of continuations, `order` telling which set each is of."""
+    rated: dict[Steered, list[Rating]] = {steered: [] for steered in sets}
+    for steered, rating in zip(order, ratings, strict=True):
+        rated[steered].append(rating)
+    return rated
+
+
+def filled(prompts: float, n_sets: int, batch: int) -> int:
+    """About so many prompts or more: as many as fit, in `n_sets` sets, into the requests of `batch` texts that they take.
+
+    >>> filled(18, 5, 15), filled(8.4, 2, 15)
+    (18, 15)
+    """
+    return max(math.ceil(prompts * n_sets / batch) * batch // n_sets, 1)
+
+
+def most_continuations(settings: Settings, batch: int) -> int:
+    """How many continuations are rated for a description at most."""
+    sets, prompts = 1 + settings.steered_sets, settings.prompts
+    if settings.interval_width is None or settings.preset == "paper":
+        return sets * prompts
+    first = min(filled(FIRST_PROMPTS, len({0.0, *settings.steered_factors}), batch), prompts)
+    return first * sets + (prompts - first) * (2 + len(settings.arms))
+
+
+def _table(arm: str, rated: Rated, barred: AbstractSet[float]) -> dict[float, Any]:
+    """An arm's ratings by factor, as `metrics` takes them, the untouched model's among them."""
+    used = {s: ratings for s, ratings in rated.items() if s.factor == 0 or (s.arm == arm and s.factor not in barred)}
+    return {steered.factor: rating_values(ratings) for steered, ratings in used.items()}

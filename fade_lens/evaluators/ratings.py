@@ -1,6 +1,5 @@
 """Responsiveness (do natural texts that express the concept activate the feature?) and Purity (does it fire for nothing else?)."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -12,15 +11,19 @@ import numpy as np
 from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.evidence import RatedEvidence, RatedText
 from fade_lens.judge import Judge, Rating
-from fade_lens.metrics import UNRATED, Metric, purity, responsiveness
+from fade_lens.judge.rounds import whole
+from fade_lens.metrics import Metric, purity, responsiveness
 from fade_lens.sampling import Design, design
 from fade_lens.settings import Settings, rng, stream
+from fade_lens.steered_table import UNRATED
 from fade_lens.subject import Subject
 
 FIRST_ROUND = 60
 """Texts of the first round. Fewer, and intervals that look narrow by luck stop too many ratings."""
-GROWTH = 1.5
-"""Each further round brings the texts to this many times those before."""
+GROWTH = 2.0
+"""No round brings the texts to more than this many times those before: a width of few texts promises little."""
+SHORT = 0.9
+"""Share of the texts that are reckoned to be missing that a round asks for: what is asked for in vain costs more than a round."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,17 @@ class RatingEvaluator:
         natural = self.subject.natural(description.index)
         # The same texts for every description of a feature, so that two descriptions are compared on equal terms.
         chosen = design(natural, self.settings.rated_texts, rng(self.settings.seed, "rated texts", description.index))
-        ends = [len(chosen)]
-        if self.settings.interval_width is not None and self.settings.preset != "paper":
-            ends = round_ends(len(chosen), self.judge.texts_per_request)
         texts = [self.subject.tokens.texts[i] for i in chosen.order]
-        answer = self.judge.submit_rounds(
-            description.text,
-            [texts[start:end] for start, end in itertools.pairwise([0, *ends])],
-            lambda ratings: self._score(description, chosen, ratings).stopped is not None,
-            seed=stream(self.settings.seed, "rating order", description.key),
-        )
-        return Asked(chosen, answer)
+
+        def following(ratings: list[Rating]) -> list[str]:
+            n, known = len(ratings), self._score(description, chosen, ratings) if ratings else None
+            if n == len(texts) or (known is not None and known.stopped is not None):
+                return []
+            width = None if known is None else widest(known.responsiveness, known.purity)
+            return texts[n : next_end(n, len(texts), width, self.judge.texts_per_request, self.settings)]
+
+        seed = stream(self.settings.seed, "rating order", description.key)
+        return Asked(chosen, self.judge.submit_rounds(description.text, following, seed=seed))
 
     def measure(self, description: Description, asked: Asked) -> RatedEvidence:
         """Both metrics, once the judge has answered."""
@@ -95,18 +98,32 @@ class RatingEvaluator:
         )
 
 
-def round_ends(n: int, batch: int) -> list[int]:
-    """After how many texts, of `n`, the ratings are looked at: whole requests of `batch` texts but for the last round.
+def next_end(n: int, most: int, width: float | None, batch: int, settings: Settings) -> int:
+    """After how many texts, of `most`, the ratings are looked at next, `n` being rated with intervals of `width` at the widest.
 
-    >>> round_ends(200, 15)
-    [60, 90, 135, 200]
+    As many as bring it to `settings.interval_width` if it falls with the root of their number, in whole requests of `batch` texts.
+
+    >>> next_end(0, 200, None, 15, Settings()), next_end(60, 200, 0.4, 15, Settings()), next_end(60, 200, None, 15, Settings())
+    (60, 90, 105)
     """
-    ends: list[int] = []
-    end = math.ceil(FIRST_ROUND / batch) * batch
-    while end + batch <= n:
-        ends.append(end)
-        end = math.ceil(end * GROWTH / batch) * batch
-    return [*ends, n]
+    if settings.interval_width is None or settings.preset == "paper":
+        return most
+    if not n:
+        return whole(min(FIRST_ROUND, most), batch, most)
+    filled = math.floor((n + missing(n, width, settings.interval_width)) / batch) * batch
+    return whole(max(filled, n + 1), batch, most)
+
+
+def missing(n: int, width: float | None, wanted: float) -> float:
+    """How many more than `n` are worth asking for at once, so that an interval gets no wider than `wanted`."""
+    growth = GROWTH if width is None else min((width / wanted) ** 2, GROWTH)
+    return SHORT * n * (growth - 1)
+
+
+def widest(*metrics: Metric) -> float | None:
+    """The width of the widest interval; None where one has none."""
+    widths = [metric.interval[1] - metric.interval[0] for metric in metrics if metric.interval is not None]
+    return max(widths) if len(widths) == len(metrics) else None
 
 
 def enough(responsiveness: Metric, purity: Metric, settings: Settings) -> str | None:
@@ -114,9 +131,10 @@ def enough(responsiveness: Metric, purity: Metric, settings: Settings) -> str | 
 
     It looks at the width of the intervals and at which side of the gate Responsiveness lies, and at no single text.
     """
-    if settings.interval_width is None or responsiveness.interval is None or purity.interval is None:
+    width = widest(responsiveness, purity)
+    if settings.interval_width is None or width is None or responsiveness.interval is None:
         return None
-    if all(high - low <= settings.interval_width for low, high in (responsiveness.interval, purity.interval)):
+    if width <= settings.interval_width:
         return f"both intervals are no wider than {settings.interval_width:g}"
     if settings.gate is not None and responsiveness.interval[1] < settings.gate:
         return f"the interval of Responsiveness lies below the gate of {settings.gate:g}"

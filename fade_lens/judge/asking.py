@@ -13,6 +13,7 @@ from fade_lens.judge.parsing import Texts, parse_ratings, parse_texts
 from fade_lens.judge.request import Call, Request
 from fade_lens.judge.transport import Transport
 from fade_lens.judge.wire import Answer, Unanswered
+from fade_lens.tables import clean
 
 T = TypeVar("T")
 
@@ -25,6 +26,10 @@ HOPELESS = 8
 ILLEGIBLE = 40
 """The same over all concepts, after which the judge counts as unable to answer in the form asked for."""
 WRITING_ATTEMPTS = 4
+LEAST_WRITTEN = 10
+"""Texts that a set is asked for at least, where so many are wanted in all."""
+LONGEST_WRITING = 4000
+"""Tokens that one set may take at most: some models write no more than 4,096, and few sets come near."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class BatchedRating:
     async def _batches(
         self, texts: list[str], size: int, *, attempt: int, refusals: int, path: str
     ) -> dict[str, Rating]:
-        rng = random.Random(f"{self.seed}|{self.repeat}|{self.concept}|{path}|{attempt}")
+        rng = random.Random(clean(f"{self.seed}|{self.repeat}|{self.concept}|{path}|{attempt}"))
         order = rng.sample(texts, len(texts))
         batches = [order[at : at + size] for at in range(0, len(order), size)]
         parts = await _all(
@@ -116,7 +121,7 @@ class BatchedRating:
         return ratings
 
     def _request(self, texts: list[str], attempt: int, path: str) -> tuple[dict[str, str], Request]:
-        rng = random.Random(f"ids|{self.seed}|{self.repeat}|{self.concept}|{path}|{attempt}")
+        rng = random.Random(clean(f"ids|{self.seed}|{self.repeat}|{self.concept}|{path}|{attempt}"))
         # Three digits: one token in most vocabularies, and never to be taken for a rating.
         tag, *names = rng.sample(range(100, 1000), len(texts) + 1)
         samples = {str(name): text for name, text in zip(names, texts, strict=True)}
@@ -228,8 +233,10 @@ class Writing:
         asked, most = 0, 2 * math.ceil(n_texts / self.set_size) + 2
         while len(texts) < n_texts and asked < most:
             before = len(texts)
-            sets = min(math.ceil((n_texts - len(texts)) / self.set_size), most - asked)
-            size = min(self.set_size, n_texts)
+            missing = n_texts - len(texts)
+            sets = min(math.ceil(missing / self.set_size), most - asked)
+            # Sets of equal size; not too few texts at a time, for then most would be those that are there already.
+            size = min(self.set_size, max(math.ceil(missing / sets), min(n_texts, LEAST_WRITTEN)))
             results = await _all(self._set(asked + 1 + at, size) for at in range(sets))
             asked += sets
             for written, failure in results:
@@ -242,7 +249,7 @@ class Writing:
 
     async def _set(self, variation: int, n: int) -> tuple[list[str], str]:
         """One set's texts, and why there are none. A cut or unreadable answer is asked for again, the fullest one kept."""
-        rng = random.Random(f"{self.seed}|{self.concept}|{variation}")
+        rng = random.Random(clean(f"{self.seed}|{self.concept}|{variation}"))
         messages = prompts.writing_messages(self.concept, n, variation=variation, tag=rng.randrange(100, 1000), rng=rng)
         best, reason = Texts([], False), ""
         for attempt in range(WRITING_ATTEMPTS):
@@ -252,7 +259,7 @@ class Writing:
                 messages=messages,
                 parameters={
                     "temperature": self.temperature,
-                    "max_tokens": 200 + 200 * n,
+                    "max_tokens": min(200 + 200 * n, LONGEST_WRITING),
                     "seed": rng.randrange(2**31),
                 },
                 expects=50 * n,

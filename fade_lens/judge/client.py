@@ -16,7 +16,7 @@ from fade_lens.judge.checks import check_concept, check_numbers, check_texts
 from fade_lens.judge.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, find_key, parse_spec
 from fade_lens.judge.loop import LoopThread
 from fade_lens.judge.request import Call, Request
-from fade_lens.judge.rounds import in_rounds
+from fade_lens.judge.rounds import Following, in_rounds
 from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts
 from fade_lens.judge.transport import Transport
 from fade_lens.judge.usage import Budget, Estimate, Ledger, Number, Usage, price_of
@@ -58,7 +58,7 @@ class Judge:
         api_key: str | None = None,
         rating: Way = "auto",
         texts_per_request: int = 15,
-        texts_per_set: int = 10,
+        texts_per_set: int = 25,
         concurrency: int = 16,
         timeout: Number = 120.0,
         max_retries: int = 6,
@@ -168,12 +168,17 @@ class Judge:
         api_version: str = "2024-10-21",
         **options: Any,
     ) -> "Judge":
-        """A deployment of Azure OpenAI; the key is `api_key` or `AZURE_OPENAI_API_KEY` from the environment or `.env`."""
+        """A deployment of Azure OpenAI; the key is `api_key` or `AZURE_OPENAI_API_KEY` from the environment or `.env`.
+
+        An `azure_endpoint` that ends in /openai/v1 is the API without versions, which finds the deployment by its name.
+        """
+        address = checked_url(azure_endpoint)
+        versioned = not address.endswith("/openai/v1")
         place = Endpoint(
-            f"{checked_url(azure_endpoint)}/openai/deployments/{deployment}",
+            f"{address}/openai/deployments/{deployment}" if versioned else address,
             find_key(api_key, ("AZURE_OPENAI_API_KEY",)),
             key_header="api-key",
-            query={"api-version": api_version},
+            query={"api-version": api_version} if versioned else {},
             needs_key="AZURE_OPENAI_API_KEY",
         )
         return cls(deployment, _endpoint=place, **options)
@@ -248,13 +253,10 @@ class Judge:
         texts = check_texts(texts)
         return self._submit(lambda call: self._rater(call, concept, seed, repeat).rate(texts))
 
-    def submit_rounds(
-        self, concept: str, groups: Sequence[Sequence[str]], enough: Callable[[list[Rating]], bool], *, seed: int = 0
-    ) -> "Future[list[Rating]]":
-        """`rate` in the background, one group of texts after the other until `enough` says so of all ratings so far."""
+    def submit_rounds(self, concept: str, following: Following, *, seed: int = 0) -> "Future[list[Rating]]":
+        """`rate` in the background, in rounds: `following` gives the next texts from all ratings so far, none where these are enough."""
         check_concept(concept)
-        checked = [check_texts(texts) for texts in groups]
-        return self._submit(lambda call: in_rounds(self._rater(call, concept, seed, 0), checked, enough))
+        return self._submit(lambda call: in_rounds(self._rater(call, concept, seed, 0), following))
 
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":

@@ -5,6 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from fade_lens.judge.asking import Rating
+from fade_lens.judge.checks import check_texts
+
+Following = Callable[[list[Rating]], Sequence[str]]
+"""From the ratings of all texts so far, in order, to the texts to be rated next; none ends the rounds."""
 
 
 class Rater(Protocol):
@@ -13,19 +17,23 @@ class Rater(Protocol):
     async def rate(self, texts: Sequence[str]) -> list[Rating]: ...
 
 
-async def in_rounds(
-    rater: Rater, groups: Sequence[Sequence[str]], enough: Callable[[list[Rating]], bool]
-) -> list[Rating]:
-    """The ratings of the groups asked for, in order; `enough` sees all of them so far after each group but the last."""
+async def in_rounds(rater: Rater, following: Following) -> list[Rating]:
+    """The ratings of the texts that `following` gave, round by round, in order; a text that comes again is not asked again."""
     known: dict[str, Rating] = {}
     asked: list[str] = []
-    ratings: list[Rating] = []
-    for number, group in enumerate(groups, 1):
+    # Not in the loop's own thread: an interval takes long enough to hold up the answers of other concepts.
+    while group := check_texts(await asyncio.to_thread(following, [known[text] for text in asked])):
         new = [text for text in dict.fromkeys(group) if text not in known]
         known |= zip(new, await rater.rate(new), strict=True) if new else ()
         asked += group
-        ratings = [known[text] for text in asked]
-        # Not in the loop's own thread: an interval takes long enough to hold up the answers of other concepts.
-        if number < len(groups) and await asyncio.to_thread(enough, ratings):
-            break
-    return ratings
+    return [known[text] for text in asked]
+
+
+def whole(n: int, batch: int, most: int) -> int:
+    """`n` texts, rounded up to whole requests of `batch` texts; all `most` of them if less than a request would be left over.
+
+    >>> whole(50, 15, 200), whole(190, 15, 200)
+    (60, 200)
+    """
+    filled = -(-n // batch) * batch
+    return most if filled + batch > most else filled

@@ -1,7 +1,11 @@
 """How far to trust the numbers: coverage of the 95 % intervals and bias of the estimates, by simulation.
 
     python tests/benchmarks/coverage.py                    all tables
-    python tests/benchmarks/coverage.py bias faithfulness --runs 200 --jobs 4
+    python tests/benchmarks/coverage.py bias faithfulness --runs 200 --jobs 4 --seed 7
+
+Two kinds of cases are marked, for no interval covers 93-97 % there. `edge`: more than half of the samples have a score of 1 (to 0.001), where every
+interval reaches up to 1 and holds the truth. `lumps`: nearly all that differs between samples is how many of the texts with the
+concept fire, and leaving out whole such outcomes (at most 5 % on either side) gives no coverage between 93 and 97 %.
 
 Simulated features (activation of texts without / with the concept): `dense` N(0, 1) / N(1.5, 1); `weak` N(0, 1) / N(0.5, 1);
 `clear` N(0, 1) / N(2, 1); `strong` N(0, 1) / N(3, 1); `sae` fires on 3 % / 80 % of texts, `half` on 3 % / 40 %, `good` on 1 % / 99 %, log-normally, higher with
@@ -9,14 +13,16 @@ the concept; `wrong` fires on 3 % whether the concept is there or not.
 """
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
+from scipy.stats import binom
 
 from fade_lens import bootstrap
-from fade_lens.evaluators.ratings import enough, round_ends
+from fade_lens.evaluators.faithfulness import FIRST_PROMPTS, filled
+from fade_lens.evaluators.ratings import enough, missing, next_end, widest
 from fade_lens.metrics import (
     MIN_TEXTS,
     Metric,
@@ -25,6 +31,7 @@ from fade_lens.metrics import (
     clarity,
     faithfulness,
     gini,
+    leading,
     purity,
     responsiveness,
 )
@@ -32,8 +39,12 @@ from fade_lens.sampling import Sample, design, stratified, uniform
 from fade_lens.settings import Settings
 
 CORPUS, BUDGET = 10_000, 500
+RARE, FEW = 0.005, 200
 REPLICATES = 500  # a quarter of the library's: moves a single interval's ends, not how often intervals hold the truth
 FEATURES = ("dense", "weak", "strong", "sae", "half", "good", "wrong")
+FIRING = {"sae": (0.8, 0.03), "half": (0.4, 0.03), "good": (0.99, 0.01), "wrong": (0.03, 0.03)}
+"""Share of texts with and without the concept on which the sparse ones fire."""
+SEED = 0
 FACTORS = (-10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -43,12 +54,8 @@ def activations(feature: str, concept: np.ndarray, rng: np.random.Generator) -> 
     shift = {"dense": 1.5, "weak": 0.5, "clear": 2.0, "strong": 3.0}.get(feature)
     if shift is not None:
         return noise + shift * concept
-    with_concept, without, higher = {
-        "sae": (0.8, 0.03, 1.0),
-        "half": (0.4, 0.03, 1.0),
-        "good": (0.99, 0.01, 2.0),
-        "wrong": (0.03, 0.03, 0.0),
-    }[feature]
+    with_concept, without = FIRING[feature]
+    higher = {"good": 2.0, "wrong": 0.0}.get(feature, 1.0)
     fires = rng.random(len(concept)) < np.where(concept, with_concept, without)
     return np.where(fires, np.exp(0.7 * noise + higher * concept), 0.0)
 
@@ -72,24 +79,39 @@ def covered(intervals: np.ndarray, truth: np.ndarray | float) -> str:
     return f"{100 * np.mean(~above & ~below):5.1f} ({100 * above.mean():.0f}/{100 * below.mean():.0f})"
 
 
+def kind(feature: str, positives: int, values: np.ndarray) -> str:
+    """Why no interval can cover 93-97 %, if so: from the scores of the samples and how many texts with the concept each has."""
+    if np.mean(values > 0.999) > 0.5:
+        return "edge"
+    if feature not in FIRING:
+        return ""
+    outcomes = binom.pmf(np.arange(positives + 1), positives, FIRING[feature][0])
+    below, above = np.cumsum(outcomes) - outcomes, np.cumsum(outcomes[::-1]) - outcomes[::-1]
+    left_out = below[below <= 0.05][:, None] + above[above <= 0.05]
+    return "" if ((left_out >= 0.03) & (left_out <= 0.07)).any() else "lumps"
+
+
 # --- Clarity ------------------------------------------------------------------------------------------------------------------
 
 
 def clarity_row(runs: int, case: tuple[int, str]) -> str:
     positives, feature = case
-    rng = np.random.default_rng(positives)
+    rng = np.random.default_rng([SEED, positives])
     big = np.repeat([True, False], 200_000)
     values = activations(feature, big, rng)
     truth = gini(values[big], values[~big])
-    ours, percentile = [], []
+    ours, percentile, values_found = [], [], []
     for run in range(runs):
         synthetic, natural = rng.choice(values[big], positives), np.sort(rng.choice(values[~big], 1000))
-        ours.append(clarity(synthetic, natural, seed=run).interval or (np.nan, np.nan))
+        metric = clarity(synthetic, natural, seed=run)
+        values_found.append(metric.value)
+        ours.append(metric.interval or (np.nan, np.nan))
         place = (np.searchsorted(natural, synthetic) + np.searchsorted(natural, synthetic, "right")) / len(natural) - 1
         percentile.append(np.quantile(rng.choice(place, (REPLICATES, positives)).mean(axis=1), [0.025, 0.975]))
     width = np.mean(np.diff(ours))
     return (
-        f"{positives:3} {feature:8} {truth:6.3f}   {covered(np.array(ours), truth):>14} {width:6.2f}"
+        f"{positives:3} {feature:8} {truth:6.3f} {kind(feature, positives, np.array(values_found)):5}"
+        f"   {covered(np.array(ours), truth):>14} {width:6.2f}"
         f"   {covered(np.array(percentile), truth):>14}"
     )
 
@@ -97,7 +119,7 @@ def clarity_row(runs: int, case: tuple[int, str]) -> str:
 def clarity_table(runs: int) -> tuple[str, Callable[[tuple[int, str]], str], Iterable[tuple[int, str]]]:
     head = (
         "Clarity: coverage of the 95 % interval in % (intervals above/below the truth), 1,000 natural texts\n"
-        "  n feature   truth        fade_lens  width        percentile bootstrap"
+        "  n feature   truth              fade_lens  width        percentile bootstrap"
     )
     return head, partial(clarity_row, runs), [(n, feature) for n in (3, 5, 15, 50) for feature in FEATURES]
 
@@ -120,7 +142,7 @@ def prevalence_for(feature: str, design: str, positives: int, rng: np.random.Gen
 
 def rated_row(runs: int, case: tuple[int, str, str]) -> str:
     positives, design, feature = case
-    rng = np.random.default_rng(positives)
+    rng = np.random.default_rng([SEED, positives])
     prevalence = positives / BUDGET if design == "uniform" else prevalence_for(feature, design, positives, rng)
     records: list[tuple[float, ...]] = []
     for run in range(runs):
@@ -140,9 +162,10 @@ def rated_row(runs: int, case: tuple[int, str, str]) -> str:
     lines = []
     for index, name in enumerate(("Responsiveness", "Purity")):
         true, value, unweighted, low, high = np.array(records[index::2]).T
+        edge = "edge" if np.mean(value > 0.999) > 0.5 else ""
         coverage = covered(np.stack([low, high], axis=1), true)
         lines.append(
-            f"{positives:3} {design:10} {feature:8} {prevalence:7.4f} {name:14} {true.mean():6.3f} {value.mean():6.3f}"
+            f"{positives:3} {design:10} {feature:8} {prevalence:7.4f} {name:14} {edge:5} {true.mean():6.3f} {value.mean():6.3f}"
             f" {unweighted.mean():6.3f}   {coverage:>14} {np.mean(high - low):6.2f}"
         )
     return "\n".join(lines)
@@ -152,13 +175,58 @@ def rated_table(runs: int) -> tuple[str, Callable[[tuple[int, str, str]], str], 
     head = (
         f"Responsiveness and Purity: {BUDGET} texts rated of a corpus of {CORPUS:,}; n = mean number of texts rated 2; "
         "coverage of the corpus' value\n"
-        "  n design     feature    preval. metric          truth  value unweig.         coverage  width"
+        "  n design     feature    preval. metric                truth  value unweig.         coverage  width"
     )
     cases = [(n, d, f) for n in (5, 15, 50) for d in ("uniform", "stratified") for f in FEATURES]
     return head, partial(rated_row, runs), cases
 
 
+def rare_row(runs: int, feature: str) -> str:
+    """Of all runs, those in which there is an interval, and how often it is wrong."""
+    rng = np.random.default_rng([SEED, 5])
+    wrong, given, expected = np.zeros((2, 2)), 0, 0
+    for run in range(runs):
+        values, concept = corpus(feature, RARE, rng)
+        sample = stratified(values, FEW, rng)
+        chosen = concept[sample.indices]
+        expected += chosen.sum()
+        rated = values[sample.indices], np.where(chosen, 2, 0), sample.weights
+        truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+        found = [metric(*rated, seed=run).interval for metric in (responsiveness, purity)]
+        given += found[0] is not None
+        for row, interval, true in zip(wrong, found, truth, strict=True):
+            if interval is not None:
+                row += interval[0] > true + 1e-9, interval[1] < true - 1e-9
+    cells = "   ".join(f"{100 * row.sum() / runs:5.1f} ({100 * (1 - row.sum() / given):5.1f})" for row in wrong)
+    return f"{feature:8} {expected / runs:6.1f} {100 * given / runs:8.0f}   {cells}"
+
+
+def rare_table(runs: int) -> tuple[str, Callable[[str], str], Iterable[str]]:
+    head = (
+        f"A rare concept: in {RARE:.1%} of texts, {FEW} of {CORPUS:,} rated (stratified). n = mean number of texts rated 2; there is an interval from {MIN_TEXTS};\n"
+        "wrong intervals in % of all runs (coverage of those given)\n"
+        "feature       n  given %   Responsiveness         Purity"
+    )
+    return head, partial(rare_row, runs), FEATURES
+
+
 # --- Optional stopping ---------------------------------------------------------------------------------------------------------
+
+
+def rated_in_rounds(
+    values: np.ndarray, ratings: np.ndarray, options: Settings, batch: int, rng: np.random.Generator, seed: int
+) -> tuple[int, tuple[Metric, Metric], str | None]:
+    """How many texts are rated, the metrics then and why it stopped: what `RatingEvaluator` does, with every answer at hand."""
+    chosen = design(values, options.rated_texts, rng)
+    n, width = 0, None
+    while True:
+        n = next_end(n, len(chosen), width, batch, options)
+        sample = chosen.first(n)
+        rows = values[sample.indices], ratings[sample.indices], sample.weights
+        metrics = responsiveness(*rows, seed=seed), purity(*rows, seed=seed)
+        stopped, width = enough(*metrics, options), widest(*metrics)
+        if stopped or n == len(chosen):
+            return n, metrics, stopped
 
 
 def stopping_row(runs: int, case: tuple[str, float, float]) -> str:
@@ -168,14 +236,7 @@ def stopping_row(runs: int, case: tuple[str, float, float]) -> str:
     rows: list[tuple[float, ...]] = []
     for seed in range(runs):
         values, concept = corpus(feature, prevalence, rng)
-        chosen, stopped, n = design(values, BUDGET, rng), None, 0
-        metrics: list[Metric] = []
-        for n in round_ends(len(chosen), 15):
-            sample = chosen.first(n)
-            rated = values[sample.indices], np.where(concept[sample.indices], 2, 0), sample.weights
-            metrics = [metric(*rated, seed=seed) for metric in (responsiveness, purity)]
-            if stopped := enough(*metrics, options):
-                break
+        n, metrics, stopped = rated_in_rounds(values, np.where(concept, 2, 0), options, 15, rng, seed)
         limits = [limit for metric in metrics for limit in metric.interval or (np.nan, np.nan)]
         truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
         rows.append((n, "wider" in (stopped or ""), "below" in (stopped or ""), *limits, *truth))
@@ -274,23 +335,54 @@ def design_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], It
 # --- Faithfulness ------------------------------------------------------------------------------------------------------------------
 
 
-def faithfulness_row(runs: int, case: tuple[str, tuple[float, ...]]) -> str:
-    name, rates = case
+def steered(rates: np.ndarray, prompts: int, rng: np.random.Generator) -> np.ndarray:
+    """Which continuations express the concept: prompts differ in how easily they bring it up, so outcomes go together within a prompt."""
+    ease = rng.beta(2, 2, size=prompts)
+    order = np.argsort(np.argsort(ease + 0.3 * rng.random((len(rates), prompts)), axis=1), axis=1)
+    return rng.random((len(rates), prompts)) < rates[:, None] * (
+        0.5 + order / (prompts - 1)
+    )  # rates up to 2/3 are the mean share
+
+
+def steered_in_rounds(
+    hits: Mapping[float, np.ndarray], width: float, batch: int, seed: int
+) -> tuple[list[int], Metric]:
+    """Texts asked about in each round, and Faithfulness then: what `FaithfulnessEvaluator` does, with every answer at hand."""
+    rows = {factor: np.where(row, 2, 0) for factor, row in hits.items()}
+    prompts = len(rows[0.0])
+    n = min(filled(FIRST_PROMPTS, len(rows), batch), prompts)
+    known, asked = {factor: row[:n] for factor, row in rows.items()}, [n * len(rows)]
+    while True:
+        result = faithfulness(known, seed=seed)
+        wide = widest(result)
+        if n == prompts or (wide is not None and wide <= width):
+            return asked, result
+        before, n = n, min(n + filled(missing(n, wide, width), 2, batch), prompts)
+        known |= {factor: rows[factor][:n] for factor in (0.0, leading(known))}
+        asked.append(2 * (n - before))
+
+
+def faithfulness_row(runs: int, case: tuple[str, tuple[float, ...], float | None]) -> str:
+    name, rates, width = case
     rng = np.random.default_rng(0)
     baseline = rates[FACTORS.index(0.0)]
     truth = max(max(rates) - baseline, 0.0) / (1 - baseline)
     rows = []
     for run in range(runs):
-        # Prompts differ in how easily they bring the concept up, so the factors' outcomes are correlated within a prompt.
-        ease = rng.beta(2, 2, size=50)
-        order = np.argsort(np.argsort(ease + 0.3 * rng.random((len(rates), 50)), axis=1), axis=1)
-        hit = rng.random((len(rates), 50)) < np.clip(np.array(rates)[:, None] * (0.5 + order / 49), 0, 1)
-        result = faithfulness({f: np.where(row, 2, 0) for f, row in zip(FACTORS, hit, strict=True)}, seed=run)
+        hits = dict(zip(FACTORS, steered(np.array(rates), 50, rng), strict=True))
+        if width is None:
+            texts, result = (
+                50 * len(FACTORS),
+                faithfulness({f: np.where(row, 2, 0) for f, row in hits.items()}, seed=run),
+            )
+        else:
+            rounds, result = steered_in_rounds(hits, width, 15, run)
+            texts = sum(rounds)
         if result.value is not None and result.interval is not None:
-            rows.append((result.details["maximum"], result.value, result.details["signed"], *result.interval))
-    maximum, value, signed, low, high = np.array(rows, dtype=float).T
+            rows.append((texts, result.details["maximum"], result.value, result.details["signed"], *result.interval))
+    texts, maximum, value, signed, low, high = np.array(rows, dtype=float).T
     return (
-        f"{name:22} {truth:6.3f}   {maximum.mean():6.3f} {np.quantile(maximum, 0.95):6.3f}   {value.mean():6.3f}"
+        f"{name:22} {'all' if width is None else width:>5} {texts.mean():6.0f}   {truth:6.3f}   {maximum.mean():6.3f} {np.quantile(maximum, 0.95):6.3f}   {value.mean():6.3f}"
         f" {np.quantile(value, 0.95):6.3f}   {signed.mean():+7.3f}"
         f"   {covered(np.stack([low, high], axis=1), truth):>14} {np.mean(high - low):6.2f}"
     )
@@ -298,7 +390,11 @@ def faithfulness_row(runs: int, case: tuple[str, tuple[float, ...]]) -> str:
 
 def faithfulness_table(
     runs: int,
-) -> tuple[str, Callable[[tuple[str, tuple[float, ...]]], str], Iterable[tuple[str, tuple[float, ...]]]]:
+) -> tuple[
+    str,
+    Callable[[tuple[str, tuple[float, ...], float | None]], str],
+    Iterable[tuple[str, tuple[float, ...], float | None]],
+]:
     cases: list[tuple[str, tuple[float, ...]]] = []
     for base in (0.02, 0.05, 0.2):
         cases.append((f"null, base {base}", (base,) * 7))
@@ -306,16 +402,18 @@ def faithfulness_table(
         cases.append((f"dose, base {base}", (base, base, base, base + 0.05, base + 0.15, base + 0.3, base + 0.4)))
         cases.append((f"harm, base {base}", (base / 2, base / 2, base, base / 2, base / 2, 0.0, 0.0)))
     head = (
-        "Faithfulness: 50 prompts, six factors and the baseline; reference = largest share of all factors\n"
-        "                               reference        fade_lens\n"
-        "case                    truth     mean  95th %     mean  95th %    signed         coverage  width"
+        "Faithfulness: 50 prompts, six factors and the baseline, all rated or in rounds until the interval is no wider than `width`;\n"
+        "reference = largest share of all factors\n"
+        "                                                   reference        fade_lens\n"
+        "case                   width  texts    truth     mean  95th %     mean  95th %    signed         coverage  width"
     )
-    return head, partial(faithfulness_row, runs), cases
+    return head, partial(faithfulness_row, runs), [(*case, width) for width in (None, 0.3, 0.2) for case in cases]
 
 
 TABLES = {
     "clarity": clarity_table,
     "rated": rated_table,
+    "rare": rare_table,
     "stopping": stopping_table,
     "bias": bias_table,
     "design": design_table,
@@ -323,8 +421,9 @@ TABLES = {
 }
 
 
-def _quick() -> None:
-    bootstrap.REPLICATES = REPLICATES
+def _quick(seed: int) -> None:
+    global SEED
+    bootstrap.REPLICATES, SEED = REPLICATES, seed
 
 
 def main() -> None:
@@ -332,8 +431,9 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", choices=[*TABLES, []], help="all by default")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with ProcessPoolExecutor(arguments.jobs, initializer=_quick) as pool:
+    with ProcessPoolExecutor(arguments.jobs, initializer=_quick, initargs=(arguments.seed,)) as pool:
         for name in arguments.tables or TABLES:
             head, row, cases = TABLES[name](arguments.runs)
             print(f"\n{head}", flush=True)

@@ -12,8 +12,10 @@ intervals and no weights; here its texts get both (the weights of its bins, `fad
 part of fade_lens is given as many calls as it needs to have intervals as narrow as that:
 
 - rating: in rounds, until both intervals are as narrow as the wider of the reference's two for that feature, or below the gate;
-- Faithfulness: as many prompts, at its 4 factors and the baseline, as give the width of 50 prompts at 7 factors;
-- Clarity: as many texts as the reference's, taken to be 10 a call, written 25 a call (`texts_per_set=25`).
+- Faithfulness: in rounds likewise, at 4 factors and the baseline, until the interval is as narrow as that of 50 prompts at 7 factors;
+- Clarity: as many texts as the reference's, taken to be 10 a call, as many a call as `Judge` asks for by default.
+
+The judge has its default settings but for `--batch`; `rated_texts`, `prompts` and `interval_width` are what the reference's width takes.
 """
 
 import argparse
@@ -24,17 +26,26 @@ import time
 import numpy as np
 
 from fade_lens import bootstrap
-from fade_lens.evaluators.ratings import enough, round_ends
+from fade_lens.evaluators.ratings import widest
+from fade_lens.judge import Judge
 from fade_lens.metrics import Metric, auroc, average_precision, faithfulness, purity, responsiveness
-from fade_lens.sampling import Sample, design
+from fade_lens.sampling import Sample
 from fade_lens.settings import Settings
-from tests.benchmarks.coverage import corpus
+from tests.benchmarks.coverage import corpus, rated_in_rounds, steered, steered_in_rounds
 
 BATCH = 15
 THEIRS = {"write": 15, "rate": 34, "steer": 28}
-TEXTS_WRITTEN, A_SET = 150, 25
-LIMIT = 600
-"""Most texts rated here: the reference's 500 are no limit where its intervals are wide."""
+TEXTS_WRITTEN = 150
+LIMIT, PROMPTS = 600, 100
+"""Most texts rated and prompts continued here: the reference's 500 and 50 are no limit where its intervals are wide."""
+EFFECTS = {
+    "without effect": (0.05, 0.05, 0.05, 0.05, 0.05),
+    "one factor 5 to 20 %": (0.05, 0.05, 0.05, 0.05, 0.2),
+    "one factor 5 to 50 %": (0.05, 0.05, 0.05, 0.05, 0.5),
+    "one factor 5 to 65 %": (0.05, 0.05, 0.05, 0.05, 0.65),
+    "rising from 5 to 45 %": (0.05, 0.1, 0.2, 0.35, 0.45),
+}
+"""Shares of continuations that express the concept, untouched and at four factors; the reference's other two do nothing."""
 CASES = [(f, p) for f in ("good", "strong", "sae", "half", "dense", "weak", "wrong") for p in (0.02, 0.1)]
 
 
@@ -68,18 +79,6 @@ def widths(metrics: tuple[Metric, Metric]) -> list[float]:
     ]
 
 
-def in_rounds(
-    values: np.ndarray, ratings: np.ndarray, settings: Settings, batch: int, rng: np.random.Generator, seed: int
-) -> tuple[int, tuple[Metric, Metric]]:
-    """How many texts are rated, and the metrics then: what `RatingEvaluator` does, with every answer at hand."""
-    chosen = design(values, settings.rated_texts, rng)
-    for n in round_ends(len(chosen), batch):
-        metrics = score(values, ratings, chosen.first(n), seed)
-        if enough(*metrics, settings):
-            break
-    return n, metrics
-
-
 def compare(feature: str, prevalence: float, runs: int, errors: tuple[float, float], batch: int) -> dict[str, float]:
     """One kind of feature: widths, calls, and how often the intervals hold the whole corpus' value."""
     rng = np.random.default_rng(0)
@@ -93,7 +92,7 @@ def compare(feature: str, prevalence: float, runs: int, errors: tuple[float, flo
     settings = Settings(rated_texts=LIMIT, interval_width=float(reference.max()))
     rows = []
     for seed, (values, ratings, _) in enumerate(made):
-        n, metrics = in_rounds(values, ratings, settings, batch, rng, seed)
+        n, metrics, _ = rated_in_rounds(values, ratings, settings, batch, rng, seed)
         yes = ratings == 2
         truth = 2 * auroc(values[yes], values[~yes]) - 1, average_precision(values, yes)
         held = [
@@ -115,26 +114,24 @@ def compare(feature: str, prevalence: float, runs: int, errors: tuple[float, flo
     }
 
 
-def faithfulness_width(factors: int, prompts: int, runs: int) -> float:
-    """Mean width where one of the factors lifts the concept's share from 5 to 50 % of the continuations."""
+def steering(effect: str, runs: int, batch: int) -> tuple[float, float, float, float]:
+    """One kind of effect: the width of the reference's 50 prompts at 6 factors and the baseline, and here width, calls and coverage."""
+    rates = np.array(EFFECTS[effect])
+    theirs, ours = np.array([rates[0], rates[0], *rates]), np.array([rates[0], *rates[-4:]])
+    truth = (rates.max() - rates[0]) / (1 - rates[0])
     rng = np.random.default_rng(1)
-    rates = np.array([0.05] * factors + [0.5])
-    found = []
+    there = [
+        faithfulness({float(f): np.where(row, 2, 0) for f, row in enumerate(steered(theirs, 50, rng))}, seed=seed)
+        for seed in range(runs)
+    ]
+    width = float(np.mean([found for one in there if (found := widest(one)) is not None]))
+    rows = []
     for seed in range(runs):
-        ease = rng.beta(2, 2, size=prompts)  # prompts differ in how easily they bring the concept up
-        order = np.argsort(np.argsort(ease + 0.3 * rng.random((len(rates), prompts)), axis=1), axis=1)
-        hit = rng.random((len(rates), prompts)) < rates[:, None] * (0.5 + order / (prompts - 1))
-        result = faithfulness({float(f): np.where(row, 2, 0) for f, row in enumerate(hit)}, seed=seed)
-        if result.interval is not None:
-            found.append(result.interval[1] - result.interval[0])
-    return float(np.mean(found))
-
-
-def steering_calls(runs: int, batch: int) -> tuple[int, int, float]:
-    """Prompts and calls at 4 factors and the baseline for the width of the reference's 50 prompts at 6 and the baseline."""
-    width = faithfulness_width(6, 50, runs)
-    prompts = next((n for n in range(30, 61) if faithfulness_width(4, n, runs) <= width), 60)
-    return prompts, math.ceil(5 * prompts / batch), width
+        rounds, found = steered_in_rounds(dict(enumerate(steered(ours, PROMPTS, rng))), width, batch, seed)
+        low, high = found.interval or (0.0, 1.0)
+        rows.append((high - low, sum(math.ceil(texts / batch) for texts in rounds), low <= truth <= high))
+    wide, calls, held = np.mean(rows, axis=0)
+    return width, float(wide), float(calls), float(held)
 
 
 def main() -> None:
@@ -147,11 +144,14 @@ def main() -> None:
     errors = arguments.wrong_0, arguments.wrong_2
     bootstrap.REPLICATES = 400
     started = time.monotonic()
-    prompts, steer, width = steering_calls(4 * arguments.runs, arguments.batch)
-    write = math.ceil(TEXTS_WRITTEN / A_SET)
-    print(
-        f"Clarity: {TEXTS_WRITTEN} texts in {write} calls; Faithfulness: width {width:.2f} with {prompts} prompts, {steer} calls\n"
-    )
+    write = math.ceil(TEXTS_WRITTEN / Judge("any").texts_per_set)
+    print(f"Clarity: {TEXTS_WRITTEN} texts in {THEIRS['write']} calls there, {write} here\n")
+    print("| steering | width there | width here | calls there | here | holds the truth |\n|---|---|---|---|---|---|")
+    found = {effect: steering(effect, 2 * arguments.runs, arguments.batch) for effect in EFFECTS}
+    for effect, (there, here, calls, held) in found.items():
+        print(f"| {effect} | {there:.2f} | {here:.2f} | {THEIRS['steer']} | {calls:.1f} | {100 * held:.0f} % |")
+    steer = float(np.mean([calls for _, _, calls, _ in found.values()]))
+    print(f"| **all** | | | {THEIRS['steer']} | **{steer:.1f}** | |\n", flush=True)
     print(
         "| feature | concept in | width there | width here | rating calls | below the gate | holds the truth: R, P | all calls there | here | ratio |"
     )

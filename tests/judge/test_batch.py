@@ -19,7 +19,8 @@ def quick(monkeypatch):
 
 
 def test_requests_of_all_concepts_go_together_at_half_the_price():
-    with FakeJudge(batches=True) as fake, Judge("m", base_url=fake.base_url, price=PRICE, batch=True) as judge:
+    options = {"price": PRICE, "batch": True, "texts_per_set": 10}
+    with FakeJudge(batches=True) as fake, Judge("m", base_url=fake.base_url, **options) as judge:
         estimate = judge.estimate(30, 100)
         futures = [
             judge.submit_rate(CONCEPT, TEXTS),
@@ -32,7 +33,7 @@ def test_requests_of_all_concepts_go_together_at_half_the_price():
         assert judge.usage.cost == pytest.approx(0.5 * 17 * (100 * PRICE[0] + 10 * PRICE[1]) / 1e6)
         assert judge.usage_of(CONCEPT).calls == 10
         assert judge.usage_of(CONCEPT).cost == pytest.approx(judge.usage.cost * 10 / 17)
-    whole = Judge("m", base_url="http://h/v1", price=PRICE).estimate(30, 100)
+    whole = Judge("m", base_url="http://h/v1", price=PRICE, texts_per_set=10).estimate(30, 100)
     assert estimate.cost == pytest.approx(whole.cost / 2)
 
 

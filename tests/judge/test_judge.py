@@ -120,7 +120,7 @@ def test_a_concept_that_is_always_refused_is_not_asked_for_ever() -> None:
         assert all(rating.reason == "refused: I cannot help with that." for rating in ratings)
         assert fake.requests <= 40
         written = judge.write(CONCEPT)
-        assert written.texts == [] and len(written.failures) == 3 and "refused" in written.failures[0]
+        assert written.texts == [] and len(written.failures) == 2 and "refused" in written.failures[0]
 
 
 def test_a_judge_that_cannot_answer_in_form_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +430,7 @@ def test_cost_and_estimate() -> None:
         assert judge.usage.cost == pytest.approx((100 * 1.0 + 10 * 2.0) / 1e6)
         text = "Some text of forty characters, no more. " * 10
         estimate = judge.estimate(30, 90, mean_text_tokens=100, n_concepts=2)
-        assert estimate.calls == 2 * (3 + 6)
+        assert estimate.calls == 2 * (2 + 6)
         judge.rate(CONCEPT, [f"{text}{at}" for at in range(90)])
         judge.write(CONCEPT)
         sent = [sum(len(message["content"]) for message in body["messages"]) / 4 for body in fake.bodies[1:]]
@@ -515,9 +515,22 @@ def test_reasoning_models_get_no_temperature() -> None:
         with FakeJudge() as fake, Judge(model, base_url=fake.base_url) as judge:
             judge.rate(CONCEPT, TEXTS[:3])
             assert not {"temperature", "max_tokens"} & set(fake.bodies[0])
-    with FakeJudge() as fake, Judge("gpt-4o", base_url=fake.base_url, temperature=0.3) as judge:
-        judge.rate(CONCEPT, TEXTS[:3])
-        assert fake.bodies[0]["temperature"] == 0.3
+    for model in ("gpt-4o", "gpt-35-turbo", "gpt-5-chat-latest"):
+        with FakeJudge() as fake, Judge(model, base_url=fake.base_url, temperature=0.3) as judge:
+            judge.rate(CONCEPT, TEXTS[:3])
+            assert fake.bodies[0]["temperature"] == 0.3 and fake.bodies[0]["max_tokens"] < 4096
+
+
+def test_texts_are_written_in_as_few_sets_of_equal_size() -> None:
+    def writer(concept: str, variation: int) -> list[str]:
+        return [f"{concept} {variation} {at}" for at in range(25)]
+
+    for n, sets, size in ((30, 2, 15), (150, 6, 25), (8, 1, 8)):
+        with FakeJudge(writer=writer) as fake, Judge("m", base_url=fake.base_url) as judge:
+            assert len(judge.write(CONCEPT, n_texts=n).texts) == n
+            assert fake.requests == sets
+            assert all(f"Write {size} samples" in body["messages"][1]["content"] for body in fake.bodies)
+            assert all(body["max_tokens"] <= 4096 for body in fake.bodies)
 
 
 @pytest.mark.parametrize("kind", ["unauthorized", "forbidden", "not_found", "quota", "redirect"])
@@ -599,7 +612,7 @@ def test_what_was_asked_for_first_is_answered_first() -> None:
         first, second = judge.submit_rate(CONCEPT, TEXTS), judge.submit_rate("the word 'dog'", TEXTS)
         first.result()
         about = [prompts.read_rating(body["messages"])[0] for body in fake.bodies]
-        assert about[:7] == [CONCEPT] * 7
+        assert about[:6] == [CONCEPT] * 6 and CONCEPT in about[6:8]  # two are sent at once
         third = judge.submit_rate("the word 'owl'", TEXTS[:10])
         third.cancel()  # whoever gives up while waiting leaves no place behind
         assert values(second.result()) == [(0, 0, 2)[at % 3] for at in range(100)]

@@ -143,6 +143,10 @@ def test_azure() -> None:
             assert fake.paths == ["/openai/deployments/judge-1/chat/completions?api-version=2025-01-01"]
             assert fake.headers[0]["api-key"] == KEY and "authorization" not in fake.headers[0]
             assert "max_completion_tokens" in fake.bodies[0]
+        with Judge.azure("judge-1", azure_endpoint=f"{address}/openai/v1/", api_key=KEY) as judge:
+            judge.rate("cat", TEXTS)
+            assert fake.paths[1:] == ["/openai/v1/chat/completions"] and fake.bodies[1]["model"] == "judge-1"
+            assert fake.headers[1]["api-key"] == KEY and "authorization" not in fake.headers[1]
         with (
             Judge.azure("judge-1", azure_endpoint=address) as judge,
             pytest.raises(JudgeError, match="AZURE_OPENAI_API_KEY"),
