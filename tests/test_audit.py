@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fade_lens import neuronpedia
 from fade_lens.audit import agreement_of, audit, to_score
 from fade_lens.cli import app
-from fade_lens.errors import InputError
+from fade_lens.errors import InputError, JudgeError
 from fade_lens.neuronpedia.frames import frame
 from fade_lens.neuronpedia.records import Imported, Row, Score
 from fade_lens.results import Results
@@ -244,6 +244,41 @@ def test_one_command_names_what_was_planted(parts):
     asked = parts.server.requests
     again = CliRunner().invoke(app, [*parts.arguments, "--quiet"], catch_exceptions=False)
     assert again.exit_code == 0 and parts.server.requests <= asked + 1
+
+
+def test_an_audit_takes_the_options_on_the_judge(parts):
+    more = ["--repeats", "1", "--second-judge", f"{parts.server.base_url}#other"]
+    dry = CliRunner().invoke(app, [*parts.arguments, "--price", "1,2", "--dry-run"], catch_exceptions=False)
+    assert dry.exit_code == 0 and "to score: " in dry.output and "about $" in dry.output
+    assert parts.server.requests == 0 and not (parts.folder / "run").exists()
+    with pytest.raises(JudgeError, match="max_calls=4"):
+        CliRunner().invoke(app, [*parts.arguments, *more, "--max-calls", "4", "--quiet"], catch_exceptions=False)
+    with pytest.raises(InputError, match=r"none\.csv"):
+        CliRunner().invoke(app, [*parts.arguments, "--gold", "none.csv"], catch_exceptions=False)
+    with pytest.raises(InputError, match="max_cost needs a price"):
+        CliRunner().invoke(app, [*parts.arguments, "--max-cost", "1"], catch_exceptions=False)
+    done = CliRunner().invoke(app, [*parts.arguments, *more], catch_exceptions=False)
+    assert done.exit_code == 0 and "with repeat 1 on" in done.output and "with other on" in done.output
+    asked = parts.server.requests
+    elsewhere = [*parts.arguments, "--transcripts", str(parts.folder / "run"), "--quiet"]
+    elsewhere[elsewhere.index("--out") + 1] = str(parts.folder / "other")
+    shared = CliRunner().invoke(app, elsewhere, catch_exceptions=False)
+    assert shared.exit_code == 0 and parts.server.requests <= asked + 1, "another run's answers are used"
+
+
+def test_a_failed_mapping_check_stops_before_anything_is_spent(parts):
+    path = parts.folder / "bulk" / "activations" / "batch-0.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(json.dumps({**row, "values": [3 * v for v in row["values"]]}) for row in rows))
+    with pytest.raises(InputError, match="another variant of this SAE"):
+        CliRunner().invoke(app, parts.arguments, catch_exceptions=False)
+    assert (
+        all("max_tokens" not in b or b["max_tokens"] <= 64 for b in parts.server.bodies[1:])
+        and len(parts.server.bodies) <= 1
+    )
+    forced = CliRunner().invoke(app, [*parts.arguments, "--force", "--quiet"], catch_exceptions=False)
+    assert forced.exit_code == 0
+    assert pd.read_parquet(parts.folder / "run" / "audit.parquet")["mapping_check"].str.startswith("failed").all()
 
 
 def test_where_nothing_is_worth_scoring_the_flags_stand(parts):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fade_lens.cli import app, main
 from fade_lens.cli.options import open_model
-from fade_lens.errors import InputError
+from fade_lens.errors import InputError, JudgeError
 from fade_lens.results import Results
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
@@ -37,6 +37,8 @@ EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "open
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--features", "7:9"], 2, "names no feature"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,x"], 2, "separated by commas"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,nan"], 2, "finite"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--nulls", "shufled"], 2, "nulls holds 'shufled'"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--arms", "shuffled"], 2, "arms holds 'shuffled'"),
         ([*EVALUATE[:-4], "--judge", "what", "--out", "o", "--descriptions", "d.json", "--hook", "h"], 2, "openai:"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h"], 2, "'c.txt' does not exist"),
         (["evaluate"], 2, "Missing option"),
@@ -104,6 +106,62 @@ def test_evaluate_writes_its_files_and_goes_on(parts):
     assert again.exit_code == 0 and again.output.strip() == ""
     assert server.requests <= asked + 1
     assert len(Results.load(folder / "run" / "results.json.gz")) == 2
+
+
+def test_the_judge_is_checked_and_limited_as_told(parts, tmp_path):
+    folder, arguments, server = parts
+    (tmp_path / "gold.csv").write_text(
+        "concept,text,rating\nnames of animals,the cat sleeps,2\nnames of animals,a tree,0\n"
+    )
+    arguments = [*arguments, "--interval-width", "0"]
+    more = ["--repeats", "1", "--second-judge", f"{server.base_url}#other", "--gold", str(tmp_path / "gold.csv")]
+    dry, dearer = (
+        CliRunner().invoke(app, [*arguments, *some, "--dry-run", "--price", "1,2"], catch_exceptions=False).output
+        for some in ([], more)
+    )
+    assert "about $" in dry and "price unknown" in dearer and server.requests == 0  # the other judge's
+    with pytest.raises(JudgeError, match="max_calls=3"):
+        CliRunner().invoke(app, [*arguments, *more, "--max-calls", "3", "--quiet"], catch_exceptions=False)
+    done = CliRunner().invoke(app, [*arguments, *more], catch_exceptions=False)
+    assert (
+        "Gold:   2 texts rated" in done.output and "with other on" in done.output and "with repeat 1 on" in done.output
+    )
+    results = Results.load(folder / "run" / "results.json.gz")
+    assert results.run["settings"]["interval_width"] is None
+    assert all(len(r.rated_evidence.texts) == 100 and r.rated_evidence.stopped is None for r in results)
+
+
+def test_null_arms_are_scored_and_summed_up(parts):
+    folder, arguments, _ = parts
+    dry = [
+        CliRunner().invoke(app, [*arguments, "--dry-run", *more], catch_exceptions=False).output
+        for more in ((), ("--nulls", "shuffled,generic"))
+    ]
+    assert dry[0] != dry[1], "the estimate counts them"
+    done = CliRunner().invoke(
+        app, [*arguments, "--nulls", "shuffled, generic"], catch_exceptions=False, env={"COLUMNS": "160"}
+    )
+    assert done.exit_code == 0 and "Score minus that of a null description" in done.output
+    results = Results.load(folder / "run" / "results.json.gz")
+    assert list(results.nulls) == ["shuffled", "generic"]
+    summed = results.summary().set_index("metric")["mean"]
+    assert summed["clarity - null:shuffled"] > 0.5
+    line = next(line for line in done.output.splitlines() if "Clarity" in line and "shuffled" in line)
+    assert f"{summed['clarity - null:shuffled']:+.2f}" in line
+
+
+def test_sanity_of_a_run_that_evaluate_wrote(parts):
+    folder, arguments, _ = parts
+    CliRunner().invoke(app, [*arguments, "--quiet"], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["sanity", str(folder / "run"), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    found = {(check["metric"].split(" (")[0], check["test"]): check for check in json.loads(done.output)["run"]}
+    assert {check["cases"] for check in found.values()} == {3}, "every planted latent"
+    for score in ("average precision", "best F1", "IoU", "correlation"):
+        assert found[score, "missing labels"]["passed"] and found[score, "extra labels"]["passed"]
+    # A planted latent fires on its words alone, so what AUROC loses by dropped labels is the little that the design weights say.
+    assert found["AUROC", "missing labels"]["fall"] < found["AUROC", "extra labels"]["fall"] / 3
+    assert "This run's descriptions" in CliRunner().invoke(app, ["sanity", str(folder / "run")]).output
 
 
 def test_dry_run_spends_nothing(parts):

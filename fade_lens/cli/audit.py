@@ -8,9 +8,12 @@ import typer
 from rich.table import Table
 
 from fade_lens.cli.console import console, plain
+from fade_lens.cli.evaluate import about_the_judge
+from fade_lens.cli.judging import JUDGING, Judging, takes_judging
 from fade_lens.cli.options import (
     Column,
     Hook,
+    IntervalWidth,
     Limit,
     Only,
     Out,
@@ -22,7 +25,6 @@ from fade_lens.cli.options import (
     numbers,
     one_source,
     open_corpus,
-    open_judge,
     open_model,
     open_sae,
 )
@@ -30,6 +32,7 @@ from fade_lens.errors import InputError
 
 if TYPE_CHECKING:
     from fade_lens.audit import Audit
+    from fade_lens.fade import Fade
     from fade_lens.neuronpedia import Imported
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ NEVER = 2.0
 """A gate that no description passes."""
 
 
+@takes_judging
 def audit(
     out: Out,
     model: Annotated[
@@ -87,6 +91,8 @@ def audit(
     factors: Annotated[
         str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
     ] = "0.5,1,1.5,2",
+    interval_width: IntervalWidth = 0.3,
+    judging: Judging = JUDGING,
     quiet: Quiet = False,
 ) -> None:
     """Find the wrong, swapped, empty and leaked descriptions of an SAE's features, and say what to do about each.
@@ -113,6 +119,7 @@ def audit(
     if flags_only:
         done = by_flags(found, wanted, open_sae(None, None, sae, "cpu") if sae else None)
     else:
+        from fade_lens.fade import Fade
         from fade_lens.settings import Settings
 
         settings = Settings(
@@ -122,14 +129,19 @@ def audit(
             prompts=prompts,
             factors=numbers(factors),
             gate=0.5 if faithfulness else NEVER,
+            interval_width=interval_width or None,
         )
-        asked = open_judge(str(judge))
+        asked = judging.open(str(judge))
+        judging.checks()  # a gold set that cannot be read is told now
         texts = open_corpus(str(corpus), corpus_column, corpus_limit)
-        asked.check()  # before a model is loaded
+        if not judging.dry_run:
+            asked.check()  # before a model is loaded
         subject = open_model(str(model), device, dtype)
         opened = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
-        done = scored(found, wanted, subject, opened, texts, asked, settings, out, force=force, quiet=quiet)
-    finish(done, out, quiet)
+        fade = Fade(subject, opened, corpus=texts, judge=asked, settings=settings)
+        done = scored(found, wanted, fade, judging, out, force=force, quiet=quiet)
+    if done is not None:
+        finish(done, out, quiet)
 
 
 def by_flags(found: "Imported", wanted: tuple[int, ...] | None, sae: Any) -> "Audit":
@@ -152,27 +164,23 @@ def by_flags(found: "Imported", wanted: tuple[int, ...] | None, sae: Any) -> "Au
 def scored(
     found: "Imported",
     wanted: tuple[int, ...] | None,
-    model: Any,
-    sae: Any,
-    corpus: Any,
-    judge: Any,
-    settings: Any,
+    fade: "Fade",
+    judging: Judging,
     out: Path,
     *,
     force: bool,
     quiet: bool,
-) -> "Audit":
-    """An audit with everything."""
+) -> "Audit | None":
+    """An audit with everything; None after a dry run."""
     from fade_lens.audit import audit as verdicts
     from fade_lens.audit import to_score
-    from fade_lens.fade import Fade
     from fade_lens.features import features_of
     from fade_lens.neuronpedia import check_mapping, flags
     from fade_lens.neuronpedia.flagging import mismatches
     from fade_lens.neuronpedia.frames import frame
     from fade_lens.neuronpedia.resolving import names_of
 
-    fade = Fade(model, sae, corpus=corpus, judge=judge, settings=settings)
+    model, sae = fade.model, fade.source
     n_features = features_of(model, sae, [0]).n_features
     mismatch = "" if isinstance(sae, str) else mismatches(found, sae)
     if mismatch and not force:
@@ -199,9 +207,16 @@ def scored(
     if not len(chosen):
         logger.warning("no description is worth scoring; the audit rests on the flags")
     else:
-        if not quiet:
-            console.print(plain(f"{len(chosen)} to score: {fade.estimate(chosen)}"))
-        results = fade.evaluate(chosen, store=out, progress=not quiet)
+        checks = judging.checks()
+        if not quiet or judging.dry_run:
+            console.print(plain(f"{len(chosen)} to score: {fade.estimate(chosen, **checks)}"), soft_wrap=True)
+        if not judging.dry_run:
+            results = fade.evaluate(chosen, store=out, transcripts=judging.transcripts, progress=not quiet, **checks)
+        if results is not None and not quiet:
+            for line in about_the_judge(results.run):
+                console.print(plain(line), soft_wrap=True)
+    if judging.dry_run:
+        return None
     return verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping)
 
 

@@ -1,6 +1,7 @@
 """`fade-lens evaluate` and `fade-lens demo`."""
 
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,14 +9,14 @@ import typer
 from rich.table import Table
 
 from fade_lens.cli.console import console, plain
+from fade_lens.cli.judging import JUDGING, Judging, takes_judging
 from fade_lens.cli.options import (
     DEMO,
-    Batch,
     Column,
     Concurrency,
     Described,
-    Gold,
     Hook,
+    IntervalWidth,
     JudgeSpec,
     Limit,
     MaxCalls,
@@ -27,17 +28,11 @@ from fade_lens.cli.options import (
     Quiet,
     Rating,
     Release,
-    Repeats,
-    RequestsPerMinute,
     SaeFolder,
     SaeId,
-    SecondJudge,
     Texts,
-    TokensPerMinute,
-    Transcripts,
-    Writer,
     chosen_descriptions,
-    known_ratings,
+    names,
     numbers,
     one_source,
     open_corpus,
@@ -55,6 +50,7 @@ DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_to
 DEMO_TEXTS = 700
 
 
+@takes_judging
 def evaluate(
     model: Model,
     descriptions: Described,
@@ -82,6 +78,12 @@ def evaluate(
     ] = "0.5,1,1.5,2",
     mode: Annotated[str, typer.Option(help="Steering: add, clamp, scale or ablate.")] = "add",
     arms: Annotated[str, typer.Option(help="Controls for steering, rated likewise: any of ablate,random,other.")] = "",
+    nulls: Annotated[
+        str,
+        typer.Option(
+            help="Null descriptions, scored likewise: any of shuffled,random,generic; prints score minus null."
+        ),
+    ] = "",
     max_nll_increase: Annotated[
         float | None,
         typer.Option(
@@ -91,20 +93,8 @@ def evaluate(
     gate: Annotated[
         float | None, typer.Option(help="Clarity and Responsiveness below it skip Faithfulness; -1: never.")
     ] = 0.5,
-    rating: Rating = "auto",
-    writer: Writer = None,
-    max_calls: MaxCalls = None,
-    max_cost: MaxCost = None,
-    price: Price = None,
-    concurrency: Concurrency = None,
-    requests_per_minute: RequestsPerMinute = None,
-    tokens_per_minute: TokensPerMinute = None,
-    batch: Batch = False,
-    repeats: Repeats = 0,
-    second_judge: SecondJudge = None,
-    gold: Gold = None,
-    transcripts: Transcripts = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print judge calls, tokens and price, then stop.")] = False,
+    interval_width: IntervalWidth = 0.3,
+    judging: Judging = JUDGING,
     quiet: Quiet = False,
 ) -> None:
     """Score descriptions of an SAE's latents, or of neurons, on all four metrics.
@@ -112,6 +102,7 @@ def evaluate(
     Example: `fade-lens evaluate --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.8.hook_resid_pre
     --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l8`
     """
+    from fade_lens.null_arms import check_arms
     from fade_lens.settings import Settings
 
     settings = Settings(
@@ -122,37 +113,28 @@ def evaluate(
         prompts=prompts,
         factors=numbers(factors),
         mode=mode,
-        arms=tuple(arm.strip() for arm in arms.split(",") if arm.strip()),
+        arms=names(arms),
         max_nll_increase=max_nll_increase,
         gate=None if gate is not None and gate <= -1 else gate,
+        interval_width=interval_width or None,
     )
     one_source(sae_release, sae_id, sae, hook)
     chosen = chosen_descriptions(descriptions, features, sae_release, sae_id, sae)
-    asked = open_judge(
-        judge,
-        rating=rating,
-        writer=writer,
-        max_calls=max_calls,
-        max_cost=max_cost,
-        price=price,
-        concurrency=concurrency,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        batch=batch,
-    )
-    again: dict[str, Any] = {"repeats": repeats, "second_judge": second_judge, "gold": known_ratings(gold)}
+    asked = judging.open(judge)
+    check_arms(asked_nulls := names(nulls))
+    more: dict[str, Any] = {"nulls": asked_nulls, **judging.checks()}
     texts = open_corpus(corpus, corpus_column, corpus_limit)
-    if not dry_run:
+    if not judging.dry_run:
         asked.check()  # before a model is loaded
     from fade_lens.fade import Fade
 
     subject = open_model(model, device, dtype)
     source = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
     fade = Fade(subject, source, corpus=texts, judge=asked, settings=settings)
-    if dry_run:
-        console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **again)}"), soft_wrap=True)
+    if judging.dry_run:
+        console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **more)}"), soft_wrap=True)
         return
-    finish(fade.evaluate(chosen, store=out, transcripts=transcripts, progress=not quiet, **again), out, quiet)
+    finish(fade.evaluate(chosen, store=out, transcripts=judging.transcripts, progress=not quiet, **more), out, quiet)
 
 
 def demo(
@@ -190,10 +172,12 @@ def demo(
 def finish(results: "Results", out: Path, quiet: bool) -> None:
     """Write the run's files and show the table."""
     results.save(out / "results.json.gz")
-    results.frame.to_csv(out / "results.csv", index=False)
+    results.frame.to_csv(out / "results.csv", index=False, errors="replace")
     page = results.to_html(out / "report.html")
     if not quiet:
         console.print(table(results))
+        if results.nulls:
+            console.print(null_table(results))
         for line in about_the_judge(results.run):
             console.print(plain(line), soft_wrap=True)
         console.print(plain(f"Report: {page}\nTable:  {out / 'results.csv'}"), soft_wrap=True)
@@ -233,4 +217,17 @@ def table(results: "Results") -> Table:
     reasons = {f"{r.description.index}: {m.reason}" for r in results for m in r.metrics.values() if m.reason}
     shown.caption = plain("\n".join(f"– {reason}" for reason in sorted(reasons)[:8])) if reasons else None
     shown.caption_justify = "left"
+    return shown
+
+
+def null_table(results: "Results") -> Table:
+    """How much better the descriptions score than their null descriptions, metric by metric."""
+    shown = Table(title="Score minus that of a null description", title_justify="left")
+    for name, side in (("score", "left"), ("null", "left"), ("mean", "right"), ("95 %", "right"), ("of", "right")):
+        shown.add_column(name, justify=side)
+    for row in results.summary().to_dict("records"):
+        metric, _, arm = str(row["metric"]).partition(" - null:")
+        if arm:
+            limits = "–" if isnan(row["low"]) else f"{row['low']:+.2f} … {row['high']:+.2f}"
+            shown.add_row(metric.capitalize(), arm, f"{row['mean']:+.2f}", limits, str(row["n"]))
     return shown

@@ -108,6 +108,12 @@ Transcripts = Annotated[
         help="File, or another run's folder, whose judge answers are shared with this run.", rich_help_panel=PANEL
     ),
 ]
+IntervalWidth = Annotated[
+    float,
+    typer.Option(
+        help="Rate until the intervals are no wider than this, within the numbers above; 0: rate everything.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no table.")]
 
 
@@ -245,6 +251,15 @@ def prices(text: str) -> tuple[float, float]:
     if not (0 <= prompt < float("inf") and 0 <= completion < float("inf")):
         raise InputError(f"price {text!r} must not be negative or infinite")
     return prompt, completion
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Words separated by commas.
+
+    >>> names("shuffled, generic")
+    ('shuffled', 'generic')
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def numbers(text: str) -> tuple[float, ...]:
