@@ -201,21 +201,49 @@ def test_silent_texts_of_great_weight_widen_the_interval():
     assert responsiveness(activations, ratings, weights).interval[0] < 0.5
 
 
-def test_collapsing_rows_changes_no_replicate_mean(monkeypatch):
-    """The collapsed draw agrees with the plain one, row by row, up to Monte Carlo error."""
+@pytest.mark.parametrize("scale", [1.0, 0.5], ids=["of a corpus", "of endlessly many"])
+def test_collapsing_rows_changes_no_replicate_mean(monkeypatch, scale):
+    """The collapsed draw agrees with the plain one, text by text, up to Monte Carlo error."""
     monkeypatch.setattr(bootstrap, "REPLICATES", 20_000)
     rng = np.random.default_rng(4)
     values, positive, weights = (
         np.maximum(rng.normal(size=60), 0).round(1),
         rng.random(60) < 0.3,
-        rng.choice([1.0, 9.0], 60),
+        scale * rng.choice([1.0, 3.0, 9.0], 60),
     )
     rows = Rows.of_sample(values, positive, weights)
-    share = rng.standard_gamma(rows.shape, (20_000, len(rows.shape)))
+    assert (rows.unseen is None) == (scale < 1)
+    drawn = rng.standard_gamma(rows.shape, (20_000, len(rows.shape)))
     for h, mass in enumerate(rows.mass):
-        share[:, rows.stratum == h] *= (mass / share[:, rows.stratum == h].sum(axis=1))[:, None]
-    plain = Ranked(rows.values, rows.positive, share).auroc()
-    assert rows.interval(lambda ranked, _: ranked.auroc(), 0) == pytest.approx(bootstrap.percentiles(plain), abs=0.01)
+        own = rows.stratum == h
+        drawn[:, own] /= drawn[:, own].sum(axis=1, keepdims=True)
+        drawn[:, own] = mass * drawn[:, own] if rows.unseen is None else rng.multinomial(rows.unseen[h], drawn[:, own])
+    plain = Ranked(rows.values, rows.positive, drawn + (0 if rows.unseen is None else rows.seen)).auroc()
+    expected = bootstrap.percentiles(plain, rows.tail)
+    assert rows.interval(lambda ranked, _: ranked.auroc(), 0) == pytest.approx(expected, abs=0.01)
+
+
+def test_texts_that_stand_for_themselves_alone_add_no_uncertainty():
+    """All that fires is rated, so only the silent texts can change the score."""
+    rng = np.random.default_rng(6)
+    fires = np.sort(rng.gamma(2.0, size=200))
+    activations = np.append(fires, np.zeros(2000))
+    ratings = np.where(rng.random(2200) < np.append(fires / 5, np.zeros(2000)), 2, 0)
+    weights = np.append(np.ones(200), np.full(2000, 1.001))
+    for metric in (responsiveness, purity):
+        low, high = metric(activations, ratings, weights).interval
+        width = high - low
+        low, high = metric(activations, ratings).interval
+        assert width < (high - low) / 2, "without weights they are a sample of endlessly many"
+        assert metric(activations, ratings, np.ones(2200)).interval == (low, high), "a whole corpus is a sample as well"
+
+
+def test_few_positives_of_unequal_weights_widen_the_quantiles():
+    values, positive = np.arange(100.0), np.arange(100) >= 95
+    equal = Rows.of_sample(values, positive, np.full(100, 20.0)).tail
+    unequal = Rows.of_sample(values, positive, np.where(np.arange(100) == 99, 200.0, 20.0)).tail
+    many = Rows.of_sample(values, np.arange(100) >= 50, np.full(100, 20.0)).tail
+    assert 0 < unequal < equal < many < bootstrap.TAIL
 
 
 def test_many_distinct_weights_are_grouped():
