@@ -200,7 +200,7 @@ def tokenize(
     for chunk in chunks(texts, CHARACTERS_A_TOKEN * (room + MARGIN)):
         if isinstance(chunk[0], str):
             chunk = [clean(text) for text in chunk]
-            rows = first_tokens(tokenizer, cast(list[str], chunk), room)
+            rows = first_tokens(tokenizer, chunk, room)
         else:
             rows = [list(row[1:] if lead and len(row) and row[0] == bos else row) for row in chunk]
             check_vocabulary(rows, int(model.cfg.d_vocab), len(shown))

@@ -223,8 +223,10 @@ def table(results: "Results") -> Table:
 def null_table(results: "Results") -> Table:
     """How much better the descriptions score than their null descriptions, metric by metric."""
     shown = Table(title="Score minus that of a null description", title_justify="left")
-    for name, side in (("score", "left"), ("null", "left"), ("mean", "right"), ("95 %", "right"), ("of", "right")):
-        shown.add_column(name, justify=side)
+    for name in ("score", "null"):
+        shown.add_column(name)
+    for name in ("mean", "95 %", "of"):
+        shown.add_column(name, justify="right")
     for row in results.summary().to_dict("records"):
         metric, _, arm = str(row["metric"]).partition(" - null:")
         if arm:
