@@ -34,10 +34,11 @@ LEVEL = 0.95
 """Nominal coverage of every interval."""
 PSEUDO = 1.0
 """Total weight of the pseudo-texts, in texts, over all strata, labels and ends."""
-SPREAD = 0.25
-"""Power of a stratum's weight to which its share of the pseudo-texts is proportional. In equal parts, a heavy stratum in which no positive
-happens to lie counts as nearly free of them, and the interval of a feature that misses half of the concept ends up too high; at 1/2 the
-interval of a feature that knows the concept well ends up too low."""
+HEAVIEST = 0.7
+"""Weight of the pseudo-texts of the stratum with the greatest weights where they are divided unevenly; the others have them in
+proportion to the root of their weights. In equal parts, a heavy stratum in which no positive happens to lie counts as nearly free of
+them, and the interval of a feature that misses part of the concept ends up too high; unevenly, that of a feature that knows the concept
+well ends up too low. So a stratified sample's interval spans both."""
 FREEDOM = 4.0
 """Degrees of freedom of the t distribution beside those of the texts, for the pseudo-texts widen intervals too."""
 TAIL = (1 - LEVEL) / 2
@@ -78,6 +79,8 @@ class Rows:
         values: Float[np.ndarray, "text"],
         positive: Bool[np.ndarray, "text"],
         weights: Float[np.ndarray, "text"],
+        *,
+        uneven: bool = False,
     ) -> "Rows":
         """A labelled sample whose texts of equal weight are a stratum; each may hold unseen texts of either label.
 
@@ -91,13 +94,14 @@ class Rows:
         _, stratum = np.unique(stratum, return_inverse=True)
         mass, n = np.bincount(stratum, weights), np.bincount(stratum)
         ends = [end for h in range(len(n)) for end in (values[stratum == h].min(), values[stratum == h].max()) * 2]
-        share = (mass / n) ** SPREAD
+        mean = mass / n
+        pseudo = HEAVIEST * np.sqrt(mean / mean.max()) if uneven else np.full(len(n), PSEUDO / len(n))
         finite = weights.min() > 1 - 1e-9 and weights.max() > 1
         return cls(
             np.append(values, ends),
             np.append(positive, np.tile([True, True, False, False], len(n))),
             np.append(stratum, np.repeat(np.arange(len(n)), 4)),
-            np.append(np.ones(len(values)), np.repeat(PSEUDO / 4 * share / share.sum(), 4)),
+            np.append(np.ones(len(values)), np.repeat(pseudo / 4, 4)),
             np.append(np.ones(len(values)), np.zeros(4 * len(n))),
             mass,
             np.round(mass - n).astype(np.int64) if finite else None,
@@ -125,6 +129,19 @@ class Rows:
             own = np.maximum(mass / np.maximum(seen, 1) - 1, 0)
         ranked = Ranked(cells[0].astype(np.float64), positive, mass)
         return percentiles(statistic(ranked, own[:, positive]), self.tail)
+
+
+def sample_interval(
+    values: Float[np.ndarray, "text"],
+    positive: Bool[np.ndarray, "text"],
+    weights: Float[np.ndarray, "text"],
+    statistic: Statistic,
+    seed: int,
+) -> tuple[float, float]:
+    """Interval of a statistic of a labelled sample: from the lowest to the highest limit over both ways of dividing pseudo-texts."""
+    ways = (False, True) if np.ptp(weights) else (False,)
+    limits = [Rows.of_sample(values, positive, weights, uneven=way).interval(statistic, seed) for way in ways]
+    return min(low for low, _ in limits), max(high for _, high in limits)
 
 
 def _tail(n: float) -> float:

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fade_lens.bootstrap import PSEUDO, REPLICATES, Rows, Statistic, percentiles
+from fade_lens.bootstrap import PSEUDO, REPLICATES, Rows, Statistic, percentiles, sample_interval
 from fade_lens.errors import InputError
 from fade_lens.ranking import (
     Ranked,
@@ -347,7 +347,7 @@ class _Rated:
         return replace(self, values=-self.values)
 
     def interval(self, statistic: Statistic, seed: int) -> tuple[float, float]:
-        return Rows.of_sample(self.values, self.positive, self.weights).interval(statistic, seed)
+        return sample_interval(self.values, self.positive, self.weights, statistic, seed)
 
 
 def _gini(ranked: Ranked, _own: Float[np.ndarray, "replicate positive"]) -> Float[np.ndarray, "replicate"]:
