@@ -259,7 +259,8 @@ class _Evaluation:
         a_feature = len(evaluator.prompts) * self.settings.steered_sets
         a_group = max(1, STEERED_AT_ONCE // max(a_feature, 1))
         n_features = len({d.index for d in self.descriptions})
-        advance = self.stages.stage("model: steered texts", n_features * a_feature + len(evaluator.prompts))
+        n_texts = n_features * a_feature + len(evaluator.prompts) if a_feature else 0
+        advance = self.stages.stage("model: steered texts", n_texts)
         asked: dict[Description, SteeredAsked] = {}
         passed = iter(passed)
         while group := list(islice(passed, a_group)):

@@ -50,7 +50,8 @@ class Settings:
     """Faithfulness is measured where Clarity and Responsiveness are both at least this; None: always."""
 
     factors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    """Steering strengths in units of the feature's reference activation; 0, the untouched model, is always added.
+    """Steering strengths in units of the feature's reference activation; 0, the untouched model, is always added. With none, `()`,
+    Faithfulness is not measured.
 
     Measured on Gemma 3 270M and 29 latents of the demo's SAE whose concepts a rule can check (`tests/benchmarks/factors.py`): over all of
     them the concept shows in 4, 9, 11 and 12 % of continuations at these factors and in 13 % at 3, while the texts get 0.1, 0.9, 1.4, 1.9 and
@@ -94,6 +95,10 @@ class Settings:
         for arm in self.arms:
             if arm not in ARMS or self.arms.count(arm) > 1:
                 raise InputError(f"arms holds {arm!r}; give {', '.join(map(repr, ARMS))}, each at most once")
+        if self.arms and not self.factors:
+            raise InputError(
+                f"arms is {self.arms}, but there are no factors at which to steer them; give factors or no arms"
+            )
         for factor in self.factors:
             if not math.isfinite(factor):
                 raise InputError(f"factors holds {factor}; every factor must be a finite number")
@@ -133,7 +138,7 @@ class Settings:
 
         The reference's baseline is the model steered at factor 0, that is, with the feature ablated: so is "paper"'s.
         """
-        if self.mode == "add":
+        if self.mode == "add" or not self.factors:
             return tuple(f for f in self.factors if f != 0)
         if self.preset == "paper" and self.mode != "ablate":
             return tuple(dict.fromkeys((0.0, *self.factors)))

@@ -56,6 +56,20 @@ def test_planted_features_are_recovered(server):
         assert result.faithfulness.value is None and "gate not passed" in result.faithfulness.reason
 
 
+def test_without_factors_nothing_is_steered(server, tmp_path):
+    fade = make(server, factors=())
+    assert fade.estimate(TRUE).calls < make(server).estimate(TRUE).calls
+    results = fade.evaluate(TRUE, progress=False)
+    for result in results:
+        assert result.clarity.value > 0.9 and result.faithfulness.value is None
+        assert result.faithfulness.reason == "not measured: the run has no steering factors"
+    summary = results.summary().set_index("metric")
+    assert summary.loc["faithfulness_unconditional", "mean"] is None or np.isnan(
+        summary.loc["faithfulness_unconditional", "mean"]
+    )
+    assert f">{len(results)} hold" in results.to_html(tmp_path / "page.html").read_text()
+
+
 def test_several_descriptions_of_one_feature(server):
     table = pd.DataFrame({"index": [0, 0], "description": [TRUE[0], TRUE[1]]})
     results = make(server).evaluate(table, progress=False)
@@ -246,6 +260,7 @@ def test_estimate_before_spending(server):
     [
         ({"factors": (1.0, float("nan"))}, "factors holds nan"),
         ({"factors": (1.0, 1.0)}, "twice"),
+        ({"factors": (), "arms": ("random",)}, "no factors"),
         ({"mode": "push"}, "'add', 'clamp', 'scale', 'ablate'"),
         ({"rated_texts": 0}, "rated_texts is 0"),
         ({"reference_quantile": 0.0}, "reference_quantile"),

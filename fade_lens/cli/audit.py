@@ -12,6 +12,7 @@ from fade_lens.cli.evaluate import about_the_judge
 from fade_lens.cli.judging import JUDGING, Judging, takes_judging
 from fade_lens.cli.options import (
     Column,
+    Faithful,
     Hook,
     IntervalWidth,
     Limit,
@@ -42,8 +43,6 @@ CONTEXTS = 16
 SHOWN = 20
 MISSING_ROWS = 2000
 """Features without a description that an audit of a whole SAE lists; of more it only says how many."""
-NEVER = 2.0
-"""A gate that no description passes."""
 
 
 @takes_judging
@@ -71,9 +70,7 @@ def audit(
     flags_only: Annotated[
         bool, typer.Option("--flags-only", help="Only what can be told at sight: no model, no judge.")
     ] = False,
-    faithfulness: Annotated[
-        bool, typer.Option("--faithfulness/--no-faithfulness", help="Steer and rate as well, or not.")
-    ] = True,
+    faithfulness: Faithful = True,
     scores: Annotated[
         bool, typer.Option("--scores", help="Ask Neuronpedia, feature by feature, for its own scores, to compare.")
     ] = False,
@@ -127,8 +124,7 @@ def audit(
             synthetic_texts=synthetic_texts,
             rated_texts=rated_texts,
             prompts=prompts,
-            factors=numbers(factors),
-            gate=0.5 if faithfulness else NEVER,
+            factors=numbers(factors) if faithfulness else (),
             interval_width=interval_width or None,
         )
         asked = judging.open(str(judge))

@@ -15,6 +15,7 @@ from fade_lens.cli.options import (
     Column,
     Concurrency,
     Described,
+    Faithful,
     Hook,
     IntervalWidth,
     JudgeSpec,
@@ -93,6 +94,7 @@ def evaluate(
     gate: Annotated[
         float | None, typer.Option(help="Clarity and Responsiveness below it skip Faithfulness; -1: never.")
     ] = 0.5,
+    faithfulness: Faithful = True,
     interval_width: IntervalWidth = 0.3,
     judging: Judging = JUDGING,
     quiet: Quiet = False,
@@ -111,7 +113,7 @@ def evaluate(
         synthetic_texts=synthetic_texts,
         rated_texts=rated_texts,
         prompts=prompts,
-        factors=numbers(factors),
+        factors=numbers(factors) if faithfulness else (),
         mode=mode,
         arms=names(arms),
         max_nll_increase=max_nll_increase,

@@ -108,6 +108,9 @@ Transcripts = Annotated[
         help="File, or another run's folder, whose judge answers are shared with this run.", rich_help_panel=PANEL
     ),
 ]
+Faithful = Annotated[
+    bool, typer.Option("--faithfulness/--no-faithfulness", help="Steer and rate the steered texts as well, or not.")
+]
 IntervalWidth = Annotated[
     float,
     typer.Option(

@@ -336,6 +336,8 @@ class FaithfulnessEvaluator:
     def gate(self, description: Description, clarity: Metric, responsiveness: Metric) -> Metric | None:
         """None if Faithfulness is to be measured, else the undefined metric that says why it is not."""
         threshold = self.settings.gate
+        if not self.settings.factors:
+            return Metric(None, "not measured: the run has no steering factors")
         if not np.isfinite(self.subject.reference(description.index)):
             return Metric(None, "the feature never fires on the corpus, so steering has no unit")
         if threshold is None:
@@ -374,7 +376,7 @@ def filled(prompts: float, n_sets: int, batch: int) -> int:
 
 def most_continuations(settings: Settings, batch: int) -> int:
     """How many continuations are rated for a description at most."""
-    sets, prompts = 1 + settings.steered_sets, settings.prompts
+    sets, prompts = 1 + settings.steered_sets, settings.prompts if settings.factors else 0
     if settings.interval_width is None or settings.preset == "paper":
         return sets * prompts
     first = min(filled(FIRST_PROMPTS, len({0.0, *settings.steered_factors}), batch), prompts)
