@@ -12,9 +12,10 @@ from fade_lens.errors import InputError
 from fade_lens.neuronpedia import links
 from fade_lens.neuronpedia.frames import plain
 from fade_lens.neuronpedia.ids import SourceId
-from fade_lens.neuronpedia.records import Score, Stats, whole
+from fade_lens.neuronpedia.records import Score, Stats
 from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.results import METRICS, Results
+from fade_lens.tables import clean
 from fade_lens.verdicts import SEVERITY, best_of, defined, partners, scorable, verdict_of
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Audit:
         table = self.frame.copy()
         table["flags"] = table["flags"].map("; ".join)
         for name in [name for name, kind in table.dtypes.items() if str(kind) == "object"]:
-            table[name] = table[name].map(lambda cell: whole(cell) if isinstance(cell, str) else cell)
+            table[name] = table[name].map(lambda cell: clean(cell) if isinstance(cell, str) else cell)
         return table
 
 
@@ -185,10 +186,11 @@ def audit(
         row_of(row, scored.get(row_key(row)), (stats or {}).get(row["index"]), run, source, mapping)
         for row in records_of(table)
     ]
-    swapped = partners(rows)
+    swaps = partners(rows)
     groups: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
-        verdict = verdict_of(row, swapped.get(int(row["index"])))
+        better = row.get("better_feature")
+        verdict = verdict_of(row, swapped=defined(better) and (int(row["index"]), int(better)) in swaps)
         row |= {"verdict": verdict.word, "severity": verdict.severity, "suggestion": verdict.suggestion}
         groups.setdefault(int(row["index"]), []).append(row)
     for group in groups.values():

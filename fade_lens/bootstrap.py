@@ -2,7 +2,8 @@
 
 A replicate completes the corpus: in each stratum the texts that were not rated are drawn, by a Pólya urn, from those that were (Lo 1988,
 Ghosh and Meeden 1997; for a sample from endlessly many texts this is the Bayesian bootstrap, Rubin 1981). So a stratum that is rated whole
-adds no uncertainty, and one of which few are rated adds much.
+adds no uncertainty, and one of which few are rated adds much. Only where all texts are rated, or nothing tells how they were chosen, is
+there no such corpus: then they are a sample of endlessly many like them.
 
 Resampling the few texts at hand never shows what is missing from them: with 5 positives that all rank at the top every replicate
 has AUROC 1. So each stratum's urn also holds pseudo-texts of both labels at both ends of its activations, `PSEUDO` texts in all (for

@@ -147,8 +147,12 @@ class Fade:
         for arm in arms:  # see `null_arms.ARMS` for what each asks
             generic = arm == "generic"
             written = settings.synthetic_texts if generic else 0
-            again += self.judge.estimate(written, 0 if generic else rated + continued, n_concepts=1 if generic else n)
-        return self.judge.estimate(settings.synthetic_texts, rated + continued, n_concepts=n) + again
+            again += self._estimate(written, *((0, 0) if generic else (rated, continued)), 1 if generic else n)
+        return self._estimate(settings.synthetic_texts, rated, continued, n) + again
+
+    def _estimate(self, written: int, rated: int, continued: int, n: int) -> Estimate:
+        """For `n` concepts; natural texts and continuations are never rated in one request."""
+        return self.judge.estimate(written, rated, n_concepts=n) + self.judge.estimate(0, continued, n_concepts=n)
 
 
 class _Evaluation:

@@ -12,6 +12,7 @@ from torch import Tensor
 _operations = cast(Any, torch.ops.mkldnn) if torch.backends.mkldnn.is_available() else None
 _onednn = getattr(_operations, "_linear_pointwise", None)
 _reorder = getattr(_operations, "_reorder_linear_weight", None)
+_bfloat16 = bool(getattr(_operations, "_is_mkldnn_bf16_supported", lambda: False)())
 TYPICAL_ROWS = 128
 
 _FUSED: dict[str | None, tuple[str, str]] = {
@@ -40,7 +41,7 @@ def packed(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_out d_in"]:
     """
     if weight.device.type != "cpu":
         return weight
-    known = weight.dtype in (torch.float32, torch.bfloat16)
+    known = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _bfloat16)
     weight = weight.contiguous()
     return _reorder(weight, TYPICAL_ROWS) if known and _onednn is not None and _reorder is not None else weight
 

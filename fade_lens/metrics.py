@@ -222,8 +222,9 @@ def faithfulness(
     chosen on one half of the prompts (the smallest of the best) and measured on the other, both ways, averaged over `SPLITS`
     random halvings. The difference to the baseline is taken prompt by prompt; only the final mean is clipped at 0, since clipping
     each half would bring back the bias. `details["signed"]` is the mean before clipping: 0 on average for a feature without
-    effect, and a little below the truth where several factors are about as good. `details["maximum"]` is the reference's value,
-    `details["factor_share"]` the share of halves that chose `details["factor"]`.
+    effect, and a little below the truth where several factors are about as good, or where rating stopped because the interval was
+    narrow. `details["maximum"]` is the reference's value on the prompts that are rated at every factor, `details["factor_share"]` the share of
+    prompts that are measured at `details["factor"]`, mean over the halvings.
 
     `ratings` holds, for each factor, the ratings of the continuations of the same prompts in the same order; factor 0 is the
     untouched model. Unrated (−1) continuations count as not expressing the concept; in `"paper"`, which takes the maximum over
@@ -259,7 +260,8 @@ def faithfulness(
         reason = "every continuation of the untouched model already expresses the concept (1 - R_0 = 0)"
         return Metric(None, reason, counts=counts, details={"rate_0": 1.0})
 
-    maximum = max(float((rates.max() - rates[0]) / (1 - rates[0])), 0.0)
+    shared = expressed[:, :common].sum(axis=1) / np.maximum(out_of[:, :common].sum(axis=1), 1)
+    maximum = max(float((shared.max() - shared[0]) / (1 - shared[0])), 0.0) if shared[0] < 1 else 0.0
     first, later = expressed[:, :common], expressed[:, common:]
     best = 1 + int(np.argmax(rates[1:])) if preset == "paper" else best_factor(table[:, :common])
     rng = np.random.default_rng(seed)
@@ -269,7 +271,7 @@ def faithfulness(
     picks = np.bincount(chosen.ravel(), minlength=len(factors)) / SPLITS
     picks[best] += n - common
     picks /= n
-    choice = best if preset == "paper" else int(np.argmax(picks))
+    choice = best if preset == "paper" or common < n else int(np.argmax(picks))
     value = maximum if preset == "paper" else max(signed, 0.0)
     details: dict[str, float | None] = {
         "signed": signed,

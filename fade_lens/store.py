@@ -21,7 +21,7 @@ from fade_lens.tables import clean
 
 FILE = "run.sqlite"
 SUFFIXES = (".sqlite", ".sqlite3", ".db")
-FORMAT = 2
+FORMAT = 3
 COMMITTED_BYTES = 2**26
 """Activations written in one transaction."""
 PACKAGES = ("fade-lens", "sae-lens", "torch", "transformer-lens", "transformers")

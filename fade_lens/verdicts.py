@@ -54,22 +54,22 @@ def scorable(row: Mapping[str, Any]) -> bool:
     return row["state"] == DESCRIBED and not set(kinds_of(row["flags"])) & set(UNUSABLE)
 
 
-def verdict_of(row: Mapping[str, Any], partner: int | None = None) -> Verdict:
+def verdict_of(row: Mapping[str, Any], *, swapped: bool = False) -> Verdict:
     """The verdict on one row of an audit.
 
     Args:
         row: state, flags, and the metrics with their intervals and `better_feature` where it was scored.
-        partner: the feature whose description is taken for this one's by mistake, if there is one.
+        swapped: whether the feature that the description fits better has a description that fits this row's feature better.
     """
-    word = word_of(row, partner)
+    word = word_of(row, swapped)
     scores = [float(row[name]) for name in METRICS if defined(row.get(name))]
     quality = min(1.0, max(0.0, sum(scores) / len(scores))) if scores else 0.5
     flagged = min(SPREAD, sum(FLAG_WEIGHTS.get(kind, 0.0) for kind in kinds_of(row["flags"])))
     severity = SEVERITY[word] + flagged - (SPREAD * quality if scores else 0.0)
-    return Verdict(word, round(min(1.0, max(0.0, severity)), 3), suggestion_of(word, row, partner))
+    return Verdict(word, round(min(1.0, max(0.0, severity)), 3), suggestion_of(word, row))
 
 
-def word_of(row: Mapping[str, Any], partner: int | None = None) -> str:
+def word_of(row: Mapping[str, Any], swapped: bool = False) -> str:
     """The verdict's word."""
     kinds = kinds_of(row["flags"])
     if set(kinds) & {"index_out_of_range", "sae_mismatch"}:
@@ -81,7 +81,7 @@ def word_of(row: Mapping[str, Any], partner: int | None = None) -> str:
     if not row.get("scored"):
         return "unscored"
     if defined(row.get("better_feature")):
-        return "swapped" if partner is not None else "mislabelled"
+        return "swapped" if swapped else "mislabelled"
     clarity, responsiveness = row.get("clarity"), row.get("responsiveness")
     if not defined(clarity) and not defined(responsiveness):
         return "untested"
@@ -99,10 +99,10 @@ def below(row: Mapping[str, Any], name: str) -> bool:
     return float(cast(float, high) if defined(high) else row[name]) < GOOD
 
 
-def suggestion_of(word: str, row: Mapping[str, Any], partner: int | None) -> str:
+def suggestion_of(word: str, row: Mapping[str, Any]) -> str:
     """What to do."""
     if word == "swapped":
-        return f"it and the description of feature {partner} are swapped: exchange them"
+        return f"it and the description of feature {int(row['better_feature'])} are swapped: exchange them"
     if word == "mislabelled":
         return f"it fits feature {int(row['better_feature'])} of this run better: describe it again"
     if word == "missing":
@@ -115,10 +115,10 @@ def suggestion_of(word: str, row: Mapping[str, Any], partner: int | None) -> str
     return ""
 
 
-def partners(rows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
-    """Pairs of features whose descriptions each fit the other better, both ways round."""
-    better = {int(row["index"]): int(row["better_feature"]) for row in rows if defined(row.get("better_feature"))}
-    return {one: other for one, other in better.items() if better.get(other) == one}
+def partners(rows: Iterable[Mapping[str, Any]]) -> set[tuple[int, int]]:
+    """Pairs of features of which each has a description that fits the other better, both ways round."""
+    better = {(int(row["index"]), int(row["better_feature"])) for row in rows if defined(row.get("better_feature"))}
+    return {(one, other) for one, other in better if (other, one) in better}
 
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

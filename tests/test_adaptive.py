@@ -171,6 +171,21 @@ def test_a_run_that_breaks_off_between_rounds_goes_on_without_asking_twice(serve
     assert [r.rated_evidence for r in finished] == [r.rated_evidence for r in whole]
 
 
+def test_a_run_killed_between_rounds_of_continuations_ends_with_the_same_numbers(server, tmp_path):
+    more = {"prompts": 30, "interval_width": 0.02, "arms": ("ablate", "other")}
+    undisturbed = make(server, **more).evaluate({0: TRUE[0]}, progress=False)
+    calls = undisturbed.run["usage"]["calls"]
+    with FakeJudge(rule=rule, writer=writer) as other:
+        for few in (calls - 4, 2, 1):
+            fade = make(other, **more)
+            fade.judge = type(fade.judge)("planted", base_url=other.base_url, api_key="k", max_calls=few)
+            with pytest.raises(JudgeError):
+                fade.evaluate({0: TRUE[0]}, store=tmp_path, progress=False)
+        finished = make(other, **more).evaluate({0: TRUE[0]}, store=tmp_path, progress=False)
+    assert [r.faithfulness_evidence for r in finished] == [r.faithfulness_evidence for r in undisturbed]
+    assert finished[0].faithfulness.counts["prompts"] == 30
+
+
 def test_no_description_waits_for_the_rounds_of_another(server):
     """One description's first round is held up; the other goes through all of its rounds meanwhile."""
     import threading

@@ -253,6 +253,17 @@ def test_a_factor_that_breaks_the_model_is_not_chosen(server):
     assert held.faithfulness_evidence.continuations == free.faithfulness_evidence.continuations
     none = make(server, max_nll_increase=-math.inf).evaluate({0: TRUE[0]}, progress=False)[0]
     assert none.faithfulness.value is None and "every steering factor" in none.faithfulness.reason
+    assert not none.faithfulness_evidence.continuations  # none was paid for
+
+
+def test_controls_in_later_rounds_whatever_factor_is_barred(server, monkeypatch):
+    """An ablated feature has no factor, so none that bars one of the feature's own takes it away."""
+    monkeypatch.setattr(FaithfulnessEvaluator, "_barred", lambda self, index: {1.0})
+    more = {"prompts": 30, "interval_width": 0.02, "arms": ("ablate", "other")}
+    evidence = make(server, **more).evaluate({0: TRUE[0]}, progress=False)[0].faithfulness_evidence
+    assert evidence.faithfulness.counts["prompts"] == 30 and evidence.faithfulness.details["factor"] != 1.0
+    for arm in evidence.arms:
+        assert arm.faithfulness.value is not None and arm.faithfulness.counts["prompts"] == 30, arm.faithfulness
 
 
 def test_a_broken_best_factor_is_flagged(server, monkeypatch):

@@ -68,12 +68,12 @@ def test_partners_and_the_best_of_several():
         row(index=3, better_feature=1),
         row(index=4),
     ]
-    assert partners(rows) == {1: 2, 2: 1}
-    assert [verdict_of(rows[0], 2).word, verdict_of(rows[2]).word] == ["swapped", "mislabelled"]
-    assert (
-        "exchange them" in verdict_of(rows[0], 2).suggestion
-        and "feature 1 of this run" in verdict_of(rows[2]).suggestion
-    )
+    assert partners(rows) == {(1, 2), (2, 1)}
+    assert [verdict_of(rows[0], swapped=True).word, verdict_of(rows[2]).word] == ["swapped", "mislabelled"]
+    assert "of feature 2 are swapped: exchange them" in verdict_of(rows[0], swapped=True).suggestion
+    assert "feature 1 of this run" in verdict_of(rows[2]).suggestion
+    two = [row(index=5, better_feature=7), row(index=5, better_feature=9), row(index=9, better_feature=5)]
+    assert partners(two) == {(5, 9), (9, 5)}  # the first description of 5 is no part of the swap
     several = [row(clarity=0.9, purity=None), row(clarity=0.5, purity=1.0), row(clarity=0.95, purity=0.0, scored=False)]
     assert best_of(several) is several[0]  # by what is defined for both
     assert best_of([row(scored=False)]) is None

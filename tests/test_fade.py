@@ -67,6 +67,10 @@ def test_without_factors_nothing_is_steered(server, tmp_path):
     assert summary.loc["faithfulness_unconditional", "mean"] is None or np.isnan(
         summary.loc["faithfulness_unconditional", "mean"]
     )
+    for factors in ((), (0.0,)):
+        subject = Subject(MODEL, SAE, Corpus.from_texts(TEXTS), [0], Settings(**(SMALL | {"factors": factors})))
+        with pytest.raises(InputError, match="give a factor other than 0"):
+            FaithfulnessEvaluator(subject, judge_of(server)).evaluate({0: TRUE[0]})
     assert f">{len(results)} hold" in results.to_html(tmp_path / "page.html").read_text()
 
 

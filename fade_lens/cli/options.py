@@ -266,8 +266,11 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas."""
+    """Numbers separated by commas, at least one."""
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        found = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"factors {text!r} must be numbers separated by commas, such as 0.5,1,2") from None
+        found = ()
+    if not found:
+        raise InputError(f"factors {text!r} must be numbers separated by commas, such as 0.5,1,2")
+    return found

@@ -21,7 +21,7 @@ JUDGE_BYTES = 1_117_320_768
 
 DESCRIPTIONS: dict[int, str] = {
     98: 'the adjective "good"',
-    3521: 'the exclamation mark "!"',
+    3521: 'exclamations that end with "!"',
     1658: 'the title "Mr."',
     951: 'the word "new"',
 }

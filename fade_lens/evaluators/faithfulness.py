@@ -115,7 +115,7 @@ class FaithfulnessEvaluator:
         self.subject, self.judge, self.settings = subject, judge, settings or subject.settings
         self.store = store or MemoryContinuations()
         check_arms(subject.features, self.settings)
-        self.prompts = self._prompts()
+        self.prompts = self._prompts() if any(self.settings.steered_factors) else []
         self._decoder: Decoder | None = None
 
     def _prompts(self) -> list[tuple[int, ...]]:
@@ -131,9 +131,7 @@ class FaithfulnessEvaluator:
         usable = long_enough if len(long_enough) >= settings.prompts else np.flatnonzero(tokens.lengths > 0)
         generator = rng(settings.seed, "prompts")
         chosen = generator.choice(usable, min(settings.prompts, len(usable)), replace=False)
-        if (
-            settings.preset == "paper"
-        ):  # where all are rated; elsewhere the first ones may be all, and must be like the others
+        if settings.preset == "paper":  # rates all; elsewhere the first ones may be all, and must be like the others
             chosen = np.sort(chosen)
         return [tuple(tokens[i][: settings.prompt_tokens].tolist()) for i in chosen.tolist()]
 
@@ -223,7 +221,7 @@ class FaithfulnessEvaluator:
         settings, prompts = self.settings, len(self.prompts)
         baseline, *steered = rated
         n, wanted = len(rated[baseline]), settings.interval_width
-        if n == prompts:
+        if n == prompts or len(_table(OWN, rated, barred)) == 1:  # everything is known, or can never be
             return {}
         if wanted is None or settings.preset == "paper":
             return dict.fromkeys(rated, range(prompts))
@@ -232,7 +230,7 @@ class FaithfulnessEvaluator:
             return dict.fromkeys(rated, range(min(end, prompts)))
         metric = self._value(description, OWN, rated, barred)
         width = widest(metric)
-        if (width is not None and width <= wanted) or len(_table(OWN, rated, barred)) == 1:
+        if width is not None and width <= wanted:
             return {}
         best = {arm: leading(_table(arm, rated, barred)) for arm in (OWN, *settings.arms)}
         pursued = [baseline, *(s for s in steered if s.factor == best[s.arm])]
@@ -336,7 +334,7 @@ class FaithfulnessEvaluator:
     def gate(self, description: Description, clarity: Metric, responsiveness: Metric) -> Metric | None:
         """None if Faithfulness is to be measured, else the undefined metric that says why it is not."""
         threshold = self.settings.gate
-        if not self.settings.factors:
+        if not any(self.settings.steered_factors):
             return Metric(None, "not measured: the run has no steering factors")
         if not np.isfinite(self.subject.reference(description.index)):
             return Metric(None, "the feature never fires on the corpus, so steering has no unit")
@@ -352,6 +350,8 @@ class FaithfulnessEvaluator:
     def evaluate(self, descriptions: Any) -> dict[Description, FaithfulnessEvidence]:
         """Faithfulness alone and without a gate, for a table of descriptions (see `read_descriptions`)."""
         chosen = read_descriptions(descriptions)
+        if not any(self.settings.steered_factors):
+            raise InputError(f"factors is {self.settings.factors}; give a factor other than 0 at which to steer")
         self.steer([d.index for d in chosen])
         asked = {d: self.ask(d) for d in chosen}
         return {d: self.measure(d, answer) for d, answer in asked.items()}
@@ -376,7 +376,7 @@ def filled(prompts: float, n_sets: int, batch: int) -> int:
 
 def most_continuations(settings: Settings, batch: int) -> int:
     """How many continuations are rated for a description at most."""
-    sets, prompts = 1 + settings.steered_sets, settings.prompts if settings.factors else 0
+    sets, prompts = 1 + settings.steered_sets, settings.prompts if any(settings.steered_factors) else 0
     if settings.interval_width is None or settings.preset == "paper":
         return sets * prompts
     first = min(filled(FIRST_PROMPTS, len({0.0, *settings.steered_factors}), batch), prompts)
@@ -385,5 +385,10 @@ def most_continuations(settings: Settings, batch: int) -> int:
 
 def _table(arm: str, rated: Rated, barred: AbstractSet[float]) -> dict[float, Any]:
     """An arm's ratings by factor, as `metrics` takes them, the untouched model's among them."""
-    used = {s: ratings for s, ratings in rated.items() if s.factor == 0 or (s.arm == arm and s.factor not in barred)}
+    # An ablated feature has no factor; the one that stands for it is never barred.
+    used = {
+        s: ratings
+        for s, ratings in rated.items()
+        if s.factor == 0 or (s.arm == arm and (arm == "ablate" or s.factor not in barred))
+    }
     return {steered.factor: rating_values(ratings) for steered, ratings in used.items()}

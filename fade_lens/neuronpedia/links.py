@@ -101,7 +101,10 @@ def import_rows(source: Any, rows: Iterable[Mapping[str, Any]], author: str = "f
     Args:
         rows: each with `index` and `description`, and whatever else is to be kept.
     """
-    chosen: SourceId = resolve(source)
+    return _import_rows(resolve(source), rows, author)
+
+
+def _import_rows(chosen: SourceId, rows: Iterable[Mapping[str, Any]], author: str) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(rows):
         extra = {
             k: v

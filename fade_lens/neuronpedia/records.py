@@ -1,7 +1,6 @@
 """What Neuronpedia says about features, whatever file or answer it came in: descriptions, scores, statistics, activations."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -10,6 +9,7 @@ from typing import Any, cast
 from fade_lens.descriptions import whole_number
 from fade_lens.errors import InputError
 from fade_lens.neuronpedia.ids import SourceId
+from fade_lens.tables import clean
 
 Record = Mapping[str, Any]
 
@@ -150,7 +150,7 @@ def row_of(record: Record, where: str, source: SourceId | None = None, index: in
     scores = record.get("scores")
     return Row(
         index=index if index is not None else index_of(record, where),
-        description=None if text is None else whole(text),
+        description=None if text is None else clean(text),
         model_id=word(record, "modelId", "model_id") or (source.model_id if source else ""),
         source_id=word(record, "layer", "source_id") or (source.source_id if source else ""),
         explanation_id=word(record, "id", "explanation_id"),
@@ -248,20 +248,8 @@ def word(record: Record, *keys: str) -> str:
     for key in keys:
         value = record.get(key)
         if value is not None and value == value and not isinstance(value, list | dict):
-            return whole(str(value))
+            return clean(str(value))
     return ""
-
-
-HALVES = re.compile("[\ud800-\udfff]")
-
-
-def whole(text: str) -> str:
-    """A text without halves of characters (lone surrogates), which JSON may hold and no file.
-
-    >>> whole("a\\ud800b")
-    'a?b'
-    """
-    return HALVES.sub("?", text)
 
 
 def number(value: Any) -> float | None:

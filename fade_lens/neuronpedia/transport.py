@@ -180,8 +180,9 @@ class Web:
                 f"{shown(url)} was removed; its data is now at {str(body['newUrl'])[:200]}: "
                 'fade_lens.neuronpedia.descriptions("MODEL/SOURCE") reads it from there'
             )
-        if status in (404, 403):
-            raise NotThereError(f"{shown(url)} does not exist or is not public ({status}); check the id")
+        if status in (404, 403):  # a refusal says nothing about one feature
+            kind = NotThereError if status == 404 else NeuronpediaError
+            raise kind(f"{shown(url)} does not exist or is not public ({status}); check the id")
         raise NeuronpediaError(f"{shown(url)} answered {status} {said}".rstrip())
 
     def _retrying(self, url: str) -> Retrying:

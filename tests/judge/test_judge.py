@@ -346,15 +346,11 @@ def test_from_many_threads_with_one_limit() -> None:
 def test_work_overlaps_and_keeps_the_limit_busy() -> None:
     with FakeJudge(latency=0.6) as fake, Judge("m", base_url=fake.base_url, concurrency=8) as judge:
         judge.check()
-        start = time.perf_counter()
         futures: list[Future[Any]] = [judge.submit_rate(f"the word '{at}'", TEXTS[:60]) for at in range(8)]
-        submitted = time.perf_counter() - start
+        assert not all(future.done() for future in futures)  # nobody waits for answers to hand in the next concept
         for future in futures:
             future.result()
-        elapsed = time.perf_counter() - start
-        assert fake.peak == 8
-        assert submitted < 0.6
-        assert elapsed < 4.5  # 32 calls, 8 at a time: 2.4 s; one concept after the other: 4.8 s
+        assert fake.peak == 8  # of 32 calls, four a concept: concepts share the limit
 
 
 def test_requests_a_minute() -> None:

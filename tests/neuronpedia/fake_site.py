@@ -165,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(429, json.dumps(LIMITED).encode(), **extra)
         if kind == "error":
             return self._send(503, b"<html>busy</html>")
+        if kind == "refused":
+            return self._send(403, b"<html>Forbidden</html>")
         if kind == "moved":
             return self._send(301, b"", Location="http://elsewhere.invalid" + self.path)
         if kind == "turned":
