@@ -189,8 +189,8 @@ def audit(
     swaps = partners(rows)
     groups: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
-        better = row.get("better_feature")
-        verdict = verdict_of(row, swapped=defined(better) and (int(row["index"]), int(better)) in swaps)
+        fits = row.get("better_feature")  # a number that may be a float, as pandas has it
+        verdict = verdict_of(row, swapped=(row["index"], fits) in swaps if defined(fits) else False)
         row |= {"verdict": verdict.word, "severity": verdict.severity, "suggestion": verdict.suggestion}
         groups.setdefault(int(row["index"]), []).append(row)
     for group in groups.values():
