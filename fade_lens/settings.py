@@ -144,6 +144,11 @@ class Settings:
             return tuple(dict.fromkeys((0.0, *self.factors)))
         return self.factors
 
+    @property
+    def steers(self) -> bool:
+        """Whether there is a factor at which to steer; without one, Faithfulness is not measured."""
+        return any(self.steered_factors)
+
     def arm_factors(self, arm: str) -> tuple[float, ...]:
         """The factors at which a control is steered: those of the feature, or one that stands for "ablated"."""
         return (1.0,) if arm == "ablate" else tuple(f for f in self.steered_factors if f != 0)

@@ -128,14 +128,14 @@ def audit(
             interval_width=interval_width or None,
         )
         asked = judging.open(str(judge))
-        judging.checks()  # a gold set that cannot be read is told now
+        checks = judging.checks()  # a gold set that cannot be read is told now
         texts = open_corpus(str(corpus), corpus_column, corpus_limit)
         if not judging.dry_run:
             asked.check()  # before a model is loaded
         subject = open_model(str(model), device, dtype)
         opened = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
         fade = Fade(subject, opened, corpus=texts, judge=asked, settings=settings)
-        done = scored(found, wanted, fade, judging, out, force=force, quiet=quiet)
+        done = scored(found, wanted, fade, judging, checks, out, force=force, quiet=quiet)
     if done is not None:
         finish(done, out, quiet)
 
@@ -162,6 +162,7 @@ def scored(
     wanted: tuple[int, ...] | None,
     fade: "Fade",
     judging: Judging,
+    checks: dict[str, Any],
     out: Path,
     *,
     force: bool,
@@ -203,7 +204,6 @@ def scored(
     if not len(chosen):
         logger.warning("no description is worth scoring; the audit rests on the flags")
     else:
-        checks = judging.checks()
         if not quiet or judging.dry_run:
             console.print(plain(f"{len(chosen)} to score: {fade.estimate(chosen, **checks)}"), soft_wrap=True)
         if not judging.dry_run:

@@ -115,7 +115,7 @@ class FaithfulnessEvaluator:
         self.subject, self.judge, self.settings = subject, judge, settings or subject.settings
         self.store = store or MemoryContinuations()
         check_arms(subject.features, self.settings)
-        self.prompts = self._prompts() if any(self.settings.steered_factors) else []
+        self.prompts = self._prompts() if self.settings.steers else []
         self._decoder: Decoder | None = None
 
     def _prompts(self) -> list[tuple[int, ...]]:
@@ -334,7 +334,7 @@ class FaithfulnessEvaluator:
     def gate(self, description: Description, clarity: Metric, responsiveness: Metric) -> Metric | None:
         """None if Faithfulness is to be measured, else the undefined metric that says why it is not."""
         threshold = self.settings.gate
-        if not any(self.settings.steered_factors):
+        if not self.settings.steers:
             return Metric(None, "not measured: the run has no steering factors")
         if not np.isfinite(self.subject.reference(description.index)):
             return Metric(None, "the feature never fires on the corpus, so steering has no unit")
@@ -350,7 +350,7 @@ class FaithfulnessEvaluator:
     def evaluate(self, descriptions: Any) -> dict[Description, FaithfulnessEvidence]:
         """Faithfulness alone and without a gate, for a table of descriptions (see `read_descriptions`)."""
         chosen = read_descriptions(descriptions)
-        if not any(self.settings.steered_factors):
+        if not self.settings.steers:
             raise InputError(f"factors is {self.settings.factors}; give a factor other than 0 at which to steer")
         self.steer([d.index for d in chosen])
         asked = {d: self.ask(d) for d in chosen}
@@ -376,7 +376,7 @@ def filled(prompts: float, n_sets: int, batch: int) -> int:
 
 def most_continuations(settings: Settings, batch: int) -> int:
     """How many continuations are rated for a description at most."""
-    sets, prompts = 1 + settings.steered_sets, settings.prompts if any(settings.steered_factors) else 0
+    sets, prompts = 1 + settings.steered_sets, settings.prompts if settings.steers else 0
     if settings.interval_width is None or settings.preset == "paper":
         return sets * prompts
     first = min(filled(FIRST_PROMPTS, len({0.0, *settings.steered_factors}), batch), prompts)

@@ -10,13 +10,9 @@ takes the descriptions one after the other; a few are timed and its time a descr
 
 import argparse
 import multiprocessing
-import os
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,7 +24,7 @@ from fade_lens import Fade, Judge
 from fade_lens.descriptions import Description
 from tests.benchmarks.parity import SharedJudge
 from tests.benchmarks.parity_metrics import environment
-from tests.benchmarks.reference_times import Reference
+from tests.benchmarks.reference_times import Reference, reference
 from tests.benchmarks.timing import Row, machine, table
 from tests.planted import CLASSES, natural_texts, planted_model, planted_sae
 from tests.tiny import D_MODEL, OTHERS, SPECIAL, VOCABULARY, WORDS, word_tokenizer
@@ -113,24 +109,6 @@ def tiny_llama(folder: Path) -> None:
     )
 
 
-@contextmanager
-def reference(python: Path, folder: Path) -> Iterator[Reference]:
-    """The reference with the model and SAE in `folder`."""
-    worker = Path(__file__).with_name("reference_worker.py")
-    process = subprocess.Popen(
-        [python, worker, folder, folder, "0", str(torch.get_num_threads())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    try:
-        yield Reference(process)
-    finally:
-        process.kill()
-        process.wait()
-
-
 def theirs(worker: Reference, url: str, texts: list[str], description: Description) -> float:
     """Seconds of one description, with the reference's defaults and no gate."""
     settings = {
@@ -156,7 +134,7 @@ def main() -> None:
         tiny_llama(Path(folder))
         each: list[float] = []
         asked: list[int] = []
-        with reference(python, Path(folder)) as worker:
+        with reference(python, Path(folder), Path(folder), 0) as worker:
             for description in described()[: arguments.descriptions]:
                 before, _ = server.seen
                 each.append(theirs(worker, server.base_url, texts, description))

@@ -31,11 +31,13 @@ class Reference:
 
 
 @contextmanager
-def reference(python: Path) -> Iterator[Reference]:
-    """The reference with Gemma 3 270M and the demo's SAE, loaded once."""
+def reference(
+    python: Path, model: Path | None = None, sae: Path = DATA / "gemma-3-270m-layer9-4k", layer: int = 9
+) -> Iterator[Reference]:
+    """The reference with the model and SAE in these folders, loaded once: Gemma 3 270M and the demo's SAE unless given."""
     worker = Path(__file__).with_name("reference_worker.py")
     process = subprocess.Popen(
-        [python, worker, gemma_folder(), DATA / "gemma-3-270m-layer9-4k", "9", str(torch.get_num_threads())],
+        [python, worker, model or gemma_folder(), sae, str(layer), str(torch.get_num_threads())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
