@@ -20,14 +20,13 @@ def silent_feature(n: int, rng: np.random.Generator, firing: float = 0.02) -> np
     n=st.integers(0, 130),
     seed=st.integers(0, 2**32 - 1),
     top=st.sampled_from([0.0, 0.1, 0.4, 1.0]),
+    power=st.sampled_from([0.0, 0.6, 1.0]),
     edges=st.sampled_from([(0, 50, 75, 95, 100), (0, 100), (0, 1, 99, 100)]),
 )
 @settings(deadline=None, max_examples=400)
-def test_stratified_returns_exactly_n_distinct_defined_texts(values, n, seed, top, edges):
+def test_stratified_returns_exactly_n_distinct_defined_texts(values, n, seed, top, power, edges):
     array = np.array(values, dtype=np.float64)
-    sample = stratified(
-        array, n, np.random.default_rng(seed), top=top, silent=1 - top if top > 0.4 else 0.6, edges=edges
-    )
+    sample = stratified(array, n, np.random.default_rng(seed), top=top, power=power, edges=edges)
     defined = ~np.isnan(array)
     assert len(sample) == min(n, defined.sum())
     assert (np.diff(sample.indices) > 0).all()
@@ -53,13 +52,35 @@ def test_stratified_inclusion_is_the_frequency_of_being_chosen(n):
     assert (frequency[stated == 1] == 1).all()
 
 
-def test_stratified_takes_the_very_top_and_all_rare_firing_texts():
+def test_stratified_takes_the_very_top_and_firing_texts_beyond_their_share():
     values = silent_feature(10_000, np.random.default_rng(1), 0.01)
     sample = stratified(values, 500, np.random.default_rng(1))
     firing = np.flatnonzero(values)
-    assert np.isin(firing, sample.indices).all()
+    assert np.isin(np.argsort(values)[-50:], sample.indices).all()
     assert len(sample) == 500
-    assert len(np.unique(sample.inclusion)) == 2  # all that fire, and one stratum of silent texts
+    below_the_top = np.isin(firing, sample.indices).sum() - 50
+    assert below_the_top / (len(firing) - 50) > 3 * 450 / 9_950  # the share of a uniform sample
+    assert sample.inclusion[values[sample.indices] == 0].max() < 0.05  # one stratum of silent texts
+
+
+def test_strata_share_the_budget_by_their_sizes_to_a_power():
+    values = np.append(np.zeros(9_000), np.arange(1.0, 1_001))
+
+    def taken(power: float) -> np.ndarray:
+        sample = stratified(values, 300, np.random.default_rng(0), top=0.0, power=power, edges=(0, 90, 100))
+        return np.histogram(values[sample.indices], [0, 0.5, 900.5, 2_000])[0]
+
+    assert taken(0.0).tolist() == [100, 100, 100]
+    assert taken(1.0).tolist() == [270, 27, 3]
+    sizes = np.array([9_000, 900, 100]) ** 0.5
+    assert np.abs(taken(0.5) - 300 * sizes / sizes.sum()).max() < 1
+
+
+def test_what_a_small_stratum_cannot_use_goes_to_the_others():
+    values = np.append(np.zeros(990), np.arange(1.0, 11))
+    sample = stratified(values, 500, np.random.default_rng(0), top=0.0, power=0.0, edges=(0, 50, 100))
+    assert (values[sample.indices] > 0).sum() == 10
+    assert len(sample) == 500
 
 
 def test_stratified_without_silent_texts_gives_their_share_away():
@@ -116,7 +137,7 @@ def test_uniform():
     [
         ({"n": -1}, "n is -1"),
         ({"top": 1.5}, "top is 1.5"),
-        ({"top": 0.6, "silent": 0.6}, r"top \+ silent is 1.2"),
+        ({"power": -0.6}, "power is -0.6"),
         ({"edges": (0, 50)}, r"edges is \(0, 50\)"),
         ({"edges": (0, 60, 50, 100)}, "rise from 0 to 100"),
     ],

@@ -305,12 +305,12 @@ def bias_table(runs: int) -> tuple[str, Callable[[tuple[str, float, int]], str],
 def design_row(runs: int, case: tuple[str, float]) -> str:
     feature, prevalence = case
     rng = np.random.default_rng(0)
-    shares = (0.2, 0.4, 0.5, 0.6, 0.7)
-    errors: dict[object, list[tuple[float, float]]] = {share: [] for share in (*shares, "uniform")}
+    powers = (0.0, 0.4, 0.5, 0.6, 0.7)
+    errors: dict[object, list[tuple[float, float]]] = {power: [] for power in (*powers, "uniform")}
     for _ in range(runs):
         values, concept = corpus(feature, prevalence, rng)
         truth = gini(values[concept], values[~concept]), average_precision(values, concept)
-        samples = {share: stratified(values, BUDGET, rng, silent=share) for share in shares}
+        samples = {power: stratified(values, BUDGET, rng, power=power) for power in powers}
         for name, sample in {**samples, "uniform": uniform(CORPUS, BUDGET, rng)}.items():
             chosen, scores, weights = concept[sample.indices], values[sample.indices], sample.weights
             if chosen.any():
@@ -322,13 +322,13 @@ def design_row(runs: int, case: tuple[str, float]) -> str:
 
 def design_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], Iterable[tuple[str, float]]]:
     head = (
-        "Share of the budget for silent texts: root mean square error of Responsiveness and Purity\n"
-        "feature  preval.   0.2           0.4           0.5           0.6           0.7           uniform"
+        "Strata share the budget by their sizes to a power: root mean square error of Responsiveness and Purity\n"
+        "feature  preval.   0.0           0.4           0.5           0.6           0.7           uniform"
     )
     return (
         head,
         partial(design_row, runs),
-        [(f, p) for p in (0.005, 0.02, 0.1) for f in ("sae", "half", "good", "wrong")],
+        [(f, p) for p in (0.005, 0.02, 0.1) for f in FEATURES],
     )
 
 

@@ -9,7 +9,8 @@ of those with it a share `--wrong-2` absent, the same texts whoever asks. The tr
 The reference asks 15 times for texts, rates 500 natural texts (a quarter of 90 % of them in each of the percentile bins 0-50-75-95-100, 10 %
 the most active) and, where the gate is passed, 50 continuations at each of 7 factors, 15 texts a call: 15 + 34 + 28 = 77. It gives no
 intervals and no weights; here its texts get both (the weights of its bins, `fade_lens.metrics`' intervals), which is generous. Then each
-part of fade_lens is given as many calls as it needs to have intervals as narrow as that:
+part of fade_lens is given as many calls as it needs to have intervals on average as narrow as that. `interval_width` is the width at which it
+stops, so its average is below it; the one that gives the reference's average is searched for.
 
 - rating: in rounds, until both intervals are as narrow as the wider of the reference's two for that feature, or below the gate;
 - Faithfulness: in rounds likewise, at 4 factors and the baseline, until the interval is as narrow as that of 50 prompts at 7 factors;
@@ -22,6 +23,7 @@ import argparse
 import itertools
 import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -38,6 +40,8 @@ THEIRS = {"write": 15, "rate": 34, "steer": 28}
 TEXTS_WRITTEN = 150
 LIMIT, PROMPTS = 600, 100
 """Most texts rated and prompts continued here: the reference's 500 and 50 are no limit where its intervals are wide."""
+SEARCH = 3
+"""Most widths tried after the first."""
 EFFECTS = {
     "without effect": (0.05, 0.05, 0.05, 0.05, 0.05),
     "one factor 5 to 20 %": (0.05, 0.05, 0.05, 0.05, 0.2),
@@ -87,24 +91,30 @@ def compare(feature: str, prevalence: float, runs: int, errors: tuple[float, flo
         values, concept = corpus(feature, prevalence, rng)
         ratings = rated(concept, *errors, rng)
         made.append((values, ratings, score(values, ratings, reference_sample(values, rng), seed)))
-    reference = np.mean([widths(metrics) for *_, metrics in made], axis=0)
+    reference = float(np.mean([widths(metrics) for *_, metrics in made], axis=0).max())
     passed_there = np.mean([(m[0].value or -1) >= 0.5 for *_, m in made])
-    settings = Settings(rated_texts=LIMIT, interval_width=float(reference.max()))
-    rows = []
-    for seed, (values, ratings, _) in enumerate(made):
-        n, metrics, _ = rated_in_rounds(values, ratings, settings, batch, rng, seed)
-        yes = ratings == 2
-        truth = 2 * auroc(values[yes], values[~yes]) - 1, average_precision(values, yes)
-        held = [
-            m.interval is None or m.interval[0] - 1e-9 <= t <= m.interval[1] + 1e-9
-            for m, t in zip(metrics, truth, strict=True)
-        ]
-        hopeless = metrics[0].interval is not None and metrics[0].interval[1] < 0.5
-        rows.append((math.ceil(n / batch), *widths(metrics), *held, (metrics[0].value or -1) >= 0.5, hopeless))
-    calls, wide_r, wide_p, held_r, held_p, passed, hopeless = np.mean(rows, axis=0)
+
+    def ours(width: float) -> np.ndarray:
+        settings = Settings(rated_texts=LIMIT, interval_width=width)
+        rows = []
+        for seed, (values, ratings, _) in enumerate(made):
+            chance = np.random.default_rng([1, seed])
+            n, metrics, _ = rated_in_rounds(values, ratings, settings, batch, chance, seed)
+            yes = ratings == 2
+            truth = 2 * auroc(values[yes], values[~yes]) - 1, average_precision(values, yes)
+            held = [
+                m.interval is None or m.interval[0] - 1e-9 <= t <= m.interval[1] + 1e-9
+                for m, t in zip(metrics, truth, strict=True)
+            ]
+            hopeless = metrics[0].interval is not None and metrics[0].interval[1] < 0.5
+            rows.append((math.ceil(n / batch), *widths(metrics), *held, (metrics[0].value or -1) >= 0.5, hopeless))
+        calls, wide_r, wide_p, *shares = np.mean(rows, axis=0)
+        return np.array([max(wide_r, wide_p), calls, *shares])
+
+    width, calls, held_r, held_p, passed, hopeless = matched(reference, ours)
     return {
-        "width_there": float(reference.max()),
-        "width": float(max(wide_r, wide_p)),
+        "width_there": reference,
+        "width": float(width),
         "calls": float(calls),
         "held_r": float(held_r),
         "held_p": float(held_p),
@@ -112,6 +122,23 @@ def compare(feature: str, prevalence: float, runs: int, errors: tuple[float, flo
         "passed": float(passed),
         "hopeless": float(hopeless),
     }
+
+
+def matched(width: float, measure: Callable[[float], np.ndarray]) -> np.ndarray:
+    """What `measure` finds, the average width first, at the `interval_width` that makes that average `width` or a little less.
+
+    Where the gate ends the rating first the average is wider, whatever is asked for.
+    """
+    wanted, found = width, measure(width)
+    for _ in range(SEARCH):
+        if found[0] >= width:
+            break
+        wanted *= width / found[0]
+        wider = measure(wanted)
+        if wider[0] > width:
+            break
+        found = wider
+    return found
 
 
 def steering(effect: str, runs: int, batch: int) -> tuple[float, float, float, float]:
@@ -125,12 +152,17 @@ def steering(effect: str, runs: int, batch: int) -> tuple[float, float, float, f
         for seed in range(runs)
     ]
     width = float(np.mean([found for one in there if (found := widest(one)) is not None]))
-    rows = []
-    for seed in range(runs):
-        rounds, found = steered_in_rounds(dict(enumerate(steered(ours, PROMPTS, rng))), width, batch, seed)
-        low, high = found.interval or (0.0, 1.0)
-        rows.append((high - low, sum(math.ceil(texts / batch) for texts in rounds), low <= truth <= high))
-    wide, calls, held = np.mean(rows, axis=0)
+
+    def here(wanted: float) -> np.ndarray:
+        rows = []
+        for seed in range(runs):
+            chance = np.random.default_rng([1, seed])
+            rounds, found = steered_in_rounds(dict(enumerate(steered(ours, PROMPTS, chance))), wanted, batch, seed)
+            low, high = found.interval or (0.0, 1.0)
+            rows.append((high - low, sum(math.ceil(texts / batch) for texts in rounds), low <= truth <= high))
+        return np.mean(rows, axis=0)
+
+    wide, calls, held = matched(width, here)
     return width, float(wide), float(calls), float(held)
 
 
