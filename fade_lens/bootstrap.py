@@ -40,7 +40,7 @@ HEAVIEST = 0.7
 proportion to the root of their weights. In equal parts, a heavy stratum in which no positive happens to lie counts as nearly free of
 them, and the interval of a feature that misses part of the concept ends up too high; unevenly, that of a feature that knows the concept
 well ends up too low. So a stratified sample's interval spans both."""
-FREEDOM = 4.0
+FREEDOM = 10.0
 """Degrees of freedom of the t distribution beside those of the texts, for the pseudo-texts widen intervals too."""
 TAIL = (1 - LEVEL) / 2
 MAX_STRATA = 16
