@@ -124,8 +124,16 @@ class Layer(ABC):
         """From now on there is a text for each entry: a copy of the given row."""
 
     @abstractmethod
+    def through(self, residual: Residual, span: Span) -> Residual:
+        """The residual stream at the end of the block, which it has not left yet."""
+
+    def leave(self, residual: Residual) -> Residual:
+        """What hooks make of the residual stream that leaves the block, where `through` did not run them."""
+        return residual
+
     def __call__(self, residual: Residual, span: Span) -> Residual:
         """The residual stream after the block."""
+        return self.leave(self.through(residual, span))
 
 
 class OwnBlock(Layer):
@@ -141,7 +149,7 @@ class OwnBlock(Layer):
     def spread(self, rows: Int[Tensor, " row"]) -> None:
         self._entry.past_keys, self._entry.past_values = self._entry.past_keys[rows], self._entry.past_values[rows]
 
-    def __call__(self, residual: Residual, span: Span) -> Residual:
+    def through(self, residual: Residual, span: Span) -> Residual:
         real = None if span.real is None else span.real.int()
         return self._block(residual, past_kv_cache_entry=self._entry, attention_mask=real)
 
@@ -192,10 +200,11 @@ class CompactBlock(Layer):
         self._past[:, :, :filled] = rearrange(source[:, rows], "both row head pos e -> both (row head) pos e")
         self._filled = filled
 
-    def __call__(self, residual: Residual, span: Span) -> Residual:
-        return self._left(self._passed(self._entered(residual), span))
+    def leave(self, residual: Residual) -> Residual:
+        return self._left(residual)
 
-    def _passed(self, residual: Residual, span: Span) -> Residual:
+    def through(self, residual: Residual, span: Span) -> Residual:
+        residual = self._entered(residual)
         after_attention = residual + self._ln1_post(self._attend(self._ln1(residual), span))
         if self._mlp is None:
             return after_attention

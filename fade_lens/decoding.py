@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
-from fade_lens.compact import OwnBlock, Span, compact_blocks
+from fade_lens.compact import CompactBlock, OwnBlock, Span, compact_blocks
 from fade_lens.errors import InputError
 from fade_lens.models import Model, device_of, forward_hooks, is_bridge, layer_of, model_name
 from fade_lens.next_token import Head, Logits, Unembedding
@@ -123,7 +123,7 @@ class BridgeDecoder(Decoder):
 class CompactDecoder(Decoder):
     """A `HookedTransformer` a block at a time: compactly where nothing inside is hooked, as they are where something is.
 
-    Below the first block with a hook, equal prompts are equal whatever the steering, so each runs once.
+    Up to the first hook equal prompts are equal whatever the steering, so each runs once.
     """
 
     def __init__(self, model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, ...]]) -> None:
@@ -134,12 +134,16 @@ class CompactDecoder(Decoder):
         for name, layer in zip(hooks, layers, strict=True):
             if layer is not None and not name.endswith(OUTSIDE):
                 self._blocks[layer] = OwnBlock(self._model.blocks[layer])
-        self._first_hooked = min(-1 if layer is None else layer for layer in layers)
+        # How many blocks come before the first hook; one on what leaves a block has the whole block before it.
+        self._unsteered = min(
+            -1 if layer is None else layer + (name.endswith(".hook_resid_post") and self._is_compact(layer))
+            for name, layer in zip(hooks, layers, strict=True)
+        )
         self.head = unembedding(self._model)
         self._tables: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def steered(self, steering: Hooks) -> AbstractContextManager[None]:
-        self._shared = self._first_hooked if steering.hooks() else len(self._blocks)
+        self._shared = self._unsteered if steering.hooks() else len(self._blocks)
         return super().steered(steering)
 
     def start(
@@ -155,9 +159,11 @@ class CompactDecoder(Decoder):
         residual = self._embedded(prompts.clamp(min=0), span)
         for block in lower:
             block.begin(len(prompts), total)
-            residual = block(residual, span)
+            residual = block.through(residual, span)
             block.spread(prompt_of)
         residual, span = residual[prompt_of], self._span(0, pos, self._real)
+        if lower:  # only what leaves the last of them may be hooked
+            residual = lower[-1].leave(residual)
         for block in upper:
             block.begin(rows, total)
             residual = block(residual, span)
@@ -181,6 +187,9 @@ class CompactDecoder(Decoder):
             block.begin(len(tokens), tokens.shape[1])
             residual = block(residual, span)
         return residual if self._model.cfg.normalization_type is None else self._model.ln_final(residual)
+
+    def _is_compact(self, layer: int) -> bool:
+        return isinstance(self._blocks[layer], CompactBlock)
 
     def _span(self, before: int, pos: int, real: Bool[Tensor, "row all_pos"] | None) -> Span:
         return Span(before, pos, real, device_of(self._model), self._tables)

@@ -100,9 +100,16 @@ def test_which_decoder() -> None:
         handle.remove()
 
 
-def test_equal_prompts_run_once_below_the_hook(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = hooked("gpt2"), []
-    original = CompactBlock.__call__
+@pytest.mark.parametrize(
+    ("hook", "rows"),
+    [
+        ("blocks.2.hook_resid_pre", [2, 2, 4, 4]),
+        ("blocks.2.hook_resid_post", [2, 2, 2, 4]),  # the hooked block too, but for what leaves it
+    ],
+)
+def test_equal_prompts_run_once_up_to_the_hook(monkeypatch: pytest.MonkeyPatch, hook: str, rows: list[int]) -> None:
+    model, seen, steered = hooked("gpt2"), [], []
+    original = CompactBlock.through
 
     def watch(self: CompactBlock, residual: Any, span: Any) -> Any:
         seen.append(len(residual))
@@ -110,14 +117,15 @@ def test_equal_prompts_run_once_below_the_hook(monkeypatch: pytest.MonkeyPatch) 
 
     class NoSteering:
         def hooks(self) -> Any:
-            return [("blocks.2.hook_resid_post", lambda x, hook: None)]
+            return [(hook, lambda x, hook: steered.append(len(x)))]
 
     with torch.no_grad():
-        decoder = decoder_of(model, ["blocks.2.hook_resid_post"], PROMPTS)
-        monkeypatch.setattr(CompactBlock, "__call__", watch)
+        decoder = decoder_of(model, [hook], PROMPTS)
+        monkeypatch.setattr(CompactBlock, "through", watch)
         with decoder.steered(NoSteering()):
             decoder.start(*left_padded([PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]], CPU), 3)
-    assert seen == [2, 2, 4, 4]  # prompts below block 2, requests from it on
+    assert seen == rows
+    assert steered == [4]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])

@@ -1,8 +1,8 @@
 """Steered generation: new tokens a second, against Hugging Face `generate` and `HookedTransformer.generate`.
 
-    python -m tests.benchmarks.generation [--batches 32,128,350] [--dtypes float32,bfloat16] [--rounds 1]
+    python -m tests.benchmarks.generation [--batches 32,128,350] [--dtypes float32,bfloat16] [--rounds 1] [--temperatures 0,0.7]
 
-Gemma 3 270M, prompts of 16 tokens, 20 new ones, greedy. This library steers (additively, a latent of the demo's SAE at
+Gemma 3 270M, prompts of 16 tokens, 20 new ones, greedy and sampled (0.7 is an evaluation's default). This library steers (additively, a latent of the demo's SAE at
 seven factors a prompt, as an evaluation does); the others only generate: Hugging Face without any logits processor.
 What is compared runs in turn; ratios are medians over the rounds. `HookedTransformer.generate` makes the logits of whole
 prompts (5.9 GB for 350 of them) and takes minutes at large batches.
@@ -10,6 +10,7 @@ prompts (5.9 GB for 350 of them) and takes minutes at large batches.
 
 import argparse
 import time
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def hugging_face(dtype: torch.dtype, device: torch.device) -> Any:
     return hf.to(device).eval()
 
 
-def measure(model: Any, hf: Any, sae: Any, batch: int, rounds: int, hooked_batch: int) -> list[str]:
+def measure(model: Any, hf: Any, sae: Any, batch: int, temperature: float, rounds: int, hooked_batch: int) -> list[str]:
     """One row of the table."""
     features, reference = features_of(model, sae, [LATENT]), torch.tensor([REFERENCE])
     prompts = prompts_of(model, -(-batch // len(FACTORS)))
@@ -56,14 +57,19 @@ def measure(model: Any, hf: Any, sae: Any, batch: int, rounds: int, hooked_batch
     decoder = decoder_for(model, features, requests)  # made once a run
 
     def ours(rows: int = batch, new: int = NEW) -> None:
-        generate(model, features, requests[:rows], reference, new_tokens=new, batch_size=batch, decoder=decoder)
+        options: dict[str, Any] = {"new_tokens": new, "temperature": temperature, "batch_size": batch}
+        generate(model, features, requests[:rows], reference, **options, decoder=decoder)
+
+    # From the whole vocabulary, as here; Hugging Face's own default is the 50 likeliest.
+    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
 
     def theirs(rows: int = batch, new: int = NEW) -> None:
         mask = torch.ones_like(tokens[:rows])
-        hf.generate(tokens[:rows], attention_mask=mask, max_new_tokens=new, do_sample=False)
+        hf.generate(tokens[:rows], attention_mask=mask, max_new_tokens=new, **sampled)
 
     def hooked(rows: int = batch, new: int = NEW) -> None:
-        model.generate(tokens[:rows], max_new_tokens=new, do_sample=False, stop_at_eos=False, verbose=False)
+        options = {**sampled, "top_k": None} if temperature else sampled
+        model.generate(tokens[:rows], max_new_tokens=new, **options, stop_at_eos=False, verbose=False)
 
     work = {"ours": ours, "hf": theirs} | ({"hooked": hooked} if batch <= hooked_batch else {})
     for run in work.values():
@@ -76,7 +82,7 @@ def measure(model: Any, hf: Any, sae: Any, batch: int, rounds: int, hooked_batch
             times[name].append(time.perf_counter() - started)
     speed = {name: batch * NEW / median(times, name) for name in work}
     against = [f"{speed[n]:.0f} ({ratio(times, n, 'ours'):.1f} ×)" if n in work else "" for n in ("hf", "hooked")]
-    return [str(batch), f"{speed['ours']:.0f}", *against]
+    return [str(batch), f"{temperature:g}", f"{speed['ours']:.0f}", *against]
 
 
 def agreement(model: Any, sae: Any) -> str:
@@ -98,22 +104,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", default="32,128,350")
     parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--temperatures", default="0,0.7")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--hooked-batch", type=int, default=32, help="Largest batch for HookedTransformer.generate.")
     chosen = parser.parse_args()
     model, sae = demo.model(), demo.sae()
     print(f"New tokens a second, and our speed in units of theirs; {machine()}\n")
-    print("| dtype | batch | fade_lens | Hugging Face | HookedTransformer |\n|---|---|---|---|---|")
+    print("| dtype | batch | temperature | fade_lens | Hugging Face | HookedTransformer |\n|---|---|---|---|---|---|")
     for name in chosen.dtypes.split(","):
         dtype: torch.dtype = getattr(torch, name)
         model.to(dtype)
         model.cfg.dtype = dtype
         hf = hugging_face(dtype, next(model.parameters()).device)
-        for batch in map(int, chosen.batches.split(",")):
-            print(
-                f"| {name} | {' | '.join(measure(model, hf, sae, batch, chosen.rounds, chosen.hooked_batch))} |",
-                flush=True,
-            )
+        for batch, temperature in product(
+            map(int, chosen.batches.split(",")), map(float, chosen.temperatures.split(","))
+        ):
+            row = measure(model, hf, sae, batch, temperature, chosen.rounds, chosen.hooked_batch)
+            print(f"| {name} | {' | '.join(row)} |", flush=True)
         if dtype == torch.float32:
             print(f"\n{agreement(model, sae)}\n", flush=True)
 
