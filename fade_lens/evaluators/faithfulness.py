@@ -220,22 +220,19 @@ class FaithfulnessEvaluator:
         """
         settings, prompts = self.settings, len(self.prompts)
         baseline, *steered = rated
-        n, wanted = len(rated[baseline]), settings.interval_width
+        n = len(rated[baseline])
         if n == prompts or len(_table(OWN, rated, barred)) == 1:  # everything is known, or can never be
             return {}
-        if wanted is None or settings.preset == "paper":
-            return dict.fromkeys(rated, range(prompts))
-        if not n:  # so many as fill requests without the controls, which change nothing of what they are set against
-            end = filled(FIRST_PROMPTS, sum(s.arm == OWN for s in rated), self.judge.texts_per_request)
-            return dict.fromkeys(rated, range(min(end, prompts)))
-        metric = self._value(description, OWN, rated, barred)
-        width = widest(metric)
-        if width is not None and width <= wanted:
-            return {}
+        metric = self._value(description, OWN, rated, barred) if n else None
+        width = None if metric is None else widest(metric)
+        # Requests are filled without the controls, which change nothing of what they are set against.
+        sets = sum(s.arm == OWN for s in rated)
+        end = next_prompts(n, prompts, width, sets, self.judge.texts_per_request, settings)
+        if not n:
+            return dict.fromkeys(rated, range(end))
         best = {arm: leading(_table(arm, rated, barred)) for arm in (OWN, *settings.arms)}
         pursued = [baseline, *(s for s in steered if s.factor == best[s.arm])]
-        more = filled(missing(n, width, wanted), 2, self.judge.texts_per_request)
-        return dict.fromkeys(pursued, range(n, min(n + more, prompts)))
+        return dict.fromkeys(pursued, range(n, end)) if end > n else {}
 
     def _value(self, description: Description, arm: str, rated: Rated, barred: AbstractSet[float]) -> Metric:
         seed = stream(self.settings.seed, "faithfulness halves", description.key)
@@ -363,6 +360,24 @@ def by_set(sets: Iterable[Steered], order: Sequence[Steered], ratings: Sequence[
     for steered, rating in zip(order, ratings, strict=True):
         rated[steered].append(rating)
     return rated
+
+
+def next_prompts(n: int, most: int, width: float | None, n_sets: int, batch: int, settings: Settings) -> int:
+    """After how many prompts, of `most`, the continuations are looked at next, `n` being rated with an interval of `width`; `n` if that is enough.
+
+    The first are rated in `n_sets` sets, the others at the best factor and untouched, in requests of `batch` texts.
+
+    >>> next_prompts(0, 50, None, 5, 15, Settings()), next_prompts(18, 50, 0.4, 5, 15, Settings()), next_prompts(18, 50, 0.3, 5, 15, Settings())
+    (18, 33, 18)
+    """
+    wanted = settings.interval_width
+    if wanted is None or settings.preset == "paper":
+        return most
+    if not n:
+        return min(filled(FIRST_PROMPTS, n_sets, batch), most)
+    if width is not None and width <= wanted:
+        return n
+    return min(n + filled(missing(n, width, wanted), 2, batch), most)
 
 
 def filled(prompts: float, n_sets: int, batch: int) -> int:

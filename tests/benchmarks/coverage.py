@@ -23,8 +23,8 @@ import numpy as np
 from scipy.stats import binom
 
 from fade_lens import bootstrap
-from fade_lens.evaluators.faithfulness import FIRST_PROMPTS, filled
-from fade_lens.evaluators.ratings import enough, missing, next_end, widest
+from fade_lens.evaluators.faithfulness import next_prompts
+from fade_lens.evaluators.ratings import enough, next_end, widest
 from fade_lens.metrics import (
     MIN_TEXTS,
     Metric,
@@ -353,15 +353,14 @@ def steered_in_rounds(
 ) -> tuple[list[int], Metric]:
     """Texts asked about in each round, and Faithfulness then: what `FaithfulnessEvaluator` does, with every answer at hand."""
     rows = {factor: np.where(row, 2, 0) for factor, row in hits.items()}
-    prompts = len(rows[0.0])
-    n = min(filled(FIRST_PROMPTS, len(rows), batch), prompts)
+    settings, most = Settings(interval_width=width), len(rows[0.0])
+    n = next_prompts(0, most, None, len(rows), batch, settings)
     known, asked = {factor: row[:n] for factor, row in rows.items()}, [n * len(rows)]
     while True:
         result = faithfulness(known, seed=seed)
-        wide = widest(result)
-        if n == prompts or (wide is not None and wide <= width):
+        before, n = n, next_prompts(n, most, widest(result), len(rows), batch, settings)
+        if n == before:
             return asked, result
-        before, n = n, min(n + filled(missing(n, wide, width), 2, batch), prompts)
         known |= {factor: rows[factor][:n] for factor in (0.0, leading(known))}
         asked.append(2 * (n - before))
 

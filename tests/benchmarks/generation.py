@@ -61,7 +61,9 @@ def measure(model: Any, hf: Any, sae: Any, batch: int, temperature: float, round
         generate(model, features, requests[:rows], reference, **options, decoder=decoder)
 
     # From the whole vocabulary, as here; Hugging Face's own default is the 50 likeliest.
-    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    sampled: dict[str, Any] = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    )
 
     def theirs(rows: int = batch, new: int = NEW) -> None:
         mask = torch.ones_like(tokens[:rows])
