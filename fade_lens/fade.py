@@ -20,7 +20,7 @@ from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.errors import InputError
 from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
 from fade_lens.evaluators.faithfulness import Asked as SteeredAsked
-from fade_lens.evaluators.faithfulness import most_continuations
+from fade_lens.evaluators.faithfulness import longest_rounds
 from fade_lens.evaluators.ratings import Asked as RatingsAsked
 from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence, TopText
 from fade_lens.features import features_of
@@ -141,18 +141,19 @@ class Fade:
         chosen, settings = read_descriptions(descriptions), self.settings
         n, arms = len(chosen), null_arms(chosen, nulls, self._n_features, settings.seed)
         rated = min(settings.rated_texts, len(self.corpus))
-        continued = most_continuations(settings, self.judge.texts_per_request)
+        continued = longest_rounds(settings, self.judge.texts_per_request)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             again = reliability.estimate(n, rated)
         for arm in arms:  # see `null_arms.ARMS` for what each asks
             generic = arm == "generic"
             written = settings.synthetic_texts if generic else 0
-            again += self._estimate(written, *((0, 0) if generic else (rated, continued)), 1 if generic else n)
+            again += self._estimate(written, *((0, ()) if generic else (rated, continued)), 1 if generic else n)
         return self._estimate(settings.synthetic_texts, rated, continued, n) + again
 
-    def _estimate(self, written: int, rated: int, continued: int, n: int) -> Estimate:
-        """For `n` concepts; natural texts and continuations are never rated in one request."""
-        return self.judge.estimate(written, rated, n_concepts=n) + self.judge.estimate(0, continued, n_concepts=n)
+    def _estimate(self, written: int, rated: int, rounds: Sequence[int], n: int) -> Estimate:
+        """For `n` concepts; natural texts and the continuations of each round are never rated in one request."""
+        estimate = self.judge.estimate(written, rated, n_concepts=n)
+        return sum((self.judge.estimate(0, continued, n_concepts=n) for continued in rounds), estimate)
 
 
 class _Evaluation:

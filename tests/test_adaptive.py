@@ -8,7 +8,7 @@ import pytest
 
 from fade_lens import Fade, Settings, bootstrap
 from fade_lens.errors import InputError, JudgeError
-from fade_lens.evaluators.faithfulness import FIRST_PROMPTS, filled
+from fade_lens.evaluators.faithfulness import FIRST_PROMPTS, filled, longest_rounds
 from fade_lens.evaluators.ratings import FIRST_ROUND, enough, missing, next_end, widest
 from fade_lens.judge import Rating
 from fade_lens.judge.rounds import in_rounds
@@ -266,6 +266,17 @@ def test_later_prompts_are_measured_at_the_factor_chosen_without_them(monkeypatc
         held += steered_in_rounds(hits, 0.2, 15, run)[1].interval[0] <= 0
     assert abs(np.mean(signed)) < 0.03 and np.mean(maximum) > 0.04
     assert held >= 0.93 * 80
+
+
+@pytest.mark.parametrize("prompts", [7, 18, 30, 100])
+@pytest.mark.parametrize("batch", [3, 15, 25])
+def test_the_estimated_rounds_bound_those_that_are_made(prompts, batch):
+    longest = longest_rounds(Settings(prompts=prompts), batch)
+    for width in (1e-6, 0.1, 0.2):
+        hits = dict(enumerate(np.random.default_rng(prompts).random((5, prompts)) < 0.3))
+        rounds, _ = steered_in_rounds(hits, width, batch, 0)
+        assert sum(rounds) <= sum(longest)
+        assert sum(-(-texts // batch) for texts in rounds) <= sum(-(-texts // batch) for texts in longest)
 
 
 def test_steering_without_effect_takes_fewer_requests_than_all_continuations(server):

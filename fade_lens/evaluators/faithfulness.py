@@ -389,13 +389,19 @@ def filled(prompts: float, n_sets: int, batch: int) -> int:
     return max(math.ceil(prompts * n_sets / batch) * batch // n_sets, 1)
 
 
-def most_continuations(settings: Settings, batch: int) -> int:
-    """How many continuations are rated for a description at most."""
+def longest_rounds(settings: Settings, batch: int) -> list[int]:
+    """How many continuations are rated in each round for a description that takes as many rounds as one can.
+
+    >>> longest_rounds(Settings(), 15)
+    [90, 14, 10]
+    """
     sets, prompts = 1 + settings.steered_sets, settings.prompts if settings.steers else 0
     if settings.interval_width is None or settings.preset == "paper":
-        return sets * prompts
+        return [sets * prompts]
     first = min(filled(FIRST_PROMPTS, len({0.0, *settings.steered_factors}), batch), prompts)
-    return first * sets + (prompts - first) * (2 + len(settings.arms))
+    step = filled(1, 2, batch)
+    later = [min(step, prompts - n) for n in range(first, prompts, step)]
+    return [first * sets, *((2 + len(settings.arms)) * n for n in later)]
 
 
 def _table(arm: str, rated: Rated, barred: AbstractSet[float]) -> dict[float, Any]:
