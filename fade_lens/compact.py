@@ -125,7 +125,7 @@ class Layer(ABC):
 
     @abstractmethod
     def through(self, residual: Residual, span: Span) -> Residual:
-        """The residual stream at the end of the block, which it has not left yet."""
+        """The residual stream at the end of the block; the hooks on what leaves it are left to `leave`, but in an `OwnBlock`."""
 
     def leave(self, residual: Residual) -> Residual:
         """What hooks make of the residual stream that leaves the block, where `through` did not run them."""

@@ -162,7 +162,7 @@ class CompactDecoder(Decoder):
             residual = block.through(residual, span)
             block.spread(prompt_of)
         residual, span = residual[prompt_of], self._span(0, pos, self._real)
-        if lower:  # only what leaves the last of them may be hooked
+        if lower:  # nothing else in them is hooked
             residual = lower[-1].leave(residual)
         for block in upper:
             block.begin(rows, total)

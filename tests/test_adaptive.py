@@ -279,6 +279,13 @@ def test_the_estimated_rounds_bound_those_that_are_made(prompts, batch):
         assert sum(-(-texts // batch) for texts in rounds) <= sum(-(-texts // batch) for texts in longest)
 
 
+def test_the_estimate_counts_each_set_of_continuations_once():
+    assert longest_rounds(Settings(mode="clamp", factors=(0, 0.5, 1, 1.5, 2)), 15) == [90, 14, 10]
+    assert longest_rounds(Settings(mode="clamp", preset="paper"), 15) == [150]
+    assert longest_rounds(Settings(arms=("random", "ablate")), 15) == [18 * (5 + 4 + 1), 4 * 7, 4 * 5]
+    assert longest_rounds(Settings(factors=()), 15) == [0]
+
+
 def test_steering_without_effect_takes_fewer_requests_than_all_continuations(server):
     more = {"interval_width": 0.4, "prompts": 30, "gate": None}
     wrong = {index: SHUFFLED[index] for index in list(SHUFFLED)[:1]}

@@ -101,13 +101,18 @@ def test_which_decoder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hook", "rows"),
+    ("hooks", "rows"),
     [
-        ("blocks.2.hook_resid_pre", [2, 2, 4, 4]),
-        ("blocks.2.hook_resid_post", [2, 2, 2, 4]),  # the hooked block too, but for what leaves it
+        (["blocks.2.hook_resid_pre"], [2, 2, 4, 4]),
+        (["blocks.2.hook_resid_post"], [2, 2, 2, 4]),  # the hooked block too, but for what leaves it
+        (["blocks.2.hook_resid_post", "blocks.2.hook_mlp_out"], [2, 2, 4]),  # block 2 runs as it is, on all rows
+        (["blocks.1.hook_resid_post", "blocks.2.hook_mlp_out"], [2, 2, 4]),
+        (["blocks.1.hook_resid_post", "blocks.1.hook_resid_pre"], [2, 4, 4, 4]),
     ],
 )
-def test_equal_prompts_run_once_up_to_the_hook(monkeypatch: pytest.MonkeyPatch, hook: str, rows: list[int]) -> None:
+def test_equal_prompts_run_once_up_to_the_first_hook(
+    monkeypatch: pytest.MonkeyPatch, hooks: list[str], rows: list[int]
+) -> None:
     model, seen, steered = hooked("gpt2"), [], []
     original = CompactBlock.through
 
@@ -117,15 +122,15 @@ def test_equal_prompts_run_once_up_to_the_hook(monkeypatch: pytest.MonkeyPatch, 
 
     class NoSteering:
         def hooks(self) -> Any:
-            return [(hook, lambda x, hook: steered.append(len(x)))]
+            return [(name, lambda x, hook: steered.append(len(x))) for name in hooks]
 
     with torch.no_grad():
-        decoder = decoder_of(model, [hook], PROMPTS)
+        decoder = decoder_of(model, hooks, PROMPTS)
         monkeypatch.setattr(CompactBlock, "through", watch)
         with decoder.steered(NoSteering()):
             decoder.start(*left_padded([PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]], CPU), 3)
     assert seen == rows
-    assert steered == [4]
+    assert steered == [4] * len(hooks)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])

@@ -395,10 +395,11 @@ def longest_rounds(settings: Settings, batch: int) -> list[int]:
     >>> longest_rounds(Settings(), 15)
     [90, 14, 10]
     """
-    sets, prompts = 1 + settings.steered_sets, settings.prompts if settings.steers else 0
+    own, prompts = len({0.0, *settings.steered_factors}), settings.prompts if settings.steers else 0
+    sets = own + sum(len(settings.arm_factors(arm)) for arm in settings.arms)
     if settings.interval_width is None or settings.preset == "paper":
         return [sets * prompts]
-    first = min(filled(FIRST_PROMPTS, len({0.0, *settings.steered_factors}), batch), prompts)
+    first = min(filled(FIRST_PROMPTS, own, batch), prompts)
     step = filled(1, 2, batch)
     later = [min(step, prompts - n) for n in range(first, prompts, step)]
     return [first * sets, *((2 + len(settings.arms)) * n for n in later)]

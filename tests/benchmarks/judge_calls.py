@@ -1,4 +1,4 @@
-"""Judge calls a description at equal interval width, against the reference's design, by simulation (no network, < 3 minutes).
+"""Judge calls a description at equal interval width, against the reference's design, by simulation (no network, about two minutes).
 
     python tests/benchmarks/judge_calls.py
     python tests/benchmarks/judge_calls.py --runs 200 --wrong-0 0.02 --wrong-2 0.2
@@ -12,8 +12,9 @@ intervals and no weights; here its texts get both (the weights of its bins, `fad
 part of fade_lens is given as many calls as it needs to have intervals on average as narrow as that. `interval_width` is the width at which it
 stops, so its average is below it; the one that gives the reference's average is searched for.
 
-- rating: in rounds, until both intervals are as narrow as the wider of the reference's two for that feature, or below the gate;
-- Faithfulness: in rounds likewise, at 4 factors and the baseline, until the interval is as narrow as that of 50 prompts at 7 factors;
+- rating: in rounds, until both intervals are no wider than that, on average as wide as the wider of the reference's two for that feature, or
+  until Responsiveness is known to lie below the gate: then they stay wider ("below the gate" says how often);
+- Faithfulness: in rounds likewise, at 4 factors and the baseline, against the interval of 50 prompts at 7 factors;
 - Clarity: as many texts as the reference's, taken to be 10 a call, as many a call as `Judge` asks for by default.
 
 The judge has its default settings but for `--batch`; `rated_texts`, `prompts` and `interval_width` are what the reference's width takes.
@@ -127,7 +128,7 @@ def compare(feature: str, prevalence: float, runs: int, errors: tuple[float, flo
 def matched(width: float, measure: Callable[[float], np.ndarray]) -> np.ndarray:
     """What `measure` finds, the average width first, at the `interval_width` that makes that average `width` or a little less.
 
-    Where the gate ends the rating first the average is wider, whatever is asked for.
+    Where the gate or the last text ends the rating first the average may be wider, whatever is asked for.
     """
     wanted, found = width, measure(width)
     for _ in range(SEARCH):
