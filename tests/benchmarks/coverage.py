@@ -46,6 +46,7 @@ REPLICATES = 500  # a quarter of the library's: moves a single interval's ends, 
 FEATURES = ("dense", "weak", "strong", "sae", "half", "good", "wrong")
 FIRING = {"sae": (0.8, 0.03), "half": (0.4, 0.03), "good": (0.99, 0.01), "wrong": (0.03, 0.03)}
 """Share of texts with and without the concept on which the sparse ones fire."""
+DEFAULT = Settings()
 SEED = 0
 FACTORS = (-10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0)
 
@@ -233,9 +234,9 @@ def rated_in_rounds(
             return n, metrics, stopped
 
 
-def stopping_row(runs: int, case: tuple[str, float, float]) -> str:
-    feature, prevalence, width = case
-    options = Settings(interval_width=width, rated_texts=BUDGET)
+def stopping_row(runs: int, case: tuple[int, float, float, str]) -> str:
+    most, width, prevalence, feature = case
+    options = Settings(interval_width=width, rated_texts=most)
     rng = np.random.default_rng(3 + 1000 * SEED)
     rows: list[tuple[float, ...]] = []
     for seed in range(runs):
@@ -250,24 +251,21 @@ def stopping_row(runs: int, case: tuple[str, float, float]) -> str:
         interval = np.stack(limits[at : at + 2], axis=1)
         cells.append(f"{covered(interval, limits[4 + at // 2]):>14} {np.diff(interval).mean():5.2f}")
     return (
-        f"{feature:8} {100 * prevalence:5.1f} % {width:6.2f} {len(n):5} {n.mean():7.0f} {100 * narrow.mean():6.0f} %"
+        f"{feature:8} {100 * prevalence:5.1f} % {most:5} {width:6.2f} {len(n):5} {n.mean():7.0f} {100 * narrow.mean():6.0f} %"
         f" {100 * hopeless.mean():6.0f} %   " + "   ".join(cells)
     )
 
 
 def stopping_table(
     runs: int,
-) -> tuple[str, Callable[[tuple[str, float, float]], str], Iterable[tuple[str, float, float]]]:
+) -> tuple[str, Callable[[tuple[int, float, float, str]], str], Iterable[tuple[int, float, float, str]]]:
     head = (
-        f"Rating in rounds, at most {BUDGET} texts, stopped when both intervals are no wider than `width` or Responsiveness' lies below 0.5;\n"
+        "Rating in rounds, at most `most` texts, stopped when both intervals are no wider than `width` or Responsiveness' lies below 0.5;\n"
         "of those `runs` in which there are intervals\n"
-        "feature  preval.   width  runs   texts   narrow hopeless   Responsiveness coverage, width    Purity coverage, width"
+        "feature  preval.  most   width  runs   texts   narrow hopeless   Responsiveness coverage, width    Purity coverage, width"
     )
-    return (
-        head,
-        partial(stopping_row, runs),
-        [(f, p, w) for w in (0.2, 0.3, 0.5) for p in (0.02, 0.1) for f in FEATURES],
-    )
+    looks = [(DEFAULT.rated_texts, DEFAULT.interval_width or 0), *((BUDGET, width) for width in (0.2, 0.3, 0.5))]
+    return head, partial(stopping_row, runs), [(*look, p, f) for look in looks for p in (0.02, 0.1) for f in FEATURES]
 
 
 # --- Bias of the unweighted estimate ---------------------------------------------------------------------------------------------
