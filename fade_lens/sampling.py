@@ -93,7 +93,7 @@ def stratified(
     >>> activations = np.maximum(np.random.default_rng(0).normal(-2, 1, size=10_000), 0)     # 98 % silent
     >>> sample = stratified(activations, 200, np.random.default_rng(0))
     >>> len(sample), int((activations[sample.indices] > 0).sum()), round(float(sample.weights.sum()))
-    (200, 78, 10000)
+    (200, 45, 10000)
     """
     chosen = design(values, n, rng, edges=edges, top=top, power=power)
     return chosen.first(len(chosen))
