@@ -134,10 +134,11 @@ class CompactDecoder(Decoder):
         for name, layer in zip(hooks, layers, strict=True):
             if layer is not None and not name.endswith(OUTSIDE):
                 self._blocks[layer] = OwnBlock(self._model.blocks[layer])
-        # How many blocks come before the first hook; one on what leaves a block has the whole block before it.
+        # How many blocks come before the first hook; one on what leaves a compact block has that block before it.
+        leaving = [name.endswith(".hook_resid_post") for name in hooks]
         self._unsteered = min(
-            -1 if layer is None else layer + (name.endswith(".hook_resid_post") and self._is_compact(layer))
-            for name, layer in zip(hooks, layers, strict=True)
+            -1 if layer is None else layer + (leaves and isinstance(self._blocks[layer], CompactBlock))
+            for layer, leaves in zip(layers, leaving, strict=True)
         )
         self.head = unembedding(self._model)
         self._tables: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -187,9 +188,6 @@ class CompactDecoder(Decoder):
             block.begin(len(tokens), tokens.shape[1])
             residual = block(residual, span)
         return residual if self._model.cfg.normalization_type is None else self._model.ln_final(residual)
-
-    def _is_compact(self, layer: int) -> bool:
-        return isinstance(self._blocks[layer], CompactBlock)
 
     def _span(self, before: int, pos: int, real: Bool[Tensor, "row all_pos"] | None) -> Span:
         return Span(before, pos, real, device_of(self._model), self._tables)

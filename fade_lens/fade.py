@@ -145,9 +145,10 @@ class Fade:
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             again = reliability.estimate(n, rated)
         for arm in arms:  # see `null_arms.ARMS` for what each asks
-            generic = arm == "generic"
-            written = settings.synthetic_texts if generic else 0
-            again += self._estimate(written, *((0, ()) if generic else (rated, continued)), 1 if generic else n)
+            if arm == "generic":
+                again += self.judge.estimate(settings.synthetic_texts, 0)
+            else:
+                again += self._estimate(0, rated, continued, n)
         return self._estimate(settings.synthetic_texts, rated, continued, n) + again
 
     def _estimate(self, written: int, rated: int, rounds: Sequence[int], n: int) -> Estimate:

@@ -171,9 +171,9 @@ def _allocate(sizes: Int[np.ndarray, "stratum"], n: int, power: float) -> Int[np
     An empty part of the corpus would have inclusion probability 0, and no weight could mend that.
     """
     exact, open_ = sizes.astype(np.float64), sizes > 0
+    weight = exact**power
     while open_.any():
-        share = np.where(open_, sizes.astype(np.float64) ** power, 0.0)
-        share *= (n - exact[~open_].sum()) / share.sum()
+        share = weight * ((n - exact[~open_].sum()) / weight[open_].sum())
         full = open_ & (share >= sizes)
         if not full.any():
             exact[open_] = share[open_]

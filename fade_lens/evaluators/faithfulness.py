@@ -395,8 +395,9 @@ def longest_rounds(settings: Settings, batch: int) -> list[int]:
     >>> longest_rounds(Settings(), 15)
     [90, 14, 10]
     """
-    own, prompts = len({0.0, *settings.steered_factors}), settings.prompts if settings.steers else 0
-    sets = own + sum(len(settings.arm_factors(arm)) for arm in settings.arms)
+    baseline = 0.0 not in settings.steered_factors  # a set besides those that are steered
+    own, sets = len(settings.steered_factors) + baseline, settings.steered_sets + baseline
+    prompts = settings.prompts if settings.steers else 0
     if settings.interval_width is None or settings.preset == "paper":
         return [sets * prompts]
     first = min(filled(FIRST_PROMPTS, own, batch), prompts)
