@@ -263,12 +263,22 @@ def norm_of(norm: nn.Module | None) -> Operation:
     if norm is None or type(norm) is nn.Identity:
         return nn.Identity()
     if type(norm) in (RMSNorm, RMSNormPre):
-        scale = parts.w.detach() if type(norm) is RMSNorm else None
-        return lambda x: F.rms_norm(x, x.shape[-1:], scale, parts.eps)
+        return partial(rms_norm, scale=parts.w.detach() if type(norm) is RMSNorm else None, eps=parts.eps)
     if type(norm) in (LayerNorm, LayerNormPre):
         scale, shift = (parts.w.detach(), parts.b.detach()) if type(norm) is LayerNorm else (None, None)
         return lambda x: F.layer_norm(x, x.shape[-1:], scale, shift, parts.eps)
     raise NotImplementedError(type(norm).__name__)
+
+
+def rms_norm(x: Residual, scale: Float[Tensor, " d_model"] | None, eps: float) -> Residual:
+    """x / √(mean x² + eps) · scale, as `torch.nn.functional.rms_norm` computes it.
+
+    On a CPU that one writes each step to memory of its own, which for thousands of numbers takes longer to find than to fill.
+    """
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=at_least_float32(x[:0]).dtype)
+    inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    normed = x * inverse if x.dtype == inverse.dtype else x.to(inverse.dtype).mul_(inverse)
+    return (normed if scale is None else normed.mul_(scale)).to(x.dtype)
 
 
 def mlp_of(mlp: nn.Module) -> Operation:

@@ -4,6 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -19,6 +20,8 @@ from fade_lens.next_token import Head, Logits, Unembedding
 
 OUTSIDE = (".hook_resid_pre", ".hook_resid_post")
 """Hooks that compact blocks have too."""
+CACHED = 0.2
+"""How far logits with a cache may be from those without, relative to what tells tokens apart: half precision stays far below, a lost cache far above."""
 
 
 @runtime_checkable
@@ -84,14 +87,27 @@ class HookedDecoder(Decoder):
 
 
 class BridgeDecoder(Decoder):
-    """Any bridge through the Hugging Face model it wraps, with that model's cache."""
+    """Any bridge through the Hugging Face model it wraps, with that model's cache, tried on a prompt.
 
-    def __init__(self, model: Model) -> None:
+    Raises:
+        InputError: with the cache the model says something else than without.
+    """
+
+    def __init__(self, model: Model, prompt: tuple[int, ...]) -> None:
         super().__init__(model)
         accepted = inspect.signature(self._model.original_model.forward).parameters
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         d_vocab = self._model.original_model.get_output_embeddings().weight.shape[0]
         self.head = Logits(int(d_vocab), device_of(model))
+        tokens, real = left_padded([prompt if len(prompt) > 1 else prompt * 2], device_of(model))
+        whole = self.start(tokens, real, 1).float()
+        self.start(tokens[:, :-1], real[:, :-1], 1)
+        if (self.step(tokens[:, -1]) - whole).norm() > CACHED * (whole - whole.mean()).norm():
+            raise InputError(
+                f"the bridge around {model_name(model)} loses its key-value cache, so that steered texts would be wrong: "
+                f"transformers {version('transformers')} does not go with TransformerLens {version('transformer-lens')}. "
+                "Install fade-lens' own requirements again, or take a HookedTransformer"
+            )
 
     def start(
         self,
@@ -203,7 +219,7 @@ class CompactDecoder(Decoder):
 def decoder_of(model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, ...]]) -> Decoder:
     """The fastest decoder for a model that will have forward hooks at these resolved names, tried on the prompts."""
     if is_bridge(model):
-        return BridgeDecoder(model)
+        return BridgeDecoder(model, prompts[-1])
     after_blocks = any(layer_of(h) is None and not h.startswith(("hook_embed", "hook_pos_embed")) for h in hooks)
     if after_blocks or has_hooks(model):
         return HookedDecoder(model, whole=True)

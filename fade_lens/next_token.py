@@ -1,6 +1,7 @@
 """The next token of each row, from the state of its last position."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from fade_lens.linear import linear, packed
+from fade_lens.screening import Screen
 
 # Tokens unembedded at a time. On a CPU few enough that their logits stay in the processor's cache (all of Gemma's for
 # 350 rows are 367 MB); elsewhere enough that a step is few operations.
@@ -26,6 +28,11 @@ class Head(ABC):
         self.d_vocab, self.device = d_vocab, device
         self.chunk = CPU_CHUNK if device.type == "cpu" else CHUNK
         self.starts = range(0, d_vocab, self.chunk)
+
+    @cached_property
+    def screen(self) -> Screen | None:
+        """What finds the likeliest token faster than from all logits; None where nothing does."""
+        return None
 
     @abstractmethod
     def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
@@ -49,8 +56,16 @@ class Unembedding(Head):
     def __init__(self, W_U: Float[Tensor, "d_model d_vocab"], b_U: Float[Tensor, " d_vocab"], soft_cap: float) -> None:
         super().__init__(W_U.shape[1], W_U.device)
         self._soft_cap, self._b_U = soft_cap, b_U.detach() if bool(b_U.any()) else None
-        by_token = W_U.detach().T
-        self._chunks = {start: packed(by_token[start : start + self.chunk]) for start in self.starts}
+        self._by_token = W_U.detach().T
+
+    # Either is some hundred megabytes, and a run needs but one: greedy decoding the first, sampling the second.
+    @cached_property
+    def screen(self) -> Screen | None:
+        return Screen.of(self._by_token, self.starts) if self._b_U is None else None
+
+    @cached_property
+    def _chunks(self) -> dict[int, Float[Tensor, "chunk d_model"]]:
+        return {start: packed(self._by_token[start : start + self.chunk]) for start in self.starts}
 
     def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
         return apply_softcap(self.order(state, start).float(), self._soft_cap)
@@ -106,6 +121,14 @@ class Sampler:
         return logits.index_fill_(1, ids, -torch.inf) if len(ids) else logits
 
     def _likeliest(self, state: Float[Tensor, "row d_state"]) -> Int[Tensor, " row"]:
+        if self._head.screen is None:
+            return self._likeliest_of_all(state)
+        token, sure = self._head.screen.likeliest(state, self._allowed)
+        if not bool(sure.all()):
+            token[~sure] = self._likeliest_of_all(state[~sure])
+        return token
+
+    def _likeliest_of_all(self, state: Float[Tensor, "row d_state"]) -> Int[Tensor, " row"]:
         best = torch.full((len(state),), -torch.inf, dtype=state.dtype, device=state.device)
         token = torch.zeros(len(state), dtype=torch.long, device=state.device)
         for start in self._head.starts:

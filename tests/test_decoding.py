@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from fade_lens.compact import CompactBlock, OwnBlock, Span, agrees, compact_blocks, compact_form
 from fade_lens.decoding import BridgeDecoder, CompactDecoder, HookedDecoder, decoder_of, has_hooks, left_padded
+from fade_lens.errors import InputError
 from fade_lens.linear import linear, packed
 from fade_lens.models import forward_hooks
 from fade_lens.next_token import Logits, Sampler, Unembedding, inverse_cdf
@@ -98,6 +99,21 @@ def test_which_decoder() -> None:
         handle = model.blocks[0].register_forward_hook(lambda *args: None)
         assert isinstance(decoder_of(model, [hook], PROMPTS), HookedDecoder)
         handle.remove()
+
+
+def test_a_bridge_that_loses_its_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TransformerLens 3.9 does with transformers 5.24."""
+    model, forward = bridge(gpt2_hf()), BridgeDecoder._forward
+    with torch.no_grad():
+        decoder_of(model, ["blocks.1.hook_mlp_out"], PROMPTS)
+
+        def forgetful(self: BridgeDecoder, tokens: Any) -> Any:
+            self._cache, self._real = None, self._real[:, -tokens.shape[1] :]
+            return forward(self, tokens)
+
+        monkeypatch.setattr(BridgeDecoder, "_forward", forgetful)
+        with pytest.raises(InputError, match="loses its key-value cache"):
+            decoder_of(model, ["blocks.1.hook_mlp_out"], PROMPTS)
 
 
 @pytest.mark.parametrize(
