@@ -276,6 +276,8 @@ class Judge:
         """
         for question in questions:
             check_concept(question.concept)
+        if len({question.concept for question in questions}) < len(questions):
+            raise InputError("questions hold a concept twice: ask about each once")
         answers: list[Future[list[Rating]]] = [begun() for _ in questions]
 
         def work(call: Call) -> Coroutine[Any, Any, None]:

@@ -123,8 +123,8 @@ class Trial:
 
     def _look(self) -> None:
         """Ends the present step if all of it is there."""
-        step = next(step for step in self.steps if not step.over.is_set())
-        if not set(step.features) <= set(self._apart):
+        step = next((step for step in self.steps if not step.over.is_set()), None)
+        if step is None or not set(step.features) <= set(self._apart):
             return
         self.outcome = self._decided(last=step is self.steps[-1])
         if self.outcome is not None:
