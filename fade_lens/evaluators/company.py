@@ -13,7 +13,7 @@ from fade_lens.settings import Settings, stream
 def by_feature(descriptions: Iterable[Description]) -> dict[int, list[Description]]:
     """The descriptions of each feature, in an order that does not depend on the one in which they were given."""
     found: dict[int, list[Description]] = {}
-    for d in descriptions:
+    for d in dict.fromkeys(descriptions):
         found.setdefault(d.index, []).append(d)
     return {index: sorted(group, key=lambda d: d.text) for index, group in found.items()}
 

@@ -352,3 +352,16 @@ def test_company_asks_only_for_what_is_wanted_now() -> None:
 
 def test_a_feature_s_texts_are_compared_up_to_a_number() -> None:
     assert pairs(2, 500, 10) == 2 * TEXTS and pairs(2, 9, 10) == 18
+
+
+def test_shared_requests_can_wait_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fade_lens.judge import batch
+
+    monkeypatch.setattr(batch, "GATHER_SECONDS", 0.05)
+    monkeypatch.setattr(batch, "POLL_SECONDS", 0.05)
+    with FakeJudge(batches=True) as fake, Judge("m", base_url=fake.base_url, batch=True, price=(1.0, 1.0)) as judge:
+        found, trial = asked(judge)
+        assert found == truth() and trial.outcome is not None and trial.outcome.used
+        assert fake.requests == 0 and fake.batches is not None and fake.batches.lines == judge.usage.calls == 22 + 16
+        total = sum((judge.usage_of(c) for f in range(4) for c in concepts(f)), Usage())
+        assert total.calls == 38 and total.cost == pytest.approx(judge.usage.cost) == pytest.approx(38 * 110e-6 / 2)
