@@ -53,6 +53,7 @@ class FakeJudge:
     `ALL_KINDS`) to probabilities, drawn from `seed`; `script` lists the kinds (or "ok") of the first requests; `choose(body)`
     may name the kind for a request (None: by script and plan). Every request's body is in `bodies`, its headers in
     `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them. `batches` adds the Batch API.
+    One that `confuses` gives the first description's ratings for all that a request is about.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class FakeJudge:
         unsupported: Iterable[str] = (),
         logprobs: bool = True,
         echo_key: bool = False,
+        confuses: bool = False,
         batches: bool = False,
     ) -> None:
         unknown = (set(plan or {}) | set(script)) - {*ALL_KINDS, "ok"}
@@ -80,7 +82,7 @@ class FakeJudge:
         self.plan, self.script, self.choose = dict(plan or {}), list(script), choose
         self.latency, self.slow_seconds, self.retry_after = latency, slow_seconds, retry_after
         self.key, self.formats, self.unsupported = key, tuple(formats), tuple(unsupported)
-        self.logprobs, self.echo_key = logprobs, echo_key
+        self.logprobs, self.echo_key, self.confuses = logprobs, echo_key, confuses
         self.batches = FakeBatches(self) if batches else None
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -163,6 +165,16 @@ class FakeJudge:
             content = _rating_content(
                 {name: self.rule(concept, text) for name, text in samples.items()}, kind, self.chance()
             )
+        elif (together := prompts.read_together(messages)) is not None:
+            concepts, samples = together
+            first = next(iter(concepts.values()))
+            rated = {
+                name: {
+                    letter: self.rule(first if self.confuses else concept, text) for letter, concept in concepts.items()
+                }
+                for name, text in samples.items()
+            }
+            content = _together_content(rated, kind, self.chance())
         elif (writing := prompts.read_writing(messages)) is not None:
             concept, n, variation = writing
             content = _writing_content(self.writer(concept, variation)[:n], kind)
@@ -244,6 +256,32 @@ def _rating_content(ratings: dict[str, int], kind: str, chance: random.Random) -
         "commas": plain.replace("}]}", "},]}"),
         "mapping": json.dumps({entry["id"]: entry["rating"] for entry in entries}),
         "thoughts": f"<think>Is {entries[0]['id'] if entries else 0}: 1 right? Hm.</think>{plain}",
+    }
+    return forms.get(kind, plain)
+
+
+def _together_content(ratings: dict[str, dict[str, int]], kind: str, chance: random.Random) -> str:
+    entries: list[dict[str, Any]] = [{"id": name, **values} for name, values in ratings.items()]
+    chance.shuffle(entries)
+    if kind == "wrong_ids":
+        entries = [{**entry, "id": str(1000 + int(entry["id"]))} for entry in entries]
+    elif kind == "partial":  # one entry is missing, and every second one lacks its last letter
+        entries = [dict(list(entry.items())[: len(entry) - at % 2]) for at, entry in enumerate(entries[1:])]
+    elif kind == "extra_ids":
+        entries = [{**entry, "Z": 2, "K": 1} for entry in entries]
+        entries += [{"id": str(name), "A": 2, "B": 2} for name in range(1, 99, 7)]
+    elif kind == "rating_3":
+        entries = [{**dict.fromkeys(entry, 3), "id": entry["id"]} for entry in entries]
+    elif kind == "integers":
+        entries = [{**{key: str(value) for key, value in entry.items()}, "id": int(entry["id"])} for entry in entries]
+    plain = json.dumps({"ratings": entries})
+    forms = {
+        "fenced": f"Sure!\n```json\n{json.dumps({'ratings': entries}, indent=1)}\n```\nDone.",
+        "prose": f"I compared each [carefully]. {plain} That is all.",
+        "python": str({"ratings": entries}),
+        "commas": plain.replace("}]}", "},]}"),
+        "mapping": json.dumps({entry.pop("id"): entry for entry in entries}),
+        "thoughts": f"<think>Is 518: A: 1 right? Hm.</think>{plain}",
     }
     return forms.get(kind, plain)
 

@@ -89,7 +89,7 @@ class BatchedRating:
         rng = random.Random(clean(f"{self.seed}|{self.repeat}|{self.concept}|{path}|{attempt}"))
         order = rng.sample(texts, len(texts))
         batches = [order[at : at + size] for at in range(0, len(order), size)]
-        parts = await _all(
+        parts = await all_of(
             self._batch(batch, attempt=attempt, refusals=refusals, path=f"{path}/{at}")
             for at, batch in enumerate(batches)
         )
@@ -165,7 +165,7 @@ class SingleRating:
 
         unique = list(dict.fromkeys(texts))
         background = [self._score(text, 0) for text in single.BACKGROUND]
-        results = await _all([*background, *(self._score(text, self.repeat) for text in unique)])
+        results = await all_of([*background, *(self._score(text, self.repeat) for text in unique)])
         zero = [score for score in results[: len(background)] if isinstance(score, float)]
         if not zero:
             reason = f"no background text could be rated for this concept, so there is no zero point ({results[0]})"
@@ -207,6 +207,20 @@ class SingleRating:
         return reason
 
 
+async def probe(transport: Transport, way: str) -> None:
+    """One small request in the way of asking that ratings take. Raises `JudgeError` in one clear sentence."""
+    if way == "batched":
+        messages = prompts.check_messages()
+        await transport.probe(Request("check", "", messages, {"max_tokens": 200}, 20, structure="ratings"))
+        return
+    from fade_lens.judge import single
+
+    messages = single.messages("the word 'sun'", "The sun rose over the hills.")
+    answer = await transport.probe(Request("check", "", messages, dict(single.PARAMETERS), 1))
+    if answer.top_logprobs is None and answer.refusal is None:
+        raise no_logprobs(transport)
+
+
 def no_logprobs(transport: Transport) -> JudgeError:
     """The error for a server that cannot be asked one text a request."""
     return JudgeError(
@@ -237,7 +251,7 @@ class Writing:
             sets = min(math.ceil(missing / self.set_size), most - asked)
             # Sets of equal size; not too few texts at a time, for then most would be those that are there already.
             size = min(self.set_size, max(math.ceil(missing / sets), min(n_texts, LEAST_WRITTEN)))
-            results = await _all(self._set(asked + 1 + at, size) for at in range(sets))
+            results = await all_of(self._set(asked + 1 + at, size) for at in range(sets))
             asked += sets
             for written, failure in results:
                 failures += [failure] if failure else []
@@ -290,7 +304,7 @@ def _why_unrated(answer: Answer, attempt: int) -> str:
     return f"no readable rating after {attempt + 1} requests; the last answer began {answer.content[:80]!r}"
 
 
-async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of coroutines run together. At the first error the others are let go of."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:

@@ -7,19 +7,23 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.judge import prompts
-from fade_lens.judge.asking import BatchedRating, Legibility, Rating, SingleRating, Writing, Written, no_logprobs
-from fade_lens.judge.checks import check_concept, check_numbers, check_texts
+from fade_lens.judge.asking import BatchedRating, Legibility, Rating, SingleRating, Writing, Written, probe
+from fade_lens.judge.checks import check_concept, check_numbers, check_rating, check_texts
 from fade_lens.judge.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, find_key, parse_spec
-from fade_lens.judge.loop import LoopThread
-from fade_lens.judge.request import Call, Request
-from fade_lens.judge.rounds import Following, in_rounds
+from fade_lens.judge.loop import LoopThread, begun, pass_on
+from fade_lens.judge.request import Call
+from fade_lens.judge.rounds import Following, Question, Rounds, in_rounds
+from fade_lens.judge.together import JointRating
 from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts
 from fade_lens.judge.transport import Transport
 from fade_lens.judge.usage import Budget, Estimate, Ledger, Number, Usage, price_of
+
+if TYPE_CHECKING:
+    from fade_lens.judge.trial import Trial
 
 T = TypeVar("T")
 Way = Literal["auto", "batched", "single"]
@@ -41,6 +45,8 @@ class Judge:
     (any server) or `OPENAI_API_KEY` (OpenAI alone) from the environment or `.env`; it is never shown, logged or stored.
     `rating` is "batched" (`texts_per_request` texts a request; strong models), "single" (one text a request, scored by
     log-probabilities; small models) or "auto": single for models served in the process or by Ollama, else batched.
+    `descriptions_per_request` above 1 lets `Fade` ask about texts once for so many of a feature's descriptions at most, if this
+    judge turns out to rate them as it does for each alone (see `fade_lens.judge.trial`).
     At most `concurrency` requests are in flight, over all features and metrics; `requests_per_minute` and
     `tokens_per_minute` pace them. `max_calls` and `max_cost` (US dollars) stop a run with `BudgetReached`.
     `temperature` None is 0 for ratings and 1 for writing; reasoning models get none. `writer` is another judge (or its
@@ -59,6 +65,7 @@ class Judge:
         rating: Way = "auto",
         texts_per_request: int = 15,
         texts_per_set: int = 25,
+        descriptions_per_request: int = 1,
         concurrency: int = 16,
         timeout: Number = 120.0,
         max_retries: int = 6,
@@ -76,11 +83,11 @@ class Judge:
     ) -> None:
         if not model.strip():
             raise InputError(f"model is {model!r}: give a model's name, such as 'gpt-4o-mini'")
-        if rating not in ("auto", "batched", "single"):
-            raise InputError(f"rating is {rating!r}: give 'auto', 'batched' or 'single'")
+        check_rating(rating, descriptions_per_request)
         check_numbers(
             texts_per_request=(texts_per_request, 1, 200),
             texts_per_set=(texts_per_set, 1, 100),
+            descriptions_per_request=(descriptions_per_request, 1, len(prompts.LETTERS)),
             concurrency=(concurrency, 1, 1000),
             timeout=(timeout, 1e-3, 86_400),
             max_retries=(max_retries, 0, 100),
@@ -94,7 +101,9 @@ class Judge:
         self.endpoint = _endpoint or endpoint(base_url, api_key)
         self.rating: Way = "batched" if rating == "auto" else rating
         self.texts_per_request, self.texts_per_set = texts_per_request, texts_per_set
+        self.descriptions_per_request = descriptions_per_request
         self.temperature, self.batch = temperature, batch
+        self._cold = 0.0 if temperature is None else float(temperature)
         if price is None and self.endpoint.is_openai:
             price = price_of(self.model)
         if max_cost is not None and price is None:
@@ -222,7 +231,7 @@ class Judge:
 
     def check(self) -> None:
         """One small request that shows that the judge answers. Raises `JudgeError` in one clear sentence."""
-        self._result(self._submit(lambda _: self._check()))
+        self._result(self._submit(lambda _: probe(self._transport, self.rating)))
         if self.writer is not None:
             self.writer.check()
 
@@ -257,6 +266,30 @@ class Judge:
         """`rate` in the background, in rounds: `following` gives the next texts from all ratings so far, none where these are enough."""
         check_concept(concept)
         return self._submit(lambda call: in_rounds(self._rater(call, concept, seed, 0), following))
+
+    def submit_together(
+        self, questions: Sequence[Question], trial: "Trial", *, seed: int, feature: int | None = None
+    ) -> "list[Future[list[Rating]]]":
+        """`submit_rounds` for several descriptions that want much the same texts, in shared requests if `trial` comes out well.
+
+        `seed` shuffles the shared requests. `feature` names the feature whose descriptions these are, if `trial` may measure on them.
+        """
+        for question in questions:
+            check_concept(question.concept)
+        if len({question.concept for question in questions}) < len(questions):
+            raise InputError("questions hold a concept twice: ask about each once")
+        answers: list[Future[list[Rating]]] = [begun() for _ in questions]
+
+        def work(call: Call) -> Coroutine[Any, Any, None]:
+            members = [
+                Rounds(self._rater(call, q.concept, q.seed, 0), q.following, q.concept, answer.set_result)
+                for q, answer in zip(questions, answers, strict=True)
+            ]
+            jointly = JointRating(self._transport, call, seed, self.texts_per_request, self._cold)
+            return trial.rate(members, jointly, feature)
+
+        self._submit(work).add_done_callback(lambda done: pass_on(done, answers))
+        return answers
 
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":
@@ -297,6 +330,7 @@ class Judge:
             "rating": self.rating,
             "texts_per_request": self.texts_per_request if self.rating == "batched" else 1,
             "texts_per_set": self.texts_per_set,
+            **({"descriptions_per_request": several} if (several := self.descriptions_per_request) > 1 else {}),
             "temperature": self.temperature,
             "prompts": prompts.VERSION,
             "writer": None if self.writer is None else self.writer.identity,
@@ -342,22 +376,9 @@ class Judge:
     def _rater(self, call: Call, concept: str, seed: int, repeat: int) -> BatchedRating | SingleRating:
         if self.rating == "single":
             return SingleRating(self._transport, call, concept, repeat)
-        temperature = 0.0 if self.temperature is None else float(self.temperature)
         return BatchedRating(
-            self._transport, call, concept, seed, repeat, self.texts_per_request, temperature, self._legibility
+            self._transport, call, concept, seed, repeat, self.texts_per_request, self._cold, self._legibility
         )
-
-    async def _check(self) -> None:
-        if self.rating == "batched":
-            messages = prompts.check_messages()
-            await self._transport.probe(Request("check", "", messages, {"max_tokens": 200}, 20, structure="ratings"))
-            return
-        from fade_lens.judge import single
-
-        messages = single.messages("the word 'sun'", "The sun rose over the hills.")
-        answer = await self._transport.probe(Request("check", "", messages, dict(single.PARAMETERS), 1))
-        if answer.top_logprobs is None and answer.refusal is None:
-            raise no_logprobs(self._transport)
 
     def _submit(self, work: Callable[[Call], Coroutine[Any, Any, T]]) -> "Future[T]":
         call = Call(self._transcripts)

@@ -1,6 +1,7 @@
 """What the judge was asked and what it cost: counters, prices, limits, and the estimate of a dry run."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -156,7 +157,7 @@ class Ledger:
         self.price = price
         self._lock = Lock()
         self._total = Usage()
-        self._by_concept: dict[str, dict[str, tuple[int, int, bool]]] = {}
+        self._by_concept: dict[str, dict[str, tuple[Usage, bool]]] = {}
 
     def add(self, **counts: int) -> None:
         """Adds to the counters named."""
@@ -169,10 +170,26 @@ class Ledger:
         with self._lock:
             self._total += Usage(1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost=cost)
 
-    def use(self, concept: str, key: str, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> None:
-        """Counts the answer under `key`, new or kept from before, as one that `concept` rests on; a second time changes nothing."""
+    def use(
+        self,
+        concepts: Sequence[str],
+        key: str,
+        prompt_tokens: int,
+        completion_tokens: int,
+        *,
+        batched: bool = False,
+    ) -> None:
+        """Counts the answer under `key`, new or kept from before, as one that `concepts` rest on; a second time changes nothing.
+
+        Several share its tokens in equal parts, what is left over going to the first ones. A call has no parts: it counts for the one
+        that the request names first, which chance decides. So the sum over concepts is what was paid.
+        """
+        n = len(concepts)
         with self._lock:
-            self._by_concept.setdefault(concept, {})[key] = (prompt_tokens, completion_tokens, batched)
+            for place, concept in enumerate(concepts):
+                prompt, completion = ((tokens + n - 1 - place) // n for tokens in (prompt_tokens, completion_tokens))
+                share = Usage(int(place == 0), prompt_tokens=prompt, completion_tokens=completion)
+                self._by_concept.setdefault(concept, {})[key] = share, batched
 
     def begin(self) -> None:
         """Forgets what concepts rest on: a new run counts for itself."""
@@ -196,13 +213,9 @@ class Ledger:
         """What all answers that `concept` rests on cost when they were paid for, in this run or before."""
         with self._lock:
             answers = list(self._by_concept.get(concept, {}).values())
-        costs = [self.cost(prompt, completion, batched=batched) for prompt, completion, batched in answers]
-        return Usage(
-            calls=len(answers),
-            prompt_tokens=sum(prompt for prompt, _, _ in answers),
-            completion_tokens=sum(completion for _, completion, _ in answers),
-            cost=None if self.price is None else sum(cost or 0.0 for cost in costs),
-        )
+        costs = [self.cost(share.prompt_tokens, share.completion_tokens, batched=batched) for share, batched in answers]
+        shares = sum((share for share, _ in answers), Usage())
+        return replace(shares, cost=None if self.price is None else sum(cost or 0.0 for cost in costs))
 
 
 class Budget:
