@@ -19,10 +19,10 @@ from fade_lens.corpus import Corpus
 from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.errors import InputError
 from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
-from fade_lens.evaluators.company import by_feature, trial_estimate, trial_of
 from fade_lens.evaluators.faithfulness import Asked as SteeredAsked
 from fade_lens.evaluators.faithfulness import longest_rounds
 from fade_lens.evaluators.ratings import Asked as RatingsAsked
+from fade_lens.evaluators.sharing import by_feature, trial_estimate, trial_of
 from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence, TopText
 from fade_lens.features import features_of
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts

@@ -63,15 +63,17 @@ class Screen:
     @classmethod
     def of(cls, by_token: Float[Tensor, "d_vocab d_model"], starts: range) -> "Screen | None":
         """A screen, tried on some states; None where it would gain nothing, or the processor multiplies no bytes fast."""
-        if by_token.device.type != "cpu" or len(by_token) < LEAST_TOKENS or not torch.cpu._is_vnni_supported():
+        if by_token.device.type != "cpu" or len(by_token) < LEAST_TOKENS:
             return None
         try:
+            if not torch.cpu._is_vnni_supported():
+                return None
             screen = cls(by_token, starts)
             states, chunk = by_token[:: len(by_token) // 8], by_token[: starts.step]
             rounded = screen.rounded(states)
             exact = at_least_float32(states) @ at_least_float32(chunk).T
             off = (screen.logits(rounded, starts.start) - exact / rounded.unit[:, None]).abs().amax(-1)
-        except (AttributeError, RuntimeError) as error:  # oneDNN's operations are no public interface of torch
+        except (AttributeError, RuntimeError) as error:  # none of this is a public interface of torch
             logger.info("Tokens are not screened: %s", error)
             return None
         if not bool((off <= rounded.error).all()):

@@ -10,7 +10,7 @@ from fade_lens import Fade, Judge, RatingEvaluator, Results, Settings, Subject
 from fade_lens.cli import app
 from fade_lens.descriptions import Description
 from fade_lens.errors import InputError
-from fade_lens.evaluators.company import trial_of
+from fade_lens.evaluators.sharing import trial_of
 from fade_lens.judge import BudgetReached, prompts
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer

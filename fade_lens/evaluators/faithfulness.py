@@ -18,8 +18,8 @@ from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.dose_response import dose_response
 from fade_lens.errors import InputError
 from fade_lens.evaluators.arms import arm_directions, check_arms, other_feature
-from fade_lens.evaluators.company import submit
 from fade_lens.evaluators.ratings import missing, rating_values, widest
+from fade_lens.evaluators.sharing import submit
 from fade_lens.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
 from fade_lens.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.judge import Judge, Rating

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fade_lens.descriptions import Description, read_descriptions
-from fade_lens.evaluators.company import submit, trial_of
+from fade_lens.evaluators.sharing import submit, trial_of
 from fade_lens.evidence import RatedEvidence, RatedText
 from fade_lens.judge import Judge, Rating
 from fade_lens.judge.rounds import Question, whole

@@ -84,7 +84,7 @@ async def in_rounds(rater: Rater, following: Following) -> list[Rating]:
     return await Rounds(rater, following).alone()
 
 
-async def in_company(members: Sequence[Rounds], jointly: JointRater, at_once: int, batch: int) -> None:
+async def rounds_together(members: Sequence[Rounds], jointly: JointRater, at_once: int, batch: int) -> None:
     """Several descriptions through their rounds at the same time, `at_once` at most in a request of at most `batch` texts.
 
     A round is over for all of them at once, so that who shares a request with whom never depends on how fast answers come. What a
@@ -117,7 +117,7 @@ Joint = list[tuple[tuple[int, ...], list[str]]]
 
 
 def divided(wanted: Sequence[Sequence[str]], at_once: int, batch: int) -> tuple[Joint, list[list[str]]]:
-    """Who asks about which texts together, and what each asks about alone; all alone where company saves no request.
+    """Who asks about which texts together, and what each asks about alone; all alone where sharing saves no request.
 
     >>> divided([["a", "b"], ["b", "a"], ["c"]], 3, 2)
     ([((0, 1), ['a', 'b'])], [[], [], ['c']])

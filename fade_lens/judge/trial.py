@@ -9,7 +9,7 @@ from typing import Any
 from fade_lens.errors import FadeLensError, JudgeError
 from fade_lens.judge.agreement import Agreement
 from fade_lens.judge.asking import Rating, all_of
-from fade_lens.judge.rounds import JointRater, Rounds, in_company, parts
+from fade_lens.judge.rounds import JointRater, Rounds, parts, rounds_together
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ CLEAR = 20
 TEXTS = 60
 """Texts of a feature that are rated both ways, at most."""
 LEFT_OUT = 0.1
-"""Share of ratings that joint answers may lack; what they lack is asked about once more, which is what company was to save."""
+"""Share of ratings that joint answers may lack; what they lack is asked about once more, which is what sharing was to save."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Trial:
             assert feature is not None, "what is no feature waits for the outcome"
             await self._both_ways(members, jointly, feature)
         elif outcome.used:
-            await in_company(members, jointly, self.at_once, self.batch)
+            await rounds_together(members, jointly, self.at_once, self.batch)
         else:
             await all_of(member.alone() for member in members)
 

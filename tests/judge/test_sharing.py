@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fade_lens.errors import InputError
 from fade_lens.judge import BudgetReached, Judge, MemoryTranscripts, Rating
-from fade_lens.judge.rounds import Question, Rounds, divided, in_company, parts
+from fade_lens.judge.rounds import Question, Rounds, divided, parts, rounds_together
 from fade_lens.judge.trial import CLEAR, MOST_PAIRS, PAIRS, TEXTS, Trial, pairs, steps
 from fade_lens.judge.usage import Usage
 from tests.fake_judge import BAD_ANSWERS, FAILURES, FORMS, FakeJudge, evenly, mentions
@@ -315,7 +315,7 @@ def test_steps_double_and_end(sizes: list[int]) -> None:
     assert len(order) == len(sizes) or totals[-1] >= MOST_PAIRS
 
 
-def test_company_asks_only_for_what_is_wanted_now() -> None:
+def test_sharing_asks_only_for_what_is_wanted_now() -> None:
     """Two who want the same at first and different texts later; one stops early."""
     requests: list[tuple[str, ...]] = []
 
@@ -341,7 +341,7 @@ def test_company_asks_only_for_what_is_wanted_now() -> None:
             Alone(name), lambda _: list(plan.pop(0)), name, lambda r: finished.update({name: [one.value for one in r]})
         )
 
-    asyncio.run(in_company([member(name) for name in plans], Jointly(), 3, 1))
+    asyncio.run(rounds_together([member(name) for name in plans], Jointly(), 3, 1))
     assert requests == [
         ("x", "y", "z", "a", "b"), ("x", "b"), ("y", "b"), ("z", "b"),
         ("x", "y", "c"), ("x", "d"), ("y", "e"),
