@@ -65,6 +65,8 @@ Preset = Literal["default", "paper"]
 
 MIN_TEXTS = 3
 """Fewer texts than this on either side (positives, negatives) give a value without an interval."""
+OTHERS = 0.9
+"""How sure it is that a steering factor which did not look best is not better than the upper limit of Faithfulness."""
 MIN_PROMPTS = 10
 """Fewer prompts than this give a Faithfulness without an interval."""
 
@@ -235,8 +237,9 @@ def faithfulness(
     need no halving: they are measured at it, and only the first few are cross-fitted.
 
     The interval's lower limit comes from the held-out table of (baseline, steered) outcomes, its upper limit from the same table of the factor
-    that is best on all prompts at which all are rated: the first errs low, for it may hold a worse factor, the second errs high. Below `MIN_PROMPTS`
-    prompts there is none. Limits are clipped at 0 like the value.
+    that is best on all prompts at which all are rated: the first errs low, for it may hold a worse factor, the second errs high. Another factor
+    may be the best in truth, so the upper limit is no lower than the `OTHERS` quantile of any. Below `MIN_PROMPTS` prompts there is none.
+    Limits are clipped at 0 like the value.
 
     Undefined without a steered factor, with fewer than 2 prompts, without any rating at factor 0 or at the others, and where every
     baseline continuation expresses the concept (1 − R_0 = 0).
@@ -287,6 +290,9 @@ def faithfulness(
     low, _ = percentiles(lift(rng.dirichlet(held_out + PSEUDO / 4, REPLICATES)))
     in_sample = outcomes(expressed[0], expressed[best][None])
     _, high = percentiles(lift(rng.dirichlet(in_sample + PSEUDO / 4, REPLICATES)))
+    for row in np.delete(first[1:], best - 1, axis=0):
+        other = outcomes(first[0], row[None])
+        high = max(high, float(np.quantile(lift(rng.dirichlet(other + PSEUDO / 4, REPLICATES)), OTHERS)))
     return Metric(value, None, _around(value, (max(low, 0.0), max(high, 0.0))), counts, details)
 
 

@@ -243,7 +243,7 @@ def test_stopping_leaves_the_coverage_of_both_intervals(monkeypatch):
 
 
 def test_prompts_of_a_round_fill_requests():
-    assert filled(FIRST_PROMPTS, 5, 15) == 18 and filled(FIRST_PROMPTS, 5, 25) == 20
+    assert filled(FIRST_PROMPTS, 5, 15) == 21 and filled(FIRST_PROMPTS, 5, 25) == 25
     for prompts in (1, 7.5, 30):
         for sets in (2, 3, 5, 9):
             for batch in (1, 15, 40):
@@ -268,7 +268,7 @@ def test_later_prompts_are_measured_at_the_factor_chosen_without_them(monkeypatc
     assert held >= 0.93 * 80
 
 
-@pytest.mark.parametrize("prompts", [7, 18, 30, 100])
+@pytest.mark.parametrize("prompts", [7, 21, 30, 100])
 @pytest.mark.parametrize("batch", [3, 15, 25])
 def test_the_estimated_rounds_bound_those_that_are_made(prompts, batch):
     longest = longest_rounds(Settings(prompts=prompts), batch)
@@ -280,9 +280,9 @@ def test_the_estimated_rounds_bound_those_that_are_made(prompts, batch):
 
 
 def test_the_estimate_counts_each_set_of_continuations_once():
-    assert longest_rounds(Settings(mode="clamp", factors=(0, 0.5, 1, 1.5, 2)), 15) == [90, 14, 10]
+    assert longest_rounds(Settings(mode="clamp", factors=(0, 0.5, 1, 1.5, 2)), 15) == [105, 14, 4]
     assert longest_rounds(Settings(mode="clamp", preset="paper"), 15) == [150]
-    assert longest_rounds(Settings(arms=("random", "ablate")), 15) == [18 * (5 + 4 + 1), 4 * 7, 4 * 5]
+    assert longest_rounds(Settings(arms=("random", "ablate")), 15) == [21 * (5 + 4 + 1), 4 * 7, 4 * 2]
     assert longest_rounds(Settings(factors=()), 15) == [0]
 
 
@@ -291,7 +291,7 @@ def test_steering_without_effect_takes_fewer_requests_than_all_continuations(ser
     wrong = {index: SHUFFLED[index] for index in list(SHUFFLED)[:1]}
     [result] = make(server, **more).evaluate(wrong, progress=False)
     counts = result.faithfulness.counts
-    assert 18 <= counts["prompts"] < 30
+    assert 21 <= counts["prompts"] < 30
     assert len(result.faithfulness_evidence.continuations) < 150
     assert result.faithfulness.interval[1] - result.faithfulness.interval[0] <= 0.4
 
@@ -305,7 +305,7 @@ def test_the_best_factor_alone_is_rated_at_later_prompts(server):
         assert c.rating is not None
     best = result.faithfulness.details["factor"]
     assert by_factor.pop(0.0) == by_factor.pop(best) == 30 == result.faithfulness.counts["prompts"]
-    assert set(by_factor.values()) == {18}
+    assert set(by_factor.values()) == {21}
     whole = next(iter(make(server, **more | {"interval_width": None}).evaluate({0: TRUE[0]}, progress=False)))
     assert len(whole.faithfulness_evidence.continuations) == 150
     assert abs(whole.faithfulness.value - result.faithfulness.value) < 0.2

@@ -414,3 +414,14 @@ def test_faithfulness_from_few_prompts_has_no_interval():
     assert result.value == 1
     assert result.interval is None
     assert f"{n} prompts" in result.interval_reason
+
+
+def test_another_factor_that_may_be_the_best_raises_the_upper_limit():
+    """It has hits on as many of the few prompts at which it is rated; at the others only the chosen factor is."""
+    rng = np.random.default_rng(0)
+    untouched, chosen = np.zeros(60, dtype=int), np.zeros(60, dtype=int)
+    chosen[:6] = 2  # none later
+    rival, far = (np.where(rng.permutation(21) < hits, 2, 0) for hits in (5, 0))
+    with_rival, alone = (faithfulness({0.0: untouched, 1.0: chosen, 2.0: row}) for row in (rival, far))
+    assert with_rival.details["factor"] == alone.details["factor"] == 1.0
+    assert alone.interval[1] < 0.25 < 5 / 21 + 0.05 < with_rival.interval[1] < 0.45
