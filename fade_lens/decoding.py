@@ -99,7 +99,8 @@ class BridgeDecoder(Decoder):
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         d_vocab = self._model.original_model.get_output_embeddings().weight.shape[0]
         self.head = Logits(int(d_vocab), device_of(model))
-        tokens, real = left_padded([prompt if len(prompt) > 1 else prompt * 2], device_of(model))
+        # Without learned positions, to attend to equal tokens is to attend to one: a different one must come before the last.
+        tokens, real = left_padded([((prompt[-1] + 1) % d_vocab, *prompt)], device_of(model))
         whole = self.start(tokens, real, 1).float()
         self.start(tokens[:, :-1], real[:, :-1], 1)
         if (self.step(tokens[:, -1]) - whole).norm() > CACHED * (whole - whole.mean()).norm():

@@ -58,7 +58,7 @@ class Unembedding(Head):
         self._soft_cap, self._b_U = soft_cap, b_U.detach() if bool(b_U.any()) else None
         self._by_token = W_U.detach().T
 
-    # Either is some hundred megabytes, and a run needs but one: greedy decoding the first, sampling the second.
+    # Either is some hundred megabytes, made when it is needed: the first by greedy decoding, the second by sampling and likelihoods.
     @cached_property
     def screen(self) -> Screen | None:
         return Screen.of(self._by_token, self.starts) if self._b_U is None else None

@@ -95,7 +95,7 @@ class Screen:
         best = value.new_full((len(state),), -torch.inf).scatter_reduce(0, row, value, "amax")
         winner = value == best[row]
         last = token.new_full((len(state),), len(self._by_token) - 1)
-        return last.scatter_reduce(0, row[winner], token[winner], "amin"), sure
+        return last.scatter_reduce(0, row[winner], token[winner], "amin"), sure & best.isfinite()
 
     def rounded(self, state: Float[Tensor, "row d_model"]) -> Rounded:
         """The states in bytes, each row in steps of its own."""
@@ -135,8 +135,9 @@ class Screen:
             count += row.bincount(minlength=len(state))
             found.append((row, start + group[among] * width + at, near[among, at]))
         row, token, logit = map(torch.cat, zip(*found, strict=True))
-        kept = logit >= (best - margin)[row]  # the best of all, not only of the chunks before
-        return (row[kept], token[kept]), count <= MOST_CANDIDATES
+        sure = count <= MOST_CANDIDATES
+        kept = (logit >= (best - margin)[row]) & sure[row]  # near the best of all, not only of the chunks before
+        return (row[kept], token[kept]), sure
 
     def _exact(
         self, state: Float[Tensor, "row d_model"], row: Int[Tensor, " candidate"], token: Int[Tensor, " candidate"]

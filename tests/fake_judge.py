@@ -53,7 +53,8 @@ class FakeJudge:
     `ALL_KINDS`) to probabilities, drawn from `seed`; `script` lists the kinds (or "ok") of the first requests; `choose(body)`
     may name the kind for a request (None: by script and plan). Every request's body is in `bodies`, its headers in
     `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them. `batches` adds the Batch API.
-    One that `confuses` gives the first description's ratings for all that a request is about.
+    One that `confuses` gives the first description's ratings for all that a request is about; one that `neglects` finds nothing but the
+    description that most of a request's texts show.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class FakeJudge:
         logprobs: bool = True,
         echo_key: bool = False,
         confuses: bool = False,
+        neglects: bool = False,
         batches: bool = False,
     ) -> None:
         unknown = (set(plan or {}) | set(script)) - {*ALL_KINDS, "ok"}
@@ -82,7 +84,7 @@ class FakeJudge:
         self.plan, self.script, self.choose = dict(plan or {}), list(script), choose
         self.latency, self.slow_seconds, self.retry_after = latency, slow_seconds, retry_after
         self.key, self.formats, self.unsupported = key, tuple(formats), tuple(unsupported)
-        self.logprobs, self.echo_key, self.confuses = logprobs, echo_key, confuses
+        self.logprobs, self.echo_key, self.confuses, self.neglects = logprobs, echo_key, confuses, neglects
         self.batches = FakeBatches(self) if batches else None
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -174,6 +176,11 @@ class FakeJudge:
                 }
                 for name, text in samples.items()
             }
+            if self.neglects:
+                heeded = max(concepts, key=lambda letter: sum(row[letter] for row in rated.values()))
+                rated = {
+                    name: {letter: row[letter] * (letter == heeded) for letter in row} for name, row in rated.items()
+                }
             content = _together_content(rated, kind, self.chance())
         elif (writing := prompts.read_writing(messages)) is not None:
             concept, n, variation = writing

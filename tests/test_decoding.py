@@ -13,7 +13,7 @@ from fade_lens.errors import InputError
 from fade_lens.linear import linear, packed
 from fade_lens.models import forward_hooks
 from fade_lens.next_token import Logits, Sampler, Unembedding, inverse_cdf
-from tests.architectures import ARCHITECTURES, LAYERS, VOCABULARY, bridge, gpt2_hf, hooked
+from tests.architectures import ARCHITECTURES, LAYERS, VOCABULARY, bridge, gemma3_hf, gpt2_hf, hooked
 
 CPU = torch.device("cpu")
 PROMPTS = [(2, 40, 7), tuple(range(2, 16))]  # the longer one exceeds Gemma's tiny window
@@ -103,17 +103,22 @@ def test_which_decoder() -> None:
 
 def test_a_bridge_that_loses_its_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As TransformerLens 3.9 does with transformers 5.24."""
-    model, forward = bridge(gpt2_hf()), BridgeDecoder._forward
+    models, forward = [bridge(gpt2_hf()), bridge(gemma3_hf())], BridgeDecoder._forward
+    prompts = [[(2,)], [(2, 2)], PROMPTS]
     with torch.no_grad():
-        decoder_of(model, ["blocks.1.hook_mlp_out"], PROMPTS)
+        for model in models:
+            for some in prompts:
+                decoder_of(model, ["blocks.1.hook_mlp_out"], some)
 
         def forgetful(self: BridgeDecoder, tokens: Any) -> Any:
             self._cache, self._real = None, self._real[:, -tokens.shape[1] :]
             return forward(self, tokens)
 
         monkeypatch.setattr(BridgeDecoder, "_forward", forgetful)
-        with pytest.raises(InputError, match="loses its key-value cache"):
-            decoder_of(model, ["blocks.1.hook_mlp_out"], PROMPTS)
+        for model in models:
+            for some in prompts:
+                with pytest.raises(InputError, match="loses its key-value cache"):
+                    decoder_of(model, ["blocks.1.hook_mlp_out"], some)
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,26 @@ def test_rows_with_too_many_candidates_are_unembedded_as_usual(monkeypatch: pyte
     state[5] = torch.finfo(torch.float32).max  # what an overflow becomes
     head = Unembedding(W_U, torch.zeros(TOKENS), 0.0)
     found, expected = greedy(head, state, [0]), (state @ W_U).index_fill(1, torch.tensor([0]), -torch.inf).argmax(-1)
-    assert found[3] == 1
+    assert found[3] == 1 and found[5] != 0
     assert [f for row, f in enumerate(found) if row not in (3, 5)] == [
         e for row, e in enumerate(expected.tolist()) if row not in (3, 5)
     ]
+
+
+def test_a_row_that_is_not_sure_has_no_exact_logits_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that overflowed is zero, and any token may be its likeliest."""
+    monkeypatch.setattr(screening, "MOST_CANDIDATES", 20)
+    made: list[int] = []
+    exact = Screen._exact
+    monkeypatch.setattr(
+        Screen, "_exact", lambda self, state, row, token: made.append(len(row)) or exact(self, state, row, token)
+    )
+    head = Unembedding(weights(), torch.zeros(TOKENS), 0.0)
+    greedy(head, states(), [])
+    ordinary = sum(made)
+    made.clear()
+    greedy(head, torch.cat([states(), torch.zeros(5, WIDTH)]), [])
+    assert sum(made) == ordinary
 
 
 def test_approximate_logits_are_within_their_error() -> None:

@@ -81,7 +81,8 @@ def test_the_same_numbers_for_fewer_calls(described, options):
     assert shared.items == alone.items
     pd.testing.assert_frame_equal(shared.frame.drop(columns=BILL), alone.frame.drop(columns=BILL))
     writing = sum(prompts.read_writing(body["messages"]) is not None for body in plain) + 1
-    assert requests - writing < 0.65 * (separate - writing)
+    # Where rarer descriptions hold for few texts, two of the four features are rated both ways.
+    assert requests - writing < (0.65 if described is SAME else 0.8) * (separate - writing)
     continued = [samples for _, samples in joint if not set(samples.values()) <= set(TEXTS)]
     assert bool(continued) == (described is SAME or options.get("gate", 0.5) is None)
     assert {len({concept[0] for concept in concepts.values()}) for concepts, _ in joint} == {1}, "of one feature each"
@@ -202,7 +203,7 @@ def test_on_the_command_line(parts):
         CliRunner().invoke(app, [*arguments, *more], catch_exceptions=False)
     done = CliRunner().invoke(app, [*arguments, "--descriptions-per-request", "3"], catch_exceptions=False)
     assert done.exit_code == 0
-    why = "weighted kappa 1.00 with one description a request, on 180 ratings"
+    why = "weighted kappa 1.00 with one description a request, on 720 ratings, 1.00 without the most frequent description of each request"
     assert f"texts rated for several descriptions a request: {why}" in done.output
     page = (folder / "run" / "report.html").read_text()
     assert f"texts rated together: {why}" in page
@@ -231,5 +232,9 @@ def test_features_with_most_descriptions_are_tried_first():
         for given, seed in ((rows, 0), (rows[::-1], 0), (rows, 1))
     ]
     assert orders[0] == orders[1] != orders[2]
-    assert all(set(order[:3]) == {3, 5, 6} and set(order) == set(range(8)) for order in orders)
+    assert all(
+        set(order[:2]) == {3, 6}  # the four of feature 5 go in two requests of two
+        and set(order) == set(range(8))
+        for order in orders
+    )
     assert trial_of(Judge("m", base_url="http://h/v1"), rows, Settings(), 400) is None

@@ -21,8 +21,8 @@ def by_feature(descriptions: Iterable[Description]) -> dict[int, list[Descriptio
 def trial_of(judge: Judge, descriptions: Iterable[Description], settings: Settings, n_texts: int) -> Trial | None:
     """What decides whether these descriptions share requests, `n_texts` being in the corpus; None where the judge is not to be asked so.
 
-    Features are tried in an order drawn from the seed, the same in every run with these descriptions; those come first that fill a request
-    with most descriptions, so that nothing harder is asked later.
+    Features are tried in an order drawn from the seed, the same in every run with these descriptions; those come first whose requests
+    are about most descriptions, so that nothing harder is asked later.
     """
     at_once = judge.descriptions_per_request
     if at_once == 1:
@@ -30,7 +30,7 @@ def trial_of(judge: Judge, descriptions: Iterable[Description], settings: Settin
     groups = by_feature(descriptions)
     several = sorted(
         (i for i in groups if len(groups[i]) > 1),
-        key=lambda i: (-min(len(groups[i]), at_once), stream(settings.seed, "together", i)),
+        key=lambda i: (-max(map(len, parts(groups[i], at_once))), stream(settings.seed, "together", i)),
     )
     rated = min(n_texts, settings.rated_texts)
     return Trial({i: pairs(len(groups[i]), rated, at_once) for i in several}, at_once, judge.texts_per_request)

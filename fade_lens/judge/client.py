@@ -46,7 +46,7 @@ class Judge:
     `rating` is "batched" (`texts_per_request` texts a request; strong models), "single" (one text a request, scored by
     log-probabilities; small models) or "auto": single for models served in the process or by Ollama, else batched.
     `descriptions_per_request` above 1 lets `Fade` ask about texts once for so many of a feature's descriptions at most, if this
-    judge turns out to rate them as it does for each alone (see `fade_lens.judge.trial`).
+    judge turns out to rate natural texts as it does for each alone (see `fade_lens.judge.trial`); continuations then share requests too.
     At most `concurrency` requests are in flight, over all features and metrics; `requests_per_minute` and
     `tokens_per_minute` pace them. `max_calls` and `max_cost` (US dollars) stop a run with `BudgetReached`.
     `temperature` None is 0 for ratings and 1 for writing; reasoning models get none. `writer` is another judge (or its

@@ -291,8 +291,9 @@ def _lettered(
 
 
 def _letter(value: Any, called: set[str]) -> str | None:
-    """`value` as one of the letters asked for ("A", "b", "description A", "(A)"), or None."""
-    found = re.fullmatch(r"(?:.{0,15}[\W_])?([A-Za-z])\W{0,3}", value.strip()) if isinstance(value, str) else None
+    """`value` as one of the letters asked for ("A", "b", "description A", "(A)"), or None: "confidence_A" is no rating."""
+    named = r"(?:(?:description|property|concept|letter|rating|score)[\W_])?\W{0,3}([A-Za-z])\W{0,3}"
+    found = re.fullmatch(named, value.strip(), re.IGNORECASE) if isinstance(value, str) else None
     return found[1].upper() if found and found[1].upper() in called else None
 
 

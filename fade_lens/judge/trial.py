@@ -20,10 +20,16 @@ PAIRS = 150
 MOST_PAIRS = 1200
 CLEAR = 20
 """Of these at least so many must be 2: kappa says little about a judge that has hardly anything to find."""
+CLEAR_OF_RARER = 10
+"""And so many without each request's description that has most: a judge that heeds only that one agrees well enough in all."""
 TEXTS = 60
 """Texts of a feature that are rated both ways, at most."""
 LEFT_OUT = 0.1
 """Share of ratings that joint answers may lack; what they lack is asked about once more, which is what sharing was to save."""
+
+
+Pairs = list[tuple[int | None, int | None]]
+"""One description's ratings: alone, and jointly."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,7 @@ class Trial:
             why = f"features with several descriptions: {len(features)}, too few to compare both ways of asking first"
             self.outcome = Outcome(False, why)
         self._error: FadeLensError | None = None
-        self._apart: dict[int, list[int | None]] = {}
-        self._joint: dict[int, list[int | None]] = {}
+        self._compared: dict[int, list[list[Pairs]]] = {}
 
     async def rate(self, members: Sequence[Rounds], jointly: JointRater, feature: int | None) -> None:
         """Takes a feature's descriptions through their rounds, both ways if it is measured; `feature` None never is."""
@@ -76,8 +81,9 @@ class Trial:
         """For `Results.run`: the agreement of both ways, and what came of it."""
         outcome = self.outcome or Outcome(False, "it was not found out")
         agreed, clear = self._agreement()
-        counts = {"descriptions_per_request": self.at_once, "features": sorted(self._apart), "clear": clear}
-        return {**counts, **asdict(agreed), **asdict(outcome)}
+        rarer, _ = self._agreement(rarer=True)
+        counts = {"descriptions_per_request": self.at_once, "features": sorted(self._compared), "clear": clear}
+        return {**counts, **asdict(agreed), "weighted_of_rarer": rarer.weighted, **asdict(outcome)}
 
     async def _before(self, feature: int | None) -> Outcome | None:
         """What came of the steps before the one of `feature`; None if they left it open."""
@@ -115,16 +121,20 @@ class Trial:
 
         alone = [member.rate(new) for member, new in zip(members, wanted, strict=True)]
         await all_of([*map(together, groups), *alone])
-        compared = [(member, text) for group in groups for member in group for text in common]
-        self._apart[feature] = [member.known[text].value for member, text in compared]
-        self._joint[feature] = [joint.get((member.concept, text), Rating(None)).value for member, text in compared]
+        self._compared[feature] = [
+            [
+                [(member.known[text].value, joint.get((member.concept, text), Rating(None)).value) for text in common]
+                for member in group
+            ]
+            for group in groups
+        ]
         self._look()
         return [member for member, new in zip(members, wanted, strict=True) if new]
 
     def _look(self) -> None:
         """Ends the present step if all of it is there."""
         step = next((step for step in self.steps if not step.over.is_set()), None)
-        if step is None or not set(step.features) <= set(self._apart):
+        if step is None or not set(step.features) <= set(self._compared):
             return
         self.outcome = self._decided(last=step is self.steps[-1])
         if self.outcome is not None:
@@ -138,23 +148,35 @@ class Trial:
         step.over.set()
 
     def _decided(self, *, last: bool) -> Outcome | None:
-        agreed, clear = self._agreement()
-        joint = [rating for ratings in self._joint.values() for rating in ratings]
-        if joint.count(None) > LEFT_OUT * len(joint):
-            return Outcome(False, f"{joint.count(None)} of {len(joint)} ratings were missing from the joint answers")
+        (agreed, clear), (rarer, clear_of_rarer) = self._agreement(), self._agreement(rarer=True)
+        asked = agreed.n + agreed.unrated
+        joint = [b for groups in self._compared.values() for group in groups for pairs in group for _, b in pairs]
+        if joint.count(None) > LEFT_OUT * asked:
+            return Outcome(False, f"{joint.count(None)} of {asked} ratings were missing from the joint answers")
         if agreed.weighted is None or agreed.n < PAIRS or clear < CLEAR:
             few = f"{clear} of {agreed.n} ratings were 2, too few to compare: {CLEAR} of {PAIRS} are wanted"
             return Outcome(False, few) if last else None
         words = f"weighted kappa {agreed.weighted:.2f} with one description a request, on {agreed.n} ratings"
-        if agreed.weighted >= ENOUGH:
-            return Outcome(True, words)
-        return Outcome(False, f"{words}, is below {ENOUGH:g}")
+        if agreed.weighted < ENOUGH:
+            return Outcome(False, f"{words}, is below {ENOUGH:g}")
+        if rarer.weighted is None or clear_of_rarer < CLEAR_OF_RARER:
+            few = f"{clear_of_rarer} ratings of the rarer descriptions were 2, too few to compare: {CLEAR_OF_RARER} are wanted"
+            return Outcome(False, few) if last else None
+        words += f", {rarer.weighted:.2f} without the most frequent description of each request"
+        return (
+            Outcome(True, words) if rarer.weighted >= ENOUGH else Outcome(False, f"{words}, which is below {ENOUGH:g}")
+        )
 
-    def _agreement(self) -> tuple[Agreement, int]:
-        """Of all ratings so far, and how many are 2 for one description a request."""
-        order = sorted(self._apart)
-        first, second = ([r for feature in order for r in ratings[feature]] for ratings in (self._apart, self._joint))
-        agreed = Agreement.of(f"up to {self.at_once} descriptions a request", first, second)
+    def _agreement(self, *, rarer: bool = False) -> tuple[Agreement, int]:
+        """Of all ratings so far, and how many are 2 for one description a request; `rarer` leaves out each request's description with most 2s."""
+        found: Pairs = []
+        for feature in sorted(self._compared):
+            for group in self._compared[feature]:
+                most = max(range(len(group)), key=lambda at: sum(a == 2 for a, _ in group[at]))
+                found += [pair for at, pairs in enumerate(group) if not (rarer and at == most) for pair in pairs]
+        agreed = Agreement.of(
+            f"up to {self.at_once} descriptions a request", [a for a, _ in found], [b for _, b in found]
+        )
         return agreed, sum(agreed.table[2])
 
 

@@ -7,7 +7,7 @@ inclusion probability 0, for which no weight makes up: a feature that misses par
 the weights right is to divide the silent texts into strata by their likeness to the description. Here they are divided at the 90th and 98th
 percentile of a likeness whose AUROC for the concept is 0.85 (about that of sentence embeddings), 0.95 or 1 (a quoted word).
 
-Root mean square errors of Responsiveness and Purity, and the mean width of the wider interval, at the same number of rated texts; the number of
+Of the runs in which all have intervals: root mean square errors of Responsiveness and Purity, and the mean width of the wider interval, at the same number of rated texts; the number of
 ratings that a width asks for goes with its square. Features as in `coverage.py`, those that leave texts silent.
 """
 
@@ -56,18 +56,22 @@ def row(runs: int, n: int, case: tuple[str, float]) -> str:
         noise = rng.normal(size=len(values))
         samples = {"activation": stratified(values, n, rng)}
         samples |= {name: by_likeness(values, noise + far * concept, n, rng) for name, far in LIKENESS.items()}
+        rows: dict[str, tuple[float, ...]] = {}
         for name, sample in samples.items():
             rated = values[sample.indices], np.where(concept[sample.indices], 2, 0), sample.weights
             metrics = responsiveness(*rated, seed=seed), purity(*rated, seed=seed)
             width = widest(*metrics)
             if width is not None and metrics[0].value is not None and metrics[1].value is not None:
                 errors = metrics[0].value - truth[0], metrics[1].value - truth[1]
-                found.setdefault(name, []).append((*errors, width))
+                rows[name] = *errors, width
+        if len(rows) == len(samples):  # all are compared on the same corpora
+            for name, numbers in rows.items():
+                found.setdefault(name, []).append(numbers)
     cells: list[str] = []
-    for rows in found.values():
-        r, p, width = np.array(rows).T
+    for numbers in found.values():
+        r, p, width = np.array(numbers).T
         cells.append(f"{np.sqrt(np.mean(r**2)):.3f} {np.sqrt(np.mean(p**2)):.3f} {width.mean():.2f}")
-    return f"| {feature} | {100 * prevalence:g} % | {' | '.join(cells)} |"
+    return f"| {feature} | {100 * prevalence:g} % | {len(found['activation'])} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -78,7 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bootstrap.REPLICATES = 400
     print("Error of Responsiveness, of Purity, width; strata by\n")
-    print(f"| feature | concept in | activation alone | {' | '.join(LIKENESS)} |\n|---|---|---|---|---|---|")
+    print(f"| feature | concept in | runs | activation alone | {' | '.join(LIKENESS)} |\n|---|---|---|---|---|---|---|")
     cases = [(feature, prevalence) for feature in FIRING for prevalence in (0.02, 0.1)]
     with ProcessPoolExecutor(arguments.jobs) as pool:
         for line in pool.map(partial(row, arguments.runs, arguments.texts), cases):

@@ -92,6 +92,21 @@ def test_a_judge_that_confuses_descriptions_fails_the_trial(caplog: pytest.LogCa
         assert "texts are not rated for up to 3 descriptions a request" in caplog.text
 
 
+def test_a_judge_that_heeds_only_the_most_frequent_description_fails_the_trial() -> None:
+    """It agrees with itself well enough over all ratings: nearly all 2s are of one description."""
+
+    def rule(concept: str, text: str) -> int:
+        at = int(text.split()[1])
+        return 2 * ("cat" in concept if at % 10 else "dog" in concept if at % 20 else "owl" in concept)
+
+    with FakeJudge(rule=rule, neglects=True) as fake, Judge("m", base_url=fake.base_url) as judge:
+        found, trial = asked(judge, features=6)
+        report = trial.report()
+        assert report["weighted"] > 0.8 > report["weighted_of_rarer"] and not report["used"]
+        assert "without the most frequent description of each request, which is below 0.8" in report["why"]
+        assert all(found[c] == [rule(c, t) for t in TEXTS_OF[: len(found[c])]] for c in found)
+
+
 @pytest.mark.parametrize("kind", [*FORMS, *BAD_ANSWERS, *FAILURES])
 def test_what_a_joint_answer_lacks_is_asked_about_alone(kind: str) -> None:
     """The judge is good throughout the trial; then every third joint answer goes wrong."""
