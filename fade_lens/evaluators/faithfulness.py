@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from fade_lens.descriptions import Description, read_descriptions
 from fade_lens.dose_response import dose_response
 from fade_lens.errors import InputError
 from fade_lens.evaluators.arms import arm_directions, check_arms, other_feature
+from fade_lens.evaluators.continuations import OWN, UNTOUCHED, ContinuationStore, MemoryContinuations, Steered, Texts
 from fade_lens.evaluators.ratings import missing, rating_values, widest
 from fade_lens.evaluators.sharing import submit
 from fade_lens.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
@@ -30,61 +31,9 @@ from fade_lens.settings import Settings, rng, stream
 from fade_lens.steering import Request, decoder_for, generate
 from fade_lens.subject import Subject
 
-BASELINE = -1
-"""The "feature" under which the untouched model's continuations are kept: they serve every feature of a run."""
-
-Texts = tuple[str, ...]
-OWN = ""
-"""The "arm" of the feature itself."""
-
 FLUENCY_PROMPTS = 10
 """Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
 again would take half as long as writing them."""
-
-
-class Steered(NamedTuple):
-    """One set of continuations, a prompt each: of a feature (or `BASELINE`), at a factor, itself or a control in its place."""
-
-    feature: int
-    factor: float
-    arm: str = OWN
-
-
-UNTOUCHED = Steered(BASELINE, 0.0)
-
-
-@runtime_checkable
-class ContinuationStore(Protocol):
-    """Where continuations are kept between runs (a `RunStore`)."""
-
-    def continuations(self, index: int, factor: float, arm: str = ...) -> Texts | None: ...
-
-    def continuations_nll(self, index: int, factor: float, arm: str = ...) -> tuple[float, ...] | None: ...
-
-    def keep_continuations(
-        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = ..., arm: str = ...
-    ) -> None: ...
-
-
-@dataclass
-class MemoryContinuations:
-    """Continuations kept for as long as the evaluator lives."""
-
-    kept: dict[Steered, tuple[Texts, tuple[float, ...]]] = field(
-        default_factory=dict[Steered, tuple[Texts, tuple[float, ...]]]
-    )
-
-    def continuations(self, index: int, factor: float, arm: str = OWN) -> Texts | None:
-        return self.kept.get(Steered(index, factor, arm), (None, None))[0]
-
-    def continuations_nll(self, index: int, factor: float, arm: str = OWN) -> tuple[float, ...] | None:
-        return self.kept.get(Steered(index, factor, arm), (None, None))[1]
-
-    def keep_continuations(
-        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), arm: str = OWN
-    ) -> None:
-        self.kept[Steered(index, factor, arm)] = tuple(texts), tuple(nll)
-
 
 FIRST_PROMPTS = 21
 """Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and untouched. With fewer the wrong

@@ -1,0 +1,56 @@
+"""Sets of continuations, a prompt each, and where they are kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+BASELINE = -1
+"""The "feature" under which the untouched model's continuations are kept: they serve every feature of a run."""
+
+Texts = tuple[str, ...]
+OWN = ""
+"""The "arm" of the feature itself."""
+
+
+class Steered(NamedTuple):
+    """One set of continuations, a prompt each: of a feature (or `BASELINE`), at a factor, itself or a control in its place."""
+
+    feature: int
+    factor: float
+    arm: str = OWN
+
+
+UNTOUCHED = Steered(BASELINE, 0.0)
+
+
+@runtime_checkable
+class ContinuationStore(Protocol):
+    """Where continuations are kept between runs (a `RunStore`)."""
+
+    def continuations(self, index: int, factor: float, arm: str = ...) -> Texts | None: ...
+
+    def continuations_nll(self, index: int, factor: float, arm: str = ...) -> tuple[float, ...] | None: ...
+
+    def keep_continuations(
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = ..., arm: str = ...
+    ) -> None: ...
+
+
+@dataclass
+class MemoryContinuations:
+    """Continuations kept for as long as the evaluator lives."""
+
+    kept: dict[Steered, tuple[Texts, tuple[float, ...]]] = field(
+        default_factory=dict[Steered, tuple[Texts, tuple[float, ...]]]
+    )
+
+    def continuations(self, index: int, factor: float, arm: str = OWN) -> Texts | None:
+        return self.kept.get(Steered(index, factor, arm), (None, None))[0]
+
+    def continuations_nll(self, index: int, factor: float, arm: str = OWN) -> tuple[float, ...] | None:
+        return self.kept.get(Steered(index, factor, arm), (None, None))[1]
+
+    def keep_continuations(
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), arm: str = OWN
+    ) -> None:
+        self.kept[Steered(index, factor, arm)] = tuple(texts), tuple(nll)
