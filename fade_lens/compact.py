@@ -238,8 +238,7 @@ class CompactBlock(Layer):
         # In place: a CPU takes longer to find memory for as many numbers than to compute them.
         x = at_least_float32(x)
         if self._qk_scale is not None:
-            mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]
-            x.mul_((mean_square + self._attn.q_norm.eps).rsqrt_()).mul_(self._qk_scale)
+            x.mul_(inverse_rms(x, self._attn.q_norm.eps)).mul_(self._qk_scale)
         if self._rotary_dim is not None:
             sin, cos = span.angles(self._attn)
             turned = x[..., : self._rotary_dim]
@@ -277,10 +276,15 @@ def rms_norm(x: Residual, scale: Float[Tensor, " d_model"] | None, eps: float) -
     """
     if x.device.type != "cpu":
         return F.rms_norm(x, x.shape[-1:], scale, eps)
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=at_least_float32(x[:0]).dtype)
-    inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    inverse = inverse_rms(x, eps)
     normed = x * inverse if x.dtype == inverse.dtype else x.to(inverse.dtype).mul_(inverse)
     return (normed if scale is None else normed.mul_(scale)).to(x.dtype)
+
+
+def inverse_rms(x: Float[Tensor, "*batch d"], eps: float) -> Float[Tensor, "*batch 1"]:
+    """1 / √(mean x² + eps), in float32 or wider."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=at_least_float32(x[:0]).dtype)
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def mlp_of(mlp: nn.Module) -> Operation:

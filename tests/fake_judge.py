@@ -255,16 +255,8 @@ def _rating_content(ratings: dict[str, int], kind: str, chance: random.Random) -
         entries = [{**entry, "rating": 3} for entry in entries]
     elif kind == "integers":
         entries = [{"id": int(entry["id"]), "rating": str(entry["rating"])} for entry in entries]
-    plain = json.dumps({"ratings": entries})
-    forms = {
-        "fenced": f"Sure!\n```json\n{json.dumps({'ratings': entries}, indent=1)}\n```\nDone.",
-        "prose": f"I compared each [carefully]. {plain} That is all.",
-        "python": str({"ratings": entries}),
-        "commas": plain.replace("}]}", "},]}"),
-        "mapping": json.dumps({entry["id"]: entry["rating"] for entry in entries}),
-        "thoughts": f"<think>Is {entries[0]['id'] if entries else 0}: 1 right? Hm.</think>{plain}",
-    }
-    return forms.get(kind, plain)
+    mapping = {entry["id"]: entry["rating"] for entry in entries}
+    return _in_form(kind, entries, mapping, f"Is {entries[0]['id'] if entries else 0}: 1 right?")
 
 
 def _together_content(ratings: dict[str, dict[str, int]], kind: str, chance: random.Random) -> str:
@@ -281,14 +273,20 @@ def _together_content(ratings: dict[str, dict[str, int]], kind: str, chance: ran
         entries = [{**dict.fromkeys(entry, 3), "id": entry["id"]} for entry in entries]
     elif kind == "integers":
         entries = [{**{key: str(value) for key, value in entry.items()}, "id": int(entry["id"])} for entry in entries]
+    mapping = {entry["id"]: {key: value for key, value in entry.items() if key != "id"} for entry in entries}
+    return _in_form(kind, entries, mapping, "Is 518: A: 1 right?")
+
+
+def _in_form(kind: str, entries: list[dict[str, Any]], mapping: dict[Any, Any], thought: str) -> str:
+    """Ratings in one of `FORMS`, or as they are asked for."""
     plain = json.dumps({"ratings": entries})
     forms = {
         "fenced": f"Sure!\n```json\n{json.dumps({'ratings': entries}, indent=1)}\n```\nDone.",
         "prose": f"I compared each [carefully]. {plain} That is all.",
         "python": str({"ratings": entries}),
         "commas": plain.replace("}]}", "},]}"),
-        "mapping": json.dumps({entry.pop("id"): entry for entry in entries}),
-        "thoughts": f"<think>Is 518: A: 1 right? Hm.</think>{plain}",
+        "mapping": json.dumps(mapping),
+        "thoughts": f"<think>{thought} Hm.</think>{plain}",
     }
     return forms.get(kind, plain)
 

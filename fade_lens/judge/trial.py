@@ -150,9 +150,9 @@ class Trial:
     def _decided(self, *, last: bool) -> Outcome | None:
         (agreed, clear), (rarer, clear_of_rarer) = self._agreement(), self._agreement(rarer=True)
         asked = agreed.n + agreed.unrated
-        joint = [b for groups in self._compared.values() for group in groups for pairs in group for _, b in pairs]
-        if joint.count(None) > LEFT_OUT * asked:
-            return Outcome(False, f"{joint.count(None)} of {asked} ratings were missing from the joint answers")
+        lacking = sum(joint is None for _, joint in self._ratings())
+        if lacking > LEFT_OUT * asked:
+            return Outcome(False, f"{lacking} of {asked} ratings were missing from the joint answers")
         if agreed.weighted is None or agreed.n < PAIRS or clear < CLEAR:
             few = f"{clear} of {agreed.n} ratings were 2, too few to compare: {CLEAR} of {PAIRS} are wanted"
             return Outcome(False, few) if last else None
@@ -168,16 +168,19 @@ class Trial:
         )
 
     def _agreement(self, *, rarer: bool = False) -> tuple[Agreement, int]:
-        """Of all ratings so far, and how many are 2 for one description a request; `rarer` leaves out each request's description with most 2s."""
+        """Of the ratings so far (see `_ratings`), and how many are 2 for one description a request."""
+        alone, jointly = zip(*found, strict=True) if (found := self._ratings(rarer=rarer)) else ((), ())
+        agreed = Agreement.of(f"up to {self.at_once} descriptions a request", alone, jointly)
+        return agreed, sum(agreed.table[2])
+
+    def _ratings(self, *, rarer: bool = False) -> Pairs:
+        """All ratings so far; `rarer` leaves out each request's description with most 2s."""
         found: Pairs = []
         for feature in sorted(self._compared):
             for group in self._compared[feature]:
                 most = max(range(len(group)), key=lambda at: sum(a == 2 for a, _ in group[at]))
                 found += [pair for at, pairs in enumerate(group) if not (rarer and at == most) for pair in pairs]
-        agreed = Agreement.of(
-            f"up to {self.at_once} descriptions a request", [a for a, _ in found], [b for _, b in found]
-        )
-        return agreed, sum(agreed.table[2])
+        return found
 
 
 def pairs(n_descriptions: int, n_texts: int, at_once: int) -> int:

@@ -100,6 +100,22 @@ def test_a_rating_at_the_cut_is_not_taken() -> None:
     assert parse_ratings('{"482": 2, "193": 1', IDS) == {"482": 2}  # it may have been going to be 10
 
 
+def mutated(answer: str, pieces: list[str], rng: random.Random) -> str:
+    """The answer after a few changes by chance."""
+    for _ in range(rng.randrange(1, 8)):
+        at = rng.randrange(len(answer) + 1)
+        change = rng.randrange(4)
+        if change == 0:
+            answer = answer[:at] + rng.choice(pieces) + answer[at:]
+        elif change == 1:
+            answer = answer[:at] + answer[at + rng.randrange(1, 9) :]
+        elif change == 2:
+            answer = answer[: max(at, 1)]
+        else:
+            answer = answer[:at] + answer[rng.randrange(len(answer) + 1) :] + answer[:at]
+    return answer
+
+
 def test_ten_thousand_mutated_answers() -> None:
     rng = random.Random(0)
     pieces = [
@@ -140,17 +156,7 @@ def test_ten_thousand_mutated_answers() -> None:
                 "\n".join(f"{name}: {value}" for name, value in ratings.items()),
             ]
         )
-        for _ in range(rng.randrange(1, 8)):
-            at = rng.randrange(len(answer) + 1)
-            change = rng.randrange(4)
-            if change == 0:
-                answer = answer[:at] + rng.choice(pieces) + answer[at:]
-            elif change == 1:
-                answer = answer[:at] + answer[at + rng.randrange(1, 9) :]
-            elif change == 2:
-                answer = answer[: max(at, 1)]
-            else:
-                answer = answer[:at] + answer[rng.randrange(len(answer) + 1) :] + answer[:at]
+        answer = mutated(answer, pieces, rng)
         asked = rng.sample(ids, 6)
         found = plain.parse_ratings(answer, asked)
         assert set(found) <= set(asked)

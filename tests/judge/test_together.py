@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fade_lens.judge import prompts
 from fade_lens.judge.parsing import parse_together
-from tests.judge.test_parsing import unhooked
+from tests.judge.test_parsing import mutated, unhooked
 
 IDS, LETTERS = ["482", "193"], "AB"
 BY_ID = {"482": {"A": 2, "B": 0}, "193": {"A": 1, "B": 2}}
@@ -104,17 +104,7 @@ def test_ten_thousand_mutated_answers() -> None:
                 "\n".join(f"{name}: " + ", ".join(f"{k}: {v}" for k, v in values.items()) for name, values in ratings.items()),
             ]
         )  # fmt: skip
-        for _ in range(rng.randrange(1, 8)):
-            at = rng.randrange(len(answer) + 1)
-            change = rng.randrange(4)
-            if change == 0:
-                answer = answer[:at] + rng.choice(pieces) + answer[at:]
-            elif change == 1:
-                answer = answer[:at] + answer[at + rng.randrange(1, 9) :]
-            elif change == 2:
-                answer = answer[: max(at, 1)]
-            else:
-                answer = answer[:at] + answer[rng.randrange(len(answer) + 1) :] + answer[:at]
+        answer = mutated(answer, pieces, rng)
         asked = rng.sample(ids, 4)
         found = plain.parse_together(answer, asked, "AB")
         assert {name for name, _ in found} <= set(asked) and {letter for _, letter in found} <= {"A", "B"}
