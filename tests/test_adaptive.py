@@ -13,7 +13,7 @@ from fade_lens.evaluators.ratings import FIRST_ROUND, enough, missing, next_end,
 from fade_lens.judge import Rating
 from fade_lens.judge.rounds import in_rounds
 from fade_lens.metrics import Metric, average_precision, faithfulness, gini, responsiveness
-from tests.benchmarks.coverage import corpus, rated_in_rounds, steered, steered_in_rounds
+from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 
@@ -224,7 +224,7 @@ def test_the_order_of_rating_depends_on_no_rating(server):
 
 
 def test_stopping_leaves_the_coverage_of_both_intervals(monkeypatch):
-    """The case in which a single way of dividing the pseudo-texts covers 70 %; all of them: `tests/benchmarks/coverage.py stopping`."""
+    """The case in which pseudo-texts divided one way cover 70 %; all of them: `python -m tests.benchmarks.coverage stopping`."""
     monkeypatch.setattr(bootstrap, "REPLICATES", 300)
     rng = np.random.default_rng(3)
     held, looks = np.zeros(2), []

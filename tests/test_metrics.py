@@ -29,6 +29,7 @@ from fade_lens.metrics import (
     responsiveness,
 )
 from fade_lens.ranking import Ranked
+from tests.benchmarks.coverage import random_run
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "reference_golden.json").read_text())["records"]
 
@@ -251,6 +252,19 @@ def test_many_distinct_weights_are_grouped():
     rows = Rows.of_sample(rng.normal(size=300), rng.random(300) < 0.5, rng.gamma(2.0, size=300))
     assert 2 <= len(rows.mass) <= bootstrap.MAX_STRATA
     assert rows.shape.sum() == pytest.approx(300 + bootstrap.PSEUDO)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "fewest", "most"), [("Clarity", 3, 7), ("uniform, 500", 8, 24), ("stratified, 200", 3, 24)]
+)
+def test_intervals_hold_the_truth_of_features_drawn_at_random(monkeypatch, scheme, fewest, most):
+    """Nominally 95 %, here of few runs; of many: `python -m tests.benchmarks.coverage random`."""
+    monkeypatch.setattr(bootstrap, "REPLICATES", 300)
+    rng, found = np.random.default_rng(7), []
+    while len(found) < 120:
+        found += random_run(scheme, fewest, most, rng, len(found))
+    low, high, truth = np.array(found, dtype=float).T
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.89
 
 
 # --- Undefined is a value ---------------------------------------------------------------------------------------------------

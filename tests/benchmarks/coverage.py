@@ -1,21 +1,20 @@
 """How far to trust the numbers: coverage of the 95 % intervals and bias of the estimates, by simulation.
 
-    python tests/benchmarks/coverage.py                    all tables
-    python tests/benchmarks/coverage.py bias faithfulness --runs 200 --jobs 4 --seed 7
+    python -m tests.benchmarks.coverage                    all tables
+    python -m tests.benchmarks.coverage bias faithfulness --runs 200 --jobs 4 --seed 7
 
-Three kinds of cases are marked, for no interval covers 93-97 % there. `edge`: more than half of the samples have a score of 1 (to 0.001), where every
-interval reaches up to 1 and holds the truth. `lumps`: nearly all that differs between samples is how many of the texts with the
-concept fire, and leaving out whole such outcomes (at most 5 % on either side) gives no coverage between 93 and 97 %. `blind`: more than half of
+`random` is the table to read first: a new feature, and a new share of texts with its concept, for every run. The others hold one kind of feature
+at a time. Some of their cases are marked, for no interval covers about 95 % there. `edge`: more than half of the samples have a score of 1 (to
+0.001), where every interval reaches up to 1 and holds the truth. `lumps`: nearly all that differs between samples is how many of the texts with
+the concept fire, and leaving out whole such outcomes (at most 5 % on either side) gives no coverage between 93 and 97 %. `blind`: more than half of
 the samples hold no text with the concept from the stratum in which a text stands for most. They look alike whether the corpus has some there
 or not, so that an interval which is right for a feature of the first kind is too wide for one of the second.
 
-Simulated features (activation of texts without / with the concept): `dense` N(0, 1) / N(1.5, 1); `weak` N(0, 1) / N(0.5, 1);
-`clear` N(0, 1) / N(2, 1); `strong` N(0, 1) / N(3, 1); `sae` fires on 3 % / 80 % of texts, `half` on 3 % / 40 %, `good` on 1 % / 99 %, log-normally, higher with
-the concept; `wrong` fires on 3 % whether the concept is there or not.
+The features are those of `simulated.py`.
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
@@ -23,52 +22,35 @@ import numpy as np
 from scipy.stats import binom
 
 from fade_lens import bootstrap
-from fade_lens.evaluators.faithfulness import next_prompts
-from fade_lens.evaluators.ratings import enough, next_end, widest
 from fade_lens.metrics import (
     MIN_TEXTS,
-    Metric,
     auroc,
     average_precision,
     clarity,
     faithfulness,
     gini,
-    leading,
     purity,
     responsiveness,
 )
-from fade_lens.sampling import Sample, design, stratified, uniform
+from fade_lens.sampling import Sample, stratified, uniform
 from fade_lens.settings import Settings
+from tests.benchmarks.simulated import (
+    CORPUS,
+    FEATURES,
+    any_feature,
+    corpus,
+    rated_in_rounds,
+    steered,
+    steered_in_rounds,
+)
 
-CORPUS, BUDGET = 10_000, 500
+BUDGET = 500
 RARE, FEW = 0.005, 200
 REPLICATES = 500  # a quarter of the library's: moves a single interval's ends, not how often intervals hold the truth
-FEATURES = ("dense", "weak", "strong", "sae", "half", "good", "wrong")
-FIRING = {"sae": (0.8, 0.03), "half": (0.4, 0.03), "good": (0.99, 0.01), "wrong": (0.03, 0.03)}
-"""Share of texts with and without the concept on which the sparse ones fire."""
+SHAPES = ("dense", "weak", "strong", "sae", "half", "good", "wrong")
 DEFAULT = Settings()
 SEED = 0
 FACTORS = (-10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0)
-
-
-def activations(feature: str, concept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One activation a text, given which texts hold the concept."""
-    noise = rng.normal(size=len(concept))
-    shift = {"dense": 1.5, "weak": 0.5, "clear": 2.0, "strong": 3.0}.get(feature)
-    if shift is not None:
-        return noise + shift * concept
-    with_concept, without = FIRING[feature]
-    higher = {"good": 2.0, "wrong": 0.0}.get(feature, 1.0)
-    fires = rng.random(len(concept)) < np.where(concept, with_concept, without)
-    return np.where(fires, np.exp(0.7 * noise + higher * concept), 0.0)
-
-
-def corpus(
-    feature: str, prevalence: float, rng: np.random.Generator, size: int = CORPUS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Activations of a corpus and which of its texts hold the concept."""
-    concept = rng.random(size) < prevalence
-    return activations(feature, concept, rng), concept
 
 
 def draw(design: str, values: np.ndarray, rng: np.random.Generator) -> Sample:
@@ -86,12 +68,78 @@ def kind(feature: str, positives: int, values: np.ndarray) -> str:
     """Why no interval can cover 93-97 %, if so: from the scores of the samples and how many texts with the concept each has."""
     if np.mean(values > 0.999) > 0.5:
         return "edge"
-    if feature not in FIRING:
+    fires = FEATURES[feature].fires
+    if fires is None:
         return ""
-    outcomes = binom.pmf(np.arange(positives + 1), positives, FIRING[feature][0])
+    outcomes = binom.pmf(np.arange(positives + 1), positives, fires[1])
     below, above = np.cumsum(outcomes) - outcomes, np.cumsum(outcomes[::-1]) - outcomes[::-1]
     left_out = below[below <= 0.05][:, None] + above[above <= 0.05]
     return "" if ((left_out >= 0.03) & (left_out <= 0.07)).any() else "lumps"
+
+
+# --- Features drawn at random ---------------------------------------------------------------------------------------------------
+
+BANDS = ((3, 7), (8, 24), (25, 79))
+"""Texts rated 2 behind an interval: from as few as it needs."""
+SCHEMES = {"uniform, 500": 500, "stratified, 500": 500, "stratified, 200": 200, "in rounds, 200": 200}
+
+
+def random_row(runs: int, case: tuple[str, tuple[int, int]]) -> str:
+    """How often intervals hold the truth over features and concepts drawn at random, at so many texts rated 2 (or synthetic, or prompts)."""
+    scheme, (fewest, most) = case
+    rng = np.random.default_rng([SEED, fewest, *scheme.encode()])
+    found: list[list[tuple[float, ...]]] = []
+    while len(found) < runs:
+        if rows := random_run(scheme, fewest, most, rng, len(found)):
+            found.append(rows)
+    cells = []
+    for low, high, truth in np.array(found, dtype=float).transpose(1, 2, 0):
+        cells.append(f"{covered(np.stack([low, high], axis=1), truth):>14} {np.mean(high - low):6.2f}")
+    return f"{scheme:22} {fewest:3}-{most:<3} " + "   ".join(cells)
+
+
+def random_run(scheme: str, fewest: int, most: int, rng: np.random.Generator, run: int) -> list[tuple[float, ...]]:
+    """Limits and truth of each metric of one run; none if the run has more or fewer texts than asked for."""
+    if scheme == "Clarity":
+        feature, positives = any_feature(rng), int(rng.integers(fewest, most + 1))
+        many = feature.activations(np.repeat([True, False], 50_000), rng)
+        metric = clarity(rng.choice(many[:50_000], positives), rng.choice(many[50_000:], 1000), seed=run)
+        return [(*(metric.interval or (np.nan, np.nan)), gini(many[:50_000], many[50_000:]))]
+    if scheme.startswith("Faithfulness"):
+        one, rising = np.arange(7) == rng.choice([0, 1, 3, 4, 5, 6]), np.array([0, 0, 0, 0.25, 0.5, 0.75, 1])
+        base = rng.uniform(0.01, 0.3)
+        rates = base + rng.uniform(0.05, 0.6) * (2 / 3 - base) * (one if rng.random() < 0.5 else rising)
+        hits = dict(zip(FACTORS, steered(rates, 50, rng), strict=True))
+        width = None if scheme.endswith("all") else DEFAULT.interval_width
+        _, metric = steered_in_rounds(hits, width, 15, run)
+        return [(*(metric.interval or (np.nan, np.nan)), (rates.max() - base) / (1 - base))]
+    values, concept = corpus(any_feature(rng), float(np.exp(rng.uniform(np.log(0.001), np.log(0.2)))), rng)
+    n, ratings = SCHEMES[scheme], np.where(concept, 2, 0)
+    if scheme.startswith("in rounds"):
+        _, metrics, _ = rated_in_rounds(values, ratings, DEFAULT, 15, rng, run)
+    else:
+        sample = uniform(len(values), n, rng) if scheme.startswith("uniform") else stratified(values, n, rng)
+        if not fewest <= concept[sample.indices].sum() <= most:
+            return []
+        rows = values[sample.indices], ratings[sample.indices], sample.weights
+        metrics = responsiveness(*rows, seed=run), purity(*rows, seed=run)
+    if not fewest <= metrics[0].counts["rated_2"] <= most:
+        return []
+    truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+    return [(*(m.interval or (np.nan, np.nan)), t) for m, t in zip(metrics, truth, strict=True)]
+
+
+def random_table(runs: int) -> tuple[str, Callable[..., str], Iterable[tuple[str, tuple[int, int]]]]:
+    head = (
+        f"Features and concepts drawn at random, {runs} a row: coverage of the 95 % interval in % (intervals above/below the truth), mean width\n"
+        "rated                     n            metric, or Responsiveness       Purity"
+    )
+    cases = [(scheme, band) for scheme in ("Clarity", *SCHEMES) for band in BANDS]
+    return (
+        head,
+        partial(random_row, runs),
+        [*cases, ("Faithfulness, all", (50, 50)), ("Faithfulness, in rounds", (50, 50))],
+    )
 
 
 # --- Clarity ------------------------------------------------------------------------------------------------------------------
@@ -101,7 +149,7 @@ def clarity_row(runs: int, case: tuple[int, str]) -> str:
     positives, feature = case
     rng = np.random.default_rng([SEED, positives])
     big = np.repeat([True, False], 200_000)
-    values = activations(feature, big, rng)
+    values = FEATURES[feature].activations(big, rng)
     truth = gini(values[big], values[~big])
     ours, percentile, values_found = [], [], []
     for run in range(runs):
@@ -124,7 +172,7 @@ def clarity_table(runs: int) -> tuple[str, Callable[[tuple[int, str]], str], Ite
         "Clarity: coverage of the 95 % interval in % (intervals above/below the truth), 1,000 natural texts\n"
         "  n feature   truth              fade_lens  width        percentile bootstrap"
     )
-    return head, partial(clarity_row, runs), [(n, feature) for n in (3, 5, 15, 50) for feature in FEATURES]
+    return head, partial(clarity_row, runs), [(n, feature) for n in (3, 5, 15, 50) for feature in SHAPES]
 
 
 # --- Responsiveness and Purity --------------------------------------------------------------------------------------------------
@@ -182,7 +230,7 @@ def rated_table(runs: int) -> tuple[str, Callable[[tuple[int, str, str]], str], 
         "coverage of the corpus' value\n"
         "  n design     feature    preval. metric                truth  value unweig.         coverage  width"
     )
-    cases = [(n, d, f) for n in (5, 15, 50) for d in ("uniform", "stratified") for f in FEATURES]
+    cases = [(n, d, f) for n in (5, 15, 50) for d in ("uniform", "stratified") for f in SHAPES]
     return head, partial(rated_row, runs), cases
 
 
@@ -212,26 +260,10 @@ def rare_table(runs: int) -> tuple[str, Callable[[str], str], Iterable[str]]:
         "wrong intervals in % of all runs (coverage of those given)\n"
         "feature       n  given %   Responsiveness         Purity"
     )
-    return head, partial(rare_row, runs), FEATURES
+    return head, partial(rare_row, runs), SHAPES
 
 
 # --- Optional stopping ---------------------------------------------------------------------------------------------------------
-
-
-def rated_in_rounds(
-    values: np.ndarray, ratings: np.ndarray, options: Settings, batch: int, rng: np.random.Generator, seed: int
-) -> tuple[int, tuple[Metric, Metric], str | None]:
-    """How many texts are rated, the metrics then and why it stopped: what `RatingEvaluator` does, with every answer at hand."""
-    chosen = design(values, options.rated_texts, rng)
-    n, width = 0, None
-    while True:
-        n = next_end(n, len(chosen), width, batch, options)
-        sample = chosen.first(n)
-        rows = values[sample.indices], ratings[sample.indices], sample.weights
-        metrics = responsiveness(*rows, seed=seed), purity(*rows, seed=seed)
-        stopped, width = enough(*metrics, options), widest(*metrics)
-        if stopped or n == len(chosen):
-            return n, metrics, stopped
 
 
 def stopping_row(runs: int, case: tuple[int, float, float, str]) -> str:
@@ -251,7 +283,7 @@ def stopping_row(runs: int, case: tuple[int, float, float, str]) -> str:
         interval = np.stack(limits[at : at + 2], axis=1)
         cells.append(f"{covered(interval, limits[4 + at // 2]):>14} {np.diff(interval).mean():5.2f}")
     return (
-        f"{feature:8} {100 * prevalence:5.1f} % {most:5} {width:6.2f} {len(n):5} {n.mean():7.0f} {100 * narrow.mean():6.0f} %"
+        f"{feature:8} {100 * prevalence:5.1f} % {most:5} {width or 0:6.2f} {len(n):5} {n.mean():7.0f} {100 * narrow.mean():6.0f} %"
         f" {100 * hopeless.mean():6.0f} %   " + "   ".join(cells)
     )
 
@@ -265,7 +297,7 @@ def stopping_table(
         "feature  preval.  most   width  runs   texts   narrow hopeless   Responsiveness coverage, width    Purity coverage, width"
     )
     looks = [(DEFAULT.rated_texts, DEFAULT.interval_width or 0), *((BUDGET, width) for width in (0.2, 0.3, 0.5))]
-    return head, partial(stopping_row, runs), [(*look, p, f) for look in looks for p in (0.02, 0.1) for f in FEATURES]
+    return head, partial(stopping_row, runs), [(*look, p, f) for look in looks for p in (0.02, 0.1) for f in SHAPES]
 
 
 # --- Bias of the unweighted estimate ---------------------------------------------------------------------------------------------
@@ -331,37 +363,11 @@ def design_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], It
     return (
         head,
         partial(design_row, runs),
-        [(f, p) for p in (0.005, 0.02, 0.1) for f in FEATURES],
+        [(f, p) for p in (0.005, 0.02, 0.1) for f in SHAPES],
     )
 
 
 # --- Faithfulness ------------------------------------------------------------------------------------------------------------------
-
-
-def steered(rates: np.ndarray, prompts: int, rng: np.random.Generator) -> np.ndarray:
-    """Which continuations express the concept: prompts differ in how easily they bring it up, so outcomes go together within a prompt."""
-    ease = rng.beta(2, 2, size=prompts)
-    order = np.argsort(np.argsort(ease + 0.3 * rng.random((len(rates), prompts)), axis=1), axis=1)
-    return rng.random((len(rates), prompts)) < rates[:, None] * (
-        0.5 + order / (prompts - 1)
-    )  # rates up to 2/3 are the mean share
-
-
-def steered_in_rounds(
-    hits: Mapping[float, np.ndarray], width: float, batch: int, seed: int
-) -> tuple[list[int], Metric]:
-    """Texts asked about in each round, and Faithfulness then: what `FaithfulnessEvaluator` does, with every answer at hand."""
-    rows = {factor: np.where(row, 2, 0) for factor, row in hits.items()}
-    settings, most = Settings(interval_width=width), len(rows[0.0])
-    n = next_prompts(0, most, None, len(rows), batch, settings)
-    known, asked = {factor: row[:n] for factor, row in rows.items()}, [n * len(rows)]
-    while True:
-        result = faithfulness(known, seed=seed)
-        before, n = n, next_prompts(n, most, widest(result), len(rows), batch, settings)
-        if n == before:
-            return asked, result
-        known |= {factor: rows[factor][:n] for factor in (0.0, leading(known))}
-        asked.append(2 * (n - before))
 
 
 def faithfulness_row(runs: int, case: tuple[str, tuple[float, ...], float | None]) -> str:
@@ -413,6 +419,7 @@ def faithfulness_table(
 
 
 TABLES = {
+    "random": random_table,
     "clarity": clarity_table,
     "rated": rated_table,
     "rare": rare_table,

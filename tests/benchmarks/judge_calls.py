@@ -34,7 +34,7 @@ from fade_lens.judge import Judge
 from fade_lens.metrics import Metric, auroc, average_precision, faithfulness, purity, responsiveness
 from fade_lens.sampling import Sample
 from fade_lens.settings import Settings
-from tests.benchmarks.coverage import corpus, rated_in_rounds, steered, steered_in_rounds
+from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds
 
 BATCH = 15
 THEIRS = {"write": 15, "rate": 34, "steer": 28}

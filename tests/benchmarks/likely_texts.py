@@ -8,7 +8,7 @@ the weights right is to divide the silent texts into strata by their likeness to
 percentile of a likeness whose AUROC for the concept is 0.85 (about that of sentence embeddings), 0.95 or 1 (a quoted word).
 
 Of the runs in which all have intervals: root mean square errors of Responsiveness and Purity, and the mean width of the wider interval, at the same number of rated texts; the number of
-ratings that a width asks for goes with its square. Features as in `coverage.py`, those that leave texts silent.
+ratings that a width asks for goes with its square. Features as in `simulated.py`, those that leave texts silent.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from fade_lens import bootstrap
 from fade_lens.evaluators.ratings import widest
 from fade_lens.metrics import auroc, average_precision, purity, responsiveness
 from fade_lens.sampling import Sample, _allocate, stratified
-from tests.benchmarks.coverage import FIRING, corpus
+from tests.benchmarks.simulated import FEATURES, corpus
 
 LIKENESS = {"AUROC 0.85": 1.466, "AUROC 0.95": 2.326, "AUROC 1": 20.0}
 """How many standard deviations texts with the concept are more alike than others."""
@@ -83,7 +83,7 @@ def main() -> None:
     bootstrap.REPLICATES = 400
     print("Error of Responsiveness, of Purity, width; strata by\n")
     print(f"| feature | concept in | runs | activation alone | {' | '.join(LIKENESS)} |\n|---|---|---|---|---|---|---|")
-    cases = [(feature, prevalence) for feature in FIRING for prevalence in (0.02, 0.1)]
+    cases = [(feature, prevalence) for feature in FEATURES if FEATURES[feature].fires for prevalence in (0.02, 0.1)]
     with ProcessPoolExecutor(arguments.jobs) as pool:
         for line in pool.map(partial(row, arguments.runs, arguments.texts), cases):
             print(line, flush=True)
