@@ -29,7 +29,7 @@ from fade_lens.metrics import (
     responsiveness,
 )
 from fade_lens.ranking import Ranked
-from tests.benchmarks.coverage import random_run
+from tests.benchmarks.coverage import SCHEMES
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "reference_golden.json").read_text())["records"]
 
@@ -262,7 +262,7 @@ def test_intervals_hold_the_truth_of_features_drawn_at_random(monkeypatch, schem
     monkeypatch.setattr(bootstrap, "REPLICATES", 300)
     rng, found = np.random.default_rng(7), []
     while len(found) < 120:
-        found += random_run(scheme, fewest, most, rng, len(found))
+        found += SCHEMES[scheme]((fewest, most), rng, len(found))
     low, high, truth = np.array(found, dtype=float).T
     assert np.mean((low <= truth) & (truth <= high)) >= 0.89
 

@@ -16,6 +16,7 @@ The features are those of `simulated.py`.
 import argparse
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,7 @@ from scipy.stats import binom
 from fade_lens import bootstrap
 from fade_lens.metrics import (
     MIN_TEXTS,
+    Metric,
     auroc,
     average_precision,
     clarity,
@@ -79,54 +81,77 @@ def kind(feature: str, positives: int, values: np.ndarray) -> str:
 
 # --- Features drawn at random ---------------------------------------------------------------------------------------------------
 
+Limits = tuple[float, float, float]
+"""The limits of an interval, and the truth."""
 BANDS = ((3, 7), (8, 24), (25, 79))
-"""Texts rated 2 behind an interval: from as few as it needs."""
-SCHEMES = {"uniform, 500": 500, "stratified, 500": 500, "stratified, 200": 200, "in rounds, 200": 200}
+"""Texts rated 2 (or synthetic) behind an interval: from as few as it needs."""
 
 
 def random_row(runs: int, case: tuple[str, tuple[int, int]]) -> str:
-    """How often intervals hold the truth over features and concepts drawn at random, at so many texts rated 2 (or synthetic, or prompts)."""
-    scheme, (fewest, most) = case
-    rng = np.random.default_rng([SEED, fewest, *scheme.encode()])
-    found: list[list[tuple[float, ...]]] = []
+    """How often intervals hold the truth over features and concepts drawn at random, at so many texts with the concept."""
+    scheme, band = case
+    rng = np.random.default_rng([SEED, band[0], *scheme.encode()])
+    found: list[list[Limits]] = []
     while len(found) < runs:
-        if rows := random_run(scheme, fewest, most, rng, len(found)):
+        if rows := SCHEMES[scheme](band, rng, len(found)):
             found.append(rows)
     cells = []
     for low, high, truth in np.array(found, dtype=float).transpose(1, 2, 0):
         cells.append(f"{covered(np.stack([low, high], axis=1), truth):>14} {np.mean(high - low):6.2f}")
-    return f"{scheme:22} {fewest:3}-{most:<3} " + "   ".join(cells)
+    return f"{scheme:24} {band[0]:3}-{band[1]:<3} " + "   ".join(cells)
 
 
-def random_run(scheme: str, fewest: int, most: int, rng: np.random.Generator, run: int) -> list[tuple[float, ...]]:
-    """Limits and truth of each metric of one run; none if the run has more or fewer texts than asked for."""
-    if scheme == "Clarity":
-        feature, positives = any_feature(rng), int(rng.integers(fewest, most + 1))
-        many = feature.activations(np.repeat([True, False], 50_000), rng)
-        metric = clarity(rng.choice(many[:50_000], positives), rng.choice(many[50_000:], 1000), seed=run)
-        return [(*(metric.interval or (np.nan, np.nan)), gini(many[:50_000], many[50_000:]))]
-    if scheme.startswith("Faithfulness"):
-        one, rising = np.arange(7) == rng.choice([0, 1, 3, 4, 5, 6]), np.array([0, 0, 0, 0.25, 0.5, 0.75, 1])
-        base = rng.uniform(0.01, 0.3)
-        rates = base + rng.uniform(0.05, 0.6) * (2 / 3 - base) * (one if rng.random() < 0.5 else rising)
-        hits = dict(zip(FACTORS, steered(rates, 50, rng), strict=True))
-        width = None if scheme.endswith("all") else DEFAULT.interval_width
-        _, metric = steered_in_rounds(hits, width, 15, run)
-        return [(*(metric.interval or (np.nan, np.nan)), (rates.max() - base) / (1 - base))]
+def limits(metric: Metric, truth: float) -> Limits:
+    return (*(metric.interval or (np.nan, np.nan)), truth)
+
+
+def random_clarity(band: tuple[int, int], rng: np.random.Generator, run: int) -> list[Limits]:
+    """Clarity of one feature, as many synthetic texts as the band has room for."""
+    values = any_feature(rng).activations(np.repeat([True, False], 50_000), rng)
+    with_concept, without = values[:50_000], values[50_000:]
+    positives = int(rng.integers(band[0], band[1] + 1))
+    metric = clarity(rng.choice(with_concept, positives), rng.choice(without, 1000), seed=run)
+    return [limits(metric, gini(with_concept, without))]
+
+
+def random_rated(n: int, design: str, band: tuple[int, int], rng: np.random.Generator, run: int) -> list[Limits]:
+    """Responsiveness and Purity of one feature from at most `n` texts; nothing if too few or too many of them show the concept."""
     values, concept = corpus(any_feature(rng), float(np.exp(rng.uniform(np.log(0.001), np.log(0.2)))), rng)
-    n, ratings = SCHEMES[scheme], np.where(concept, 2, 0)
-    if scheme.startswith("in rounds"):
-        _, metrics, _ = rated_in_rounds(values, ratings, DEFAULT, 15, rng, run)
+    ratings = np.where(concept, 2, 0)
+    if design == "rounds":
+        _, metrics, _ = rated_in_rounds(values, ratings, replace(DEFAULT, rated_texts=n), 15, rng, run)
     else:
-        sample = uniform(len(values), n, rng) if scheme.startswith("uniform") else stratified(values, n, rng)
-        if not fewest <= concept[sample.indices].sum() <= most:
-            return []
+        sample = stratified(values, n, rng) if design == "stratified" else uniform(len(values), n, rng)
         rows = values[sample.indices], ratings[sample.indices], sample.weights
+        if not band[0] <= concept[sample.indices].sum() <= band[1]:
+            return []
         metrics = responsiveness(*rows, seed=run), purity(*rows, seed=run)
-    if not fewest <= metrics[0].counts["rated_2"] <= most:
+    if not band[0] <= metrics[0].counts["rated_2"] <= band[1]:
         return []
     truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
-    return [(*(m.interval or (np.nan, np.nan)), t) for m, t in zip(metrics, truth, strict=True)]
+    return [limits(metric, true) for metric, true in zip(metrics, truth, strict=True)]
+
+
+def random_faithfulness(
+    width: float | None, _band: tuple[int, int], rng: np.random.Generator, run: int
+) -> list[Limits]:
+    """Faithfulness of one effect: at one factor, or rising over all that are above 0."""
+    one, rising = np.arange(7) == rng.choice([0, 1, 3, 4, 5, 6]), np.array([0, 0, 0, 0.25, 0.5, 0.75, 1])
+    base = rng.uniform(0.01, 0.3)
+    rates = base + rng.uniform(0.05, 0.6) * (2 / 3 - base) * (one if rng.random() < 0.5 else rising)
+    _, metric = steered_in_rounds(dict(zip(FACTORS, steered(rates, 50, rng), strict=True)), width, 15, run)
+    return [limits(metric, (rates.max() - base) / (1 - base))]
+
+
+SCHEMES: dict[str, Callable[[tuple[int, int], np.random.Generator, int], list[Limits]]] = {
+    "Clarity": random_clarity,
+    "uniform, 500": partial(random_rated, 500, "uniform"),
+    "stratified, 500": partial(random_rated, 500, "stratified"),
+    "stratified, 200": partial(random_rated, 200, "stratified"),
+    "in rounds, 200": partial(random_rated, 200, "rounds"),
+    "Faithfulness, all": partial(random_faithfulness, None),
+    "Faithfulness, in rounds": partial(random_faithfulness, DEFAULT.interval_width),
+}
 
 
 def random_table(runs: int) -> tuple[str, Callable[..., str], Iterable[tuple[str, tuple[int, int]]]]:
@@ -134,12 +159,8 @@ def random_table(runs: int) -> tuple[str, Callable[..., str], Iterable[tuple[str
         f"Features and concepts drawn at random, {runs} a row: coverage of the 95 % interval in % (intervals above/below the truth), mean width\n"
         "rated                     n            metric, or Responsiveness       Purity"
     )
-    cases = [(scheme, band) for scheme in ("Clarity", *SCHEMES) for band in BANDS]
-    return (
-        head,
-        partial(random_row, runs),
-        [*cases, ("Faithfulness, all", (50, 50)), ("Faithfulness, in rounds", (50, 50))],
-    )
+    cases = [(name, band) for name in SCHEMES for band in (((50, 50),) if name.startswith("Faithfulness") else BANDS)]
+    return head, partial(random_row, runs), cases
 
 
 # --- Clarity ------------------------------------------------------------------------------------------------------------------
