@@ -36,7 +36,7 @@ from fade_lens.nulls import beside_the_others
 from fade_lens.progress import Stages
 from fade_lens.results import Result, Results
 from fade_lens.settings import Settings, stream
-from fade_lens.store import RunStore, versions
+from fade_lens.store import FILE, RunStore, file_of, versions
 from fade_lens.subject import Subject
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,13 @@ class Fade:
             kept = None if store is None else stack.enter_context(RunStore(store, identity))
             answers = kept or MemoryTranscripts()
             if transcripts is not None:
-                answers = SharedTranscripts(answers, stack.enter_context(RunStore(transcripts)))
+                shared = file_of(Path(transcripts))
+                if shared.name == FILE and not shared.exists():
+                    raise InputError(
+                        f"transcripts is {str(transcripts)!r}, where no run has left answers; give another run's folder, "
+                        "or a file to begin one, such as 'answers.sqlite'"
+                    )
+                answers = SharedTranscripts(answers, stack.enter_context(RunStore(shared)))
             for judge in reliability.judges:
                 stack.enter_context(judge.session(answers))
             return evaluation.run(kept, started, reliability)
@@ -185,7 +191,8 @@ class _Evaluation:
         clarity = ClarityEvaluator(self.subject, self.judge, self.settings)
         ratings = RatingEvaluator(self.subject, self.judge, self.settings)
         faithfulness = FaithfulnessEvaluator(self.subject, self.judge, self.settings, store)
-        if not before.calls:  # a judge that has answered is there
+        # A judge that has answered is there; a run that goes on may have nothing left to ask.
+        if not before.calls and not (store is not None and store.answered):
             self.judge.check()
         seed = partial(stream, self.settings.seed)
         with self.stages.showing():

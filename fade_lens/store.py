@@ -103,6 +103,11 @@ class RunStore:
         row = self._one("SELECT request, answer FROM transcripts WHERE key = ?", key)
         return None if row is None else (json.loads(row[0]), json.loads(row[1]))
 
+    @property
+    def answered(self) -> bool:
+        """Whether it holds any answer."""
+        return self._one("SELECT 1 FROM transcripts LIMIT 1") is not None
+
     def transcripts(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Every request and its answer, in the order they were answered."""
         with self._lock:
@@ -239,6 +244,7 @@ def read_transcripts(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[st
 
 def file_of(path: Path) -> Path:
     """The store's file: `path` itself where it names one, else in that folder."""
+    path = path.expanduser()
     return path if path.suffix in SUFFIXES else path / FILE
 
 

@@ -25,7 +25,7 @@ FORMS = ("fenced", "prose", "python", "commas", "mapping", "integers", "thoughts
 """Harmless ways to say the same."""
 FINAL = ("unauthorized", "forbidden", "not_found", "quota", "too_long", "filtered", "redirect")
 """HTTP errors that asking again does not mend."""
-ALL_KINDS = FAILURES + BAD_ANSWERS + FORMS + FINAL
+ALL_KINDS = (*FAILURES, *BAD_ANSWERS, *FORMS, *FINAL, "empty")
 
 
 def evenly(total: float, kinds: Iterable[str] = FAILURES + BAD_ANSWERS) -> dict[str, float]:
@@ -195,6 +195,8 @@ class FakeJudge:
             content, finish = content[: int(len(content) * 0.6)], "length"
         elif kind == "garbage":
             content = "As a large language model, I find this quite a thought-provoking question!"
+        elif kind == "empty":
+            content, logprobs = "", None
         message["content"] = content
         if kind == "refuse":
             message |= {"content": None, "refusal": "I cannot help with that."}

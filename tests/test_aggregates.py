@@ -56,6 +56,12 @@ def test_means_and_what_is_undefined():
     )
 
 
+def test_what_the_gate_could_not_judge_is_not_counted_as_without_effect():
+    reason = "gate not judged: Clarity is undefined (the judge wrote no text)"
+    unconditional = row(summary(Results((result(0, "the judge wrote no text", reason),))), UNCONDITIONAL)
+    assert unconditional.n == 0 and unconditional.undefined == 1
+
+
 def test_nothing_defined_and_few_features():
     frame = summary(Results(tuple(result(i, "no text") for i in range(3))))
     clear = row(frame, "clarity")

@@ -42,6 +42,7 @@ EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "open
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--arms", "shuffled"], 2, "arms holds 'shuffled'"),
         ([*EVALUATE[:-4], "--judge", "what", "--out", "o", "--descriptions", "d.json", "--hook", "h"], 2, "openai:"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h"], 2, "'c.txt' does not exist"),
+        ([*EVALUATE[:-1], "run.db", "--descriptions", "d.json", "--hook", "h"], 2, "give a folder for the run"),
         (["evaluate"], 2, "Missing option"),
         (["nonsense"], 2, "No such command"),
     ],
@@ -102,11 +103,21 @@ def test_evaluate_writes_its_files_and_goes_on(parts):
     assert (table.clarity > 0.9).all() and table["index"].tolist() == [0, 1, 2]
     assert len(Results.load(folder / "run" / "results.json.gz")) == 3
     assert "names of animals" in (folder / "run" / "report.html").read_text()
-    asked = server.requests
+    server.close()  # all that it was asked is kept
     again = CliRunner().invoke(app, [*arguments, "--quiet", "--features", "0:2"], catch_exceptions=False)
     assert again.exit_code == 0 and again.output.strip() == ""
-    assert server.requests <= asked + 1
     assert len(Results.load(folder / "run" / "results.json.gz")) == 2
+
+
+def test_an_interrupt_says_that_all_is_kept(parts, monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fade_lens.fade.Fade.evaluate", interrupted)
+    monkeypatch.setattr(sys, "argv", ["fade-lens", *parts[1]])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130 and "run the same command again" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_judge_is_checked_and_limited_as_told(parts, tmp_path):

@@ -19,6 +19,7 @@ EXIT_CODES: dict[type[FadeLensError], int] = {
     NeuronpediaError: 6,
 }
 INTERRUPTED = 130
+INTERRUPTED_MESSAGE = "Interrupted. What was done is kept: run the same command again to go on."
 
 app = typer.Typer(
     help="Does this description of this feature tell the truth? Scores descriptions of SAE latents and neurons by "
@@ -42,9 +43,13 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
+    except SystemExit as end:  # typer makes an interrupt of it
+        if end.code == INTERRUPTED:
+            errors.print(INTERRUPTED_MESSAGE)
+        raise
     except FadeLensError as error:
         errors.print(plain(f"fade-lens: {error}"), style="red")
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
-        errors.print("Interrupted. What was done is kept: run the same command again to go on.")
+        errors.print(INTERRUPTED_MESSAGE)
         sys.exit(INTERRUPTED)

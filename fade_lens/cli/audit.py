@@ -118,6 +118,7 @@ def audit(
     else:
         from fade_lens.fade import Fade
         from fade_lens.settings import Settings
+        from fade_lens.store import file_of
 
         settings = Settings(
             seed=seed,
@@ -130,7 +131,7 @@ def audit(
         asked = judging.open(str(judge))
         checks = judging.checks()  # a gold set that cannot be read is told now
         texts = open_corpus(str(corpus), corpus_column, corpus_limit)
-        if not judging.dry_run:
+        if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
             asked.check()  # before a model is loaded
         subject = open_model(str(model), device, dtype)
         opened = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))

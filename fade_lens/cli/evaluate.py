@@ -106,6 +106,7 @@ def evaluate(
     """
     from fade_lens.null_arms import check_arms
     from fade_lens.settings import Settings
+    from fade_lens.store import file_of
 
     settings = Settings(
         preset=preset,  # pyright: ignore[reportArgumentType]
@@ -126,7 +127,7 @@ def evaluate(
     check_arms(asked_nulls := names(nulls))
     more: dict[str, Any] = {"nulls": asked_nulls, **judging.checks()}
     texts = open_corpus(corpus, corpus_column, corpus_limit)
-    if not judging.dry_run:
+    if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
     from fade_lens.fade import Fade
 

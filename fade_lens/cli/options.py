@@ -41,8 +41,22 @@ JudgeSpec = Annotated[
         help="openai:MODEL, ollama:MODEL, http://HOST:PORT/v1#MODEL, gguf:PATH, or `demo`. Keys come from the environment or .env."
     ),
 ]
+
+
+def run_folder(out: Path) -> Path:
+    """A folder for a run. Raises `InputError` for what names a file."""
+    from fade_lens.store import SUFFIXES
+
+    if out.suffix in SUFFIXES or out.is_file():
+        raise InputError(f"--out is {str(out)!r}, which names a file; give a folder for the run")
+    return out
+
+
 Out = Annotated[
-    Path, typer.Option(help="Folder for the run: run it again with the same folder to go on where it stopped.")
+    Path,
+    typer.Option(
+        help="Folder for the run: run it again with the same folder to go on where it stopped.", callback=run_folder
+    ),
 ]
 PANEL = "Judge"
 Rating = Annotated[

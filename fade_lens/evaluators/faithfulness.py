@@ -303,7 +303,7 @@ class FaithfulnessEvaluator:
             return None
         for name, metric in (("Clarity", clarity), ("Responsiveness", responsiveness)):
             if metric.value is None:
-                return Metric(None, f"gate not passed: {name} is undefined ({metric.reason})")
+                return Metric(None, f"gate not judged: {name} is undefined ({metric.reason})")
             if metric.value < threshold:
                 return Metric(None, f"gate not passed: {name} is {metric.value:.2f}, below {threshold:g}")
         return None

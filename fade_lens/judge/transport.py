@@ -93,9 +93,9 @@ class Transport:
         call.go_on()
         key = self.key(request)
         record = call.transcripts.get(key)
-        if record is not None:
+        if record is not None and not (known := Answer.from_record(record)).empty:
             self._ledger.add(cached=1)
-            return self._used(request, key, Answer.from_record(record))
+            return self._used(request, key, known)
         place = (id(call.transcripts), key)
         task = self._pending.get(place)
         if task is None:

@@ -39,6 +39,12 @@ class Answer:
     batched: bool = False
     """Whether a Batch API gave it, at its price."""
 
+    @property
+    def empty(self) -> bool:
+        """Nothing came, though there was room for it and nothing was refused: a server's fault that may pass, so it is asked again."""
+        said = self.content.strip() or self.refusal or self.top_logprobs
+        return not said and self.finish_reason != "length"
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Answer":
         """The answer that a transcript holds."""

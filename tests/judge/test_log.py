@@ -94,6 +94,8 @@ def test_answers_are_shared_between_runs(tmp_path):
         assert server.requests == asked and first.items == second.items == third.items
         assert second.run["usage"]["calls"] == 0 < second.run["usage"]["cached"]
         assert second.frame.equals(first.frame), "what a description cost is not forgotten"
+        with pytest.raises(InputError, match="no run has left answers"):
+            fade.evaluate(TRUE, transcripts=tmp_path / "onne", progress=False)
         # Each run's folder is whole without the shared file.
         shared.unlink()
         assert fade.evaluate(TRUE, store=tmp_path / "two", progress=False).items == first.items
