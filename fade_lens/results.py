@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -275,8 +276,13 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {"format": FORMAT, "run": dict(self.run), "items": [to_plain(r) for r in self.items]}
         record |= {"cross": None if self.cross is None else self.cross.to_dict(), "nulls": to_plain(self.nulls)}
-        with gzip.open(path, "wt", encoding="utf-8") as file:
-            json.dump(record, file)  # in ASCII: a lone surrogate has no UTF-8
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # an earlier file stays whole until this one is
+        try:
+            with gzip.open(partial, "wt", encoding="utf-8") as file:
+                json.dump(record, file)  # in ASCII: a lone surrogate has no UTF-8
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         return path
 
     @classmethod

@@ -2,8 +2,11 @@
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, cast, get_args, get_origin
 
 import numpy as np
 
@@ -87,11 +90,11 @@ class Settings:
     """Strongest natural texts kept with their token-level activations, for people to look at."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factors", tuple(float(f) for f in self.factors))
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name), field.type))
         for name, allowed in (("preset", PRESETS), ("mode", MODES)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(map(repr, allowed))}")
-        object.__setattr__(self, "arms", tuple(self.arms))
         for arm in self.arms:
             if arm not in ARMS or self.arms.count(arm) > 1:
                 raise InputError(f"arms holds {arm!r}; give {', '.join(map(repr, ARMS))}, each at most once")
@@ -119,8 +122,6 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
-        if self.max_nll_increase is not None and math.isnan(self.max_nll_increase):
-            raise InputError("max_nll_increase is nan; give a number of nats a token, or None for no limit")
         if self.max_nll_increase is not None and self.preset == "paper":
             raise InputError("max_nll_increase has no meaning in preset 'paper', which knows no fluency; leave it out")
         if self.interval_width is not None and not self.interval_width > 0:
@@ -162,6 +163,24 @@ class Settings:
         """Plain values, for a store and a report."""
         lists = {"factors": list(self.factors), "arms": list(self.arms)}
         return {**asdict(self), **lists, "outlier_factor": str(self.outlier_factor)}
+
+
+def _plain(name: str, value: Any, kind: Any) -> Any:
+    """`value` as a field of type `kind` keeps it: plain numbers, which JSON knows, for NumPy's. Raises `InputError` for what is no number."""
+    allowed = get_args(kind) or (kind,)
+    number = allowed[0] in (int, float)
+    if get_origin(kind) is tuple:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise InputError(f"{name} is {value!r}; give a tuple of {'numbers' if number else 'names'}")
+        return tuple(_plain(f"{name}[{at}]", one, allowed[0]) for at, one in enumerate(cast("Iterable[Any]", value)))
+    if not number or (value is None and NoneType in allowed):
+        return value
+    whole = allowed[0] is int
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not fits or value != value:  # nan is no number either
+        wanted = ("a whole number" if whole else "a number") + (" or None" if NoneType in allowed else "")
+        raise InputError(f"{name} is {value!r}; give {wanted}")
+    return allowed[0](value)
 
 
 def stream(seed: int, *purpose: object) -> int:

@@ -1,5 +1,7 @@
 """The main job end to end: a rule-based judge over HTTP, planted features, resuming, bad input."""
 
+import inspect
+import json
 import os
 import signal
 import subprocess
@@ -262,7 +264,7 @@ def test_estimate_before_spending(server):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"factors": (1.0, float("nan"))}, "factors holds nan"),
+        ({"factors": (1.0, float("nan"))}, r"factors\[1\] is nan"),
         ({"factors": (1.0, 1.0)}, "twice"),
         ({"factors": (), "arms": ("random",)}, "no factors"),
         ({"mode": "push"}, "'add', 'clamp', 'scale', 'ablate'"),
@@ -273,12 +275,44 @@ def test_estimate_before_spending(server):
     ],
 )
 def test_settings_that_cannot_be_used(server, change, message):
-    import inspect
-
     with pytest.raises(InputError, match=message):
         inspect.unwrap(Fade.__init__)(
             object.__new__(Fade), MODEL, SAE, corpus=TEXTS, judge=judge_of(server), **(SMALL | change)
         )
+
+
+def unchecked(**values) -> Settings:
+    """Settings as users make them, whose types nothing checks."""
+    made = object.__new__(Settings)
+    inspect.unwrap(Settings.__init__)(made, **values)
+    return made
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rated_texts": "5"}, "rated_texts is '5'; give a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; give a whole number"),
+        ({"new_tokens": True}, "new_tokens is True"),
+        ({"gate": "0.5"}, "gate is '0.5'; give a number or None"),
+        ({"temperature": None}, "temperature is None; give a number"),
+        ({"max_nll_increase": float("nan")}, "max_nll_increase is nan"),
+        ({"factors": 1.0}, "factors is 1.0; give a tuple of numbers"),
+        ({"factors": "1,2"}, "factors is '1,2'"),
+        ({"factors": (1.0, "2")}, r"factors\[1\] is '2'; give a number"),
+        ({"arms": "random"}, "arms is 'random'; give a tuple of names"),
+    ],
+)
+def test_settings_of_other_types(change, message):
+    with pytest.raises(InputError, match=message):
+        unchecked(**change)
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    numbers = {"seed": np.int64(3), "rated_texts": np.int32(60), "context": np.uint8(64), "gate": np.float32(0.5)}
+    settings = unchecked(**numbers, factors=np.array([0.5, 2]), temperature=1)
+    assert settings == Settings(seed=3, rated_texts=60, context=64, gate=0.5, factors=(0.5, 2.0), temperature=1.0)
+    assert json.loads(json.dumps(settings.to_dict())) == settings.to_dict()
 
 
 def test_bad_input_is_told_before_any_work(server):

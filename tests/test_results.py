@@ -105,6 +105,14 @@ def test_a_file_holds_everything(tmp_path):
     assert loaded.items == results.items and loaded.run == results.run
 
 
+def test_an_earlier_file_outlives_a_save_that_fails(tmp_path):
+    path = Results((result(9),), {}).save(tmp_path / "r.json.gz")
+    with pytest.raises(TypeError):
+        Results((result(11),), {"settings": object()}).save(path)
+    assert Results.load(path).items == (result(9),)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_files_that_are_no_results(tmp_path):
     path = tmp_path / "r.json.gz"
     with pytest.raises(InputError, match="does not exist"):

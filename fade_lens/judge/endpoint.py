@@ -27,6 +27,8 @@ FORMS = (
 )
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_SHORTEST_KEY = 12
+"""Anything shorter, such as "EMPTY", stands in for a key where a server wants none, and may be a word of an answer."""
 _KEY_LIKE = re.compile(r"\bsk-[\w-]{6,}|(?<=Bearer )\S+")
 
 
@@ -100,14 +102,32 @@ def endpoint(base_url: str | None, api_key: str | None) -> Endpoint:
 
 def checked_url(base_url: str) -> str:
     """`base_url` without a trailing slash. Raises `InputError` for what is no plain http(s) address."""
-    parts = urlsplit(base_url)
-    if parts.username or parts.password:
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or half a bracket
+        parts, usable = None, False
+    if parts is not None and (parts.username or parts.password):
         raise InputError("base_url holds a user name or password: give the address alone, and the key as api_key")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if parts is None or not usable or re.search(r"\s", base_url):
         raise InputError(
-            f"base_url {base_url!r} is no address of a server: give one such as 'http://localhost:8000/v1'"
+            f"base_url {shown(base_url)!r} is no address of a server: give one such as 'http://localhost:8000/v1'"
+        )
+    if parts.query or parts.fragment:
+        raise InputError(
+            f"base_url {shown(base_url)!r} goes on with a query or fragment: give the address alone, and the key as api_key"
         )
     return base_url.rstrip("/")
+
+
+def shown(address: str) -> str:
+    """`address` as a message may have it: without user name, password, query and fragment, which may be keys.
+
+    >>> shown("http://user:password@host/v1?key=secret")
+    'http://host/v1'
+    """
+    place = re.sub(r"(?s)^(\w+://)?.*@", r"\1", address)  # to the last @: a password may hold any sign
+    return redact(re.split("[?#]", place)[0], None)
 
 
 def find_key(given: str | None, names: tuple[str, ...]) -> Secret | None:
@@ -135,6 +155,13 @@ def redact(text: str, key: Secret | None) -> str:
     return _KEY_LIKE.sub("***", text)
 
 
+def without_key(answer: str, key: Secret | None) -> str:
+    """A model's own words without the key, should a server repeat it there; all else in them is kept."""
+    if key is None or len(key.reveal()) < _SHORTEST_KEY:
+        return answer
+    return answer.replace(key.reveal(), "***")
+
+
 def parse_spec(spec: str) -> tuple[str, str, str | None]:
     """(kind, model or path, base URL) of a judge given as a string: kind is "url" or what stands before the colon.
 
@@ -145,7 +172,8 @@ def parse_spec(spec: str) -> tuple[str, str, str | None]:
         return kind, rest.strip(), SERVERS[kind][0] if kind in SERVERS else None
     if kind in ("http", "https"):
         url, _, model = spec.partition("#")
+        address = checked_url(url)
         if model:
-            return "url", model, checked_url(url)
-        raise InputError(f"judge {spec!r} names no model: add it after '#', as in '{spec}#model'")
-    raise InputError(f"judge {spec!r} is not understood: give {FORMS}")
+            return "url", model, address
+        raise InputError(f"judge {address!r} names no model: add it after '#', as in '{address}#model'")
+    raise InputError(f"judge {shown(spec)!r} is not understood: give {FORMS}")

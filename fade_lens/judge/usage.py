@@ -1,9 +1,12 @@
 """What the judge was asked and what it cost: counters, prices, limits, and the estimate of a dry run."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from threading import Lock
+from typing import Any, cast
 
 from fade_lens.errors import InputError, JudgeError
 
@@ -58,6 +61,17 @@ CHARS_PER_TOKEN = 4.0
 def price_of(model: str) -> tuple[float, float] | None:
     """The list price of an OpenAI model (a dated snapshot has its family's), or None where it is not in the table."""
     return PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
+
+
+def checked_price(price: object) -> tuple[float, float]:
+    """A price as (prompt, completion). Raises `InputError` for anything but two amounts of at least 0."""
+    amounts = list(cast("Sequence[Any]", price)) if isinstance(price, tuple | list) else []
+    numbers = all(isinstance(amount, Real) and not isinstance(amount, bool) for amount in amounts)
+    if len(amounts) != 2 or not numbers or not all(0 <= amount < math.inf for amount in amounts):
+        raise InputError(
+            f"price is {price!r}: give (prompt, completion), two numbers of US dollars a million tokens from 0 up"
+        )
+    return float(amounts[0]), float(amounts[1])
 
 
 def dollars(cost: float | None) -> str:
@@ -154,7 +168,7 @@ class Ledger:
     """The counters of one model, in all and by concept; thread-safe."""
 
     def __init__(self, price: tuple[Number, Number] | None) -> None:
-        self.price = price
+        self.price = None if price is None else checked_price(price)
         self._lock = Lock()
         self._total = Usage()
         self._by_concept: dict[str, dict[str, tuple[Usage, bool]]] = {}

@@ -9,7 +9,7 @@ from time import time
 from typing import Any, TypeVar
 
 from fade_lens.errors import JudgeError
-from fade_lens.judge.endpoint import Endpoint, redact
+from fade_lens.judge.endpoint import Endpoint, Secret, redact, without_key
 from fade_lens.judge.usage import CHARS_PER_TOKEN, Number
 
 T = TypeVar("T")
@@ -55,8 +55,11 @@ class Answer:
         return cls(**known)
 
     @classmethod
-    def from_completion(cls, body: Any, *, prompt_tokens: Number) -> "Answer":
-        """A chat completion's first choice; `prompt_tokens` stands in where the server counts none. Raises for anything else."""
+    def from_completion(cls, body: Any, *, prompt_tokens: Number, key: Secret | None = None) -> "Answer":
+        """A chat completion's first choice; `prompt_tokens` stands in where the server counts none. Raises for anything else.
+
+        A `key` that the server repeats is left out.
+        """
         if body.get("error"):  # some gateways answer 200 with an error inside
             raise ValueError(str(body["error"]))
         choice = body["choices"][0]
@@ -65,13 +68,14 @@ class Answer:
         if isinstance(content, list):
             content = "".join(part.get("text") or "" for part in content)
         finish = str(choice.get("finish_reason") or "stop")
+        refusal = message.get("refusal") or ("content filter" if finish == "content_filter" else None)
         tokens = (choice.get("logprobs") or {}).get("content") or []
         alternatives = tokens[0].get("top_logprobs") or [tokens[0]] if tokens else None
         usage = body.get("usage") or {}
         return cls(
-            content=str(content),
+            content=without_key(str(content), key),
             finish_reason=finish,
-            refusal=message.get("refusal") or ("content filter" if finish == "content_filter" else None),
+            refusal=None if refusal is None else without_key(str(refusal), key),
             top_logprobs=None if alternatives is None else [(a["token"], float(a["logprob"])) for a in alternatives],
             prompt_tokens=int(usage.get("prompt_tokens") or prompt_tokens),
             completion_tokens=int(usage.get("completion_tokens") or len(content) / CHARS_PER_TOKEN),
@@ -141,7 +145,8 @@ async def post(
             messages=body["messages"],
             extra_body={name: value for name, value in body.items() if name not in ("model", "messages")},
         )
-        return Answer.from_completion(json.loads(raw.http_response.text), prompt_tokens=prompt_tokens)
+        completion = json.loads(raw.http_response.text)
+        return Answer.from_completion(completion, prompt_tokens=prompt_tokens, key=endpoint.key)
 
     return await translated(ask, model=model, endpoint=endpoint)
 
@@ -161,9 +166,10 @@ async def translated(ask: Callable[[], Awaitable[T]], *, model: str, endpoint: E
         failure = Transient("no answer in time")
     except openai.APIConnectionError as error:
         reached = type(error.__cause__).__name__ != "ConnectError"
-        failure = Transient(redact(f"connection failed ({error.__cause__!r:.200})", endpoint.key), connected=reached)
+        cause = redact(repr(error.__cause__), endpoint.key)
+        failure = Transient(f"connection failed ({cause:.200})", connected=reached)
     except (openai.OpenAIError, ValueError, TypeError, LookupError, AttributeError) as error:
-        failure = Transient(redact(f"the answer is not of the form expected ({error!r:.200})", endpoint.key))
+        failure = Transient(f"the answer is not of the form expected ({redact(repr(error), endpoint.key):.200})")
     raise failure  # outside the handler: the client's exceptions hold the request, whose headers hold the key
 
 
@@ -174,7 +180,7 @@ def classify(
     detail = body if isinstance(body, Mapping) else {}
     code = str(detail.get("code") or detail.get("type") or "")
     inner = detail.get("message") or detail.get("error") or text
-    message = redact(" ".join(str(inner).split())[:300], endpoint.key)
+    message = redact(" ".join(str(inner).split()), endpoint.key)[:300]  # cut last: half a key is not recognized
     said = f"{code} {message}"
     if status in (400, 403) and _FILTERED.search(said):
         return Refused(message)
@@ -182,7 +188,7 @@ def classify(
         return Unanswered(f"too long for the judge: {message}", too_long=True)
     rejected = status in (400, 422) or (status in (500, 501) and FORMAT_REJECTED.search(said))
     if rejected and code != "json_validate_failed":  # that one is a model's slip, not a server's limit
-        return Rejected(f"{message} {detail.get('param') or ''}".strip())
+        return Rejected(f"{message} {redact(str(detail.get('param') or ''), endpoint.key)}".strip())
     if (status == 429 and _NO_QUOTA.search(said)) or status == 402:
         return JudgeError(f"judge {model!r} at {endpoint.label}: the account's quota is used up: {message}")
     if status in (400, 408, 409, 425, 429) or status >= 500:

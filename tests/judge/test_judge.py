@@ -12,7 +12,7 @@ import pytest
 
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.judge import BudgetReached, Judge, MemoryTranscripts, asking, prompts
-from fade_lens.judge.usage import PRICES
+from fade_lens.judge.usage import PRICES, checked_price
 from tests.fake_judge import ALL_KINDS, BAD_ANSWERS, FAILURES, FORMS, FakeJudge, evenly, mentions
 
 CONCEPT = "the word 'cat'"
@@ -575,6 +575,12 @@ def test_bad_input() -> None:
         Judge("")
     with pytest.raises(InputError, match="price"):
         Judge("unheard-of", base_url="http://h/v1", max_cost=1)
+
+
+@pytest.mark.parametrize("price", [0.1, (1.0,), (-1, -1), ("1", "2"), (float("nan"), 1.0), (True, 1)])
+def test_prices_that_are_none(price: Any) -> None:
+    with pytest.raises(InputError, match="US dollars a million tokens from 0 up"):
+        checked_price(price)
 
 
 def test_delimiters_hold_whatever_the_data_says() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fade_lens.errors import InputError, JudgeError
-from fade_lens.judge import Judge, MemoryTranscripts, endpoint
+from fade_lens.judge import Judge, MemoryTranscripts, endpoint, wire
 from tests.fake_judge import FINAL, FakeJudge
 
 KEY = "sk-very-secret-key-0123456789"
@@ -57,6 +57,23 @@ def test_the_key_is_not_pickled() -> None:
 def test_what_looks_like_a_key_is_redacted() -> None:
     assert endpoint.redact("got sk-abcdef123456, Bearer xyz", None) == "got ***, Bearer ***"
     assert endpoint.redact("got hunter2!", endpoint.Secret("hunter2")) == "got ***!"
+
+
+@pytest.mark.parametrize("before", [280, 296])
+def test_a_key_at_the_end_of_a_message_is_not_kept_in_part(before: int) -> None:
+    key = "hunter2-hunter2-hunter2"
+    said = {"message": "x" * before + key, "param": key}
+    for status in (400, 401, 503):
+        found = wire.classify(status, {}, said, "", model="m", endpoint=endpoint.endpoint("http://h/v1", key))
+        assert "hunt" not in str(found) and "xxx" in str(found)
+
+
+def test_a_key_that_a_server_puts_into_its_answer_is_left_out() -> None:
+    message = {"content": f"sk-learn EMPTY {KEY}", "refusal": f"no: {KEY}"}
+    for key, content in [(KEY, "sk-learn EMPTY ***"), ("EMPTY", message["content"])]:
+        secret = endpoint.Secret(key)
+        answer = wire.Answer.from_completion({"choices": [{"message": message}]}, prompt_tokens=1, key=secret)
+        assert answer.content == content and (KEY in str(answer.refusal)) == (key == "EMPTY")
 
 
 def shown_key(fake: FakeJudge, **options: Any) -> str | None:
@@ -205,12 +222,20 @@ def test_bad_specs_list_the_forms(spec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://h/v1", "http://", "http://h/v1?key=x", "", "http://user:pw@h/v1"]
+    "url",
+    [
+        *("localhost:8000", "ftp://h/v1", "http://", "http://h/v1?key=pw", "", "http://user:pw@h/v1", "http://h h/v1"),
+        *("http://h:notaport/v1", "http://h:99999/v1", "http://[::1/v1", "http://user:pw/x@h/v1", "user:pw@h/v1"),
+    ],
 )
 def test_bad_addresses(url: str) -> None:
-    with pytest.raises(InputError, match="base_url") as caught:
-        Judge("m", base_url=url)
-    assert "pw" not in str(caught.value)
+    asks = [lambda: Judge("m", base_url=url)]
+    if url.startswith("http:"):
+        asks += [lambda: Judge.parse(url), lambda: Judge.parse(f"{url}#m"), lambda: Judge.ollama("m", base_url=url)]
+    for ask in asks:
+        with pytest.raises(InputError, match=r"base_url|is not understood") as caught:
+            ask()
+        assert "pw" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["", "  ", "a\nb", "kéy"])
