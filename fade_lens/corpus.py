@@ -4,7 +4,10 @@ import gzip
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,10 +56,9 @@ class Corpus:
         """A corpus of the strings given, empty ones included (they are counted, never scored).
 
         Raises:
-            InputError: no text, only empty texts, or an entry that is no string.
+            InputError: no list of texts, no text, only empty texts, or an entry that is no string.
         """
-        if isinstance(texts, str):
-            raise InputError("texts is one string; give a list of strings, or Corpus.from_file(path) for a file")
+        check_list(texts)
         kept = tuple(texts)
         for i, text in enumerate(kept):
             if not isinstance(text, str):
@@ -81,12 +83,14 @@ class Corpus:
         `.csv` or `.parquet` (their `column`); all but Parquet may be gzipped (`.gz`).
 
         Raises:
-            InputError: no such file, a kind of file that is not read, no such column, no text.
+            InputError: no such file, a kind of file that is not read, a damaged one, no such column, no text.
         """
         path = Path(path)
+        check_limit(limit)
         if not path.is_file():
             raise InputError(f"corpus file {str(path)!r} does not exist")
-        texts = islice(texts_of_file(path, column), limit)
+        with readable(path):
+            texts = tuple(islice(texts_of_file(path, column), limit))
         return cls.from_texts(texts, source=path.name)
 
     @classmethod
@@ -100,6 +104,7 @@ class Corpus:
         """
         from datasets import load_dataset
 
+        check_limit(limit)
         try:
             rows = cast(Iterable[dict[str, Any]], load_dataset(name, config, split=split, streaming=True))
             texts = [row_text(row, column, f"dataset {name}") for row in islice(rows, limit)]
@@ -254,6 +259,39 @@ def check_vocabulary(rows: Sequence[Sequence[int]], d_vocab: int, first: int = 0
                 raise InputError(f"tokens[{i}] holds id {token}, but the model's vocabulary has {d_vocab} entries")
 
 
+def check_list(texts: Any) -> None:
+    """Raise InputError for what is no list of texts; iterating a table or a dict would give its column names or keys."""
+    if isinstance(texts, str):
+        raise InputError("texts is one string; give a list of strings, or Corpus.from_file(path) for a file")
+    if isinstance(texts, os.PathLike):
+        raise InputError(f"texts is the path {str(texts)!r}; give Corpus.from_file(path)")
+    if hasattr(texts, "columns"):
+        raise InputError(f"texts is a {type(texts).__name__}; give one column of it, such as df['text']")
+    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+        raise InputError(f"texts is {type(texts).__name__}; give a list of strings")
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise InputError for a number of texts that is not positive."""
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; read at least 1 text")
+
+
+@contextmanager
+def readable(path: Path) -> Generator[None, None, None]:
+    """What a damaged file, or one that is not in UTF-8, raises while it is read, as an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    # The errors of pandas, pyarrow and of decoding are ValueErrors, those of gzip OSErrors.
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"{path.name} cannot be read ({why}); mend it if it is damaged, and save it as UTF-8 if it is text"
+        ) from error
+
+
 def texts_of_file(path: Path, column: str) -> Iterator[str]:
     """The texts of a file, one by one where its kind allows it."""
     name = path.name.removesuffix(".gz")
@@ -266,11 +304,16 @@ def texts_of_file(path: Path, column: str) -> Iterator[str]:
         yield from table_column(path, kind, column)
         return
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", errors="replace") as lines:
+    with opener(path, "rt", encoding="utf-8-sig", errors="replace") as lines:
         if kind == ".txt":
             yield from (line.rstrip("\n") for line in lines)
         elif kind == ".json":
-            yield from (row_text(row, column, path.name) for row in parse_json(lines.read(), path.name))
+            rows = parse_json(lines.read(), path.name)
+            if not isinstance(rows, list):
+                raise InputError(
+                    f"{path.name} is {type(rows).__name__}; it must hold a list of strings or of objects with {column!r}"
+                )
+            yield from (row_text(row, column, path.name) for row in cast(list[Any], rows))
         else:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -326,9 +369,9 @@ def row_text(row: Any, column: str, where: str) -> str:
     return "" if value is None else str(value)
 
 
-def parse_json(text: str, where: str) -> Any:
-    """JSON, or an InputError that says where it is broken."""
+def parse_json(text: str, where: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """JSON, or an InputError that says where it is broken; `pairs_hook` makes the objects of their pairs."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(text, object_pairs_hook=pairs_hook)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not valid JSON: {error}") from error

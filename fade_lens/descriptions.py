@@ -1,11 +1,12 @@
 """Descriptions of features: what is to be judged, and reading them from whatever a user holds."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from fade_lens.corpus import parse_json
+from fade_lens.corpus import parse_json, readable
 from fade_lens.errors import InputError
 
 INDEX_COLUMNS = ("index", "feature", "latent", "neuron", "feature_index")
@@ -43,7 +44,8 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
     as it is: rows without a description are left out, and of repeated ones all but the first.
 
     Raises:
-        InputError: nothing given, an empty or repeated description, an index that is no whole number, no such column.
+        InputError: nothing given, an empty or repeated description, an index that is no whole number, no such column,
+            a damaged file.
     """
     if isinstance(source, str | Path):
         rows, origin = file_rows(Path(source)), Path(source).name
@@ -101,11 +103,16 @@ def checked(rows: Iterable[tuple[Any, Any, str]]) -> tuple[Description, ...]:
 
 def whole_number(value: Any) -> int:
     """A feature index from an int, a float without a fraction or a string of digits (Neuronpedia's are strings)."""
+    number = None
     try:
-        number = int(value) if not isinstance(value, float) or value.is_integer() else None
-    except (TypeError, ValueError):
-        number = None
-    if number is None or number < 0 or isinstance(value, bool):
+        plain = value.item() if hasattr(value, "item") else value  # of a NumPy or torch scalar
+        if (isinstance(plain, str) and re.fullmatch(r"\s*\+?\d+\s*", plain)) or (
+            not isinstance(plain, str | bool) and plain == int(plain)
+        ):
+            number = int(plain)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass  # no number, several, nan or inf
+    if number is None or number < 0:
         raise InputError(f"feature index {value!r} is not a whole number of 0 or more")
     return number
 
@@ -117,20 +124,17 @@ def file_rows(path: Path) -> list[tuple[Any, Any]]:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise InputError(f"descriptions file {path.name!r} has over {MAX_FILE_BYTES // 2**20} MB; split it")
     kind = path.suffix.lower()
-    if kind == ".csv":
-        import pandas as pd
-
-        try:
-            return table_rows(pd.read_csv(path, dtype=str, keep_default_na=False), path.name)
-        except pd.errors.EmptyDataError:
-            raise InputError(f"{path.name} is empty; it needs a header and at least one row") from None
-    if kind == ".jsonl":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        data: Any = [parse_json(line, f"{path.name}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
-    elif kind == ".json":
-        data = parse_json(path.read_text(encoding="utf-8"), path.name)
-    else:
+    if kind not in (".csv", ".json", ".jsonl"):
         raise InputError(f"descriptions file {path.name!r} is of a kind that is not read; give .csv, .json or .jsonl")
+    with readable(path):
+        if kind == ".csv":
+            return csv_rows(path)
+        text = path.read_text(encoding="utf-8-sig")
+    if kind == ".jsonl":
+        lines = enumerate(text.split("\n"), start=1)  # splitlines would also split at U+2028 within a text
+        data: Any = [parse_json(line, f"{path.name}, line {n}", unique_keys) for n, line in lines if line.strip()]
+    else:
+        data = parse_json(text, path.name, unique_keys)
     if isinstance(data, dict):
         return list(cast(dict[Any, Any], data).items())
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in cast(list[Any], data)):
@@ -140,6 +144,29 @@ def file_rows(path: Path) -> list[tuple[Any, Any]]:
         return []
     index, text = (column_among(records[0], names, path.name) for names in (INDEX_COLUMNS, TEXT_COLUMNS))
     return [(row.get(index), row.get(text)) for row in records]
+
+
+def csv_rows(path: Path) -> list[tuple[Any, Any]]:
+    """`(index, text)` rows of a CSV file."""
+    import pandas as pd
+
+    try:
+        return table_rows(pd.read_csv(path, dtype=str, keep_default_na=False), path.name)
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path.name} is empty; it needs a header and at least one row") from None
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ: of the values of a key that is there twice, all but the last would be lost."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(
+                f"the key {key!r} is there twice in one object; give it once, or a list of objects with 'index' and "
+                "'description' where a feature has several"
+            )
+        found[key] = value
+    return found
 
 
 def table_rows(table: Any, where: str) -> list[tuple[Any, Any]]:

@@ -6,6 +6,7 @@ import json
 import os
 import types
 import typing
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -306,9 +307,18 @@ class Results:
             nulls = {arm: from_plain(tuple[Result, ...], items) for arm, items in record.get("nulls", {}).items()}
             cross = CrossMatrices.from_dict(kept) if (kept := record.get("cross")) else None
             return cls(from_plain(tuple[Result, ...], record["items"]), record["run"], cross, nulls)
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except (
+            OSError,
+            EOFError,
+            zlib.error,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise InputError(f"{path.name!r} is not a results file of fade_lens: {error}") from error
 
     def _repr_html_(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fade_lens.cli import app, main
-from fade_lens.cli.options import open_model
+from fade_lens.cli.options import open_model, open_sae
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.results import Results
 from tests.fake_judge import FakeJudge
@@ -35,6 +35,8 @@ EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "open
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--sae", "s"], 2, "--sae and --hook"),
         ([*EVALUATE, "--descriptions", "d.json", "--sae-release", "r"], 2, "go together"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--features", "7:9"], 2, "names no feature"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--features", "0,7"], 2, "does not describe 7"),
+        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--corpus-limit", "-1"], 2, "--corpus-limit"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,x"], 2, "separated by commas"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", ""], 2, "separated by commas"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,nan"], 2, "finite"),
@@ -71,6 +73,14 @@ def test_an_unknown_model_is_named_with_its_neighbours():
         open_model("gpt-2", None, "float32")
     with pytest.raises(InputError, match="bfloat16"):
         open_model("gpt2", None, "int8")
+
+
+def test_a_damaged_sae_is_bad_input(tmp_path):
+    planted_sae().save_model(tmp_path)
+    weights = next(tmp_path.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(InputError, match="could not be loaded"):
+        open_sae(None, None, tmp_path, "cpu")
 
 
 def test_help_is_for_newcomers():

@@ -3,8 +3,10 @@
 import gzip
 import inspect
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,8 +31,6 @@ def write(path, kind):
         data = "\n".join(json.dumps(r) for r in rows)
         path.write_bytes(gzip.compress(data.encode()) if kind.endswith("gz") else data.encode())
     else:
-        import pandas as pd
-
         frame = pd.DataFrame(rows)
         frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
 
@@ -67,8 +67,53 @@ def test_files_that_cannot_be_used(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.json", b'{"text": ["a"]}', "is dict; it must hold a list"),
+        ("a.json", b"3", "is int; it must hold a list"),
+        ("a.csv", "text\ncaf\u00e9\n".encode("latin-1"), "cannot be read.*UTF-8"),
+        ("a.csv", b'text\n"a\n', "cannot be read.*EOF inside string"),
+        ("a.csv", b"", "cannot be read.*No columns"),
+        ("a.csv.gz", gzip.compress(b"text\na\n")[:-9], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'"a"\n' * 99)[:-9], "cannot be read.*ended before"),
+        ("a.jsonl.gz", gzip.compress(b'"a"\n')[:10] + b"\xff" * 20, "cannot be read"),
+        ("a.txt.gz", b"a text", "cannot be read.*[Nn]ot a gzipped"),
+        ("a.parquet", b"PAR1 and no more", "cannot be read"),
+    ],
+)
+def test_damaged_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} {message}"):
+        Corpus.from_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name, content", [("a.txt", "a\u2028b"), ("a.jsonl", '"a\u2028b"'), ("a.json", '["a\u2028b"]')]
+)
+def test_a_byte_order_mark_is_no_text_and_a_line_separator_no_line(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert Corpus.from_file(tmp_path / name).texts == ("a\u2028b",)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_is_positive(tmp_path, limit):
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(InputError, match=f"limit is {limit}"):
+        Corpus.from_file(tmp_path / "a.txt", limit=limit)
+
+
+@pytest.mark.parametrize(
     "texts, message",
-    [([], "no text"), (["", "  "], "only empty"), ("one string", "one string"), (["a", 3], r"texts\[1\]")],
+    [
+        ([], "no text"),
+        (["", "  "], "only empty"),
+        ("one string", "one string"),
+        (["a", 3], r"texts\[1\]"),
+        (pd.DataFrame({"text": ["a"]}), r"DataFrame.*df\['text'\]"),
+        ({"text": ["a"]}, "dict.*list of strings"),
+        (Path("texts.txt"), r"texts\.txt.*Corpus\.from_file"),
+        (3, "int.*list of strings"),
+    ],
 )
 def test_lists_that_cannot_be_used(texts, message):
     with pytest.raises(InputError, match=message):

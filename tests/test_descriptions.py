@@ -1,11 +1,13 @@
 """Descriptions from dicts, tables and files."""
 
 import json
+from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from fade_lens.descriptions import Description, parse_indices, read_descriptions
+from fade_lens.descriptions import Description, parse_indices, read_descriptions, whole_number
 from fade_lens.errors import InputError
 
 WANTED = {9: "the word 'new'", 11: "the substring 'Rel'"}
@@ -82,6 +84,46 @@ def test_files_that_cannot_be_used(tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(InputError, match=message):
             read_descriptions(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.csv", "index,description\n1,caf\u00e9\n".encode("latin-1"), "a.csv cannot be read.*UTF-8"),
+        ("a.csv", "index,description\n1,a\n".encode("utf-16"), "a.csv cannot be read.*UTF-8"),
+        ("a.csv", b"index,description\n1,a\n2,b,c\n", "a.csv cannot be read.*line 3"),
+        ("a.csv", b'index,description\n1,"a\n', "a.csv cannot be read.*EOF inside string"),
+        ("a.json", '{"1": "caf\u00e9"}'.encode("latin-1"), "a.json cannot be read.*UTF-8"),
+        ("a.jsonl", '{"1": "a"}'.encode("utf-16"), "a.jsonl cannot be read.*UTF-8"),
+        ("a.json", b"[" * 200_000, "a.json is not valid JSON"),
+        ("a.json", b'{"1": "a", "1": "b"}', "a.json.*key '1' is there twice"),
+    ],
+)
+def test_damaged_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_descriptions(tmp_path / name)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_json_lines_with_a_byte_order_mark_and_line_separators_inside_a_text(tmp_path, end):
+    rows = [{"index": 1, "description": "a\u2028b"}, {"index": 2, "description": "c\x85d"}]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(end.join(json.dumps(row, ensure_ascii=False) for row in rows).encode("utf-8-sig"))
+    assert pairs(read_descriptions(path)) == {1: "a b", 2: "c d"}
+
+
+@pytest.mark.parametrize("value", [7, 7.0, "7", " +7 ", np.int64(7), np.float32(7), np.array(7), Decimal(7)])
+def test_whole_numbers(value):
+    assert whole_number(value) == 7
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(1.9), Decimal("2.7"), np.True_, "1_0", "1.0", "-1", float("nan"), float("inf"), [1], None, 1j]
+)
+def test_numbers_that_are_no_index(value):
+    with pytest.raises(InputError, match="not a whole number"):
+        whole_number(value)
 
 
 def test_white_space_is_tidied():

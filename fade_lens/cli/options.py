@@ -34,7 +34,9 @@ Texts = Annotated[
     str, typer.Option(help="Natural texts: hf:DATASET, a .txt/.jsonl/.json/.csv/.parquet file, or `demo`.")
 ]
 Column = Annotated[str, typer.Option(help="Column of the corpus that holds the text.")]
-Limit = Annotated[int | None, typer.Option(help="Read at most this many texts (10,000 of a dataset unless given).")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Read at most this many texts (10,000 of a dataset unless given).")
+]
 JudgeSpec = Annotated[
     str,
     typer.Option(
@@ -159,6 +161,13 @@ def chosen_descriptions(
     kept = tuple(d for d in found if d.index in wanted)
     if not kept:
         raise InputError(f"--features {features!r} names no feature of {path.name}, which describes {len(found)}")
+    # A range is a filter and may have gaps; a feature that is named is meant.
+    named = ",".join(part for part in features.split(",") if ":" not in part)
+    if missing := sorted(set(parse_indices(named) if named else ()) - {d.index for d in kept}):
+        raise InputError(
+            f"--features {features!r}: {path.name} does not describe {', '.join(map(str, missing))}; "
+            "leave them out or describe them"
+        )
     return kept
 
 
@@ -247,6 +256,7 @@ def open_model(name: str, device: str | None, dtype: str) -> Any:
 def open_sae(release: str | None, sae_id: str | None, folder: Path | None, device: str) -> Any:
     """The SAE of a release or folder."""
     from sae_lens import SAE
+    from safetensors import SafetensorError
 
     if str(folder) == DEMO:
         from fade_lens import demo as parts
@@ -256,7 +266,7 @@ def open_sae(release: str | None, sae_id: str | None, folder: Path | None, devic
         if folder is not None:
             return SAE.load_from_disk(folder, device=device)
         sae = SAE.from_pretrained(str(release), str(sae_id), device=device)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"SAE {folder or f'{release}, {sae_id}'} could not be loaded: {error}") from error
     sae.cfg.metadata.release, sae.cfg.metadata.sae_id = release, sae_id  # SAELens does not keep them
     return sae

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fade_lens.descriptions import whole_number
 from fade_lens.errors import InputError
 from fade_lens.neuronpedia.api import read_feature, read_features
 from fade_lens.neuronpedia.bulk import read_bulk
@@ -52,7 +53,7 @@ def load(
         InputError: no such source, file or feature.
         NeuronpediaError: Neuronpedia cannot be read.
     """
-    wanted = None if indices is None else tuple(dict.fromkeys(int(i) for i in indices))
+    wanted = None if indices is None else tuple(dict.fromkeys(whole_number(i) for i in indices))
     chosen = None if wanted is None else frozenset(wanted)
     if hasattr(source, "columns"):
         found = imported_table(source, "the DataFrame")
@@ -121,13 +122,13 @@ def descriptions(
         InputError: no such source, file or feature.
         NeuronpediaError: Neuronpedia cannot be read.
     """
-    wanted = None if indices is None else [int(i) for i in indices]
+    wanted = None if indices is None else [whole_number(i) for i in indices]
     return frame(load(source, wanted, scores=scores, hosts=hosts, web=web), wanted)
 
 
 def feature(source: Any, index: int, *, hosts: Hosts | None = None, web: Web | None = None) -> Imported:
     """One feature from the API: descriptions with scores, statistics and stored contexts."""
-    return read_feature(web or Web(), hosts or Hosts(), resolve(source), index)
+    return read_feature(web or Web(), hosts or Hosts(), resolve(source), whole_number(index))
 
 
 def from_dataframe(table: "pd.DataFrame") -> "pd.DataFrame":

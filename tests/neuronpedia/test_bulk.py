@@ -1,6 +1,7 @@
 """The bulk data, with every trap that the real bucket holds."""
 
 import gzip
+import inspect
 import json
 
 import pytest
@@ -69,6 +70,8 @@ def test_never_looked_up_is_not_the_same_as_none(tmp_path):
     path.write_text("index,description\n4,cats\n")
     table = neuronpedia.descriptions(path, [4, 5])
     assert table["state"].tolist() == ["described", "unknown"]
+    with pytest.raises(InputError, match=r"4\.5 is not a whole number"):
+        inspect.unwrap(neuronpedia.descriptions)(path, [4.5])  # without the type checks of the test run
 
 
 def test_repeated_descriptions_are_kept_and_counted_and_scored_once(site):
