@@ -380,8 +380,8 @@ def _ranked_metric(
 
 
 def _around(value: float, interval: tuple[float, float]) -> tuple[float, float]:
-    """The interval, stretched to hold the value: pseudo-texts can pull all of it below a perfect score."""
-    return min(interval[0], value), max(interval[1], value)
+    """The interval, stretched to hold the value: pseudo-texts can pull all of it below a perfect score. None ends above 1 but by rounding."""
+    return min(interval[0], value), min(max(interval[1], value), 1.0)
 
 
 def _too_few(positives: int, negatives: int) -> str | None:

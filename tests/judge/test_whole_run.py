@@ -77,13 +77,17 @@ def test_a_final_error_in_the_middle_ends_the_run_and_loses_nothing(kind, tmp_pa
         before = server.requests
         again = evaluated(server, tmp_path)
         assert again.items == whole.items
-        assert server.requests - before == asked - answered, "nothing is asked twice, and a run that goes on has no check"
+        assert server.requests - before == asked - answered, (
+            "nothing is asked twice, and a run that goes on has no check"
+        )
 
 
 def test_what_came_empty_is_asked_again_by_the_next_run(tmp_path):
     with FakeJudge(rule=rule, writer=writer) as server:
         whole = evaluated(server, tmp_path / "whole")
-    with FakeJudge(rule=rule, writer=writer, choose=lambda body: "empty" if TRUE[1] in str(body["messages"]) else None) as server:
+    with FakeJudge(
+        rule=rule, writer=writer, choose=lambda body: "empty" if TRUE[1] in str(body["messages"]) else None
+    ) as server:
         poor = evaluated(server, tmp_path / "run")
         assert [result.clarity.value is None for result in poor] == [False, True, False]
         server.choose = None
