@@ -39,7 +39,11 @@ EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "open
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--corpus-limit", "-1"], 2, "--corpus-limit"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,x"], 2, "separated by commas"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", ""], 2, "separated by commas"),
-        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,nan"], 2, "factors[1] is nan; give a number"),
+        (
+            [*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--factors", "1,nan"],
+            2,
+            "factors[1] is nan; give a number",
+        ),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--nulls", "shufled"], 2, "nulls holds 'shufled'"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--arms", "shuffled"], 2, "arms holds 'shuffled'"),
         ([*EVALUATE[:-4], "--judge", "what", "--out", "o", "--descriptions", "d.json", "--hook", "h"], 2, "openai:"),

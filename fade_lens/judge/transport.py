@@ -220,7 +220,7 @@ class Transport:
             if completion is None:
                 return None
             try:
-                answer = Answer.from_completion(completion, prompt_tokens=request.prompt_tokens)
+                answer = Answer.from_completion(completion, prompt_tokens=request.prompt_tokens, key=self.endpoint.key)
             except (ValueError, TypeError, LookupError, AttributeError):  # no chat completion after all
                 return None
             return self._commit(request, call, key, replace(answer, batched=True))
