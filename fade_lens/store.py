@@ -81,7 +81,8 @@ class RunStore:
             self.close()
             raise StoreError(
                 f"{str(self.path)!r} was made with other settings: {'; '.join(differences)}. "
-                "Use the settings it was made with, or another folder."
+                "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked "
+                "is not asked again."
             )
 
     # Transcripts (the judge's side; see fade_lens.judge.Transcripts)

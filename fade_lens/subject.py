@@ -84,7 +84,11 @@ class Subject:
         return self._activations
 
     def column(self, index: int) -> int:
-        """Where a feature stands on every `feature` axis."""
+        """Where a feature stands on every `feature` axis. Raises `InputError` for one that the subject does not have."""
+        if index not in self._column:
+            raise InputError(
+                f"feature {index} is described, but not among the subject's indices; make the Subject with it"
+            )
         return self._column[index]
 
     def natural(self, index: int) -> Float[np.ndarray, " text"]:

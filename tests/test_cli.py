@@ -77,6 +77,8 @@ def test_an_unknown_model_is_named_with_its_neighbours():
         open_model("gpt-2", None, "float32")
     with pytest.raises(InputError, match="bfloat16"):
         open_model("gpt2", None, "int8")
+    with pytest.raises(InputError, match="runs in float32 on the CPU, not in bfloat16"):
+        open_model("demo", None, "bfloat16")
 
 
 def test_a_damaged_sae_is_bad_input(tmp_path):

@@ -135,6 +135,8 @@ def test_neurons(server):
 
 def test_evaluators_alone(server):
     subject = Subject(MODEL, SAE, TEXTS, list(TRUE), Settings(**SMALL))
+    with pytest.raises(InputError, match="feature 9 is described, but not among"):
+        subject.column(9)
     judge = judge_of(server)
     together = make(server).evaluate(TRUE, progress=False)
     for d, evidence in ClarityEvaluator(subject, judge).evaluate(TRUE).items():

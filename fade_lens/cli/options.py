@@ -237,6 +237,10 @@ def open_model(name: str, device: str | None, dtype: str) -> Any:
     if dtype not in ("float32", "bfloat16", "float16"):
         raise InputError(f"dtype is {dtype!r}; give float32, bfloat16 or float16")
     if name == DEMO:
+        if device not in (None, "cpu") or dtype != "float32":
+            raise InputError(
+                f"--model demo runs in float32 on the CPU, not in {dtype} on {device or 'cpu'}; leave out --device and --dtype"
+            )
         from fade_lens import demo as parts
 
         return parts.model()

@@ -108,7 +108,8 @@ class Judge:
             price = price_of(self.model)
         if max_cost is not None and price is None:
             raise InputError(
-                f"max_cost needs a price and that of {self.model!r} is unknown: pass price=(prompt, completion)"
+                f"max_cost needs a price and that of {self.model!r} is unknown: give price (of prompt and completion, in US "
+                "dollars a million tokens)"
             )
 
         self._ledger = Ledger(price)
