@@ -143,11 +143,11 @@ def test_nothing_is_asked_twice_whenever_a_run_breaks_off(tmp_path):
             with pytest.raises(BudgetReached):
                 evaluated(server, SAME, store=tmp_path, max_calls=most, concurrency=2)
         finished = evaluated(server, SAME, store=tmp_path)
-        assert server.requests - asked <= asked + 3  # a check at each start
+        assert server.requests - asked <= asked
         assert finished.items == whole.items and finished.run["together"] == whole.run["together"]
         before = server.requests
         again = evaluated(server, SAME, store=tmp_path)
-        assert server.requests == before + 1
+        assert server.requests == before
         assert again.items == finished.items and again.run["together"] == finished.run["together"]
         pd.testing.assert_frame_equal(again.frame, finished.frame)
         loaded = Results.load(again.save(tmp_path / "r.json.gz"))
