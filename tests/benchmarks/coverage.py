@@ -26,7 +26,6 @@ from fade_lens import bootstrap
 from fade_lens.metrics import (
     MIN_TEXTS,
     Metric,
-    auroc,
     average_precision,
     clarity,
     faithfulness,
@@ -44,6 +43,7 @@ from tests.benchmarks.simulated import (
     rated_in_rounds,
     steered,
     steered_in_rounds,
+    true_scores,
 )
 
 BUDGET = 500
@@ -128,7 +128,7 @@ def random_rated(n: int, design: str, band: tuple[int, int], rng: np.random.Gene
         metrics = responsiveness(*rows, seed=run), purity(*rows, seed=run)
     if not band[0] <= metrics[0].counts["rated_2"] <= band[1]:
         return []
-    truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+    truth = true_scores(values, concept)
     return [limits(metric, true) for metric, true in zip(metrics, truth, strict=True)]
 
 
@@ -228,7 +228,7 @@ def rated_row(runs: int, case: tuple[int, str, str]) -> str:
             chosen = concept[sample.indices]
         blind += not chosen[sample.inclusion == sample.inclusion.min()].any()
         rated = values[sample.indices], np.where(chosen, 2, 0), sample.weights
-        truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+        truth = true_scores(values, concept)
         for metric, true in zip((responsiveness, purity), truth, strict=True):
             result = metric(*rated, seed=run)
             low, high = result.interval or (np.nan, np.nan)
@@ -265,7 +265,7 @@ def rare_row(runs: int, feature: str) -> str:
         chosen = concept[sample.indices]
         expected += chosen.sum()
         rated = values[sample.indices], np.where(chosen, 2, 0), sample.weights
-        truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+        truth = true_scores(values, concept)
         found = [metric(*rated, seed=run).interval for metric in (responsiveness, purity)]
         given += found[0] is not None
         for row, interval, true in zip(wrong, found, truth, strict=True):
@@ -296,7 +296,7 @@ def stopping_row(runs: int, case: tuple[int, float, float, str]) -> str:
         values, concept = corpus(feature, prevalence, rng)
         n, metrics, stopped = rated_in_rounds(values, np.where(concept, 2, 0), options, 15, rng, seed)
         limits = [limit for metric in metrics for limit in metric.interval or (np.nan, np.nan)]
-        truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+        truth = true_scores(values, concept)
         rows.append((n, "wider" in (stopped or ""), "below" in (stopped or ""), *limits, *truth))
     n, narrow, hopeless, *limits = np.array([row for row in rows if not np.isnan(row).any()]).T
     cells = []

@@ -31,10 +31,10 @@ import numpy as np
 from fade_lens import bootstrap
 from fade_lens.evaluators.ratings import widest
 from fade_lens.judge import Judge
-from fade_lens.metrics import Metric, auroc, average_precision, faithfulness, purity, responsiveness
+from fade_lens.metrics import Metric, faithfulness, purity, responsiveness
 from fade_lens.sampling import Sample
 from fade_lens.settings import Settings
-from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds
+from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds, true_scores
 
 BATCH = 15
 THEIRS = {"write": 15, "rate": 34, "steer": 28}
@@ -102,7 +102,7 @@ def compare(feature: str, prevalence: float, runs: int, errors: tuple[float, flo
             chance = np.random.default_rng([1, seed])
             n, metrics, _ = rated_in_rounds(values, ratings, settings, batch, chance, seed)
             yes = ratings == 2
-            truth = 2 * auroc(values[yes], values[~yes]) - 1, average_precision(values, yes)
+            truth = true_scores(values, yes)
             held = [
                 m.interval is None or m.interval[0] - 1e-9 <= t <= m.interval[1] + 1e-9
                 for m, t in zip(metrics, truth, strict=True)

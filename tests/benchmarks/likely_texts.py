@@ -20,9 +20,9 @@ import numpy as np
 
 from fade_lens import bootstrap
 from fade_lens.evaluators.ratings import widest
-from fade_lens.metrics import auroc, average_precision, purity, responsiveness
+from fade_lens.metrics import purity, responsiveness
 from fade_lens.sampling import Sample, _allocate, stratified
-from tests.benchmarks.simulated import FEATURES, corpus
+from tests.benchmarks.simulated import FEATURES, corpus, true_scores
 
 LIKENESS = {"AUROC 0.85": 1.466, "AUROC 0.95": 2.326, "AUROC 1": 20.0}
 """How many standard deviations texts with the concept are more alike than others."""
@@ -52,7 +52,7 @@ def row(runs: int, n: int, case: tuple[str, float]) -> str:
     found: dict[str, list[tuple[float, ...]]] = {}
     for seed in range(runs):
         values, concept = corpus(feature, prevalence, rng)
-        truth = 2 * auroc(values[concept], values[~concept]) - 1, average_precision(values, concept)
+        truth = true_scores(values, concept)
         noise = rng.normal(size=len(values))
         samples = {"activation": stratified(values, n, rng)}
         samples |= {name: by_likeness(values, noise + far * concept, n, rng) for name, far in LIKENESS.items()}

@@ -14,7 +14,7 @@ import numpy as np
 
 from fade_lens.evaluators.faithfulness import next_prompts
 from fade_lens.evaluators.ratings import enough, next_end, widest
-from fade_lens.metrics import Metric, faithfulness, leading, purity, responsiveness
+from fade_lens.metrics import Metric, average_precision, faithfulness, gini, leading, purity, responsiveness
 from fade_lens.sampling import design
 from fade_lens.settings import Settings
 
@@ -64,6 +64,11 @@ def corpus(
     concept = rng.random(size) < prevalence
     chosen = FEATURES[feature] if isinstance(feature, str) else feature
     return chosen.activations(concept, rng), concept
+
+
+def true_scores(values: np.ndarray, concept: np.ndarray) -> tuple[float, float]:
+    """Responsiveness and Purity of a whole corpus."""
+    return gini(values[concept], values[~concept]), average_precision(values, concept)
 
 
 def rated_in_rounds(
