@@ -22,13 +22,11 @@ from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, Rating
 from fade_lens.evaluators.faithfulness import Asked as SteeredAsked
 from fade_lens.evaluators.faithfulness import longest_rounds
 from fade_lens.evaluators.ratings import Asked as RatingsAsked
-from fade_lens.evaluators.sharing import by_feature, trial_estimate, trial_of
 from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence, TopText
 from fade_lens.features import features_of
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
 from fade_lens.judge.agreement import Reliability
 from fade_lens.judge.transcripts import SharedTranscripts
-from fade_lens.judge.trial import Trial
 from fade_lens.models import Model
 from fade_lens.neuronpedia.resolving import names_of
 from fade_lens.null_arms import NOT_RATED, is_generic, null_arms, write_once
@@ -144,16 +142,14 @@ class Fade:
         second_judge: Judge | str | None = None,
         gold: Any = None,
     ) -> Estimate:
-        """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate, no rating
-        stopped early and, with `Judge(descriptions_per_request=…)`, the judge failed the trial, which is paid for besides)."""
+        """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate and no rating
+        stopped early)."""
         chosen, settings = read_descriptions(descriptions), self.settings
         n, arms = len(chosen), null_arms(chosen, nulls, self._n_features, settings.seed)
         rated = min(settings.rated_texts, len(self.corpus))
         continued = longest_rounds(settings, self.judge.texts_per_request)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             again = reliability.estimate(n, rated)
-        shown = [d for some in (chosen, *arms.values()) for d in some if not is_generic(d)]
-        again += trial_estimate(self.judge, shown, settings, len(self.corpus))
         for arm in arms:  # see `null_arms.ARMS` for what each asks
             if arm == "generic":
                 again += self.judge.estimate(settings.synthetic_texts, 0)
@@ -182,9 +178,6 @@ class _Evaluation:
         self.chosen, self.arms = descriptions, arms
         self.descriptions = tuple(dict.fromkeys([*descriptions, *(d for arm in arms.values() for d in arm)]))
         self.settings, self.judge = fade.settings, fade.judge
-        # What may share requests is measured and steered at the same time.
-        sharing = self.judge.descriptions_per_request > 1
-        self.groups = list(by_feature(self.descriptions).values()) if sharing else [[d] for d in self.descriptions]
 
     def run(self, store: RunStore | None, started: float, reliability: Reliability) -> Results:
         before = self.judge.usage
@@ -200,15 +193,14 @@ class _Evaluation:
             written = write_once(clarity.ask, self.descriptions)
             self._observe(store)
             shown = [d for d in self.descriptions if not is_generic(d)]
-            trial = trial_of(self.judge, shown, self.settings, len(self.subject.tokens))
-            asked = ratings.ask_all(shown, trial)
+            asked = {d: ratings.ask(d) for d in shown}
             self._wait("judge: writing texts", written.values())
             texts = {d: answer.result() for d, answer in written.items()}
             advance = self.stages.stage("model: written texts", sum(len(a.texts) for a in texts.values()))
             activations = clarity.activate(texts, advance)
             clear = clarity.measure(texts, activations)
             rated: dict[Description, RatedEvidence] = {}
-            steered = self._steer(self._gated(ratings, asked, faithfulness, clear, rated), faithfulness, trial)
+            steered = self._steer(self._gated(ratings, asked, faithfulness, clear, rated), faithfulness)
             again = reliability.ask({d: rated[d] for d in self.chosen}, seed)
             summaries = self._summaries()
             faithful = self._measured(faithfulness, clear, rated, steered)
@@ -238,7 +230,6 @@ class _Evaluation:
                 "n_outliers": self.subject.activations.n_outliers,
                 "n_truncated": self.subject.tokens.n_truncated,
                 **reliability.report(),
-                **({} if trial is None else {"together": trial.report()}),
             },
             cross,
             {arm: tuple(found[d] for d in nulls) for arm, nulls in self.arms.items()},
@@ -263,18 +254,17 @@ class _Evaluation:
         evaluator: FaithfulnessEvaluator,
         clear: Mapping[Description, ClarityEvidence],
         rated: dict[Description, RatedEvidence],
-    ) -> Iterator[list[Description]]:
-        """Those of each group that pass the gate, in the order in which the judge is done with them; `rated` is filled on the way."""
+    ) -> Iterator[Description]:
+        """Those that pass the gate, in the order of the descriptions; `rated` is filled on the way."""
         advance = self.stages.stage("judge: rating natural texts", len(asked))
-        for group in self.groups:
-            for d in group:
-                rated[d] = ratings.measure(d, asked[d]) if d in asked else NOT_RATED
-                advance(1 if d in asked else 0)
-            if passed := [d for d in group if evaluator.gate(d, clear[d].clarity, rated[d].responsiveness) is None]:
-                yield passed
+        for d in self.descriptions:
+            rated[d] = ratings.measure(d, asked[d]) if d in asked else NOT_RATED
+            advance(1 if d in asked else 0)
+            if evaluator.gate(d, clear[d].clarity, rated[d].responsiveness) is None:
+                yield d
 
     def _steer(
-        self, passed: Iterable[list[Description]], evaluator: FaithfulnessEvaluator, trial: Trial | None
+        self, passed: Iterable[Description], evaluator: FaithfulnessEvaluator
     ) -> dict[Description, SteeredAsked]:
         """Continuations of these descriptions, some at a time, sent to the judge: it rates a group while the next is generated.
 
@@ -287,9 +277,9 @@ class _Evaluation:
         advance = self.stages.stage("model: steered texts", n_texts)
         asked: dict[Description, SteeredAsked] = {}
         passed = iter(passed)
-        while some := [d for group in islice(passed, a_group) for d in group]:
+        while some := list(islice(passed, a_group)):
             evaluator.steer([d.index for d in some], advance)
-            asked |= evaluator.ask_all(some, trial)
+            asked |= {d: evaluator.ask(d) for d in some}
         return asked
 
     def _measured(

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from fade_lens.linear import linear, packed
-from fade_lens.screening import Screen
 
 # Tokens unembedded at a time. On a CPU few enough that their logits stay in the processor's cache (all of Gemma's for
 # 350 rows are 367 MB); elsewhere enough that a step is few operations.
@@ -28,11 +27,6 @@ class Head(ABC):
         self.d_vocab, self.device = d_vocab, device
         self.chunk = CPU_CHUNK if device.type == "cpu" else CHUNK
         self.starts = range(0, d_vocab, self.chunk)
-
-    @cached_property
-    def screen(self) -> Screen | None:
-        """What finds the likeliest token faster than from all logits; None where nothing does."""
-        return None
 
     @abstractmethod
     def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
@@ -58,11 +52,7 @@ class Unembedding(Head):
         self._soft_cap, self._b_U = soft_cap, b_U.detach() if bool(b_U.any()) else None
         self._by_token = W_U.detach().T
 
-    # Either is some hundred megabytes, made when it is needed: the first by greedy decoding, the second by sampling and likelihoods.
-    @cached_property
-    def screen(self) -> Screen | None:
-        return Screen.of(self._by_token, self.starts) if self._b_U is None else None
-
+    # Some hundred megabytes, made when they are needed.
     @cached_property
     def _chunks(self) -> dict[int, Float[Tensor, "chunk d_model"]]:
         return {start: packed(self._by_token[start : start + self.chunk]) for start in self.starts}
@@ -121,14 +111,6 @@ class Sampler:
         return logits.index_fill_(1, ids, -torch.inf) if len(ids) else logits
 
     def _likeliest(self, state: Float[Tensor, "row d_state"]) -> Int[Tensor, " row"]:
-        if self._head.screen is None:
-            return self._likeliest_of_all(state)
-        token, sure = self._head.screen.likeliest(state, self._allowed)
-        if not bool(sure.all()):
-            token[~sure] = self._likeliest_of_all(state[~sure])
-        return token
-
-    def _likeliest_of_all(self, state: Float[Tensor, "row d_state"]) -> Int[Tensor, " row"]:
         best = torch.full((len(state),), -torch.inf, dtype=state.dtype, device=state.device)
         token = torch.zeros(len(state), dtype=torch.long, device=state.device)
         for start in self._head.starts:

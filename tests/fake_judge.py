@@ -53,8 +53,6 @@ class FakeJudge:
     `ALL_KINDS`) to probabilities, drawn from `seed`; `script` lists the kinds (or "ok") of the first requests; `choose(body)`
     may name the kind for a request (None: by script and plan). Every request's body is in `bodies`, its headers in
     `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them. `batches` adds the Batch API.
-    One that `confuses` gives the first description's ratings for all that a request is about; one that `neglects` finds nothing but the
-    description that most of a request's texts show.
     """
 
     def __init__(
@@ -74,8 +72,6 @@ class FakeJudge:
         unsupported: Iterable[str] = (),
         logprobs: bool = True,
         echo_key: bool = False,
-        confuses: bool = False,
-        neglects: bool = False,
         batches: bool = False,
     ) -> None:
         unknown = (set(plan or {}) | set(script)) - {*ALL_KINDS, "ok"}
@@ -84,7 +80,7 @@ class FakeJudge:
         self.plan, self.script, self.choose = dict(plan or {}), list(script), choose
         self.latency, self.slow_seconds, self.retry_after = latency, slow_seconds, retry_after
         self.key, self.formats, self.unsupported = key, tuple(formats), tuple(unsupported)
-        self.logprobs, self.echo_key, self.confuses, self.neglects = logprobs, echo_key, confuses, neglects
+        self.logprobs, self.echo_key = logprobs, echo_key
         self.batches = FakeBatches(self) if batches else None
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -167,21 +163,6 @@ class FakeJudge:
             content = _rating_content(
                 {name: self.rule(concept, text) for name, text in samples.items()}, kind, self.chance()
             )
-        elif (together := prompts.read_together(messages)) is not None:
-            concepts, samples = together
-            first = next(iter(concepts.values()))
-            rated = {
-                name: {
-                    letter: self.rule(first if self.confuses else concept, text) for letter, concept in concepts.items()
-                }
-                for name, text in samples.items()
-            }
-            if self.neglects:
-                heeded = max(concepts, key=lambda letter: sum(row[letter] for row in rated.values()))
-                rated = {
-                    name: {letter: row[letter] * (letter == heeded) for letter in row} for name, row in rated.items()
-                }
-            content = _together_content(rated, kind, self.chance())
         elif (writing := prompts.read_writing(messages)) is not None:
             concept, n, variation = writing
             content = _writing_content(self.writer(concept, variation)[:n], kind)
@@ -259,24 +240,6 @@ def _rating_content(ratings: dict[str, int], kind: str, chance: random.Random) -
         entries = [{"id": int(entry["id"]), "rating": str(entry["rating"])} for entry in entries]
     mapping = {entry["id"]: entry["rating"] for entry in entries}
     return _in_form(kind, entries, mapping, f"Is {entries[0]['id'] if entries else 0}: 1 right?")
-
-
-def _together_content(ratings: dict[str, dict[str, int]], kind: str, chance: random.Random) -> str:
-    entries: list[dict[str, Any]] = [{"id": name, **values} for name, values in ratings.items()]
-    chance.shuffle(entries)
-    if kind == "wrong_ids":
-        entries = [{**entry, "id": str(1000 + int(entry["id"]))} for entry in entries]
-    elif kind == "partial":  # one entry is missing, and every second one lacks its last letter
-        entries = [dict(list(entry.items())[: len(entry) - at % 2]) for at, entry in enumerate(entries[1:])]
-    elif kind == "extra_ids":
-        entries = [{**entry, "Z": 2, "K": 1} for entry in entries]
-        entries += [{"id": str(name), "A": 2, "B": 2} for name in range(1, 99, 7)]
-    elif kind == "rating_3":
-        entries = [{**dict.fromkeys(entry, 3), "id": entry["id"]} for entry in entries]
-    elif kind == "integers":
-        entries = [{**{key: str(value) for key, value in entry.items()}, "id": int(entry["id"])} for entry in entries]
-    mapping = {entry["id"]: {key: value for key, value in entry.items() if key != "id"} for entry in entries}
-    return _in_form(kind, entries, mapping, "Is 518: A: 1 right?")
 
 
 def _in_form(kind: str, entries: list[dict[str, Any]], mapping: dict[Any, Any], thought: str) -> str:

@@ -204,10 +204,6 @@ def about_the_judge(run: "Mapping[str, Any]") -> list[str]:
             f"Agrees: with {one['by']} on {share(one['same'])} of {one['n']} texts, kappa {share(one['kappa'])}, "
             f"weighted {share(one['weighted'])}"
         )
-    if together := run.get("together"):
-        lines.append(
-            f"{'Shared: ' if together['used'] else 'Apart:  '}texts {'' if together['used'] else 'not '}rated for several descriptions a request: {together['why']}"
-        )
     return lines
 
 

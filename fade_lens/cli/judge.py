@@ -27,9 +27,7 @@ def judge() -> None:
 def log(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or a file of shared answers.")],
     concept: Annotated[str | None, typer.Option(help="Only questions about descriptions that hold this text.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Only one kind: rate, rate together, rate one, write or batch.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Only one kind: rate, rate one, write or batch.")] = None,
     failures: Annotated[
         bool, typer.Option("--failures", help="Only answers that gave less than was asked for.")
     ] = False,

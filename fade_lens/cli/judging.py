@@ -12,7 +12,6 @@ from fade_lens.cli.options import (
     PANEL,
     Batch,
     Concurrency,
-    DescriptionsPerRequest,
     Gold,
     MaxCalls,
     MaxCost,
@@ -41,7 +40,6 @@ class Judging:
     """What a command was told about the judge; each field is an option."""
 
     rating: Rating = "auto"
-    descriptions_per_request: DescriptionsPerRequest = 1
     writer: Writer = None
     max_calls: MaxCalls = None
     max_cost: MaxCost = None

@@ -67,13 +67,6 @@ Rating = Annotated[
         help="How texts are rated: batched (strong models), single (small ones) or auto.", rich_help_panel=PANEL
     ),
 ]
-DescriptionsPerRequest = Annotated[
-    int,
-    typer.Option(
-        help="Rate a text for up to so many of a feature's descriptions in one request, if a first comparison shows that the judge can.",
-        rich_help_panel=PANEL,
-    ),
-]
 Writer = Annotated[
     str | None, typer.Option(help="Another judge, given likewise, that writes the texts.", rich_help_panel=PANEL)
 ]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -20,12 +19,9 @@ from fade_lens.errors import InputError
 from fade_lens.evaluators.arms import arm_directions, check_arms, other_feature
 from fade_lens.evaluators.continuations import OWN, UNTOUCHED, ContinuationStore, MemoryContinuations, Steered, Texts
 from fade_lens.evaluators.ratings import missing, rating_values, widest
-from fade_lens.evaluators.sharing import submit
 from fade_lens.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
 from fade_lens.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.judge import Judge, Rating
-from fade_lens.judge.rounds import Question
-from fade_lens.judge.trial import Trial
 from fade_lens.metrics import Metric, faithfulness, leading
 from fade_lens.settings import Settings, rng, stream
 from fade_lens.steering import Request, decoder_for, generate
@@ -147,17 +143,6 @@ class FaithfulnessEvaluator:
 
         Controls are rated in the same batches: nothing tells the judge which text is which.
         """
-        return self.ask_all([description])[description]
-
-    def ask_all(self, descriptions: Iterable[Description], trial: Trial | None = None) -> dict[Description, Asked]:
-        """`ask` for several; those of one feature go through their rounds together if the run's `trial` lets them."""
-        posed = {d: self._question(d) for d in descriptions}
-        seed = partial(stream, self.settings.seed, "continuation order")
-        answers = submit(self.judge, {d: asked[-1] for d, asked in posed.items()}, trial, seed, measured=False)
-        return {d: Asked(texts, order, answers[d]) for d, (texts, order, _) in posed.items()}
-
-    def _question(self, description: Description) -> tuple[Mapping[Steered, Texts], Sequence[Steered], Question]:
-        """A description's continuations, the sets that those asked about are of, and which are next."""
         texts: dict[Steered, Texts] = {}
         for steered in self._sets(description.index):
             kept = self.store.continuations(*steered)
@@ -175,7 +160,7 @@ class FaithfulnessEvaluator:
             return [texts[steered][number] for steered, numbers in chosen.items() for number in numbers]
 
         seed = stream(self.settings.seed, "continuation order", description.key)
-        return texts, order, Question(description.text, following, seed)
+        return Asked(texts, order, self.judge.submit_rounds(description.text, following, seed=seed))
 
     def _next(self, description: Description, rated: Rated, barred: AbstractSet[float]) -> dict[Steered, range]:
         """The prompts whose continuations are rated next in each set, none where it is enough.

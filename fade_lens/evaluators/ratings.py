@@ -1,20 +1,17 @@
 """Responsiveness (do natural texts that express the concept activate the feature?) and Purity (does it fire for nothing else?)."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fade_lens.descriptions import Description, read_descriptions
-from fade_lens.evaluators.sharing import submit, trial_of
 from fade_lens.evidence import RatedEvidence, RatedText
 from fade_lens.judge import Judge, Rating
-from fade_lens.judge.rounds import Question, whole
-from fade_lens.judge.trial import Trial
+from fade_lens.judge.rounds import whole
 from fade_lens.metrics import Metric, purity, responsiveness
 from fade_lens.sampling import Design, design
 from fade_lens.settings import Settings, rng, stream
@@ -45,17 +42,6 @@ class RatingEvaluator:
 
     def ask(self, description: Description) -> Asked:
         """Choose the texts and begin to have them rated, in the background: no description waits for another's rounds."""
-        return self.ask_all([description])[description]
-
-    def ask_all(self, descriptions: Iterable[Description], trial: Trial | None = None) -> dict[Description, Asked]:
-        """`ask` for several; with a `trial` of these, those of one feature go through their rounds together if it comes out well."""
-        posed = {d: self._question(d) for d in descriptions}
-        seed = partial(stream, self.settings.seed, "rating order")
-        answers = submit(self.judge, {d: question for d, (_, question) in posed.items()}, trial, seed, measured=True)
-        return {d: Asked(chosen, answers[d]) for d, (chosen, _) in posed.items()}
-
-    def _question(self, description: Description) -> tuple[Design, Question]:
-        """The texts that are rated at most, and which of them are next."""
         natural = self.subject.natural(description.index)
         # The same texts for every description of a feature, so that two descriptions are compared on equal terms.
         chosen = design(natural, self.settings.rated_texts, rng(self.settings.seed, "rated texts", description.index))
@@ -69,7 +55,7 @@ class RatingEvaluator:
             return texts[n : next_end(n, len(texts), width, self.judge.texts_per_request, self.settings)]
 
         seed = stream(self.settings.seed, "rating order", description.key)
-        return chosen, Question(description.text, following, seed)
+        return Asked(chosen, self.judge.submit_rounds(description.text, following, seed=seed))
 
     def measure(self, description: Description, asked: Asked) -> RatedEvidence:
         """Both metrics, once the judge has answered."""
@@ -77,9 +63,7 @@ class RatingEvaluator:
 
     def evaluate(self, descriptions: Any) -> dict[Description, RatedEvidence]:
         """Responsiveness and Purity alone, for a table of descriptions (see `read_descriptions`)."""
-        chosen = read_descriptions(descriptions)
-        trial = trial_of(self.judge, chosen, self.settings, len(self.subject.tokens))
-        asked = self.ask_all(chosen, trial)
+        asked = {d: self.ask(d) for d in read_descriptions(descriptions)}
         return {d: self.measure(d, answer) for d, answer in asked.items()}
 
     def _score(self, description: Description, chosen: Design, answers: Sequence[Rating]) -> RatedEvidence:

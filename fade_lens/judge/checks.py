@@ -13,15 +13,10 @@ def check_numbers(**limits: tuple[Number | None, Number, Number]) -> None:
             raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")
 
 
-def check_rating(rating: str, descriptions_per_request: int) -> None:
-    """Raises `InputError` for an unknown way of rating, or one that takes no several descriptions where these are asked for."""
+def check_rating(rating: str) -> None:
+    """Raises `InputError` for an unknown way of rating."""
     if rating not in ("auto", "batched", "single"):
         raise InputError(f"rating is {rating!r}: give 'auto', 'batched' or 'single'")
-    if rating == "single" and descriptions_per_request > 1:
-        raise InputError(
-            f"descriptions_per_request is {descriptions_per_request}, but with rating 'single' a request is about one text and one "
-            "description: leave it out, or give rating 'batched'"
-        )
 
 
 def check_concept(concept: str) -> None:

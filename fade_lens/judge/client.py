@@ -7,23 +7,19 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.judge import prompts
 from fade_lens.judge.asking import BatchedRating, Legibility, Rating, SingleRating, Writing, Written, probe
 from fade_lens.judge.checks import check_concept, check_numbers, check_rating, check_texts
 from fade_lens.judge.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, find_key, parse_spec
-from fade_lens.judge.loop import LoopThread, begun, pass_on
+from fade_lens.judge.loop import LoopThread
 from fade_lens.judge.request import Call
-from fade_lens.judge.rounds import Following, Question, Rounds, in_rounds
-from fade_lens.judge.together import JointRating
+from fade_lens.judge.rounds import Following, in_rounds
 from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts
 from fade_lens.judge.transport import Transport
 from fade_lens.judge.usage import Budget, Estimate, Ledger, Number, Usage, price_of
-
-if TYPE_CHECKING:
-    from fade_lens.judge.trial import Trial
 
 T = TypeVar("T")
 Way = Literal["auto", "batched", "single"]
@@ -45,8 +41,6 @@ class Judge:
     (any server) or `OPENAI_API_KEY` (OpenAI alone) from the environment or `.env`; it is never shown, logged or stored.
     `rating` is "batched" (`texts_per_request` texts a request; strong models), "single" (one text a request, scored by
     log-probabilities; small models) or "auto": single for models served in the process or by Ollama, else batched.
-    `descriptions_per_request` above 1 lets `Fade` ask about texts once for so many of a feature's descriptions at most, if this
-    judge turns out to rate natural texts as it does for each alone (see `fade_lens.judge.trial`); continuations then share requests too.
     At most `concurrency` requests are in flight, over all features and metrics; `requests_per_minute` and
     `tokens_per_minute` pace them. `max_calls` and `max_cost` (US dollars) stop a run with `BudgetReached`.
     `temperature` None is 0 for ratings and 1 for writing; reasoning models get none. `writer` is another judge (or its
@@ -65,7 +59,6 @@ class Judge:
         rating: Way = "auto",
         texts_per_request: int = 15,
         texts_per_set: int = 25,
-        descriptions_per_request: int = 1,
         concurrency: int = 16,
         timeout: Number = 120.0,
         max_retries: int = 6,
@@ -83,11 +76,10 @@ class Judge:
     ) -> None:
         if not model.strip():
             raise InputError(f"model is {model!r}: give a model's name, such as 'gpt-4o-mini'")
-        check_rating(rating, descriptions_per_request)
+        check_rating(rating)
         check_numbers(
             texts_per_request=(texts_per_request, 1, 200),
             texts_per_set=(texts_per_set, 1, 100),
-            descriptions_per_request=(descriptions_per_request, 1, len(prompts.LETTERS)),
             concurrency=(concurrency, 1, 1000),
             timeout=(timeout, 1e-3, 86_400),
             max_retries=(max_retries, 0, 100),
@@ -101,7 +93,6 @@ class Judge:
         self.endpoint = _endpoint or endpoint(base_url, api_key)
         self.rating: Way = "batched" if rating == "auto" else rating
         self.texts_per_request, self.texts_per_set = texts_per_request, texts_per_set
-        self.descriptions_per_request = descriptions_per_request
         self.temperature, self.batch = temperature, batch
         self._cold = 0.0 if temperature is None else float(temperature)
         if price is None and self.endpoint.is_openai:
@@ -268,30 +259,6 @@ class Judge:
         check_concept(concept)
         return self._submit(lambda call: in_rounds(self._rater(call, concept, seed, 0), following))
 
-    def submit_together(
-        self, questions: Sequence[Question], trial: "Trial", *, seed: int, feature: int | None = None
-    ) -> "list[Future[list[Rating]]]":
-        """`submit_rounds` for several descriptions that want much the same texts, in shared requests if `trial` comes out well.
-
-        `seed` shuffles the shared requests. `feature` names the feature whose descriptions these are, if `trial` may measure on them.
-        """
-        for question in questions:
-            check_concept(question.concept)
-        if len({question.concept for question in questions}) < len(questions):
-            raise InputError("questions hold a concept twice: ask about each once")
-        answers: list[Future[list[Rating]]] = [begun() for _ in questions]
-
-        def work(call: Call) -> Coroutine[Any, Any, None]:
-            members = [
-                Rounds(self._rater(call, q.concept, q.seed, 0), q.following, q.concept, answer.set_result)
-                for q, answer in zip(questions, answers, strict=True)
-            ]
-            jointly = JointRating(self._transport, call, seed, self.texts_per_request, self._cold)
-            return trial.rate(members, jointly, feature)
-
-        self._submit(work).add_done_callback(lambda done: pass_on(done, answers))
-        return answers
-
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":
         """Within it every answer is looked up in `transcripts` and committed there before it is used.
@@ -331,7 +298,6 @@ class Judge:
             "rating": self.rating,
             "texts_per_request": self.texts_per_request if self.rating == "batched" else 1,
             "texts_per_set": self.texts_per_set,
-            **({"descriptions_per_request": several} if (several := self.descriptions_per_request) > 1 else {}),
             "temperature": self.temperature,
             "prompts": prompts.VERSION,
             "writer": None if self.writer is None else self.writer.identity,

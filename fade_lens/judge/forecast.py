@@ -5,7 +5,6 @@ import random
 from typing import TYPE_CHECKING
 
 from fade_lens.judge import prompts
-from fade_lens.judge.together import completion_tokens
 from fade_lens.judge.transport import EXPECTED_THOUGHTS
 from fade_lens.judge.usage import CHARS_PER_TOKEN, Estimate, Number
 
@@ -28,15 +27,6 @@ def rating(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
     calls = math.ceil(n_texts / judge.texts_per_request)
     prompt = calls * tokens(prompts.rating_messages(CONCEPT, {}, tag=100)) + n_texts * (text_tokens + 18)
     return reckoned(judge, calls, prompt, n_texts * 12 + calls * 8)
-
-
-def together(judge: "Judge", n_concepts: int, n_texts: int, text_tokens: Number) -> Estimate:
-    """Rating `n_texts` texts of `text_tokens` tokens for several concepts at once."""
-    calls = math.ceil(n_texts / judge.texts_per_request)
-    concepts = dict.fromkeys(prompts.LETTERS[:n_concepts], CONCEPT)
-    prompt = calls * tokens(prompts.together_messages(concepts, {}, tags=range(100, 100 + n_concepts)))
-    written = n_texts * completion_tokens(n_concepts) + calls * 8
-    return reckoned(judge, calls, prompt + n_texts * (text_tokens + 18), written)
 
 
 def writing(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fade_lens.judge import prompts
-from fade_lens.judge.parsing import parse_ratings, parse_texts, parse_together
+from fade_lens.judge.parsing import parse_ratings, parse_texts
 from fade_lens.judge.wire import Answer
 
-KINDS = ("rate", "rate together", "rate one", "write", "batch")
+KINDS = ("rate", "rate one", "write", "batch")
 CUT = ("length", "content_filter")
 
 
@@ -21,13 +21,13 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """ "rate" (several texts), "rate together" (for several descriptions), "rate one", "write" or "batch" (a note on where a request went)."""
+        """ "rate" (several texts), "rate one", "write" or "batch" (a note on where a request went)."""
         return str(self.request.get("kind", ""))
 
     @property
     def concept(self) -> str:
-        """The description that the question is about, or the descriptions in the order of their letters."""
-        return " | ".join(map(str, [self.request.get("concept", ""), *self.request.get("beside", ())]))
+        """The description that the question is about."""
+        return str(self.request.get("concept", ""))
 
     @property
     def content(self) -> str:
@@ -38,20 +38,12 @@ class Entry:
     def texts(self) -> list[tuple[str, str]]:
         """What came of it: (rating, text) of every text that was asked about, or ("", text) of every text that was written.
 
-        A text of a "rate one" question has its score in place of a rating, one of a "rate together" question a rating for each
-        description; "–" stands where there is none.
+        A text of a "rate one" question has its score in place of a rating; "–" stands where there is none.
         """
         messages = [dict(message) for message in self.request.get("messages", [])]
         if self.kind == "rate" and (asked := prompts.read_rating(messages)) is not None:
             found = {} if self.answer.get("refusal") else parse_ratings(self.content, asked[1])
             return [(str(found.get(name, "–")), text) for name, text in asked[1].items()]
-        if self.kind == "rate together" and (several := prompts.read_together(messages)) is not None:
-            named, samples = several
-            both = {} if self.answer.get("refusal") else parse_together(self.content, samples, named)
-            return [
-                (" ".join(str(both.get((name, letter), "–")) for letter in named), text)
-                for name, text in samples.items()
-            ]
         if self.kind == "rate one" and messages:
             from fade_lens.judge import single
 

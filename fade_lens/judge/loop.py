@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -45,21 +45,6 @@ class LoopThread:
         with self._lock:
             self._closed = True
             self._end()
-
-
-def begun() -> "Future[Any]":
-    """A future for a part of some work, which cannot be given up by itself."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-    return future
-
-
-def pass_on(done: "Future[Any]", parts: "Sequence[Future[Any]]") -> None:
-    """Tells the parts that were not reached why the whole work ended."""
-    error = None if done.cancelled() else done.exception()
-    for part in parts:
-        if not part.done():
-            part.set_exception(error or JudgeError("this work was given up"))
 
 
 def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

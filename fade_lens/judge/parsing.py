@@ -7,16 +7,12 @@ Nothing is evaluated. What cannot be read is left out, so that the caller can as
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
-
-Key = TypeVar("Key")
+from typing import Any, NamedTuple
 
 _DEEPEST = 40
 _MOST_UNCLOSED = 200  # bounds the time that an adversarial answer can take
 _ID_KEYS = ("id", "sample", "sample_id", "sampleid", "text_id", "key", "number")
 _RATING_KEYS = ("rating", "score", "label", "value", "rate")
-_LETTER_KEYS = ("letter", "property", "description", "concept", "name")
-_WRAPPERS = ("ratings", "scores", "labels", "values", "results", "samples", "items", "properties", "descriptions")
 _TEXT_KEYS = ("text", "sample", "content", "sentence", "example")
 _TEXT_LIST_KEYS = ("texts", "samples", "examples", "sentences", "items")
 _THOUGHTS_BEGIN = re.compile(r"<(?:think|thinking|reasoning)>", re.I)
@@ -51,22 +47,9 @@ def parse_ratings(answer: str, ids: Collection[str]) -> dict[str, int]:
     return _undisputed(pairs)
 
 
-def parse_together(answer: str, ids: Collection[str], letters: Collection[str]) -> dict[tuple[str, str], int]:
-    """Ratings by (id, letter) of an answer about several descriptions; as strict about both as `parse_ratings` about ids.
-
-    A list of ratings without letters is not read: which description each is for would be a guess.
-    """
-    asked, called = set(ids), set(letters)
-    values, _ = _values(answer)
-    pairs = [pair for value in values for pair in _lettered(value, asked, called, None, None)]
-    if not pairs:
-        pairs = list(_lettered_patterns(_without_thoughts(answer), asked, called))
-    return _undisputed(pairs)
-
-
-def _undisputed(pairs: Iterable[tuple[Key, int | None]]) -> dict[Key, int]:
+def _undisputed(pairs: Iterable[tuple[str, int | None]]) -> dict[str, int]:
     """The ratings of what is rated once, or always alike."""
-    found: dict[Key, set[int | None]] = {}
+    found: dict[str, set[int | None]] = {}
     for key, rating in pairs:
         found.setdefault(key, set()).add(rating)
     return {
@@ -255,56 +238,6 @@ def _rating_patterns(body: str, asked: set[str]) -> Iterator[tuple[str, int | No
         rating = _rating(match[2])
         if match[1] in asked and rating is not None:
             yield match[1], rating
-
-
-def _lettered(
-    value: Any, asked: set[str], called: set[str], name: str | None, letter: str | None, depth: int = 0
-) -> Iterator[tuple[tuple[str, str], int | None]]:
-    """((id, letter), rating) in a parsed value that stands under `name` and `letter`, as far as these are known, however it is nested.
-
-    What stands under an id or a letter that was not asked for is passed over.
-    """
-    if depth > _DEEPEST:
-        return
-    if isinstance(value, list | tuple) and not isinstance(value, _Pairs):
-        for inner in value:
-            if isinstance(inner, list | tuple):
-                yield from _lettered(inner, asked, called, name, letter, depth + 1)
-    elif isinstance(value, _Pairs):
-        fields = [(str(key).strip().lower(), key, inner) for key, inner in value]
-        lowered = {key: inner for key, _, inner in fields}
-        if named := [lowered[key] for key in _ID_KEYS if key in lowered and not isinstance(lowered[key], list)]:
-            name = _id(named[0], asked)
-        if lettered := [lowered[key] for key in _LETTER_KEYS if isinstance(lowered.get(key), str)]:
-            letter = _letter(lettered[0], called)
-        if (named and name is None) or (lettered and letter is None):
-            return
-        for key, given, inner in fields:
-            under = _id(given, asked), _letter(given, called)
-            here = under[0] or name, under[1] or letter
-            known = under != (None, None) or key in (*_RATING_KEYS, *_WRAPPERS)
-            if isinstance(inner, list):
-                if known or (name, letter) == (None, None):
-                    yield from _lettered(inner, asked, called, *here, depth + 1)
-            elif known and here[0] is not None and here[1] is not None:
-                yield (here[0], here[1]), _rating(inner)
-
-
-def _letter(value: Any, called: set[str]) -> str | None:
-    """`value` as one of the letters asked for ("A", "b", "description A", "(A)"), or None: "confidence_A" is no rating."""
-    named = r"(?:(?:description|property|concept|letter|rating|score)[\W_])?\W{0,3}([A-Za-z])\W{0,3}"
-    found = re.fullmatch(named, value.strip(), re.IGNORECASE) if isinstance(value, str) else None
-    return found[1].upper() if found and found[1].upper() in called else None
-
-
-def _lettered_patterns(body: str, asked: set[str], called: set[str]) -> Iterator[tuple[tuple[str, str], int | None]]:
-    """((id, letter), rating) by pattern: an id with nothing but signs between it, the letters and their ratings."""
-    end = r"(?=\s*[,}\]);\"'\n])" if re.search(r"[\[{]", body) else r"(?![\w.]*\d)"
-    signs, value = r"[^\w.\-]{1,9}", r"\d{1,9}(?:\.\d)?"
-    for row in re.finditer(rf"(?<![\d.\-])(\d{{1,9}})((?:{signs}[A-Z]{signs}{value}{end})+)", body):
-        for letter, rating in re.findall(rf"([A-Z]){signs}({value})", row[2]):
-            if row[1] in asked and letter in called:
-                yield (row[1], letter), _rating(rating)
 
 
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:

@@ -19,7 +19,7 @@ class Request:
 
     kind: str
     concept: str
-    """What is asked about; of several concepts the one that is named first."""
+    """What is asked about."""
     messages: list[dict[str, str]]
     parameters: dict[str, Any]
     expects: int
@@ -28,8 +28,6 @@ class Request:
     """Name of the JSON schema that the answer is to follow."""
     repeat: int = 0
     attempt: int = 0
-    beside: tuple[str, ...] = ()
-    """Further concepts that the same request asks about."""
     note: dict[str, Any] = field(default_factory=dict)
     """Recorded only."""
 

@@ -105,8 +105,7 @@ class Transport:
         return self._used(request, key, await asyncio.shield(task))
 
     def _used(self, request: Request, key: str, answer: Answer) -> Answer:
-        concepts = (request.concept, *request.beside)
-        self._ledger.use(concepts, key, answer.prompt_tokens, answer.completion_tokens, batched=answer.batched)
+        self._ledger.use(request.concept, key, answer.prompt_tokens, answer.completion_tokens, batched=answer.batched)
         return answer
 
     async def probe(self, request: Request) -> Answer:
@@ -333,8 +332,7 @@ class Transport:
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
     def _record(self, request: Request) -> dict[str, Any]:
-        left_out = ("note", "expects") if request.beside else ("note", "expects", "beside")
-        record = {name: value for name, value in asdict(request).items() if name not in left_out}
+        record = {name: value for name, value in asdict(request).items() if name not in ("note", "expects")}
         return {**record, **request.note, "model": self.model, "endpoint": self.endpoint.label}
 
     async def connected(self) -> Any:

@@ -184,26 +184,11 @@ class Ledger:
         with self._lock:
             self._total += Usage(1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost=cost)
 
-    def use(
-        self,
-        concepts: Sequence[str],
-        key: str,
-        prompt_tokens: int,
-        completion_tokens: int,
-        *,
-        batched: bool = False,
-    ) -> None:
-        """Counts the answer under `key`, new or kept from before, as one that `concepts` rest on; a second time changes nothing.
-
-        Several share its tokens in equal parts, what is left over going to the first ones. A call has no parts: it counts for the one
-        that the request names first, which chance decides. So the sum over concepts is what was paid.
-        """
-        n = len(concepts)
+    def use(self, concept: str, key: str, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> None:
+        """Counts the answer under `key`, new or kept from before, as one that `concept` rests on; a second time changes nothing."""
+        own = Usage(1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
         with self._lock:
-            for place, concept in enumerate(concepts):
-                prompt, completion = ((tokens + n - 1 - place) // n for tokens in (prompt_tokens, completion_tokens))
-                share = Usage(int(place == 0), prompt_tokens=prompt, completion_tokens=completion)
-                self._by_concept.setdefault(concept, {})[key] = share, batched
+            self._by_concept.setdefault(concept, {})[key] = own, batched
 
     def begin(self) -> None:
         """Forgets what concepts rest on: a new run counts for itself."""

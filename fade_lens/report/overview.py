@@ -221,10 +221,6 @@ def _reliability(run: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append(
                 ("Judge's agreement", f"{agreed.get('by')}: {words}, weighted {_share(agreed.get('weighted'))}")
             )
-    if together := _record(run, "together"):
-        agreed = f"equal on {_share(together.get('same'))} of {_share(together.get('n'))} ratings"
-        words = "texts rated together" if together.get("used") is True else "texts rated for each description alone"
-        rows.append(("Several descriptions a request", f"{words}: {together.get('why', 'not recorded')}; {agreed}"))
     return rows
 
 

@@ -164,12 +164,10 @@ def test_how_far_the_judge_is_to_be_trusted_is_shown(plain_run: Results, by: str
     first = plain_run.items[0]
     first = replace(first, agreement=(agreed,), rated_evidence=replace(first.rated_evidence, stopped=why))
     gold = gold_report([GoldItem("c", "t", 2), GoldItem("c", "u", 2), GoldItem("c", "v", 0)], [2, 0, 0])
-    shared = {**asdict(agreed), "used": True, "why": f"weighted kappa 0.50{by}"}
-    run = {**plain_run.run, "gold": gold, "agreement": {"run": [asdict(agreed)]}, "together": shared}
+    run = {**plain_run.run, "gold": gold, "agreement": {"run": [asdict(agreed)]}}
     document = Document(page(replace(plain_run, items=(first, *plain_run.items[1:]), run=json.loads(json.dumps(run)))))
     assert "3 texts; sensitivity 0.50 [0.09, 0.91]; specificity 1.00 [0.21, 1.00]; weighted kappa" in document.text
     assert f"{visible(by)}: equal on 0.75 of 4 texts; kappa 0.50, weighted 0.50" in document.text
-    assert f"texts rated together: weighted kappa 0.50{visible(by)}; equal on 0.75 of 4 ratings" in document.text
     assert f"1 of 8 descriptions: {visible(why)}" in document.text
     [shown] = [c["judge"] for c in document.cards if c["index"] == first.description.index]
     assert shown == [
@@ -180,11 +178,9 @@ def test_how_far_the_judge_is_to_be_trusted_is_shown(plain_run: Results, by: str
 
 
 def test_what_was_not_recorded_of_the_judge_is_not_made_up(plain_run: Results) -> None:
-    assert not any(words in page(plain_run) for words in ("gold set", "stopped early", "descriptions a request"))
+    assert not any(words in page(plain_run) for words in ("gold set", "stopped early"))
     odd = {"gold": {"n": None, "sensitivity": "x"}, "agreement": {"run": [3, {"by": None, "same": None}]}}
-    odd |= {"together": {"used": "x", "n": None}}
     text = Document(page(replace(plain_run, run={**plain_run.run, **odd}))).text
-    assert "rated for each description alone: not recorded; equal on undefined of undefined ratings" in text
     assert "sensitivity undefined" in text and "equal on undefined of undefined texts" in text
 
 
