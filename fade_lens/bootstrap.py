@@ -159,3 +159,15 @@ def percentiles(replicates: Float[np.ndarray, "replicate"], tail: float = TAIL) 
     """The replicates but for this share at either end."""
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def share_interval(hits: int, n: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson, JASA 1927), of at least one trial.
+
+    >>> tuple(round(x, 4) for x in share_interval(0, 10))
+    (0.0, 0.2775)
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

@@ -209,14 +209,14 @@ def pooled_p_values(
 def benjamini_hochberg(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
     """q-values: the least false discovery rate at which each test is a discovery (Benjamini and Hochberg 1995); NaN for NaN.
 
-    >>> benjamini_hochberg(np.array([0.01, 0.04, 0.03, 0.5]))
-    array([0.04      , 0.05333333, 0.05333333, 0.5       ])
+    >>> benjamini_hochberg(np.array([0.01, 0.04, np.nan, 0.5])).round(3)
+    array([0.03, 0.06,  nan, 0.5 ])
     """
+    from scipy.stats import false_discovery_control
+
     q_values = np.full(len(p_values), np.nan)
-    tested = np.flatnonzero(~np.isnan(p_values))
-    order = tested[np.argsort(-p_values[tested], kind="stable")]
-    ranks = np.arange(len(order), 0, -1)
-    q_values[order] = np.minimum.accumulate(np.minimum(p_values[order] * len(order) / ranks, 1.0))
+    tested = ~np.isnan(p_values)
+    q_values[tested] = false_discovery_control(p_values[tested])
     return q_values
 
 
@@ -231,10 +231,12 @@ def with_q_values(found: Sequence[NullComparison]) -> tuple[NullComparison, ...]
 
 def percentile(own: float, others: Float[np.ndarray, "other"]) -> float | None:
     """Percent of `others` below `own`, ties counting half; None where `own` or all others are NaN."""
+    from scipy.stats import percentileofscore
+
     others = others[~np.isnan(others)]
     if np.isnan(own) or not len(others):
         return None
-    return float(100 * ((others < own).mean() + (others == own).mean() / 2))
+    return min(float(percentileofscore(others, own, kind="mean")), 100.0)  # rounding may bring it above
 
 
 def _words(description: Description) -> str:

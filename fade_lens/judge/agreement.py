@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float, Int
 
+from fade_lens.bootstrap import share_interval
 from fade_lens.errors import InputError
 from fade_lens.judge.asking import Rating
 from fade_lens.judge.usage import Estimate, Usage
@@ -163,18 +164,9 @@ def gold_report(items: Sequence[GoldItem], ratings: Sequence[int | None]) -> dic
     pairs = [(item.rating, rating) for item, rating in zip(items, ratings, strict=True) if rating is not None]
     for name, value in (("sensitivity", 2), ("specificity", 0)):
         hits = [rating == value for gold, rating in pairs if gold == value]
-        found |= {name: sum(hits) / len(hits) if hits else None, f"{name}_interval": _wilson(sum(hits), len(hits))}
+        interval = list(share_interval(sum(hits), len(hits))) if hits else None
+        found |= {name: sum(hits) / len(hits) if hits else None, f"{name}_interval": interval}
     return found
-
-
-def _wilson(hits: int, n: int) -> list[float] | None:
-    """Wilson's 95 % interval of a share."""
-    if not n:
-        return None
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    return [float(interval.low), float(interval.high)]
 
 
 class Reliability:

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, Literal, cast
 
+from fade_lens.bootstrap import share_interval
 from fade_lens.evidence import Continuation
 from fade_lens.metrics import Metric
 from fade_lens.report.words import amount, number
@@ -133,7 +133,7 @@ class ConceptRate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.expressed, self.n)
+        return share_interval(self.expressed, self.n)
 
 
 def concept_rates(continuations: Iterable[Continuation]) -> list[ConceptRate]:
@@ -144,15 +144,3 @@ def concept_rates(continuations: Iterable[Continuation]) -> list[ConceptRate]:
         expressed[c.factor] += c.rating == 2
         unrated[c.factor] += c.rating is None
     return [ConceptRate(f, expressed[f], n[f], unrated[f]) for f in sorted(n)]
-
-
-def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson, JASA 1927).
-
-    >>> tuple(round(x, 4) for x in wilson(0, 10))
-    (0.0, 0.2775)
-    """
-    share, square = successes / n, z * z
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    half = z * sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
-    return max(middle - half, 0.0), min(middle + half, 1.0)

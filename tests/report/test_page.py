@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from fade_lens.evidence import ClarityEvidence, RatedText, SyntheticText, TopText
 from fade_lens.judge.agreement import Agreement, GoldItem, gold_report
@@ -23,7 +22,7 @@ from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitte
 from fade_lens.report.notebook import result_card, results_table
 from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
-from fade_lens.report.standing import concept_rates, standing, wilson, worst_first
+from fade_lens.report.standing import concept_rates, standing, worst_first
 from fade_lens.report.words import plain, visible
 from fade_lens.results import Results
 from tests.made_up import HOSTILE, KINDS, made_up_notes, made_up_result, made_up_results, made_up_run, with_cross
@@ -319,13 +318,6 @@ def test_evenly_keeps_both_ends(values: list[int], n: int) -> None:
     assert len(kept) == min(n, len(values))
     if len(values) > 1 and n > 1:
         assert (kept[0], kept[-1]) == (values[0], values[-1])
-
-
-@given(st.integers(0, 60), st.integers(1, 60))
-def test_wilson_is_scipys(successes: int, n: int) -> None:
-    successes = min(successes, n)
-    theirs = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    assert wilson(successes, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
 def test_unrated_continuations_stay_in_the_rate() -> None:
