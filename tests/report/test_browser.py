@@ -12,9 +12,10 @@ from fade_lens.comparing import compare
 from tests.made_up import made_up_notes, made_up_results, with_cross
 from tests.report.browser import Window, chromium, launched, window
 
-pytestmark = pytest.mark.skipif(
-    chromium() is None, reason="no Chromium or Chrome is installed; the page cannot be opened"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(chromium() is None, reason="no Chromium or Chrome is installed; the page cannot be opened"),
+]
 
 
 @pytest.fixture(scope="module")
