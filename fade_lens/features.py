@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from fade_lens.errors import InputError
+from fade_lens.identity import sae_identity
 from fade_lens.models import (
     HookTensor,
     Model,
@@ -23,7 +24,6 @@ from fade_lens.models import (
     read_hooks,
     residual_hook,
     resolve_hook,
-    weights_hash,
 )
 
 logger = logging.getLogger(__name__)
@@ -213,11 +213,11 @@ class Latents(Features):
     def identity(self) -> dict[str, Any]:
         return {
             "kind": "sae",
-            "architecture": self._sae.cfg.architecture(),
             "hook": self.read_hook,
             "hook_out": self.write_hook,
+            "head": self.head,
             "size": self.n_features,
-            "weights": weights_hash(self._sae.W_dec),
+            **sae_identity(self._sae),
         }
 
 

@@ -11,7 +11,8 @@ from fade_lens.activations import MaxActivations, OutlierRule, Progress, max_act
 from fade_lens.corpus import Corpus, TokenizedTexts, tokenize
 from fade_lens.errors import InputError
 from fade_lens.features import features_of
-from fade_lens.models import Model, model_identity
+from fade_lens.identity import model_identity
+from fade_lens.models import Model
 from fade_lens.settings import Settings
 
 LONGEST_CONTEXT = 128
