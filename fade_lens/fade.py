@@ -210,8 +210,12 @@ class _Evaluation:
                 self._wait("judge: rating texts again", again)
         found = {d: Result(d, summaries[d.index], clear[d], rated[d], faithful[d]) for d in self.descriptions}
         rows = [activations.rows(texts[d].texts) for d in self.chosen]
+        natural = self.subject.activations.values
+        if lost := [c for c in range(natural.shape[1]) if self.subject.activations.overflowed(c)]:
+            natural = natural.copy()
+            natural[:, lost] = np.nan  # what is known of these features is not known of the whole corpus
         cross, beside = beside_the_others(
-            self.chosen, self.subject.activations.values, activations.values, rows, [rated[d] for d in self.chosen]
+            self.chosen, natural, activations.values, rows, [rated[d] for d in self.chosen]
         )
         usage = asdict(self.judge.usage - before + reliability.usage)
         return Results(
@@ -228,6 +232,10 @@ class _Evaluation:
                 "usage": usage,
                 "seconds": round(time.monotonic() - started, 1),
                 "n_outliers": self.subject.activations.n_outliers,
+                "n_overflowed": {
+                    "natural": self.subject.activations.n_overflowed,
+                    "written": int(activations.overflowed.any(axis=1).sum()),
+                },
                 "n_truncated": self.subject.tokens.n_truncated,
                 **reliability.report(),
             },

@@ -39,6 +39,12 @@ def device_of(model: Model) -> torch.device:
     return next(cast(torch.nn.Module, model).parameters()).device
 
 
+def dtype_of(model: Model) -> torch.dtype:
+    """The dtype of the model's first parameter that is not quantized."""
+    floating = (p.dtype for p in cast(torch.nn.Module, model).parameters() if p.is_floating_point())
+    return next(floating, torch.float32)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Half-precision values as float32; float32 and float64 as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -135,6 +135,7 @@ class RunStore:
         """Keep one pass over the corpus, some features at a time: of each feature all is on disk, or nothing."""
         self.set_meta("counted", activations.counted.tolist())
         self.set_meta("n_outliers", activations.n_outliers)
+        self.set_meta("n_overflowed", activations.n_overflowed)
         values, positions = activations.values, activations.positions
         rows = (
             (
@@ -165,9 +166,8 @@ class RunStore:
             active[column] = row[2]
         values.release()
         positions.release()
-        return MaxActivations(
-            values.rows.T, positions.rows.T, np.array(counted, dtype=np.int64), active, int(self.get_meta("n_outliers"))
-        )
+        left_out = (int(self.get_meta(name)) for name in ("n_outliers", "n_overflowed"))
+        return MaxActivations(values.rows.T, positions.rows.T, np.array(counted, dtype=np.int64), active, *left_out)
 
     def keep_continuations(
         self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), arm: str = ""
