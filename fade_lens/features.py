@@ -199,7 +199,11 @@ class Latents(Features):
 
     def before_threshold(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
         seen: list[Tensor] = []
-        handle = self._encoder.hook_sae_acts_pre.register_forward_hook(lambda _module, _given, found: seen.append(found))
+
+        def see(_module: nn.Module, _given: Any, found: Tensor) -> None:
+            seen.append(found)
+
+        handle = self._encoder.hook_sae_acts_pre.register_forward_hook(see)
         activations = self.encode(hook_activations)
         handle.remove()
         if not seen:  # matching pursuit

@@ -193,7 +193,7 @@ def _loaded(part: nn.Module) -> Any:
     """The module with the weights that were moved to the processor's memory or to disk."""
     from accelerate.utils import align_module_device
 
-    return align_module_device(part, "cpu")
+    return align_module_device(part, torch.device("cpu"))
 
 
 def _update(hasher: Any, tensor: Tensor) -> None:

@@ -146,6 +146,7 @@ def continue_batch(
     """The continuations of requests that run together."""
     tokens, real = left_padded([r.prompt for r in batch], steering.device)
     chosen: list[Tensor] = []
+    overflowed = torch.zeros(len(batch), dtype=torch.bool, device=steering.device)
     with decoder.steered(steering):
         steering.real = real
         state = decoder.start(tokens, real, new_tokens)
@@ -153,8 +154,9 @@ def continue_batch(
         for step in range(new_tokens):
             if step:
                 state = decoder.step(chosen[-1])
-            chosen.append(sampler.choose(torch.nan_to_num(state), step))
-    overflowed = (state.isnan() | state.isposinf()).any(dim=-1)  # once there, it stays: later tokens see it
+            overflowed |= (state.isnan() | state.isposinf()).any(dim=-1).to(overflowed.device)
+            lost = overflowed.to(state.device).unsqueeze(-1)
+            chosen.append(sampler.choose(torch.nan_to_num(state).masked_fill(lost, 0), step))
     if n := int(overflowed.sum()):
         logger.warning(
             "%d of %d continuations are meaningless from some token on: the model's activations overflowed %s. "

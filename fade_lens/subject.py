@@ -85,11 +85,10 @@ class Subject:
 
     def observe(self, stored: MaxActivations | None = None, progress: Progress | None = None) -> MaxActivations:
         """Run the pass over the corpus, or take the result that a store kept of it. Equal values are made one (see `fade_lens.ties`)."""
-        if stored is None:
-            found = max_activations(self.model, self.features, self.tokens, self.outliers, progress=progress)
-            if self.precision is not None:
-                self.precision.tie(found.values)
-        self._activations = found = stored or found
+        found = stored or max_activations(self.model, self.features, self.tokens, self.outliers, progress=progress)
+        if stored is None and self.precision is not None:
+            self.precision.tie(found.values)
+        self._activations = found
         if found.n_overflowed:
             logger.warning("%s.", self._not_finite(found.n_overflowed, "natural texts"))
         return found

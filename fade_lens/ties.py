@@ -5,20 +5,21 @@ feature with one value on every text would get a Clarity other than 0. So values
 
 How precise that is, the dtype alone does not tell. An activation is a sum of many terms, and its error is as large as the
 roundings of the *terms*, however near to 0 they sum. `Precision.of` therefore looks how far each feature moves where the terms
-move a little. That goes through any encoder: folded decoder norms and normalized inputs, signed neurons.
+move a little: those that are encoded, and those of the residual stream that they are made of. That goes through any encoder
+(folded decoder norms, normalized inputs) and through neurons.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fade_lens.activations import OutlierRule, hidden_states, spread
 from fade_lens.corpus import TokenizedTexts
-from fade_lens.features import Features
-from fade_lens.models import Model
+from fade_lens.features import Features, Neurons
+from fade_lens.models import Model, forward_hooks
 
 SLACK = {torch.float32: 32 * 2.0**-23, torch.bfloat16: 2 * 2.0**-7, torch.float16: 2 * 2.0**-10}
 """How far two equal values may be, as a share of their terms and of themselves, by the dtype that they are made in.
@@ -45,23 +46,35 @@ class Precision:
     @classmethod
     def of(cls, model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule) -> "Precision":
         """The precision of the computation in its dtypes, from a few evenly spaced texts of the corpus."""
-        read = list(hidden_states(model, features, spread(tokens, N_TEXTS), outliers))
-        real = [r.usable & ~r.overflowed for r in read]
-        size = torch.cat([r.hidden[some].float() for r, some in zip(read, real, strict=True)]).square().mean(0).sqrt()
-        generator = torch.Generator().manual_seed(0)
-        moved, n, slack = torch.zeros(len(features), dtype=torch.float64), 0, 0.0
-        for r, some in zip(read, real, strict=True):
-            for row in range(len(r.texts)):  # of an encoder that needs all features, those of one text at a time
-                hidden = r.hidden[row : row + 1]
-                noise = torch.randn(hidden.shape, generator=generator).to(hidden.device)
+        chosen, generator = spread(tokens, N_TEXTS), torch.Generator().manual_seed(0)
+
+        def shaken(terms: Tensor) -> Tensor:
+            noise = torch.randn(terms.shape, generator=generator).to(terms.device)
+            return terms.float() + STEP * sizes(terms) * noise
+
+        still = list(hidden_states(model, features, chosen, outliers))
+        moved = still
+        if features.residual_hook != features.read_hook:  # what is read is itself a sum of such terms
+            hook = (features.residual_hook, lambda terms, hook: shaken(terms).to(terms.dtype))  # noqa: ARG005
+            with forward_hooks(model, [hook]):
+                moved = list(hidden_states(model, features, chosen, outliers))
+        total, n, slack = torch.zeros(len(features), dtype=torch.float64), 0, 0.0
+        for before, after in zip(still, moved, strict=True):
+            real = before.usable & ~before.overflowed & ~after.overflowed
+            after = shaken(after.hidden)
+            for row in range(len(real)):  # of an encoder that needs all features, those of one text at a time
+                some = slice(row, row + 1)
                 with torch.no_grad():
-                    still = features.before_threshold(hidden)
-                    change = features.before_threshold(hidden.float() + STEP * size * noise) - still
-                change = change[some[row : row + 1].to(change.device)].double()
-                moved += change.square().sum(0).nan_to_num(posinf=0.0).cpu()
+                    found = features.before_threshold(before.hidden[some])
+                    change = (features.before_threshold(after[some]) - found)[real[some].to(found.device)].double()
+                total += change.square().sum(0).nan_to_num(posinf=0.0).cpu()
                 n += len(change)
-                slack = max(slack, slack_of(hidden), slack_of(still))
-        return cls((moved / max(n, 1)).sqrt().numpy() / STEP * slack, slack)
+                slack = max(slack, slack_of(before.hidden), slack_of(found))
+        absolute = (total / max(n, 1)).sqrt().numpy() / STEP * slack
+        if isinstance(features, Neurons) and still:
+            # An activation function sums too, in float32 at least: 1 + erf is exact to 1's last digit, however near to 0 it is.
+            absolute += SLACK[torch.float32] * float(sizes(still[0].hidden).square().mean().sqrt())
+        return cls(absolute, slack)
 
     def within(self, feature: int, values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " value"]:
         """How far from each value an equal one may be."""
@@ -88,6 +101,11 @@ class Precision:
             nearest = np.where(np.abs(column - low) <= np.abs(high - column), low, high)
             equal = np.abs(column - nearest) <= self.within(feature, nearest)
             column[equal] = nearest[equal]
+
+
+def sizes(terms: Float[Tensor, "text pos *d"]) -> Float[Tensor, "*d"]:
+    """How large each entry usually is; a few massive ones (at BOS) do not show."""
+    return 1.4826 * terms.float().flatten(0, 1).nan_to_num().abs().median(dim=0).values
 
 
 def slack_of(tensor: Tensor) -> float:
