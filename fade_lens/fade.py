@@ -27,7 +27,7 @@ from fade_lens.features import features_of
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
 from fade_lens.judge.agreement import Reliability
 from fade_lens.judge.transcripts import SharedTranscripts
-from fade_lens.models import Model
+from fade_lens.models import Model, model_name
 from fade_lens.neuronpedia.resolving import names_of
 from fade_lens.null_arms import NOT_RATED, is_generic, null_arms, write_once
 from fade_lens.nulls import beside_the_others
@@ -131,7 +131,7 @@ class Fade:
                 answers = SharedTranscripts(answers, stack.enter_context(RunStore(shared)))
             for judge in reliability.judges:
                 stack.enter_context(judge.session(answers))
-            return evaluation.run(kept, started, reliability)
+            return evaluation.run(kept, started, reliability, identity)
 
     def estimate(
         self,
@@ -179,7 +179,9 @@ class _Evaluation:
         self.descriptions = tuple(dict.fromkeys([*descriptions, *(d for arm in arms.values() for d in arm)]))
         self.settings, self.judge = fade.settings, fade.judge
 
-    def run(self, store: RunStore | None, started: float, reliability: Reliability) -> Results:
+    def run(
+        self, store: RunStore | None, started: float, reliability: Reliability, identity: Mapping[str, Any]
+    ) -> Results:
         before = self.judge.usage
         clarity = ClarityEvaluator(self.subject, self.judge, self.settings)
         ratings = RatingEvaluator(self.subject, self.judge, self.settings)
@@ -208,26 +210,32 @@ class _Evaluation:
                 self._wait("judge: rating texts again", again)
         found = {d: Result(d, summaries[d.index], clear[d], rated[d], faithful[d]) for d in self.descriptions}
         rows = [activations.rows(texts[d].texts) for d in self.chosen]
+        natural = self.subject.activations.values
+        if lost := [c for c in range(natural.shape[1]) if self.subject.activations.overflowed(c)]:
+            natural = natural.copy()
+            natural[:, lost] = np.nan  # what is known of these features is not known of the whole corpus
         cross, beside = beside_the_others(
-            self.chosen, self.subject.activations.values, activations.values, rows, [rated[d] for d in self.chosen]
+            self.chosen, natural, activations.values, rows, [rated[d] for d in self.chosen]
         )
         usage = asdict(self.judge.usage - before + reliability.usage)
-        made = self.subject.identity()
         return Results(
             tuple(
                 replace(found[d], null=null, usage=reliability.usage_of(d.text), agreement=reliability.of(d))
                 for d, null in zip(self.chosen, beside, strict=True)
             ),
             {
-                **made,
-                # What the SAE is called decides no number, so it is no part of the identity that a store checks.
-                "features": {**made["features"], **names_of(self.fade.source)},
-                "judge": self.judge.identity,
-                "settings": self.settings.to_dict(),
+                **identity,
+                # What model and SAE are called decides no number, so it is no part of the identity that a store checks.
+                "model": {"name": model_name(self.fade.model), **identity["model"]},
+                "features": {**identity["features"], **names_of(self.fade.source)},
                 "versions": versions(),
                 "usage": usage,
                 "seconds": round(time.monotonic() - started, 1),
                 "n_outliers": self.subject.activations.n_outliers,
+                "n_overflowed": {
+                    "natural": self.subject.activations.n_overflowed,
+                    "written": int(activations.overflowed.any(axis=1).sum()),
+                },
                 "n_truncated": self.subject.tokens.n_truncated,
                 **reliability.report(),
             },

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from fade_lens.errors import InputError
+from fade_lens.identity import sae_identity
 from fade_lens.models import (
     HookTensor,
     Model,
     at_least_float32,
     device_of,
+    dtype_of,
     model_name,
     read_hooks,
     residual_hook,
     resolve_hook,
-    weights_hash,
 )
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Features(ABC):
         d_in: int,
         d_out: int,
     ) -> None:
+        self._model = model
         self.read_hook, self.write_hook = read_hook, write_hook
         self.residual_hook = residual_hook(model, read_hook)
         self.n_features, self.d_in, self.d_out = n_features, d_in, d_out
@@ -86,6 +88,15 @@ class Features(ABC):
     @abstractmethod
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
         """Activations of the features asked for, in float32 or wider, from the tensor at `read_hook`."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that activations are computed in."""
+        return dtype_of(self._model)
+
+    def before_threshold(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
+        """What decides whether a feature fires and how much, where that can be seen; in the dtype that it is computed in."""
+        return self.encode(hook_activations)
 
     @abstractmethod
     def directions(self) -> Float[Tensor, "feature d_out"]:
@@ -124,7 +135,6 @@ class Neurons(Features):
         resolved = resolve_hook(model, hook)
         size = hook_size(model, resolved)
         super().__init__(model, resolved, resolved, indices, size, size, size)
-        self._model = model
 
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
         columns = torch.tensor(self.indices, device=hook_activations.device)
@@ -184,6 +194,27 @@ class Latents(Features):
         return at_least_float32(activations.detach())
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self._encoder.dtype
+
+    def before_threshold(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
+        seen: list[Tensor] = []
+
+        def see(_module: nn.Module, _given: Any, found: Tensor) -> None:
+            seen.append(found)
+
+        handle = self._encoder.hook_sae_acts_pre.register_forward_hook(see)
+        activations = self.encode(hook_activations)
+        handle.remove()
+        if not seen:  # matching pursuit
+            return activations
+        columns = slice(None) if self._columnwise else self._columns.to(seen[0].device)
+        found = seen[0].detach()[..., columns]
+        if getattr(self._sae.cfg, "rescale_acts_by_decoder_norm", False):
+            found = found * self._sae.W_dec.detach()[self._columns.to(self._sae.W_dec.device)].norm(dim=-1).to(found)
+        return found
+
+    @property
     def encoded_width(self) -> int:
         return len(self) if self._columnwise else self.n_features
 
@@ -213,11 +244,11 @@ class Latents(Features):
     def identity(self) -> dict[str, Any]:
         return {
             "kind": "sae",
-            "architecture": self._sae.cfg.architecture(),
             "hook": self.read_hook,
             "hook_out": self.write_hook,
+            "head": self.head,
             "size": self.n_features,
-            "weights": weights_hash(self._sae.W_dec),
+            **sae_identity(self._sae),
         }
 
 

@@ -1,7 +1,6 @@
 """The small surface that fade_lens needs of a subject model, the same for `HookedTransformer`,
 `HookedSAETransformer` and TransformerLens' bridges (`TransformerBridge`, `SAETransformerBridge`)."""
 
-import hashlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast, runtime_checkable
@@ -41,8 +40,9 @@ def device_of(model: Model) -> torch.device:
 
 
 def dtype_of(model: Model) -> torch.dtype:
-    """The dtype of the model's first parameter."""
-    return next(cast(torch.nn.Module, model).parameters()).dtype
+    """The dtype of the model's first parameter that is not quantized."""
+    floating = (p.dtype for p in cast(torch.nn.Module, model).parameters() if p.is_floating_point())
+    return next(floating, torch.float32)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -139,25 +139,3 @@ def forward_hooks(model: Model, hooks: Sequence[tuple[str, Any]]) -> Generator[N
 def model_name(model: Model) -> str:
     """The name the model was loaded under."""
     return str(getattr(model.cfg, "model_name", type(model).__name__))
-
-
-def model_identity(model: Model) -> dict[str, Any]:
-    """What tells this model from another in a stored run: name, sizes, dtype and a hash of a sample of its weights."""
-    parameters = list(cast(torch.nn.Module, model).parameters())
-    return {
-        "name": model_name(model),
-        "n_layers": int(model.cfg.n_layers),
-        "d_model": int(model.cfg.d_model),
-        "dtype": str(dtype_of(model)).removeprefix("torch."),
-        "weights": weights_hash(*(parameters[i] for i in {0, len(parameters) // 2, len(parameters) - 1})),
-    }
-
-
-def weights_hash(*weights: Tensor, rows: int = 64) -> str:
-    """A short hash of up to `rows` evenly spaced rows of each tensor: cheap, and different for different weights."""
-    digest = hashlib.sha256()
-    for weight in weights:
-        matrix = weight.detach().reshape(weight.shape[0] if weight.ndim > 1 else 1, -1)
-        sample = matrix[:: max(1, len(matrix) // rows)][:rows, :4096]
-        digest.update(sample.float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -158,4 +158,5 @@ def inverse_cdf(shares: Float[Tensor, "row option"], uniforms: Float[Tensor, "ro
     cumulated = shares.cumsum(-1)
     # The number is kept below the total, which rounding may leave short of 1.
     total = torch.nextafter(cumulated[:, -1:], torch.zeros_like(uniforms))
-    return torch.searchsorted(cumulated, uniforms.clamp(min=0).minimum(total), right=True)
+    chosen = torch.searchsorted(cumulated, uniforms.clamp(min=0).minimum(total), right=True)
+    return chosen.clamp(max=shares.shape[-1] - 1)  # where logits overflowed, shares are no numbers

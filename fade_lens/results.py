@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 METRICS = ("clarity", "responsiveness", "purity", "faithfulness")
 DETECTION = ("f1", "iou", "correlation", "balanced_accuracy")
-FORMAT = 1
+FORMAT = 2
 MAX_FILE_BYTES = 2 * 2**30
 UNRATED_SHARE = 0.02
 """A single text without a rating is told where it is more than this share."""
@@ -302,7 +302,8 @@ class Results:
             record = json.loads(text)
             if record["format"] != FORMAT:
                 raise InputError(
-                    f"results file {path.name!r} has format {record['format']}; this version reads {FORMAT}"
+                    f"results file {path.name!r} has format {record['format']}; this version reads {FORMAT}: evaluate again, "
+                    "with the run's folder as transcripts, so that nothing is asked twice"
                 )
             nulls = {arm: from_plain(tuple[Result, ...], items) for arm, items in record.get("nulls", {}).items()}
             cross = CrossMatrices.from_dict(kept) if (kept := record.get("cross")) else None

@@ -89,7 +89,8 @@ def generate(
         progress: called after each batch with the number of requests it finished.
 
     Returns:
-        Token ids of the continuations, without the prompts, in the order of the requests.
+        Token ids of the continuations, without the prompts, in the order of the requests; -1 throughout where the model's activations
+        overflowed, for what is chosen then means nothing.
 
     Raises:
         InputError: something cannot be used as given; before anything is generated.
@@ -145,6 +146,7 @@ def continue_batch(
     """The continuations of requests that run together."""
     tokens, real = left_padded([r.prompt for r in batch], steering.device)
     chosen: list[Tensor] = []
+    overflowed = torch.zeros(len(batch), dtype=torch.bool, device=steering.device)
     with decoder.steered(steering):
         steering.real = real
         state = decoder.start(tokens, real, new_tokens)
@@ -152,16 +154,18 @@ def continue_batch(
         for step in range(new_tokens):
             if step:
                 state = decoder.step(chosen[-1])
-            chosen.append(sampler.choose(torch.nan_to_num(state), step))
-    if overflowed := int(state.isnan().any(dim=-1).sum()):
+            overflowed |= (state.isnan() | state.isposinf()).any(dim=-1).to(overflowed.device)
+            lost = overflowed.to(state.device).unsqueeze(-1)
+            chosen.append(sampler.choose(torch.nan_to_num(state).masked_fill(lost, 0), step))
+    if n := int(overflowed.sum()):
         logger.warning(
             "%d of %d continuations are meaningless from some token on: the model's activations overflowed %s. "
             "Use smaller factors, or a model in bfloat16 or float32.",
-            overflowed,
+            n,
             len(batch),
             str(state.dtype).removeprefix("torch."),
         )
-    return torch.stack(chosen, dim=1).cpu().numpy()
+    return torch.stack(chosen, dim=1).masked_fill(overflowed[:, None], -1).cpu().numpy()
 
 
 class Steering:

@@ -21,7 +21,11 @@ from fade_lens.tables import clean
 
 FILE = "run.sqlite"
 SUFFIXES = (".sqlite", ".sqlite3", ".db")
-FORMAT = 3
+FORMAT = 4
+"""3 told models and SAEs apart by some of their weights only; its transcripts are as good as today's."""
+SHARED_FORMATS = (3, FORMAT)
+"""Whose transcripts another run may share."""
+AGAIN = "what the same judge was asked is not asked again"
 COMMITTED_BYTES = 2**26
 """Activations written in one transaction."""
 PACKAGES = ("fade-lens", "sae-lens", "torch", "transformer-lens", "transformers")
@@ -58,8 +62,13 @@ class RunStore:
             self._db.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{str(self.path)!r} cannot be used as a run store: {error}") from error
-        if (found := self.get_meta("format")) not in (None, FORMAT):
-            raise StoreError(f"{str(self.path)!r} has format {found}; this version reads {FORMAT}: use another folder")
+        readable = SHARED_FORMATS if identity is None else (FORMAT,)
+        if (found := self.get_meta("format")) not in (None, *readable):
+            shared = f", with this one as transcripts: {AGAIN}" if found in SHARED_FORMATS else ""
+            self.close()
+            raise StoreError(
+                f"{str(self.path)!r} has format {found}; this version reads {FORMAT}: use another folder{shared}"
+            )
         if identity is not None:
             self._claim(identity)
 
@@ -81,8 +90,7 @@ class RunStore:
             self.close()
             raise StoreError(
                 f"{str(self.path)!r} was made with other settings: {'; '.join(differences)}. "
-                "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked "
-                "is not asked again."
+                f"Use the settings it was made with, or another folder, with this one as transcripts: {AGAIN}."
             )
 
     # Transcripts (the judge's side; see fade_lens.judge.Transcripts)
@@ -127,6 +135,7 @@ class RunStore:
         """Keep one pass over the corpus, some features at a time: of each feature all is on disk, or nothing."""
         self.set_meta("counted", activations.counted.tolist())
         self.set_meta("n_outliers", activations.n_outliers)
+        self.set_meta("n_overflowed", activations.n_overflowed)
         values, positions = activations.values, activations.positions
         rows = (
             (
@@ -157,9 +166,8 @@ class RunStore:
             active[column] = row[2]
         values.release()
         positions.release()
-        return MaxActivations(
-            values.rows.T, positions.rows.T, np.array(counted, dtype=np.int64), active, int(self.get_meta("n_outliers"))
-        )
+        left_out = (int(self.get_meta(name)) for name in ("n_outliers", "n_overflowed"))
+        return MaxActivations(values.rows.T, positions.rows.T, np.array(counted, dtype=np.int64), active, *left_out)
 
     def keep_continuations(
         self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), arm: str = ""

@@ -1,9 +1,11 @@
 """What is evaluated: a model, some of its features, and the natural texts that they are seen on."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from sae_lens import SAE
 
@@ -11,8 +13,12 @@ from fade_lens.activations import MaxActivations, OutlierRule, Progress, max_act
 from fade_lens.corpus import Corpus, TokenizedTexts, tokenize
 from fade_lens.errors import InputError
 from fade_lens.features import features_of
-from fade_lens.models import Model, model_identity
+from fade_lens.identity import model_identity
+from fade_lens.models import Model, dtype_of
 from fade_lens.settings import Settings
+from fade_lens.ties import Precision
+
+logger = logging.getLogger(__name__)
 
 LONGEST_CONTEXT = 128
 
@@ -49,6 +55,7 @@ class Subject:
         self._column = {index: column for column, index in enumerate(self.features.indices)}
         self._outliers: OutlierRule | None = None
         self._activations: MaxActivations | None = None
+        self._precision: Precision | None = None
 
     def _context(self, source: SAE[Any] | str) -> int:
         """The context asked for, else the SAE's own up to 128 tokens; never more than the model's."""
@@ -77,11 +84,41 @@ class Subject:
         return self._activations
 
     def observe(self, stored: MaxActivations | None = None, progress: Progress | None = None) -> MaxActivations:
-        """Run the pass over the corpus, or take the result that a store kept of it."""
-        self._activations = stored or max_activations(
-            self.model, self.features, self.tokens, self.outliers, progress=progress
+        """Run the pass over the corpus, or take the result that a store kept of it. Equal values are made one (see `fade_lens.ties`)."""
+        found = stored or max_activations(self.model, self.features, self.tokens, self.outliers, progress=progress)
+        if stored is None and self.precision is not None:
+            self.precision.tie(found.values)
+        self._activations = found
+        if found.n_overflowed:
+            logger.warning("%s.", self._not_finite(found.n_overflowed, "natural texts"))
+        return found
+
+    @property
+    def precision(self) -> Precision | None:
+        """How exact activations are, told at first use; None in preset "paper", which compares them digit by digit."""
+        if self._precision is None and self.settings.preset != "paper":
+            self._precision = Precision.of(self.model, self.features, self.tokens, self.outliers)
+        return self._precision
+
+    def overflow(self, index: int, written: int = 0) -> str | None:
+        """Why no metric of a feature is defined, if it overflowed on natural texts, or on so many `written` ones; else None.
+
+        Such texts are not like the others: they are those that excite the model most, often the concept's.
+        """
+        for n, kind in ((self.activations.overflowed(self.column(index)), "natural texts"), (written, "written texts")):
+            if n:
+                return self._not_finite(n, kind)
+        return None
+
+    def _not_finite(self, n: int, kind: str) -> str:
+        dtypes = {dtype_of(self.model), self.features.dtype}
+        narrow = min(dtypes, key=lambda dtype: torch.finfo(dtype).max)
+        mend = (
+            "load model and SAE in bfloat16 or float32"
+            if narrow == torch.float16
+            else "look for weights of model or SAE that are not finite"
         )
-        return self._activations
+        return f"activations on {n} {kind} are not finite in {str(narrow).removeprefix('torch.')}: {mend}"
 
     def column(self, index: int) -> int:
         """Where a feature stands on every `feature` axis. Raises `InputError` for one that the subject does not have."""
@@ -105,8 +142,11 @@ class Subject:
         return tokenize(self.model, texts, self.context, self.features.prepend_bos)
 
     def activate(self, texts: Sequence[str], progress: Progress | None = None) -> MaxActivations:
-        """Other texts' largest activations, all features in one pass."""
-        return max_activations(self.model, self.features, self.read(texts), self.outliers, progress=progress)
+        """Other texts' largest activations, all features in one pass; those that equal a natural text's have its value."""
+        found = max_activations(self.model, self.features, self.read(texts), self.outliers, progress=progress)
+        if self.precision is not None:
+            self.precision.snap(found.values, self.activations.values)
+        return found
 
     def identity(self) -> dict[str, Any]:
         """What decides this subject's numbers, beside the indices asked for."""

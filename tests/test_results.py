@@ -123,8 +123,8 @@ def test_files_that_are_no_results(tmp_path):
         gzip.compress(b"[1]"),
         gzip.compress(b"{}" * 999)[:-9],
         gzip.compress(b"{}" * 999)[:10] + b"\xff" * 20,
-        gzip.compress(b'{"format": 1, "run": {}, "items": [], "nulls": []}'),
-        gzip.compress(b'{"format": 1, "run": {}, "items": [{}]}'),
+        gzip.compress(b'{"format": 2, "run": {}, "items": [], "nulls": []}'),
+        gzip.compress(b'{"format": 2, "run": {}, "items": [{}]}'),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match="not a results file"):

@@ -366,7 +366,8 @@ def test_overflow_is_told(caplog: pytest.LogCaptureFixture) -> None:
     for sampling in SAMPLING.values():
         caplog.clear()
         found = generate(model, f, requests, torch.tensor([1e4]), new_tokens=NEW, **sampling)
-        assert "1 of 2 continuations" in caplog.text and found.min() >= 3
+        assert "1 of 2 continuations" in caplog.text
+        assert (found[0] == -1).all() and found[1].min() >= 3
 
 
 @pytest.mark.parametrize(

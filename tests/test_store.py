@@ -128,3 +128,15 @@ def test_threads_may_write_at_once(tmp_path):
         for thread in threads:
             thread.join()
         assert len(list(store.transcripts())) == 400
+
+
+def test_a_store_of_before_is_refused_but_its_answers_serve_again(tmp_path):
+    with RunStore(tmp_path, IDENTITY) as store:
+        store.put("k", {}, {"content": "2"})
+        store.set_meta("format", 3)
+    with pytest.raises(
+        StoreError, match="has format 3; this version reads 4: use another folder, with this one as transcripts"
+    ):
+        RunStore(tmp_path, IDENTITY)
+    with RunStore(tmp_path) as shared:
+        assert shared.get("k") == {"content": "2"}

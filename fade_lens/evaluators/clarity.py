@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from fade_lens.activations import Progress
 from fade_lens.descriptions import Description, read_descriptions
@@ -19,10 +19,14 @@ from fade_lens.subject import Subject
 
 @dataclass(frozen=True)
 class WrittenActivations:
-    """The largest activations of the written texts: `place` says in which row of `values` a text is."""
+    """The largest activations of the written texts: `place` says in which row of `values` a text is.
+
+    `overflowed` are those of which no finite number is known (in `values` they are NaN).
+    """
 
     place: Mapping[str, int]
     values: Float[np.ndarray, "text feature"]
+    overflowed: Bool[np.ndarray, "text feature"]
 
     def rows(self, texts: Sequence[str]) -> Int[np.ndarray, "text"]:
         """The rows of some texts."""
@@ -43,9 +47,9 @@ class ClarityEvaluator:
     def activate(self, written: Mapping[Description, Written], progress: Progress | None = None) -> WrittenActivations:
         """What every written text does to every feature of the run, all in one pass and each different text once."""
         texts = list(dict.fromkeys(text for answer in written.values() for text in answer.texts))
-        empty = np.zeros((0, len(self.subject.features)), dtype=np.float32)
-        values = self.subject.activate(texts, progress).values if texts else empty
-        return WrittenActivations({text: place for place, text in enumerate(texts)}, values)
+        found = self.subject.activate(texts, progress)
+        overflowed = np.isnan(found.values) & (found.counted > 0)[:, None]
+        return WrittenActivations({text: place for place, text in enumerate(texts)}, found.values, overflowed)
 
     def measure(
         self, written: Mapping[Description, Written], activations: WrittenActivations | None = None
@@ -55,9 +59,11 @@ class ClarityEvaluator:
         evidence: dict[Description, ClarityEvidence] = {}
         for description, answer in written.items():
             column = self.subject.column(description.index)
-            own = activations.values[activations.rows(answer.texts), column].astype(np.float64)
+            rows = activations.rows(answer.texts)
+            own = activations.values[rows, column].astype(np.float64)
+            reason = self.subject.overflow(description.index, int(activations.overflowed[rows, column].sum()))
             evidence[description] = ClarityEvidence(
-                clarity=self._clarity(description, own, answer),
+                clarity=self._clarity(description, own, answer) if reason is None else Metric(None, reason),
                 texts=tuple(
                     SyntheticText(text, None if np.isnan(value) else float(value))
                     for text, value in zip(answer.texts, own, strict=True)

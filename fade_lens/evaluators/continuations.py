@@ -8,6 +8,7 @@ BASELINE = -1
 """The "feature" under which the untouched model's continuations are kept: they serve every feature of a run."""
 
 Texts = tuple[str, ...]
+"""Continuations, a prompt each; an empty one stands for a text that means nothing, since the model's activations overflowed."""
 OWN = ""
 """The "arm" of the feature itself."""
 

@@ -23,6 +23,7 @@ from fade_lens.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
 from fade_lens.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics import Metric, faithfulness, leading
+from fade_lens.models import dtype_of
 from fade_lens.settings import Settings, rng, stream
 from fade_lens.steering import Request, decoder_for, generate
 from fade_lens.subject import Subject
@@ -129,13 +130,15 @@ class FaithfulnessEvaluator:
             progress=progress,
         )
         n, read = len(self.prompts), 0 if settings.preset == "paper" else min(FLUENCY_PROMPTS, len(self.prompts))
-        likely = [i for i in range(len(requests)) if i % n < read]
+        likely = [i for i in range(len(requests)) if i % n < read and tokens[i, 0] >= 0]
         prompts = [requests[i].prompt for i in likely]
-        nll = negative_log_likelihood(subject.model, prompts, tokens[likely], decoder).tolist()
+        nll = np.full(len(requests), np.nan)
+        nll[likely] = negative_log_likelihood(subject.model, prompts, tokens[likely], decoder)
         decode: Callable[[Any], str] = subject.model.tokenizer.decode
         for position, steered in enumerate(group):
-            texts = [decode(row) for row in tokens[position * n : (position + 1) * n]]
-            likelihoods = nll[position * read : (position + 1) * read]
+            start = position * n
+            texts = [decode(row) if row[0] >= 0 else "" for row in tokens[start : start + n]]
+            likelihoods = nll[start : start + read].tolist()
             self.store.keep_continuations(steered.feature, steered.factor, texts, likelihoods, arm)
 
     def ask(self, description: Description) -> Asked:
@@ -153,8 +156,11 @@ class FaithfulnessEvaluator:
                 )
             texts[steered] = kept
         barred, order = self._barred(description.index), list[Steered]()
+        lost = self._overflow(description.index)
 
         def following(ratings: list[Rating]) -> list[str]:
+            if lost is not None:  # nothing is asked in vain
+                return []
             chosen = self._next(description, by_set(texts, order, ratings), barred)
             order.extend(steered for steered, numbers in chosen.items() for _ in numbers)
             return [texts[steered][number] for steered, numbers in chosen.items() for number in numbers]
@@ -199,10 +205,14 @@ class FaithfulnessEvaluator:
         rated, barred = by_set(asked.texts, asked.order, ratings), self._barred(description.index)
         fluency, limit = self.fluency(description.index), self.settings.max_nll_increase
 
-        def value(arm: str) -> Metric:
-            return self._value(description, arm, rated, barred)
+        lost = self._overflow(description.index)
 
-        if barred and all(f.factor in barred or f.factor == 0 for f in fluency):
+        def value(arm: str) -> Metric:
+            return self._value(description, arm, rated, barred) if lost is None else Metric(None, lost)
+
+        if lost is not None:
+            metric = Metric(None, lost)
+        elif barred and all(f.factor in barred or f.factor == 0 for f in fluency):
             metric = Metric(
                 None, f"every steering factor raises the texts' negative log-likelihood by over {limit:g} nats"
             )
@@ -239,10 +249,26 @@ class FaithfulnessEvaluator:
             found.append(Fluency(factor, nll, nll - base, repeated, broken))
         return tuple(found)
 
+    def _overflow(self, index: int) -> str | None:
+        """Why Faithfulness is undefined where the model overflowed: the texts lost are those of the strongest steering, not any."""
+        factors: dict[float, int] = {}
+        for steered in self._sets(index):
+            if lost := (self.store.continuations(*steered) or ()).count(""):
+                factors[steered.factor] = factors.get(steered.factor, 0) + lost
+        if not factors:
+            return None
+        at = ", ".join(f"{factor:g}" for factor in sorted(factors))
+        return (
+            f"{sum(factors.values())} continuations (at factor {at}) mean nothing, for the model's activations overflowed "
+            f"{str(dtype_of(self.subject.model)).removeprefix('torch.')}: use smaller factors, or a model in bfloat16 or float32"
+        )
+
     def _likelihood(self, steered: Steered) -> tuple[float, float]:
         """Mean negative log-likelihood a token and share of repeated tokens of one set of continuations."""
         texts = self.store.continuations(*steered) or ()
-        return float(np.mean(self._nll(steered))), repeated_share(self.subject.model, texts)
+        # Texts that mean nothing have none, nor those that the untouched model overflows on.
+        known = [one for one in self._nll(steered) if math.isfinite(one)]
+        return float(np.mean(known)) if known else math.nan, repeated_share(self.subject.model, texts)
 
     def _nll(self, steered: Steered) -> tuple[float, ...]:
         kept = self.store.continuations_nll(*steered)
@@ -282,6 +308,8 @@ class FaithfulnessEvaluator:
         threshold = self.settings.gate
         if not self.settings.steers:
             return Metric(None, "not measured: the run has no steering factors")
+        if (reason := self.subject.overflow(description.index)) is not None:
+            return Metric(None, reason)
         if not np.isfinite(self.subject.reference(description.index)):
             return Metric(None, "the feature never fires on the corpus, so steering has no unit")
         if threshold is None:

@@ -43,8 +43,9 @@ class RatingEvaluator:
     def ask(self, description: Description) -> Asked:
         """Choose the texts and begin to have them rated, in the background: no description waits for another's rounds."""
         natural = self.subject.natural(description.index)
+        n = 0 if self.subject.overflow(description.index) else self.settings.rated_texts  # nothing is asked in vain
         # The same texts for every description of a feature, so that two descriptions are compared on equal terms.
-        chosen = design(natural, self.settings.rated_texts, rng(self.settings.seed, "rated texts", description.index))
+        chosen = design(natural, n, rng(self.settings.seed, "rated texts", description.index))
         texts = [self.subject.tokens.texts[i] for i in chosen.order]
 
         def following(ratings: list[Rating]) -> list[str]:
@@ -76,8 +77,11 @@ class RatingEvaluator:
             "seed": stream(self.settings.seed, "rating interval", description.key),
         }
         ratings = rating_values(answers)
-        responsive = responsiveness(activations, ratings, sample.weights, **options)
-        pure = purity(activations, ratings, sample.weights, **options)
+        if (reason := self.subject.overflow(description.index)) is not None:
+            responsive = pure = Metric(None, reason)
+        else:
+            responsive = responsiveness(activations, ratings, sample.weights, **options)
+            pure = purity(activations, ratings, sample.weights, **options)
         texts = zip(sample.indices, activations, sample.inclusion, answers, strict=True)
         return RatedEvidence(
             responsive,

@@ -185,6 +185,9 @@ def facts(results: Results) -> list[tuple[str, str]]:
     ):
         if isinstance(count := run.get(key), int):
             rows.append(("Left out", f"{amount(count)} {words}"))
+    if lost := {kind: n for kind, n in _record(run, "n_overflowed").items() if isinstance(n, int) and n}:
+        words = " and ".join(f"{amount(n)} {kind}" for kind, n in lost.items())
+        rows.append(("Overflow", f"activations on {words} texts are not finite; what rests on them is undefined"))
     return [(name, clip(value, 400)) for name, value in rows]
 
 
