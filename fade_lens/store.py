@@ -72,18 +72,27 @@ class RunStore:
             self.set_meta("identity", now)
             self.set_meta("versions", versions())
             return
-        differences = [
-            f"{name} was {old!r}, is {new!r}"
-            for name, (old, new) in sorted(paired(flat(before), flat(now)).items())
-            if old != new
-        ]
-        if differences:
-            self.close()
-            raise StoreError(
-                f"{str(self.path)!r} was made with other settings: {'; '.join(differences)}. "
-                "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked "
-                "is not asked again."
+        differences = {
+            n: values
+            for n, values in sorted(paired(flat(before), flat(now)).items())
+            if len(set(map(dumps, values))) > 1
+        }
+        if not differences:
+            return
+        self.close()
+        was = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in differences.items())
+        mend = (
+            "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked is not "
+            "asked again"
+        )
+        if "judge.model" in differences:
+            mend = "Use the judge it was made with, or another folder: what another judge answered is asked anew"
+        elif "judge.endpoint" in differences:
+            mend = (
+                f"If it is the same judge elsewhere, say so with name={differences['judge.endpoint'][0]!r}; if not, use another folder: "
+                "what another judge answered is asked anew"
             )
+        raise StoreError(f"{str(self.path)!r} was made with other settings: {was}. {mend}.")
 
     # Transcripts (the judge's side; see fade_lens.judge.Transcripts)
 
