@@ -215,7 +215,7 @@ class RuleJudge(Judge):
         super().__init__("rule", base_url="http://127.0.0.1:1/v1", rating="single", price=(0.0, 0.0))
         self._words = words
 
-    def check(self) -> None:
+    def check(self, *, rates: bool = True, writes: bool = True) -> None:
         """There is nobody to be asked."""
 
     def submit_write(self, concept: str, *, n_texts: int = 30, seed: int = 0) -> "Future[Written]":

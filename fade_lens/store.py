@@ -25,6 +25,8 @@ FORMAT = 4
 """3 told models and SAEs apart by some of their weights only; its transcripts are as good as today's."""
 SHARED_FORMATS = (3, FORMAT)
 """Whose transcripts another run may share."""
+TOLD = 8
+"""Differences that a refusal names; another model differs in dozens."""
 AGAIN = "what the same judge was asked is not asked again"
 COMMITTED_BYTES = 2**26
 """Activations written in one transaction."""
@@ -81,17 +83,25 @@ class RunStore:
             self.set_meta("identity", now)
             self.set_meta("versions", versions())
             return
-        differences = [
-            f"{name} was {old!r}, is {new!r}"
-            for name, (old, new) in sorted(paired(flat(before), flat(now)).items())
-            if old != new
-        ]
-        if differences:
-            self.close()
-            raise StoreError(
-                f"{str(self.path)!r} was made with other settings: {'; '.join(differences)}. "
-                f"Use the settings it was made with, or another folder, with this one as transcripts: {AGAIN}."
+        differences = {
+            n: values
+            for n, values in sorted(paired(flat(before), flat(now)).items())
+            if len(set(map(dumps, values))) > 1
+        }
+        if not differences:
+            return
+        self.close()
+        told = [f"{name} was {old!r}, is {new!r}" for name, (old, new) in differences.items()]
+        was = "; ".join([*told[:TOLD], *([f"and {len(told) - TOLD} more"] if len(told) > TOLD else [])])
+        mend = f"Use the settings it was made with, or another folder, with this one as transcripts: {AGAIN}"
+        if "judge.model" in differences:
+            mend = "Use the judge it was made with, or another folder: what another judge answered is asked anew"
+        elif "judge.endpoint" in differences:
+            mend = (
+                f"If it is the same judge elsewhere, say so with name={differences['judge.endpoint'][0]!r}; if not, use another folder: "
+                "what another judge answered is asked anew"
             )
+        raise StoreError(f"{str(self.path)!r} was made with other settings: {was}. {mend}.")
 
     # Transcripts (the judge's side; see fade_lens.judge.Transcripts)
 

@@ -53,6 +53,8 @@ class FakeJudge:
     `ALL_KINDS`) to probabilities, drawn from `seed`; `script` lists the kinds (or "ok") of the first requests; `choose(body)`
     may name the kind for a request (None: by script and plan). Every request's body is in `bodies`, its headers in
     `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them. `batches` adds the Batch API.
+    `says(body)` may give the words of an answer; `begins` are the likely first tokens (with log-probabilities) of an answer about one
+    text; `limit` is the whole body of "rate_limit".
     """
 
     def __init__(
@@ -73,6 +75,9 @@ class FakeJudge:
         logprobs: bool = True,
         echo_key: bool = False,
         batches: bool = False,
+        says: Callable[[dict[str, Any]], str | None] = lambda _: None,
+        begins: Mapping[str, float] | None = None,
+        limit: object = None,
     ) -> None:
         unknown = (set(plan or {}) | set(script)) - {*ALL_KINDS, "ok"}
         assert not unknown, f"unknown misbehaviour {unknown}"
@@ -81,6 +86,7 @@ class FakeJudge:
         self.latency, self.slow_seconds, self.retry_after = latency, slow_seconds, retry_after
         self.key, self.formats, self.unsupported = key, tuple(formats), tuple(unsupported)
         self.logprobs, self.echo_key = logprobs, echo_key
+        self.says, self.begins, self.limit = says, begins, limit
         self.batches = FakeBatches(self) if batches else None
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -170,6 +176,9 @@ class FakeJudge:
             value = self.rule(*one)
             content = "Yes" if value == 2 else "No"
             logprobs = _logprobs(value) if self.logprobs and kind != "garbage" else None
+            if logprobs and self.begins is not None:
+                tokens = [{"token": token, "logprob": p} for token, p in self.begins.items()]
+                content, logprobs = tokens[0]["token"], {"content": [{**tokens[0], "top_logprobs": tokens}]}
         else:
             raise AssertionError(f"a request that is none of ours: {messages}")
         if kind == "cut":
@@ -178,7 +187,8 @@ class FakeJudge:
             content = "As a large language model, I find this quite a thought-provoking question!"
         elif kind == "empty":
             content, logprobs = "", None
-        message["content"] = content
+        said = self.says(body)
+        message["content"] = content if said is None else said
         if kind == "refuse":
             message |= {"content": None, "refusal": "I cannot help with that."}
             logprobs = None
@@ -353,7 +363,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, error = _STATUS[kind]
             if fake.echo_key:
                 error = {**error, "message": f"{error['message']} You sent {shown}."}
-            self._send(status, {"error": error}, fake.retry_after if kind == "rate_limit" else None)
+            limited = kind == "rate_limit"
+            told = fake.limit if limited and fake.limit is not None else {"error": error}
+            self._send(status, told, fake.retry_after if limited else None)
         elif wanted is not None and wanted not in fake.formats:
             message = f"Invalid parameter: 'response_format' of type '{wanted}' is not supported with this model."
             self._send(400, {"error": {"message": message, "param": "response_format"}})
@@ -362,7 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(200, fake.completion(body, kind))
 
-    def _send(self, status: int, body: dict[str, Any], retry_after: str | None = None) -> None:
+    def _send(self, status: int, body: object, retry_after: str | None = None) -> None:
         self._send_text(status, json.dumps(body), "application/json", retry_after)
 
     def _send_text(self, status: int, text: str, kind: str, retry_after: str | None = None) -> None:

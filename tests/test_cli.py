@@ -217,6 +217,17 @@ def test_exit_codes_of_judge_and_store(parts, monkeypatch, capsys):
     assert stopped.value.code == 3
 
 
+def test_a_command_names_its_own_options_and_where_to_look(parts, monkeypatch, capsys):
+    folder, arguments, server = parts
+    server.begins = {"<think>": -0.1, "Yes": -30.0}
+    monkeypatch.setattr(sys, "argv", ["fade-lens", *arguments, "--quiet", "--rating", "single"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    told = " ".join(capsys.readouterr().err.split())
+    assert stopped.value.code == 3 and "Give --rating batched" in told and "'<think>'" in told
+    assert "rating=" not in told and server.requests == 2 and not (folder / "run").exists()
+
+
 def test_the_demo_without_its_extra_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr("fade_lens.demo.parts.find_spec", lambda package: None)
     monkeypatch.setattr(sys, "argv", ["fade-lens", "demo"])

@@ -71,7 +71,7 @@ def test_a_whole_run(tmp_path):
         first = fade.evaluate(described, store=tmp_path, progress=False)
         asked = server.requests
         again = fade.evaluate(described, store=tmp_path, progress=False)
-        assert server.requests <= asked + 1, "every answer is found again"
+        assert server.requests <= asked + 2, "every answer is found again"
     for one, other in zip(first, again, strict=True):
         assert one.metrics == other.metrics and one.clarity.value > 0.9
     assert Results.load(first.save(tmp_path / "results.json.gz")).items == first.items

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import shlex
 import sys
 
 import typer
@@ -18,6 +20,8 @@ EXIT_CODES: dict[type[FadeLensError], int] = {
     MissingExtraError: 5,
     NeuronpediaError: 6,
 }
+JUDGE_NAME = "--judge-name"
+"""`Judge(name=…)`."""
 INTERRUPTED = 130
 INTERRUPTED_MESSAGE = "Interrupted. What was done is kept: run the same command again to go on."
 
@@ -36,9 +40,34 @@ for command in (evaluate.evaluate, audit.audit, compare.compare, evaluate.demo, 
 app.add_typer(judge.app, name="judge")
 
 
+def in_options(message: str) -> str:
+    """A message of the library, which names Python's arguments, in this command's words.
+
+    >>> in_options("give rating='single', or raise max_calls")
+    'give --rating single, or raise --max-calls'
+    """
+    commands = vars(typer.main.get_command(app)).get("commands", {}).values()
+    options = {param.name: param.opts[0] for command in commands for param in command.params}
+    names = "|".join(options | {"name": JUDGE_NAME})
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match["name"], match["text"] or match["value"]
+        found = JUDGE_NAME if name == "name" else options[name]
+        return f"{found} {shlex.quote(value)}" if value else found if "_" in name else match[0]
+
+    # Not where it is part of a path or of a quotation; a name that is a plain word is one only where a value follows.
+    return re.sub(
+        rf"""(?<![\w./\\'"-])(?P<name>{names})(?:=(?:'(?P<text>[^']*)'|(?P<value>[\w.]*\w)))?(?![\w/\\'"=-]|\.\w)""",
+        option,
+        message,
+    )
+
+
 def main() -> None:
     """Entry point: every error that a user can act on is one sentence and its own exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # The handler that finds stderr anew at each message: progress bars stand in front of it while they are shown.
+    handlers = [logging.lastResort] if logging.lastResort else None
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
     # Read when torch is loaded: threads that wait for each other leave the cores to a judge that runs in this process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -48,7 +77,7 @@ def main() -> None:
             errors.print(INTERRUPTED_MESSAGE)
         raise
     except FadeLensError as error:
-        errors.print(plain(f"fade-lens: {error}"), style="red")
+        errors.print(plain(f"fade-lens: {in_options(str(error))}"), style="red")
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
         errors.print(INTERRUPTED_MESSAGE)

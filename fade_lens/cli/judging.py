@@ -13,6 +13,7 @@ from fade_lens.cli.options import (
     Batch,
     Concurrency,
     Gold,
+    JudgeName,
     MaxCalls,
     MaxCost,
     Price,
@@ -48,6 +49,7 @@ class Judging:
     requests_per_minute: RequestsPerMinute = None
     tokens_per_minute: TokensPerMinute = None
     batch: Batch = False
+    judge_name: JudgeName = None
     repeats: Repeats = 0
     second_judge: SecondJudge = None
     gold: Gold = None
@@ -56,8 +58,9 @@ class Judging:
 
     def open(self, spec: str) -> "Judge":
         """The judge of a spec, asked as the options say. Raises `InputError`."""
-        about_the_run = {"repeats", "second_judge", "gold", "transcripts", "dry_run"}
-        return open_judge(spec, **{name: value for name, value in asdict(self).items() if name not in about_the_run})
+        about_the_run = {"repeats", "second_judge", "gold", "transcripts", "dry_run", "judge_name"}
+        how = {name: value for name, value in asdict(self).items() if name not in about_the_run}
+        return open_judge(spec, name=self.judge_name, **how)
 
     def checks(self) -> dict[str, Any]:
         """What `Fade.estimate` and `Fade.evaluate` are told of the checks on the judge; the gold set is read. Raises `InputError`."""

@@ -103,6 +103,13 @@ Batch = Annotated[
         "--batch", help="Ask through the server's Batch API: half the price, within a day.", rich_help_panel=PANEL
     ),
 ]
+JudgeName = Annotated[
+    str | None,
+    typer.Option(
+        help="What to know the judge by in place of its address: tells two servers apart, or says that they are the same judge.",
+        rich_help_panel=PANEL,
+    ),
+]
 SecondJudge = Annotated[
     str | None,
     typer.Option(

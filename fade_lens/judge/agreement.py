@@ -183,6 +183,13 @@ class Reliability:
         self.judge, self.repeats = judge, repeats
         self._owns_second = isinstance(second, str)
         self.second = judge.beside(second) if isinstance(second, str) else second
+        if (other := self.second) is not None and other.endpoint.base_url != judge.endpoint.base_url:
+            who = [(one.endpoint.known(one.model), one.endpoint.identity) for one in (judge, other)]
+            if who[0] == who[1]:
+                raise InputError(
+                    f"second_judge is {other.model!r} at {other.endpoint.label}, which counts as the same judge as the first one at "
+                    f"{judge.endpoint.label}: give the first one a name=... if they differ, another second judge if they do not"
+                )
         self.gold = read_gold(gold) if gold is not None else ()
         self._before = self.second.usage if self.second is not None else Usage()
         self._asked: dict[Description, tuple[list[int | None], list[tuple[str, Future[list[Rating]]]]]] = {}
@@ -222,7 +229,7 @@ class Reliability:
     def ask_gold(self, seed: Callable[..., int], wait: Callable[[str, list["Future[Any]"]], None]) -> None:
         """Asks the second judge whether it is there, and has the gold set rated, before anything else is paid for."""
         if self.second is not None and not self.second.usage.calls:
-            self.second.check()
+            self.second.check(writes=False)
         if not self.gold:
             return
         asked = {

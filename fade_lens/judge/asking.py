@@ -5,7 +5,8 @@ import math
 import random
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from itertools import count
+from typing import Any, ClassVar, TypeVar
 
 from fade_lens.errors import JudgeError
 from fade_lens.judge import prompts
@@ -18,7 +19,9 @@ from fade_lens.tables import clean
 T = TypeVar("T")
 
 ATTEMPTS = 6
-"""Requests that one text may take part in before it counts as unrated: a batch, a smaller one, then alone."""
+"""Requests that one text may take part in within a run before it counts as unrated: a batch, a smaller one, then alone."""
+SINGLE_ATTEMPTS = 3
+"""Requests about one text alone."""
 REFUSALS = 3
 """Requests that a text may be refused in by itself."""
 HOPELESS = 8
@@ -30,6 +33,8 @@ LEAST_WRITTEN = 10
 """Texts that a set is asked for at least, where so many are wanted in all."""
 LONGEST_WRITING = 4000
 """Tokens that one set may take at most: some models write no more than 4,096, and few sets come near."""
+CHECKED = ("the word 'sun'", ["The sun rose over the hills.", "Prices fell again in March."])
+"""Concept and texts that show whether a judge can answer."""
 
 
 @dataclass(frozen=True)
@@ -62,40 +67,94 @@ class Legibility:
     unreadable: int = 0
 
 
-@dataclass
-class BatchedRating:
-    """One concept's texts rated in batches: what is missing or malformed is asked again, in smaller batches."""
+@dataclass(kw_only=True)
+class Asking:
+    """What is asked about one concept, and how much of what came back could be read.
+
+    An answer that an earlier run left and could not read is no attempt of this run: it is passed over, and asked for anew. It stays in
+    the transcripts, and where a later attempt was read already, that one counts and nothing is asked.
+    """
 
     transport: Transport
     call: Call
     concept: str
+    overall: Legibility
+    """Shared by all concepts of a judge."""
+    own: Legibility = field(default_factory=Legibility)
+    attempts: int
+
+    FORM: ClassVar[str]
+    """What an answer is read as."""
+    OTHERWISE: ClassVar[str]
+    """What to do where a model gives nothing of the kind."""
+
+    def counts(self, request: Request, answer: Answer, readable: bool) -> bool:
+        """Whether an answer was an attempt of this run. Raises `JudgeError` where the judge turns out to be unable to answer."""
+        if not (readable or answer.refusal or self.transport.key(request) in self.call.answered):
+            return False
+        self.own.readable += readable
+        self.own.unreadable += not readable
+        self.overall.readable += readable
+        self.overall.unreadable += not (readable or answer.refusal)
+        if not self.overall.readable and self.overall.unreadable >= ILLEGIBLE:
+            shown = "(`fade-lens judge log RUN --failures` shows them)"
+            error = self.unable(f"none of {ILLEGIBLE} answers could be read {shown}; the last one {_beginning(answer)}")
+            self.call.stop(error)
+            raise error
+        return True
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether asking again about this concept is no use."""
+        return not self.own.readable and self.own.unreadable >= HOPELESS
+
+    def unable(self, reason: str) -> JudgeError:
+        """The error for a judge that cannot do it."""
+        return JudgeError(
+            f"judge {self.transport.model!r} at {self.transport.endpoint.label} gives no {self.FORM}: {reason}. {self.OTHERWISE}"
+        )
+
+
+@dataclass(kw_only=True)
+class BatchedRating(Asking):
+    """One concept's texts rated in batches: what is missing or malformed is asked again, in smaller batches."""
+
     seed: int
     repeat: int
     size: int
     temperature: float
-    overall: Legibility
-    """Shared by all concepts of a judge."""
-    own: Legibility = field(default_factory=Legibility)
+    attempts: int = ATTEMPTS
+
+    FORM = "ratings of several texts in one answer"
+    OTHERWISE = "Take a stronger model, or rating='single' if its server gives log-probabilities"
 
     async def rate(self, texts: Sequence[str]) -> list[Rating]:
         """Ratings in the order of `texts`; equal texts are rated once."""
         unique = list(dict.fromkeys(texts))
-        ratings = await self._batches(unique, self.size, attempt=0, refusals=0, path="")
+        ratings = await self._batches(unique, self.size, attempt=0, tried=0, refusals=0, path="")
         return [ratings[text] for text in texts]
 
+    async def check(self) -> None:
+        """Raises `JudgeError` if a few texts cannot be rated."""
+        for rating in await self.rate(CHECKED[1]):
+            if rating.value is None:
+                raise self.unable(str(rating.reason))
+
     async def _batches(
-        self, texts: list[str], size: int, *, attempt: int, refusals: int, path: str
+        self, texts: list[str], size: int, *, attempt: int, tried: int, refusals: int, path: str
     ) -> dict[str, Rating]:
         rng = random.Random(clean(f"{self.seed}|{self.repeat}|{self.concept}|{path}|{attempt}"))
         order = rng.sample(texts, len(texts))
         batches = [order[at : at + size] for at in range(0, len(order), size)]
         parts = await all_of(
-            self._batch(batch, attempt=attempt, refusals=refusals, path=f"{path}/{at}")
+            self._batch(batch, attempt=attempt, tried=tried, refusals=refusals, path=f"{path}/{at}")
             for at, batch in enumerate(batches)
         )
         return {text: rating for part in parts for text, rating in part.items()}
 
-    async def _batch(self, texts: list[str], *, attempt: int, refusals: int, path: str) -> dict[str, Rating]:
+    async def _batch(
+        self, texts: list[str], *, attempt: int, tried: int, refusals: int, path: str
+    ) -> dict[str, Rating]:
         samples, request = self._request(texts, attempt, path)
         found: dict[str, int] = {}
         refused = too_long = False
@@ -104,20 +163,21 @@ class BatchedRating:
         except Unanswered as error:
             if not error.too_long or len(texts) == 1:
                 return dict.fromkeys(texts, Rating(None, reason=str(error)))
-            too_long, reason = True, str(error)
+            too_long, reason, tried = True, str(error), tried + 1
         else:
             found = {} if answer.refusal else parse_ratings(answer.content, samples)
-            refused, reason = bool(answer.refusal), _why_unrated(answer, attempt)
-            self._count(bool(found), refused)
+            refused, reason = bool(answer.refusal), _why_unread(answer, attempt)
+            tried += self.counts(request, answer, bool(found))
         ratings = {samples[name]: Rating(value) for name, value in found.items()}
         missing = [text for text in texts if text not in ratings]
         refusals += refused and len(texts) == 1
-        hopeless = not self.own.readable and self.own.unreadable >= HOPELESS and not too_long
-        if missing and (attempt + 1 >= ATTEMPTS or refusals >= REFUSALS or hopeless):
+        if missing and (tried >= self.attempts or refusals >= REFUSALS or (self.hopeless and not too_long)):
             ratings |= dict.fromkeys(missing, Rating(None, reason=reason))
         elif missing:
             size = math.ceil(self.size / 3) if attempt == 0 else 1
-            ratings |= await self._batches(missing, size, attempt=attempt + 1, refusals=refusals, path=path)
+            ratings |= await self._batches(
+                missing, size, attempt=attempt + 1, tried=tried, refusals=refusals, path=path
+            )
         return ratings
 
     def _request(self, texts: list[str], attempt: int, path: str) -> tuple[dict[str, str], Request]:
@@ -138,26 +198,16 @@ class BatchedRating:
         )
         return samples, request
 
-    def _count(self, readable: bool, refused: bool) -> None:
-        self.own.readable += readable
-        self.own.unreadable += not readable
-        self.overall.readable += readable
-        self.overall.unreadable += not (readable or refused)
-        if not self.overall.readable and self.overall.unreadable >= ILLEGIBLE:
-            raise JudgeError(
-                f"judge {self.transport.model!r} gave {ILLEGIBLE} answers and none could be read as ratings: take a stronger "
-                "model, or rating='single' if its server gives log-probabilities"
-            )
 
-
-@dataclass
-class SingleRating:
+@dataclass(kw_only=True)
+class SingleRating(Asking):
     """One concept's texts rated one a request, by log-probabilities and calibrated on background texts."""
 
-    transport: Transport
-    call: Call
-    concept: str
     repeat: int
+    attempts: int = SINGLE_ATTEMPTS
+
+    FORM = "log-probabilities of Yes and No, which rating one text a request needs"
+    OTHERWISE = "Give rating='batched', or take a model that answers without thinking first"
 
     async def rate(self, texts: Sequence[str]) -> list[Rating]:
         """Ratings in the order of `texts`; equal texts are rated once."""
@@ -179,12 +229,17 @@ class SingleRating:
             for text in texts
         ]
 
+    async def check(self) -> None:
+        """Raises `JudgeError` if a text gets no score."""
+        if isinstance(why := await self._score(CHECKED[1][0], self.repeat), str):
+            raise self.unable(why)
+
     async def _score(self, text: str, repeat: int) -> float | str:
         """The text's score, or why it has none."""
         from fade_lens.judge import single
 
-        reason = ""
-        for attempt in range(3):
+        reason, tried = "", 0
+        for attempt in count():
             request = Request(
                 kind="rate one",
                 concept=self.concept,
@@ -198,47 +253,36 @@ class SingleRating:
                 answer = await self.transport.ask(request, self.call)
             except Unanswered as error:
                 return str(error)
-            score = None if answer.refusal else single.score(answer.top_logprobs or [])
+            score = None if answer.refusal else single.read(answer.top_logprobs)
+            tried += self.counts(request, answer, score is not None)
             if score is not None:
                 return float(score)
-            if answer.top_logprobs is None and not answer.refusal and attempt == 2:
-                raise no_logprobs(self.transport)
-            reason = _why_unrated(answer, attempt)
+            silent = answer.top_logprobs is None and not answer.refusal
+            reason = "the server gives none" if silent else _why_unread(answer, attempt)
+            if tried >= self.attempts or (self.hopeless and not answer.refusal):
+                if silent and not self.overall.readable:
+                    raise self.unable(reason)
+                break
         return reason
 
 
-async def probe(transport: Transport, way: str) -> None:
-    """One small request in the way of asking that ratings take. Raises `JudgeError` in one clear sentence."""
-    if way == "batched":
-        messages = prompts.check_messages()
-        await transport.probe(Request("check", "", messages, {"max_tokens": 200}, 20, structure="ratings"))
-        return
-    from fade_lens.judge import single
-
-    messages = single.messages("the word 'sun'", "The sun rose over the hills.")
-    answer = await transport.probe(Request("check", "", messages, dict(single.PARAMETERS), 1))
-    if answer.top_logprobs is None and answer.refusal is None:
-        raise no_logprobs(transport)
-
-
-def no_logprobs(transport: Transport) -> JudgeError:
-    """The error for a server that cannot be asked one text a request."""
-    return JudgeError(
-        f"judge {transport.model!r} at {transport.endpoint.label} gives no log-probabilities, which rating one text a request "
-        "needs: pass rating='batched'"
-    )
-
-
-@dataclass
-class Writing:
+@dataclass(kw_only=True)
+class Writing(Asking):
     """Texts for one concept, asked for in sets that differ by their number."""
 
-    transport: Transport
-    call: Call
-    concept: str
     seed: int
     set_size: int
     temperature: float
+    attempts: int = WRITING_ATTEMPTS
+
+    FORM = "texts that it was asked to write"
+    OTHERWISE = "Take a stronger model, or another one as writer"
+
+    async def check(self) -> None:
+        """Raises `JudgeError` if no text is written."""
+        texts, why = await self._set(1, 2)
+        if not texts:
+            raise self.unable(why)
 
     async def write(self, n_texts: int) -> Written:
         """Up to `n_texts` unique texts; further sets are asked for while there are too few, a bounded number of times."""
@@ -265,8 +309,8 @@ class Writing:
         """One set's texts, and why there are none. A cut or unreadable answer is asked for again, the fullest one kept."""
         rng = random.Random(clean(f"{self.seed}|{self.concept}|{variation}"))
         messages = prompts.writing_messages(self.concept, n, variation=variation, tag=rng.randrange(100, 1000), rng=rng)
-        best, reason = Texts([], False), ""
-        for attempt in range(WRITING_ATTEMPTS):
+        best, reason, tried = Texts([], False), "", 0
+        for attempt in count():
             request = Request(
                 kind="write",
                 concept=self.concept,
@@ -288,20 +332,25 @@ class Writing:
                 break
             read = Texts([], False) if answer.refusal else parse_texts(answer.content)
             best = max(best, read, key=lambda found: (len(found.texts), found.complete))
-            if read.texts and read.complete:
+            reason = _why_unread(answer, attempt)
+            tried += self.counts(request, answer, bool(read.texts))
+            if (read.texts and read.complete) or tried >= self.attempts:
                 break
-            reason = (
-                f"refused: {answer.refusal:.200}"
-                if answer.refusal
-                else f"no texts in the answer {answer.content[:80]!r}"
-            )
         return best.texts, "" if best.texts else f"set {variation}: {reason}"
 
 
-def _why_unrated(answer: Answer, attempt: int) -> str:
+def _why_unread(answer: Answer, attempt: int) -> str:
     if answer.refusal:
         return f"refused: {answer.refusal:.200}"
-    return f"no readable rating after {attempt + 1} requests; the last answer began {answer.content[:80]!r}"
+    return f"nothing readable after {attempt + 1} requests; the last answer {_beginning(answer)}"
+
+
+def _beginning(answer: Answer) -> str:
+    """What an answer that cannot be read looks like."""
+    if answer.top_logprobs:
+        likely = sorted(answer.top_logprobs, key=lambda listed: -listed[1])[:3]
+        return f"begins with {' or '.join(repr(token) for token, _ in likely)}"
+    return f"began {answer.content[:80]!r}" if answer.content.strip() else "was empty"
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -33,3 +33,10 @@ def check_texts(texts: Sequence[str]) -> list[str]:
         if not isinstance(text, str):
             raise InputError(f"texts[{at}] is {type(text).__name__}: give strings")
     return list(texts)
+
+
+def check_name(name: str) -> str:
+    """A judge's name. Raises `InputError` for what is none."""
+    if not name.strip() or not name.isprintable() or len(name) > 200:
+        raise InputError(f"name is {name[:40]!r}: give a word or two that tell this judge from others, or leave it out")
+    return name.strip()

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.judge import prompts
-from fade_lens.judge.asking import BatchedRating, Legibility, Rating, SingleRating, Writing, Written, probe
-from fade_lens.judge.checks import check_concept, check_numbers, check_rating, check_texts
+from fade_lens.judge.asking import CHECKED, BatchedRating, Legibility, Rating, SingleRating, Writing, Written
+from fade_lens.judge.checks import check_concept, check_name, check_numbers, check_rating, check_texts
 from fade_lens.judge.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, find_key, parse_spec
 from fade_lens.judge.loop import LoopThread
 from fade_lens.judge.request import Call
@@ -22,6 +23,8 @@ from fade_lens.judge.transport import Transport
 from fade_lens.judge.usage import Budget, Estimate, Ledger, Number, Usage, price_of
 
 T = TypeVar("T")
+PIECES, PIECE = 256, 1 << 14
+"""Pieces of a file of weights that are looked at, and the bytes of each."""
 Way = Literal["auto", "batched", "single"]
 
 LOCAL_DEFAULTS: dict[str, Any] = {
@@ -43,6 +46,8 @@ class Judge:
     log-probabilities; small models) or "auto": single for models served in the process or by Ollama, else batched.
     At most `concurrency` requests are in flight, over all features and metrics; `requests_per_minute` and
     `tokens_per_minute` pace them. `max_calls` and `max_cost` (US dollars) stop a run with `BudgetReached`.
+    A server of the user's own (on this machine or network) is known by its model alone, any other by model and address: stored answers
+    count wherever the same judge runs. `name` stands for the address instead: it tells two apart, or makes one of two addresses.
     `temperature` None is 0 for ratings and 1 for writing; reasoning models get none. `writer` is another judge (or its
     spec, see `parse`) that writes the texts. `price` is (prompt, completion) in dollars a million tokens. `batch` sends what
     can wait through the server's Batch API, at half the price and within a day; a run that is stopped meanwhile collects it later.
@@ -70,6 +75,7 @@ class Judge:
         price: tuple[Number, Number] | None = None,
         writer: "Judge | str | None" = None,
         batch: bool = False,
+        name: str | None = None,
         _endpoint: Endpoint | None = None,
         _start: Callable[[], tuple[str, str]] | None = None,
         _budget: Budget | None = None,
@@ -91,6 +97,8 @@ class Judge:
             raise InputError("base_url and api_key do not apply to this kind of judge: leave them out")
         self.model = model.strip()
         self.endpoint = _endpoint or endpoint(base_url, api_key)
+        if name is not None:
+            self.endpoint = replace(self.endpoint, known_as=check_name(name))
         self.rating: Way = "batched" if rating == "auto" else rating
         self.texts_per_request, self.texts_per_set = texts_per_request, texts_per_set
         self.temperature, self.batch = temperature, batch
@@ -109,7 +117,9 @@ class Judge:
         self._owns_writer = isinstance(writer, str)
         self.writer = self.beside(writer) if isinstance(writer, str) else writer
         self._transcripts: Transcripts = MemoryTranscripts()
-        self._legibility = Legibility()
+        self._answered: set[str] | None = None
+        """Keys of what this session was answered."""
+        self._legible_ratings, self._legible_texts = Legibility(), Legibility()
         self._transport = Transport(
             self.model,
             self.endpoint,
@@ -146,9 +156,8 @@ class Judge:
             running = local.serve(path, **server)
             return running.base_url, running.model
 
-        with path.open("rb") as file:  # the port changes from run to run; the file is what determines answers
-            fingerprint = hashlib.sha256(file.read(1 << 20) + str(path.stat().st_size).encode()).hexdigest()[:12]
-        place = Endpoint("http://127.0.0.1/v1", name=f"gguf:{fingerprint}")
+        # The port changes from run to run; the file is what determines answers.
+        place = Endpoint("http://127.0.0.1/v1", name=f"gguf:{fingerprint(path)}")
         own = {**LOCAL_DEFAULTS, **_without_auto(options)}
         return cls(path.stem, _endpoint=place, _start=start, **own)
 
@@ -221,11 +230,17 @@ class Judge:
 
     # ---------------------------------------------------------------- questions
 
-    def check(self) -> None:
-        """One small request that shows that the judge answers. Raises `JudgeError` in one clear sentence."""
-        self._result(self._submit(lambda _: probe(self._transport, self.rating)))
-        if self.writer is not None:
-            self.writer.check()
+    def check(self, *, rates: bool = True, writes: bool = True) -> None:
+        """Has the judge rate a text and its writer write one, and reads the answers as a run does. Raises `JudgeError` in one clear sentence.
+
+        `rates` and `writes` say what the judge is to be used for.
+        """
+        if rates:
+            self._check(lambda call: self._rater(call, CHECKED[0], 0, 0, attempts=2, overall=Legibility()).check())
+        if writes and self.writer is not None:
+            self.writer.check(rates=False)
+        elif writes:
+            self._check(lambda call: self._writing(call, CHECKED[0], 0, attempts=2, overall=Legibility()).check())
 
     def write(self, concept: str, *, n_texts: int = 30, seed: int = 0) -> Written:
         """Up to `n_texts` unique texts that express `concept`. Raises `JudgeError` where the judge cannot be asked."""
@@ -241,10 +256,7 @@ class Judge:
         check_numbers(n_texts=(n_texts, 0, 100_000))
         if self.writer is not None:
             return self.writer.submit_write(concept, n_texts=n_texts, seed=seed)
-        temperature = 1.0 if self.temperature is None else float(self.temperature)
-        return self._submit(
-            lambda call: Writing(self._transport, call, concept, seed, self.texts_per_set, temperature).write(n_texts)
-        )
+        return self._submit(lambda call: self._writing(call, concept, seed).write(n_texts))
 
     def submit_rate(
         self, concept: str, texts: Sequence[str], *, seed: int = 0, repeat: int = 0
@@ -266,15 +278,15 @@ class Judge:
         At its end nothing is in flight any more: work that was not waited for is ended.
         """
         judges = [self] if self.writer is None else [self, self.writer]
-        before = [judge._transcripts for judge in judges]
+        before = [(judge._transcripts, judge._answered) for judge in judges]
         for judge in judges:
-            judge._transcripts = transcripts
+            judge._transcripts, judge._answered = transcripts, set()
             judge._ledger.begin()
         try:
             yield self
         finally:
             for judge, earlier in zip(judges, before, strict=True):
-                judge._transcripts = earlier
+                judge._transcripts, judge._answered = earlier
                 judge._settle(transcripts)
 
     # ---------------------------------------------------------------- accounts
@@ -293,8 +305,8 @@ class Judge:
     def identity(self) -> dict[str, Any]:
         """What determines the answers, for a run's settings; JSON-able, without the key."""
         return {
-            "model": self.model,
-            "endpoint": self.endpoint.label,
+            "model": self.endpoint.known(self.model),
+            "endpoint": self.endpoint.identity,
             "rating": self.rating,
             "texts_per_request": self.texts_per_request if self.rating == "batched" else 1,
             "texts_per_set": self.texts_per_set,
@@ -340,15 +352,24 @@ class Judge:
 
     # ---------------------------------------------------------------- inside
 
-    def _rater(self, call: Call, concept: str, seed: int, repeat: int) -> BatchedRating | SingleRating:
+    def _rater(self, call: Call, concept: str, seed: int, repeat: int, **limits: Any) -> BatchedRating | SingleRating:
+        about: dict[str, Any] = {"transport": self._transport, "call": call, "concept": concept, "repeat": repeat}
+        about |= {"overall": self._legible_ratings, **limits}
         if self.rating == "single":
-            return SingleRating(self._transport, call, concept, repeat)
-        return BatchedRating(
-            self._transport, call, concept, seed, repeat, self.texts_per_request, self._cold, self._legibility
-        )
+            return SingleRating(**about)
+        return BatchedRating(**about, seed=seed, size=self.texts_per_request, temperature=self._cold)
 
-    def _submit(self, work: Callable[[Call], Coroutine[Any, Any, T]]) -> "Future[T]":
-        call = Call(self._transcripts)
+    def _writing(self, call: Call, concept: str, seed: int, **limits: Any) -> Writing:
+        about: dict[str, Any] = {"transport": self._transport, "call": call, "concept": concept, "seed": seed}
+        about |= {"overall": self._legible_texts, "set_size": self.texts_per_set, **limits}
+        return Writing(**about, temperature=1.0 if self.temperature is None else float(self.temperature))
+
+    def _check(self, ask: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
+        self._result(self._submit(ask, Call(MemoryTranscripts(), check=True)))
+
+    def _submit(self, work: Callable[[Call], Coroutine[Any, Any, T]], call: Call | None = None) -> "Future[T]":
+        # Outside of a session each question stands for itself.
+        call = call or Call(self._transcripts, set() if self._answered is None else self._answered)
         self._transport.calls.add(call)
         future = self._thread.submit(work(call))
 
@@ -372,6 +393,21 @@ class Judge:
             if call.transcripts is transcripts:
                 call.stop(JudgeError("the session has ended"))
         self._thread.run(lambda: self._transport.drain(10.0))
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a file of weights from another, wherever it lies: its size, its beginning and its end, and pieces from all over it.
+
+    Models that were trained further differ almost everywhere; reading all of a large file would take longer than the first answers.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(PIECE << 6))
+        for at in range(PIECES):
+            file.seek(max(0, size - PIECE) * (at + 1) // PIECES)
+            digest.update(file.read(PIECE))
+    return digest.hexdigest()[:12]
 
 
 def _without_auto(options: dict[str, Any]) -> dict[str, Any]:

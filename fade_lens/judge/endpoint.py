@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,7 +27,24 @@ FORMS = (
     "'llamacpp:model', 'http://host:8000/v1#model' or 'gguf:/path/to/model.gguf'"
 )
 
+OWN = "own server"
+"""What stands for the address of a server of the user's own: it changes from machine to machine, and the model is the same."""
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_OWN_NAMES = (
+    "localhost",
+    "local",
+    "localdomain",
+    "lan",
+    "home",
+    "internal",
+    "intranet",
+    "corp",
+    "private",
+    "svc",
+    "home.arpa",
+    "ts.net",
+)
+"""Last parts of names that no public server has."""
 _SHORTEST_KEY = 12
 """Anything shorter, such as "EMPTY", stands in for a key where a server wants none, and may be a word of an answer."""
 _KEY_LIKE = re.compile(r"\bsk-[\w-]{6,}|(?<=Bearer )\S+")
@@ -60,12 +78,33 @@ class Endpoint:
     needs_key: str = ""
     """Which environment variable to set, where the server cannot be asked without a key."""
     name: str = ""
-    """What stands for the address in transcripts where it changes from run to run."""
+    """What stands for the address where there is none before the server is started."""
+    known_as: str = ""
+    """What the user calls the server, wherever it is."""
 
     @property
     def label(self) -> str:
-        """The address as settings and transcripts have it."""
+        """The address as messages have it."""
         return self.name or self.base_url
+
+    @property
+    def identity(self) -> str:
+        """What tells this server's models from those of the same name elsewhere: nothing, for servers of the user's own."""
+        return self.known_as or self.name or (OWN if self.own else _plain(self.base_url))
+
+    def known(self, model: str) -> str:
+        """A model's name, without what says nothing (Ollama's tag "latest")."""
+        return model.removesuffix(":latest") if self.own else model
+
+    @property
+    def own(self) -> bool:
+        """Whether the server is on this machine or a network of the user's, as its address tells."""
+        host = (urlsplit(self.base_url).hostname or "").rstrip(".")
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return "." not in host or host.endswith(tuple(f".{name}" for name in _OWN_NAMES))
+        return not (getattr(address, "ipv4_mapped", None) or address).is_global
 
     @property
     def loopback(self) -> bool:
@@ -118,6 +157,17 @@ def checked_url(base_url: str) -> str:
             f"base_url {shown(base_url)!r} goes on with a query or fragment: give the address alone, and the key as api_key"
         )
     return base_url.rstrip("/")
+
+
+def _plain(address: str) -> str:
+    """An address as it is always written: host in small letters, no port that goes without saying.
+
+    >>> _plain("https://API.Example.com:443/v1")
+    'https://api.example.com/v1'
+    """
+    parts = urlsplit(address)
+    host = parts.netloc.lower().removesuffix({"http": ":80", "https": ":443"}[parts.scheme])
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def shown(address: str) -> str:

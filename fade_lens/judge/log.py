@@ -47,7 +47,7 @@ class Entry:
         if self.kind == "rate one" and messages:
             from fade_lens.judge import single
 
-            score = single.score(Answer.from_record(self.answer).top_logprobs or [])
+            score = single.read(Answer.from_record(self.answer).top_logprobs)
             return [("–" if score is None else f"{score:+.1f}", messages[-1]["content"])]
         return [("", text) for text in parse_texts(self.content).texts] if self.kind == "write" else []
 

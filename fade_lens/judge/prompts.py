@@ -120,11 +120,6 @@ def writing_messages(concept: str, n: int, *, variation: int, tag: int, rng: ran
     return [{"role": "system", "content": _WRITING_RULES}, {"role": "user", "content": user}]
 
 
-def check_messages() -> list[Message]:
-    """A tiny rating request: shows that server, key and model answer, and whether structured output works."""
-    return rating_messages("the word 'sun'", {"518": "The sun rose over the hills."}, tag=731)
-
-
 def cut(text: str, limit: int = MAX_TEXT_CHARS) -> str:
     """`text` as UTF-8 can carry it, its middle replaced by a note where it is longer than `limit` characters."""
     text = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

@@ -42,6 +42,10 @@ class Call:
     """One piece of work that was asked for: where its answers are kept, and why it must send nothing more."""
 
     transcripts: Transcripts
+    answered: set[str] = field(default_factory=set[str])
+    """Keys of what this run was answered; what else is in the transcripts was left by an earlier one."""
+    check: bool = False
+    """Whether it only asks if the judge can do it: with few attempts, and at once."""
     stopped: FadeLensError | None = None
     order: int = field(default_factory=count().__next__)
     """What was asked for earlier is served first."""

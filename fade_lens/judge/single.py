@@ -96,8 +96,8 @@ def score(top_logprobs: Sequence[tuple[str, float]]) -> float | None:
     Where only one is listed, the other counts with the most it can have: no more than the least likely token listed, and
     no more than the probability that the list leaves over.
     """
-    listed = [(token.strip(_TRIM).lower(), math.exp(p)) for token, p in top_logprobs if p > -100]
-    yes, no = (sum(p for token, p in listed if token == answer) for answer in ("yes", "no"))
+    listed = [(token, math.exp(p)) for token, p in top_logprobs if p > -100]
+    yes, no = (sum(p for token, p in listed if _TRIM.sub("", token).lower() == answer) for answer in ("yes", "no"))
     if not (yes or no):
         return None
     left = max(1 - sum(p for _, p in listed), 1e-9)
@@ -105,7 +105,16 @@ def score(top_logprobs: Sequence[tuple[str, float]]) -> float | None:
     return math.log(yes or most) - math.log(no or most)
 
 
-_TRIM = " \t\n▁Ġ\"'*.,:"
+_TRIM = re.compile(r"^[\W_ĠĊ]+|[\W_ĠĊ]+$")
+"""Around a word: white space and its marks in vocabularies, quotes, stars, full stops."""
+LEAST_SHARE = 0.01
+"""Probability that Yes and No have together where they are the answer: beside a token such as "<think>" theirs are noise."""
+
+
+def read(top_logprobs: Sequence[tuple[str, float]] | None) -> float | None:
+    """`score` of an answer; None where it is neither Yes nor No."""
+    listed = [(token, p) for token, p in top_logprobs or () if _TRIM.sub("", token).lower() in ("yes", "no")]
+    return score(top_logprobs or ()) if sum(math.exp(min(p, 0.0)) for _, p in listed) >= LEAST_SHARE else None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ HIDDEN_TOKENS = 16_000
 """Room for a reasoning model's thoughts."""
 EXPECTED_THOUGHTS = 500
 """What they are reckoned with, in tokens."""
+CHECK_ATTEMPTS = 3
+"""Times that a question of the check is sent at most."""
+SHOWN_WAIT = 5.0
+"""Seconds from which it is told that the server asks to wait."""
 SERVER_GONE = 5
 """Requests in a row given up before the server counts as gone."""
 
@@ -93,35 +97,30 @@ class Transport:
         call.go_on()
         key = self.key(request)
         record = call.transcripts.get(key)
-        if record is not None and not (known := Answer.from_record(record)).empty:
+        if record is not None:
             self._ledger.add(cached=1)
-            return self._used(request, key, known)
+            return self._used(request, call, key, Answer.from_record(record))
         place = (id(call.transcripts), key)
         task = self._pending.get(place)
         if task is None:
             task = self._pending[place] = asyncio.create_task(self._persist(key, request, call))
             task.add_done_callback(lambda done: (self._pending.pop(place, None), done.cancelled() or done.exception()))
         # A caller that gives up does not throw away an answer on its way.
-        return self._used(request, key, await asyncio.shield(task))
+        answer = await asyncio.shield(task)
+        call.answered.add(key)
+        return self._used(request, call, key, answer)
 
-    def _used(self, request: Request, key: str, answer: Answer) -> Answer:
-        self._ledger.use(request.concept, key, answer.prompt_tokens, answer.completion_tokens, batched=answer.batched)
+    def _used(self, request: Request, call: Call, key: str, answer: Answer) -> Answer:
+        if not call.check:
+            tokens = answer.prompt_tokens, answer.completion_tokens
+            self._ledger.use(request.concept, key, *tokens, batched=answer.batched)
         return answer
-
-    async def probe(self, request: Request) -> Answer:
-        """An answer straight from the server, with few retries. Raises `JudgeError` in one clear sentence."""
-        failure: Transient | Unanswered
-        try:
-            return await self.retrying(min(3, self._max_retries + 1))(self._attempt, request, None, "")
-        except (Transient, Unanswered) as error:
-            failure = error
-        raise self._gone(failure)
 
     def key(self, request: Request) -> str:
         """The transcript key: a hash of everything that determines the answer."""
         return key_of(
-            model=self.model,
-            endpoint=self.endpoint.label,
+            model=self.endpoint.known(self.model),
+            endpoint=self.endpoint.identity,
             messages=request.messages,
             parameters=request.parameters,
             structure=request.structure,
@@ -156,7 +155,7 @@ class Transport:
         try:
             answer = await self._from_batch(request, call, key)
             if answer is None:
-                answer = await self.retrying(self._max_retries + 1)(self._attempt, request, call, key)
+                answer = await self.retrying(CHECK_ATTEMPTS if call.check else None)(self._attempt, request, call, key)
         except Transient as error:
             failure = error
         except Unanswered:
@@ -174,20 +173,18 @@ class Transport:
             return answer
         self._given_up_in_a_row += 1
         self._ledger.add(failed=1)
-        logger.warning("judge: a request was given up after %d attempts: %s", self._max_retries + 1, failure)
-        if self._given_up_in_a_row >= SERVER_GONE or not (failure.connected or self._ever_answered):
-            gone = self._gone(failure)
+        logger.warning("judge: a request was given up: %s", failure)
+        if call.check or self._given_up_in_a_row >= SERVER_GONE or not (failure.connected or self._ever_answered):
+            gone = JudgeError(
+                sentence(str(failure), model=self.model, endpoint=self.endpoint, connected=failure.connected)
+            )
             self.stop(gone)
             raise gone
         raise Unanswered(f"failed: {failure}")
 
-    def _gone(self, failure: Transient | Unanswered) -> JudgeError:
-        connected = not isinstance(failure, Transient) or failure.connected
-        return JudgeError(sentence(str(failure), model=self.model, endpoint=self.endpoint, connected=connected))
-
     def retrying(self, attempts: int | None = None) -> AsyncRetrying:
         """Tries again after transient failures, with backoff or as the server asks; at most `attempts` times in all."""
-        attempts = self._max_retries + 1 if attempts is None else attempts
+        attempts = min(attempts or self._max_retries + 1, self._max_retries + 1)
         backoff = wait_random_exponential(multiplier=BACKOFF_SECONDS, max=LONGEST_BACKOFF)
 
         def wait(state: RetryCallState) -> float:
@@ -210,7 +207,8 @@ class Transport:
 
     async def _from_batch(self, request: Request, call: Call, key: str) -> Answer | None:
         """The answer from the server's Batch API, committed; None where the request is to be sent by itself."""
-        if self._batches is None or request.attempt:  # what is asked again is little, and is not made to wait a day
+        # What is asked again is little, and is not made to wait a day.
+        if self._batches is None or request.attempt or call.check:
             return None
         client = await self.connected()
         call.go_on()
@@ -224,13 +222,12 @@ class Transport:
                 return None
             return self._commit(request, call, key, replace(answer, batched=True))
 
-    async def _attempt(self, request: Request, call: Call | None, key: str) -> Answer:
+    async def _attempt(self, request: Request, call: Call, key: str) -> Answer:
         """One request sent once (again where the server rejects what can be left out), and its answer committed."""
         client = await self.connected()
-        async with self._slots.one(-1 if call is None else call.order):
+        async with self._slots.one(call.order):
             await self._turn(request)
-            if call is not None:
-                call.go_on()
+            call.go_on()
             with self._reserved(request):
                 answer = self._commit(request, call, key, await self._adapting(client, request))
         self._tokens.correct(answer.prompt_tokens + answer.completion_tokens - request.prompt_tokens - request.expects)
@@ -247,11 +244,10 @@ class Transport:
         finally:
             self._budget.release(reckoned)
 
-    def _commit(self, request: Request, call: Call | None, key: str, answer: Answer) -> Answer:
+    def _commit(self, request: Request, call: Call, key: str, answer: Answer) -> Answer:
         """Counts an answer and keeps it, before anything makes use of it."""
         self._ledger.spend(answer.prompt_tokens, answer.completion_tokens, batched=answer.batched)
-        if call is not None:
-            call.transcripts.put(key, self._record(request), {**asdict(answer), "time": round(time(), 3)})
+        call.transcripts.put(key, self._record(request), {**asdict(answer), "time": round(time(), 3)})
         self._ever_answered = True
         return answer
 
@@ -278,7 +274,7 @@ class Transport:
             except Transient as error:
                 rejected, failure = "", error
                 if error.retry_after is not None:
-                    self._pause(error.retry_after)
+                    self._pause(error.retry_after, str(error))
             except Refused as error:
                 return Answer("", finish_reason="content_filter", refusal=str(error) or "content filter")
             except Rejected as error:
@@ -327,9 +323,12 @@ class Transport:
             body["response_format"] = {"type": "json_object"}
         return body
 
-    def _pause(self, seconds: Number) -> None:
-        """Sends nothing for so long: a limit that one request met holds for all."""
-        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
+    def _pause(self, seconds: Number, why: str) -> None:
+        """Sends nothing for so long: a limit that one request met holds for all. A long wait is told, once for all requests that met it."""
+        until = asyncio.get_running_loop().time() + seconds
+        level = logging.WARNING if seconds >= SHOWN_WAIT and until > self._paused_until + 1 else logging.INFO
+        logger.log(level, "judge %r asks to wait %.3g s (%s)", self.model, seconds, why)
+        self._paused_until = max(self._paused_until, until)
 
     def _record(self, request: Request) -> dict[str, Any]:
         record = {name: value for name, value in asdict(request).items() if name not in ("note", "expects")}

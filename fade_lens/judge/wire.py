@@ -4,17 +4,14 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import time
 from typing import Any, TypeVar
 
 from fade_lens.errors import JudgeError
 from fade_lens.judge.endpoint import Endpoint, Secret, redact, without_key
 from fade_lens.judge.usage import CHARS_PER_TOKEN, Number
+from fade_lens.judge.waits import wait_asked
 
 T = TypeVar("T")
-
-LONGEST_RETRY_AFTER = 120.0
 
 _FILTERED = re.compile(r"content[_ ](filter|policy|management)|responsible ?ai|moderation|flagged", re.I)
 _TOO_LONG = re.compile(
@@ -38,12 +35,6 @@ class Answer:
     completion_tokens: int = 0
     batched: bool = False
     """Whether a Batch API gave it, at its price."""
-
-    @property
-    def empty(self) -> bool:
-        """Nothing came, though there was room for it and nothing was refused: a server's fault that may pass, so it is asked again."""
-        said = self.content.strip() or self.refusal or self.top_logprobs
-        return not said and self.finish_reason != "length"
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Answer":
@@ -93,7 +84,7 @@ class Unanswered(Exception):
 class Transient(Exception):
     """A failure that asking again may mend; `connected` is False where the server was not even reached."""
 
-    def __init__(self, reason: str, *, retry_after: float | None = None, connected: bool = True) -> None:
+    def __init__(self, reason: str, *, retry_after: Number | None = None, connected: bool = True) -> None:
         super().__init__(reason)
         self.retry_after, self.connected = retry_after, connected
 
@@ -160,7 +151,7 @@ async def translated(ask: Callable[[], Awaitable[T]], *, model: str, endpoint: E
         return await ask()
     except openai.APIStatusError as error:
         failure = classify(
-            error.status_code, error.response.headers, error.body, error.message, model=model, endpoint=endpoint
+            error.status_code, error.response.headers, error.body, error.response.text, model=model, endpoint=endpoint
         )
     except (openai.APITimeoutError, TimeoutError):
         failure = Transient("no answer in time")
@@ -177,6 +168,7 @@ def classify(
     status: int, headers: Mapping[str, str], body: object, text: str, *, model: str, endpoint: Endpoint
 ) -> Exception:
     """What an HTTP error means: transient, final, or about its own request alone."""
+    wait = wait_asked(headers, [body, text])
     detail = body if isinstance(body, Mapping) else {}
     code = str(detail.get("code") or detail.get("type") or "")
     inner = detail.get("message") or detail.get("error") or text
@@ -189,10 +181,11 @@ def classify(
     rejected = status in (400, 422) or (status in (500, 501) and FORMAT_REJECTED.search(said))
     if rejected and code != "json_validate_failed":  # that one is a model's slip, not a server's limit
         return Rejected(f"{message} {redact(str(detail.get('param') or ''), endpoint.key)}".strip())
-    if (status == 429 and _NO_QUOTA.search(said)) or status == 402:
+    # Gemini says of each minute's limit that the quota is exceeded: one that comes back is not used up.
+    if (status == 429 and wait is None and _NO_QUOTA.search(said)) or status == 402:
         return JudgeError(f"judge {model!r} at {endpoint.label}: the account's quota is used up: {message}")
     if status in (400, 408, 409, 425, 429) or status >= 500:
-        return Transient(f"HTTP {status}: {message}", retry_after=retry_after(headers))
+        return Transient(f"HTTP {status}: {message}", retry_after=wait)
     return JudgeError(sentence(f"HTTP {status}: {message}", model=model, endpoint=endpoint, status=status))
 
 
@@ -210,40 +203,3 @@ def sentence(reason: str, *, model: str, endpoint: Endpoint, status: int = 0, co
     if 300 <= status < 400:
         return f"{where} sends requests elsewhere, which is not followed: {reason}; give the final address as base_url"
     return f"{where} does not answer: {reason}; everything answered so far is kept"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait (Retry-After as seconds or date, else rate-limit resets), capped; None if it does not say."""
-    waits: list[float | None] = []
-    if (milliseconds := headers.get("retry-after-ms")) is not None:
-        waits.append(_number(milliseconds, 0.001))
-    if (value := headers.get("retry-after")) is not None:
-        waits.append(_number(value) if re.fullmatch(r"\s*[\d.]+\s*", value) else _until(value))
-    waits += [
-        _duration(headers.get(f"x-ratelimit-reset-{what}", ""))
-        for what in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{what}") == "0"
-    ]
-    wait = next((wait for wait in waits if wait is not None), None)
-    return None if wait is None else min(max(wait, 0.0), LONGEST_RETRY_AFTER)
-
-
-def _number(text: str, unit: float = 1.0) -> float | None:
-    try:
-        return float(text) * unit
-    except ValueError:
-        return None
-
-
-def _until(date: str) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp() - time()
-    except (ValueError, TypeError):
-        return None
-
-
-def _duration(text: str) -> float | None:
-    """Seconds of a duration such as "1s", "6m0s" or "120ms"."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", text)
-    return sum(float(number) * units[unit] for number, unit in parts) if parts else _number(text)

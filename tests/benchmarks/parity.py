@@ -72,7 +72,7 @@ class SharedJudge(FakeJudge):
 @contextmanager
 def judge(case: Record) -> Iterator[str]:
     """The address of the judge that both packages ask."""
-    with SharedJudge(writer=lambda concept, variation: case["written"][concept]) as server:
+    with SharedJudge(writer=lambda concept, variation: case["written"].get(concept, ["The sun."])) as server:
         yield server.base_url
 
 

@@ -126,7 +126,7 @@ def test_a_concept_that_is_always_refused_is_not_asked_for_ever() -> None:
 def test_a_judge_that_cannot_answer_in_form_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "ILLEGIBLE", 10)
     with FakeJudge(plan={"garbage": 1.0}) as fake, Judge("m", base_url=fake.base_url) as judge:
-        with pytest.raises(JudgeError, match="none could be read as ratings"):
+        with pytest.raises(JudgeError, match="none of 10 answers could be read"):
             judge.rate(CONCEPT, TEXTS)
         assert fake.requests < 40
 
@@ -475,9 +475,10 @@ def test_formats_are_probed_once_and_remembered() -> None:
             "json_schema",
             "json_object",
             None,
+            None,  # the check's second question: a text to be written
         ]
         assert values(judge.rate(CONCEPT, TEXTS)) == VALUES
-        assert fake.requests == 3 + 7
+        assert fake.requests == 4 + 7
     with FakeJudge() as fake, Judge("m", base_url=fake.base_url) as judge:
         judge.rate(CONCEPT, TEXTS[:5])
         schema = fake.bodies[0]["response_format"]["json_schema"]

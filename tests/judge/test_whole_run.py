@@ -100,11 +100,11 @@ def test_each_result_carries_what_it_cost():
     with FakeJudge(rule=rule, writer=writer) as server:
         results = evaluated(server, price=(10.0, 20.0))
         checks = server.requests - int(results.frame.judge_calls.sum())
-        assert checks == 1
+        assert checks == 2
         one = (100 * 10.0 + 10 * 20.0) / 1e6
         for result in results:
             assert result.usage.cost == pytest.approx(one * result.usage.calls)
-        assert results.frame.judge_cost.sum() + one == pytest.approx(results.run["usage"]["cost"])
+        assert results.frame.judge_cost.sum() + 2 * one == pytest.approx(results.run["usage"]["cost"])
         unknown = evaluated(server)
         assert unknown.frame.judge_cost.isna().all() and unknown.run["usage"]["cost"] is None
 
@@ -180,7 +180,7 @@ def test_batches_on_the_command_line(parts, monkeypatch):
             "--batch",
         ]
         assert invoke(other).exit_code == 0
-        assert batched.requests == 1, "the check at the start"
+        assert batched.requests == 2, "the check at the start"
         found = pd.read_csv(folder / "batched" / "results.csv")
         assert found.judge_cost.sum() == pytest.approx(found.judge_calls.sum() * 0.5 * 0.0012)
         pd.testing.assert_frame_equal(found.drop(columns="judge_cost"), table.drop(columns="judge_cost"))

@@ -1,8 +1,6 @@
-"""Small rules: waits that servers ask for, prices, keys of transcripts, prompts read back."""
+"""Small rules: what errors mean, prices, keys of transcripts, prompts read back."""
 
 import random
-from email.utils import formatdate
-from time import time
 
 import pytest
 
@@ -11,31 +9,7 @@ from fade_lens.judge import prompts
 from fade_lens.judge.endpoint import endpoint
 from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts, key_of
 from fade_lens.judge.usage import Ledger, Usage, price_of
-from fade_lens.judge.wire import Answer, Refused, Rejected, Transient, Unanswered, classify, retry_after
-
-
-@pytest.mark.parametrize(
-    ("headers", "wait"),
-    [
-        ({}, None),
-        ({"retry-after": "2"}, 2.0),
-        ({"retry-after": "0.25"}, 0.25),
-        ({"retry-after": "86400"}, 120.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "1.2.3"}, None),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1m30s"}, 90.0),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "120ms"}, 0.12),
-        ({"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "120ms"}, None),
-        ({"retry-after": formatdate(time() - 60, usegmt=True)}, 0.0),
-    ],
-)
-def test_waits(headers: dict[str, str], wait: float | None) -> None:
-    assert retry_after(headers) == (None if wait is None else pytest.approx(wait))
-
-
-def test_a_wait_until_a_date() -> None:
-    assert retry_after({"retry-after": formatdate(time() + 30, usegmt=True)}) == pytest.approx(30, abs=2)
+from fade_lens.judge.wire import Answer, Refused, Rejected, Transient, Unanswered, classify
 
 
 @pytest.mark.parametrize(
