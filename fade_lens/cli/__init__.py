@@ -7,7 +7,7 @@ import sys
 import typer
 
 from fade_lens.cli import audit, compare, evaluate, judge, sanity
-from fade_lens.cli.console import errors, plain
+from fade_lens.cli.console import errors, make_printable, plain
 from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 from fade_lens.neuronpedia.errors import NeuronpediaError
 
@@ -38,6 +38,7 @@ app.add_typer(judge.app, name="judge")
 
 def main() -> None:
     """Entry point: every error that a user can act on is one sentence and its own exit code."""
+    make_printable()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Read when torch is loaded: threads that wait for each other leave the cores to a judge that runs in this process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
