@@ -297,11 +297,6 @@ def test_what_an_audit_says_to_import_is_better_than_what_it_was_given(parts):
     arguments[arguments.index("--out") + 1] = str(parts.folder / "again")
     assert run(app, arguments, catch_exceptions=False).exit_code == 0
     after = pd.read_parquet(parts.folder / "again" / "audit.parquet")
-    print(
-        before[["index", "description", "verdict", "better_feature", "clarity"]],
-        imported,
-        after[["index", "description", "verdict", "clarity"]],
-    )
     assert not after["verdict"].isin(["swapped", "mislabelled", "wrong", "unusable"]).any()
     assert after["clarity"].mean() > before["clarity"].mean()
 
