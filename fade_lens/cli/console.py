@@ -1,6 +1,7 @@
 """The terminal: where tables and sentences go."""
 
 import codecs
+import io
 import sys
 from typing import Any
 
@@ -26,7 +27,7 @@ def make_printable() -> None:
     """Let standard output and error take any text, whatever their encoding: tables, bars, logs, help and sentences."""
     codecs.register_error("fade_lens.plain", in_ascii)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a notebook's or a test's may be no file
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is not
             stream.reconfigure(errors="fade_lens.plain")
 
 
