@@ -58,7 +58,7 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 # ---------------------------------------------------------------- a server that never ends
 
 STAND_IN = """
-import ctypes, os, sys, types
+import ctypes, os, sys, time, types
 from fade_lens.judge import local
 
 class Server:
@@ -79,9 +79,8 @@ local._END_SECONDS = 0.2
 
 def working():
     server = local.serve(sys.argv[1])
-    os.write(1, b"answering\\n")
     try:
-        import time
+        os.write(1, b"answering\\n")
         time.sleep(600)
     finally:
         os.write(1, b"unwinding\\n")
