@@ -3,16 +3,18 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens.errors import InputError
+from fade_lens.evidence import FeatureSummary
 from fade_lens.neuronpedia import links
 from fade_lens.neuronpedia.frames import plain
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Score, Stats
+from fade_lens.relabelling import Relabelling, relabelled, to_describe
 from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.results import METRICS, Results
 from fade_lens.tables import clean
@@ -64,6 +66,7 @@ class Audit:
         agreement: rank correlation of each metric with each score that Neuronpedia keeps.
         source: the features' Neuronpedia id, None where it is not known: no links then.
         mapping: the mapping check, None if there was nothing to check with.
+        summaries: what the corpus tells of features that were not scored (`Fade.summaries`), for those to be described anew.
     """
 
     frame: "pd.DataFrame"
@@ -71,6 +74,12 @@ class Audit:
     agreement: "pd.DataFrame"
     source: SourceId | None = None
     mapping: "MappingCheck | None" = None
+    summaries: Mapping[int, FeatureSummary] = field(default_factory=dict[int, FeatureSummary])
+
+    @cached_property
+    def relabelling(self) -> Relabelling:
+        """Which description each feature should have, and which features must be described anew."""
+        return relabelled(records_of(self.frame))
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -97,7 +106,8 @@ class Audit:
         return Notes(cards, rest, tuple(facts))
 
     def save(self, folder: str | Path) -> dict[str, Path]:
-        """Write the table (Parquet where pyarrow is installed, CSV, JSONL), the report, links, list bodies and import rows.
+        """Write the table (Parquet where pyarrow is installed, CSV, JSONL), the report, links and list bodies; the rows to import into
+        an instance of one's own, the ids that these replace, and `to_describe.jsonl`: features to describe anew, with their top texts.
 
         Returns:
             what was written, by its name.
@@ -116,6 +126,11 @@ class Audit:
         if len(cast(Any, self.agreement["rho"]).dropna()):
             written["agreement"] = folder / "score_agreement.csv"
             self.agreement.to_csv(written["agreement"], index=False)
+        if self.relabelling.undescribed:
+            known = {r.description.index: r.feature for r in self.results or ()} | dict(self.summaries)
+            written["to describe"] = folder / "to_describe.jsonl"
+            anew = (to_describe(index, rows, known.get(index)) for index, rows in self.relabelling.undescribed)
+            write_lines(written["to describe"], map(json_row, anew))
         if self.source is not None:
             written |= self._save_links(folder)
         if self.results is not None:
@@ -137,8 +152,8 @@ class Audit:
             self.source, about, "fade-lens audit", ", ".join(f"{n} {w}" for w, n in self.counts.items())
         )
         written["list bodies"].write_text(json.dumps(bodies, indent=1), encoding="utf-8")
-        described = (json_row(row) for row in records_of(self.frame) if text_of(row))
-        write_lines(written["import rows"], links.import_rows(self.source, described))
+        write_lines(written["import rows"], links.import_rows(self.source, map(json_row, self.relabelling.rows)))
+        written["outdated ids"].write_text("".join(f"{name}\n" for name in self.relabelling.outdated), encoding="utf-8")
         return written
 
     def flat(self) -> "pd.DataFrame":
@@ -150,7 +165,12 @@ class Audit:
         return table
 
 
-FILES = {"quick lists": "quick_lists.txt", "list bodies": "neuronpedia_lists.json", "import rows": "import_rows.jsonl"}
+FILES = {
+    "quick lists": "quick_lists.txt",
+    "list bodies": "neuronpedia_lists.json",
+    "import rows": "import_rows.jsonl",
+    "outdated ids": "outdated_ids.txt",
+}
 
 
 def audit(
@@ -344,7 +364,7 @@ def row_key(row: Mapping[str, Any]) -> tuple[int, str]:
 def json_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as JSON has it: undefined is null."""
     cells: dict[str, Any] = {
-        name: value if isinstance(value, tuple) or defined(value) else None for name, value in row.items()
+        name: value if isinstance(value, tuple | list) or defined(value) else None for name, value in row.items()
     }
     return {name: value.item() if hasattr(value, "item") else value for name, value in cells.items()}
 

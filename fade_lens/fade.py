@@ -133,6 +133,15 @@ class Fade:
                 stack.enter_context(judge.session(answers))
             return evaluation.run(kept, started, reliability, identity)
 
+    def summaries(self, indices: Sequence[int]) -> dict[int, FeatureSummary]:
+        """What the corpus tells of some features, their strongest texts token by token; no judge is asked.
+
+        Raises:
+            InputError: an index that the SAE or hook does not have.
+        """
+        subject = Subject(self.model, self.source, self.corpus, tuple(dict.fromkeys(indices)), self.settings)
+        return _Evaluation(self, subject, (), {}, Stages(False))._summaries() if indices else {}
+
     def estimate(
         self,
         descriptions: Any,

@@ -1,11 +1,28 @@
 """Progress bars for long stages, with time left, in terminals and notebooks."""
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Advance = Callable[[int], None]
+
+
+class Terminal(Console):
+    """Where people read; that nobody reads any more (`| head`), or a window of no width, stops no run."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.width:  # COLUMNS=0, as some job systems set it
+            self.width = 80
+
+    def on_broken_pipe(self) -> None:
+        """What is printed from now on goes nowhere."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 class Stages:
@@ -19,6 +36,7 @@ class Stages:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            console=Terminal(),
             disable=not shown,
         )
 

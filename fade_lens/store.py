@@ -3,8 +3,8 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -22,25 +22,20 @@ from fade_lens.tables import clean
 FILE = "run.sqlite"
 SUFFIXES = (".sqlite", ".sqlite3", ".db")
 FORMAT = 4
-"""3 told models and SAEs apart by some of their weights only; its transcripts are as good as today's."""
-SHARED_FORMATS = (3, FORMAT)
-"""Whose transcripts another run may share."""
 TOLD = 8
 """Differences that a refusal names; another model differs in dozens."""
-AGAIN = "what the same judge was asked is not asked again"
 COMMITTED_BYTES = 2**26
 """Activations written in one transaction."""
 PACKAGES = ("fade-lens", "sae-lens", "torch", "transformer-lens", "transformers")
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS texts (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS activations (feature INTEGER PRIMARY KEY, maxima BLOB, positions BLOB, active INTEGER);
-CREATE TABLE IF NOT EXISTS continuations (
-    feature INTEGER, arm TEXT, factor REAL, texts TEXT NOT NULL, nll TEXT NOT NULL, PRIMARY KEY (feature, arm, factor));
-CREATE TABLE IF NOT EXISTS transcripts (
-    key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT NOT NULL, created REAL NOT NULL);
-"""
+TABLES = {
+    "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "texts": "number INTEGER PRIMARY KEY, text TEXT NOT NULL",
+    "activations": "feature INTEGER PRIMARY KEY, maxima BLOB, positions BLOB, active INTEGER",
+    "continuations": "feature INTEGER, arm TEXT, factor REAL, texts TEXT NOT NULL, nll TEXT NOT NULL, "
+    "PRIMARY KEY (feature, arm, factor)",
+    "transcripts": "key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT NOT NULL, created REAL NOT NULL",
+}
 
 
 class RunStore:
@@ -57,32 +52,34 @@ class RunStore:
         path = Path(path)
         self.path = file_of(path)
         self._lock = RLock()
+        now = None if identity is None else json.loads(json.dumps(identity))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, check_same_thread=False, timeout=60.0, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.executescript(SCHEMA)
+            self._begin(now)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{str(self.path)!r} cannot be used as a run store: {error}") from error
-        readable = SHARED_FORMATS if identity is None else (FORMAT,)
-        if (found := self.get_meta("format")) not in (None, *readable):
-            shared = f", with this one as transcripts: {AGAIN}" if found in SHARED_FORMATS else ""
+        if (found := self.get_meta("format")) not in (None, FORMAT):
             self.close()
-            raise StoreError(
-                f"{str(self.path)!r} has format {found}; this version reads {FORMAT}: use another folder{shared}"
-            )
-        if identity is not None:
-            self._claim(identity)
+            raise StoreError(f"{str(self.path)!r} has format {found}; this version reads {FORMAT}: use another folder")
+        if now is not None:
+            self._check(now)
 
-    def _claim(self, identity: Mapping[str, Any]) -> None:
-        """Take the store for these settings, or refuse it if it was made with others."""
-        now = json.loads(json.dumps(identity))
-        before = self.get_meta("identity")
-        if before is None:
-            self.set_meta("format", FORMAT)
-            self.set_meta("identity", now)
-            self.set_meta("versions", versions())
+    def _begin(self, identity: Any) -> None:
+        """Make what is missing, tables and identity in one transaction: a kill leaves all of it, or nothing; what is there stays."""
+        made = {} if identity is None else {"identity": identity, "versions": versions()}
+        if tables_of(self._db) >= TABLES.keys() and (not made or self.get_meta("identity") is not None):
             return
+        set_wal(self._db)
+        with transaction(self._db):  # the second of two that begin at once waits here, and finds all made
+            for name, columns in TABLES.items():
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+            rows = [(key, dumps(value)) for key, value in {"format": FORMAT, **made}.items()]
+            self._db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", rows)
+
+    def _check(self, now: Any) -> None:
+        """Refuse the store if it was made with other settings."""
+        before = self.get_meta("identity")
         differences = {
             n: values
             for n, values in sorted(paired(flat(before), flat(now)).items())
@@ -93,7 +90,7 @@ class RunStore:
         self.close()
         told = [f"{name} was {old!r}, is {new!r}" for name, (old, new) in differences.items()]
         was = "; ".join([*told[:TOLD], *([f"and {len(told) - TOLD} more"] if len(told) > TOLD else [])])
-        mend = f"Use the settings it was made with, or another folder, with this one as transcripts: {AGAIN}"
+        mend = "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked is not asked again"
         if "judge.model" in differences:
             mend = "Use the judge it was made with, or another folder: what another judge answered is asked anew"
         elif "judge.endpoint" in differences:
@@ -234,13 +231,39 @@ class RunStore:
     def _write(self, query: str, rows: Iterable[tuple[Any, ...]]) -> None:
         with self._lock:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(query, rows)
-                self._db.execute("COMMIT")
+                with transaction(self._db):
+                    self._db.executemany(query, rows)
             except sqlite3.Error as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
                 raise StoreError(f"{str(self.path)!r} cannot be written: {error}") from error
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Generator[None]:
+    """All of it on disk at the end, or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def tables_of(db: sqlite3.Connection) -> set[str]:
+    """The tables that a file has; none where a run was killed before it had made any."""
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def set_wal(db: sqlite3.Connection) -> None:
+    """Readers beside a writer. SQLite does not wait for a lock here: of two that begin at once one is told to come again."""
+    for wait in (*[0.02] * 500, None):
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if wait is None or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(wait)
 
 
 def read_transcripts(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -253,8 +276,11 @@ def read_transcripts(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[st
     if not file.is_file():
         raise StoreError(f"{str(path)!r} holds no run store ({FILE}): give the folder that a run was told to write to")
     try:
-        db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60.0)
+        # Not read-only: what a killed run was in the midst of writing is put right before it is read.
+        db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=60.0)
         with closing(db):
+            if "transcripts" not in (there := tables_of(db)) and there <= TABLES.keys():
+                return  # killed before anything was asked
             for request, answer in db.execute("SELECT request, answer FROM transcripts ORDER BY created, key"):
                 yield json.loads(request), json.loads(answer)
     except (sqlite3.Error, ValueError) as error:

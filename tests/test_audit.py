@@ -17,6 +17,7 @@ from fade_lens.cli import app
 from fade_lens.errors import InputError, JudgeError
 from fade_lens.neuronpedia.frames import frame
 from fade_lens.neuronpedia.records import Imported, Row, Score
+from fade_lens.relabelling import relabelled
 from fade_lens.results import Results
 from fade_lens.verdicts import SEVERITY, best_of, partners, verdict_of
 from tests.fake_judge import FakeJudge
@@ -107,7 +108,7 @@ def test_flags_alone_write_their_files(tmp_path):
     assert done.counts == {"unusable": 1, "missing": 1, "unscored": 3} and done.frame["index"].tolist()[:2] == [1, 3]
     assert to_score(table)["explanation_id"].tolist() == ["a", "b", "d"]
     written = done.save(tmp_path)
-    assert set(written) == {"csv", "jsonl", "parquet", "quick lists", "list bodies", "import rows", "report"}
+    assert set(written) == {"csv", "jsonl", "parquet", "quick lists", "list bodies", "import rows", "outdated ids", "to describe", "report"}  # fmt: skip
     page = written["report"].read_text()
     assert "5 descriptions" in page and "flags only" in page and "<script>alert" not in page
     assert "https://www.neuronpedia.org/tiny-model/0-planted/3" in page
@@ -129,9 +130,41 @@ def test_flags_alone_write_their_files(tmp_path):
         "missing"
     )
     imported = neuronpedia.descriptions(written["import rows"])
-    assert len(imported) == 4 and json.loads(imported["notes"][0])["verdict"] == "unscored"
+    assert sorted(imported["explanation_id"]) == ["a", "b", "d"]  # the leaked one is to be written anew
+    assert json.loads(imported["notes"][0])["verdict"] == "unscored"
+    assert written["outdated ids"].read_text() == "c\n"
+    anew = [json.loads(line) for line in written["to describe"].read_text().splitlines()]
+    assert [(one["index"], one["verdicts"], one["top_texts"]) for one in anew] == [(1, ["unusable"], []), (3, ["missing"], [])]  # fmt: skip
     notes = done.notes()
     assert [u.index for u in notes.unscored[:2]] == [1, 3] and notes.unscored[1].text == ""
+
+
+def told(index, text, verdict, better=None, name="", **scores):
+    """A row of an audit."""
+    return {"index": index, "description": text, "explanation_id": name or f"{index}{text}", "verdict": verdict, "better_feature": better, "flags": (), "scored": True, "state": "described", "type_name": "", "explanation_model_name": "m", "dashboard_url": ""} | scores  # fmt: skip
+
+
+def test_what_each_feature_should_be_called():
+    rows = [
+        told(1, "dogs", "swapped", 2), told(2, "cats", "swapped", 1),
+        told(3, "c", "mislabelled", 4), told(4, "d", "mislabelled", 5), told(5, "e", "mislabelled", 3),  # three in a ring
+        told(6, "old", "wrong", clarity=0.1), told(6, "new", "supported", clarity=0.8), told(6, "newest", "supported", clarity=0.9),
+        told(7, "cats", "mislabelled", 6), told(8, "perhaps", "doubtful", clarity=0.4), told(8, "no", "wrong", clarity=0.1),
+        told(9, "leaked", "unusable", scored=False), told(9, "pigs", "wrong"), told(9, "PIGS", "mislabelled", 10),
+        told(10, "PIGS", "wrong", name="mine"), told(11, None, "missing", state="none"), told(12, None, "not looked up", state="unknown"),
+        told(13, "x", "unusable", flags=("index_out_of_range: x",)), told(14, "a", "unscored", scored=False), told(14, "b", "unscored", scored=False),
+    ]  # fmt: skip
+    found = relabelled(rows)
+    assert {(row["index"], row["description"], row["explanation_id"]) for row in found.rows} == {
+        (1, "cats", ""), (2, "dogs", ""), (3, "e", ""), (4, "c", ""), (5, "d", ""), (6, "newest", "6newest"),
+        (8, "perhaps", "8perhaps"), (10, "PIGS", "mine"), (14, "a", "14a"), (14, "b", "14b"),
+    }  # fmt: skip
+    assert [index for index, _ in found.undescribed] == [7, 9, 11]
+    assert {"1dogs", "6old", "7cats", "9leaked"} <= set(found.outdated) and "mine" not in found.outdated
+    lines = list(neuronpedia.links.import_rows(ID, found.rows))
+    assert len({line["id"] for line in lines}) == len(lines) and lines[0]["typeName"] is None
+    again = list(neuronpedia.links.import_rows(ID, reversed(found.rows)))
+    assert {line["id"] for line in again} == {line["id"] for line in lines}, "imported twice they are there once"
 
 
 def test_a_page_shows_the_worst_thousand_of_what_has_no_metrics(tmp_path):
@@ -244,6 +277,28 @@ def test_one_command_names_what_was_planted(parts):
     asked = parts.server.requests
     again = CliRunner().invoke(app, [*parts.arguments, "--quiet"], catch_exceptions=False)
     assert again.exit_code == 0 and parts.server.requests <= asked + 1
+
+
+def test_what_an_audit_says_to_import_is_better_than_what_it_was_given(parts):
+    run = CliRunner().invoke
+    labels = [(0, TRUE[1]), (1, TRUE[2]), (1, "names of colours and more"), (2, TRUE[0]), (3, "verbs"), (4, "MAX_ACTIVATING_TOKENS: the")]  # fmt: skip
+    rows = [{"modelId": ID.model_id, "layer": ID.source_id, "index": str(i), "id": f"x{n}", "description": text} for n, (i, text) in enumerate(labels)]  # fmt: skip
+    batch = parts.folder / "bulk" / "explanations" / "batch-0.jsonl"
+    batch.write_text("\n".join(map(json.dumps, rows)))
+    assert run(app, [*parts.arguments, "--quiet"], catch_exceptions=False).exit_code == 0
+    before = pd.read_parquet(parts.folder / "run" / "audit.parquet")
+    imported = [json.loads(line) for line in (parts.folder / "run" / "import_rows.jsonl").read_text().splitlines()]
+    anew = [json.loads(line) for line in (parts.folder / "run" / "to_describe.jsonl").read_text().splitlines()]
+    outdated = (parts.folder / "run" / "outdated_ids.txt").read_text().split()
+    assert imported and "x5" in outdated and not {row["id"] for row in imported} & set(outdated)
+    assert {4, 5} <= {one["index"] for one in anew} and all(one["index"] in (3, 4) or one["top_texts"] for one in anew)
+    batch.write_text("\n".join(map(json.dumps, imported)))
+    arguments = [*parts.arguments, "--quiet", "--force"]
+    arguments[arguments.index("--out") + 1] = str(parts.folder / "again")
+    assert run(app, arguments, catch_exceptions=False).exit_code == 0
+    after = pd.read_parquet(parts.folder / "again" / "audit.parquet")
+    assert not after["verdict"].isin(["swapped", "mislabelled", "wrong", "unusable"]).any()
+    assert after["clarity"].mean() > before["clarity"].mean()
 
 
 def test_an_audit_takes_the_options_on_the_judge(parts):

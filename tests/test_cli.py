@@ -1,5 +1,6 @@
 """The command line as a user meets it: in a process of its own, with its exit codes."""
 
+import io
 import json
 import os
 import subprocess
@@ -235,3 +236,58 @@ def test_the_demo_without_its_extra_says_what_to_install(monkeypatch, capsys):
         main()
     assert stopped.value.code == 5
     assert "pip install 'fade-lens[demo]'" in " ".join(capsys.readouterr().err.split())
+
+
+def said_by(monkeypatch, encoding: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command whose output and errors go to a file or screen of this encoding."""
+    screen = io.TextIOWrapper(io.BytesIO(), encoding)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["fade-lens", *arguments])
+        patch.setattr(sys, "stdout", screen)
+        patch.setattr(sys, "stderr", screen)
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+    screen.flush()
+    return code, screen.buffer.getvalue().decode(encoding)
+
+
+def test_every_command_speaks_to_a_screen_that_is_not_in_utf_8(parts, monkeypatch):
+    folder, arguments, _ = parts
+    (folder / "d.json").write_text(json.dumps(TRUE | {3: "Wörter für 猫 😀 \ud800"}), encoding="utf-8")
+    run, log = str(folder / "run"), ["judge", "log", str(folder / "run"), "--limit", "2"]
+    code, said = said_by(monkeypatch, "ascii", *arguments, "--no-faithfulness")
+    assert code == 0 and "W\\xf6rter f\\xfcr \\u732b" in said and "judge: rating natural texts" in said
+    assert "0.9" in said and "\n - " in said.replace("\n- ", "\n - "), "dashes stand for no value"
+    assert "Wörter für 猫" in (folder / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Wörter" in said_by(monkeypatch, "cp1252", *arguments, "--no-faithfulness")[1]
+    for encoding in ("ascii", "cp932"):
+        for command in (log, [*log, "--full"], ["sanity", run], ["compare", run, run, "--out", run], ["--help"]):
+            code, said = said_by(monkeypatch, encoding, *command)
+            assert code == 0 and len(said) > 100, (encoding, command)
+        code, said = said_by(monkeypatch, encoding, "judge", "log", "né…\udce9")
+        assert code == 4 and "holds no run store" in said
+
+
+@pytest.mark.parametrize("width", ["0", "1", "20"])
+def test_a_window_of_no_width_shows_its_tables(width, monkeypatch):
+    from fade_lens.progress import Terminal
+
+    monkeypatch.setenv("COLUMNS", width)
+    screen = io.StringIO()
+    Terminal(file=screen).print("a word")
+    assert "".join(screen.getvalue().split()) == "aword"
+
+
+def test_what_nobody_reads_stops_nothing():
+    from fade_lens.progress import Terminal
+
+    reader, writer_end = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer_end, "w") as pipe:
+        terminal = Terminal(file=pipe)
+        for _ in range(3):
+            terminal.print("nobody reads this")
+        assert terminal.quiet

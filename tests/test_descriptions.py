@@ -1,5 +1,6 @@
 """Descriptions from dicts, tables and files."""
 
+import gzip
 import json
 from decimal import Decimal
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fade_lens import neuronpedia
 from fade_lens.descriptions import Description, parse_indices, read_descriptions, whole_number
 from fade_lens.errors import InputError
 
@@ -59,8 +61,17 @@ def test_a_feature_may_have_several_descriptions():
         ({-1: "a"}, "-1 is not a whole number"),
         ({1.5: "a"}, "1.5 is not a whole number"),
         ({True: "a"}, "True is not a whole number"),
-        (pd.DataFrame({"index": [1, 1], "description": ["a", " a "]}), "same description twice"),
-        (pd.DataFrame({"index": [1], "label": ["a"]}), "no column 'description'.*index, label"),
+        ({1: "a", "1": " a "}, "same description twice"),
+        ([Description(1, "a"), Description(1, "a")], "same description twice"),
+        (pd.DataFrame({"index": [1], "notes": ["a"]}), "no column 'description'.*index, notes"),
+        (pd.DataFrame({"index": [1, 2], "description": [None, " "]}), "none of the 2 rows"),
+        (pd.DataFrame({"index": [1, None], "description": ["a", "b"]}), "row 2: the description 'b' has no feature"),
+        (pd.DataFrame({"index": [1, 2], "description": ["a", 0.5]}), "row 2: the description is float"),
+        (pd.DataFrame({"index": [1, 1], "layer": [5, 6], "description": ["a", "b"]}), "2 sources .5, 6."),
+        ({"L5/1": "a", "L6/1": "b"}, "2 sources .L5, L6."),
+        ({"L5/x": "a"}, "'x' is not a whole number"),
+        ({1e300: "a"}, "1e.300 is not a whole number"),
+        (pd.DataFrame({"description": ["a"]}, index=pd.MultiIndex.from_tuples([(5, 1)])), "index of 2 levels"),
         (7, "descriptions is int"),
     ],
 )
@@ -77,7 +88,7 @@ def test_files_that_cannot_be_used(tmp_path):
         ("b.json", "3", "must hold"),
         ("c.json", "{", "not valid JSON"),
         ("d.jsonl", '{"index": 1, "description": "a"}\nnot json', "line 2"),
-        ("e.csv", "index,label\n1,a\n", "no column 'description'"),
+        ("e.csv", "index,notes\n1,a\n", "no column 'description'"),
         ("f.csv", "", "empty"),
         ("g.json", "[]", "no descriptions"),
     ]:
@@ -90,11 +101,17 @@ def test_files_that_cannot_be_used(tmp_path):
     "name, content, message",
     [
         ("a.csv", "index,description\n1,caf\u00e9\n".encode("latin-1"), "a.csv cannot be read.*UTF-8"),
-        ("a.csv", "index,description\n1,a\n".encode("utf-16"), "a.csv cannot be read.*UTF-8"),
+        ("a.csv.gz", b"\x1f\x8b\x08cut", "a.csv.gz cannot be read"),
         ("a.csv", b"index,description\n1,a\n2,b,c\n", "a.csv cannot be read.*line 3"),
         ("a.csv", b'index,description\n1,"a\n', "a.csv cannot be read.*EOF inside string"),
         ("a.json", '{"1": "caf\u00e9"}'.encode("latin-1"), "a.json cannot be read.*UTF-8"),
-        ("a.jsonl", '{"1": "a"}'.encode("utf-16"), "a.jsonl cannot be read.*UTF-8"),
+        ("a.json", b'{"Clarity": 0.9, "Responsiveness": 0.8}', "reference implementation's metrics of one feature"),
+        ("a.json", b'{"a text": 0, "another": 2}', "maps texts to numbers"),
+        ("a.json", b'{"0": {"0": ["a text", 2]}}', "a.json: 0 has no description.*its keys are 0"),
+        ("a.json", b'{"0": {"Clarity": 0.5}}', "reference implementation's metrics"),
+        ("a.json", b'{"format": 3, "run": {}, "items": []}', "Results.load reads it"),
+        ("a.json", b'{"index": [1, 2], "description": ["a"]}', "a.json is none of the shapes"),
+        ("a.json", b'["a", "b"]', "must hold"),
         ("a.json", b"[" * 200_000, "a.json is not valid JSON"),
         ("a.json", b'{"1": "a", "1": "b"}', "a.json.*key '1' is there twice"),
     ],
@@ -113,17 +130,125 @@ def test_json_lines_with_a_byte_order_mark_and_line_separators_inside_a_text(tmp
     assert pairs(read_descriptions(path)) == {1: "a b", 2: "c d"}
 
 
-@pytest.mark.parametrize("value", [7, 7.0, "7", " +7 ", np.int64(7), np.float32(7), np.array(7), Decimal(7)])
+@pytest.mark.parametrize(
+    "value", [7, 7.0, "7", " +7 ", "7.0", "7.", np.int64(7), np.float32(7), np.array(7), Decimal(7)]
+)
 def test_whole_numbers(value):
     assert whole_number(value) == 7
 
 
 @pytest.mark.parametrize(
-    "value", [np.float32(1.9), Decimal("2.7"), np.True_, "1_0", "1.0", "-1", float("nan"), float("inf"), [1], None, 1j]
+    "value",
+    [
+        np.float32(1.9),
+        Decimal("2.7"),
+        np.True_,
+        "1_0",
+        "1.5",
+        "-1",
+        "-1.0",
+        "1e3",
+        "1e300",
+        1e300,
+        "3,00",
+        "３",
+        "",
+        float("nan"),
+        float("inf"),
+        [1],
+        None,
+        1j,
+    ],
 )
 def test_numbers_that_are_no_index(value):
     with pytest.raises(InputError, match="not a whole number"):
         whole_number(value)
+
+
+def test_thousands():
+    assert whole_number("12,345") == whole_number("12,345.0") == 12345
+
+
+COLUMNS = [("index", "description"), ("Index", "Description"), ("Feature", "Explanation"), ("Feature Index", "label"), ("feature_id", "text"), ("LATENT", "concept")]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_columns_as_people_name_them(tmp_path, columns):
+    table = pd.DataFrame(list(WANTED.items()), columns=list(columns))
+    assert pairs(read_descriptions(table)) == WANTED
+    assert pairs(read_descriptions(table.set_index(columns[0]))) == WANTED
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    for name in ("a.csv", "a.jsonl"):
+        assert pairs(read_descriptions(tmp_path / name)) == WANTED
+        assert dict(neuronpedia.descriptions(tmp_path / name)[["index", "description"]].values) == WANTED
+
+
+TABLE = pd.DataFrame({"index": list(WANTED), "description": list(WANTED.values())})
+FILES = {
+    "floats.csv": TABLE.astype({"index": float}).to_csv(index=False).encode(),
+    "excel.csv": TABLE.to_csv(index=False, sep=";").encode("utf-8-sig"),
+    "excel unicode.csv": TABLE.to_csv(index=False, sep="\t").encode("utf-16"),
+    "tabs.tsv": TABLE.to_csv(index=False, sep="\t").encode(),
+    "commas in the heading.csv": b'"index";"description";"a, b, c"\n9;"the word \'new\'";\n11;the substring \'Rel\';\n',
+    "index of pandas.csv": TABLE.set_index("index").rename_axis(None).to_csv().encode(),
+    "both.csv": TABLE.set_axis([5, 6]).to_csv().encode(),
+    "packed.csv.gz": gzip.compress(TABLE.to_csv(index=False).encode()),
+    "packed.jsonl.gz": gzip.compress(TABLE.to_json(orient="records", lines=True).encode()),
+    "powershell.jsonl": TABLE.to_json(orient="records", lines=True).encode("utf-16"),
+    "by columns.json": TABLE.to_json().encode(),
+    "by rows.json": TABLE.to_json(orient="index").encode(),
+    "lists.json": json.dumps(TABLE.to_dict("list")).encode(),
+    "reference.json": json.dumps({str(i): {"concept": t, "clarity": 0.5, "purity": None} for i, t in WANTED.items()}).encode(),
+    "floats.json": json.dumps({f"{i}.0": t for i, t in WANTED.items()}).encode("utf-8-sig"),
+    "several.json": json.dumps({i: [t] for i, t in WANTED.items()} | {3: []}).encode(),
+    "ids.json": json.dumps({f"gpt2-small/6-res-jb/{i}": t for i, t in WANTED.items()}).encode(),
+    "legacy.json": json.dumps({"explanationsCount": 2, "explanations": TABLE.to_dict("records")}).encode(),
+    "mixed keys.json": json.dumps([{"index": "9", "description": WANTED[9], "notes": ""}, {"description": WANTED[11], "index": 11.0}]).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_as_people_have_them(tmp_path, name):
+    (tmp_path / name).write_bytes(FILES[name])
+    assert pairs(read_descriptions(tmp_path / name)) == WANTED
+    table = neuronpedia.descriptions(tmp_path / name)
+    assert dict(table[table["state"] == "described"][["index", "description"]].values) == WANTED
+
+
+EXPORT = {"modelId": "gpt2-small", "layer": "6-res-jb", "index": ["3", "3", "7", "8", None, "3.0"], "description": ["cats", "cats", "dogs", None, None, "kittens"]}  # fmt: skip
+
+
+def test_an_export_with_rows_that_say_nothing_and_rows_that_repeat(caplog):
+    table = pd.DataFrame(EXPORT)
+    wanted = [(3, "cats"), (7, "dogs"), (3, "kittens")]
+    for source in (table, table.astype({"index": float}), table.convert_dtypes()):
+        caplog.clear()
+        assert [(d.index, d.text) for d in read_descriptions(source)] == wanted
+        assert "3 descriptions; 2 rows have none and 1 repeat one" in caplog.text
+        found = neuronpedia.from_dataframe(source)
+        assert found["state"].tolist() == ["described"] * 4 + ["none"] and found.attrs["repeated"] == 1
+        assert sorted((d.index, d.text) for d in read_descriptions(found)) == sorted(wanted)
+
+
+def test_an_index_of_several_levels_and_ids_with_their_layer():
+    levels = pd.MultiIndex.from_tuples([("6-res-jb", i) for i in WANTED], names=["layer", "Feature"])
+    assert pairs(read_descriptions(pd.DataFrame({"description": list(WANTED.values())}, index=levels))) == WANTED
+    for form in ("L5/{}", "layer_5/{}", "6-res-jb/{}", "https://www.neuronpedia.org/gpt2-small/6-res-jb/{}?embed=true"):
+        table = TABLE.assign(index=[form.format(i) for i in WANTED])
+        assert pairs(read_descriptions(table)) == pairs(read_descriptions(dict(table.values))) == WANTED
+    found = neuronpedia.from_dataframe(table)
+    assert found.attrs["source"] == "gpt2-small/6-res-jb" and found["index"].tolist() == list(WANTED)
+    with pytest.raises(InputError, match="2 sources"):
+        neuronpedia.from_dataframe(TABLE.assign(index=["a/6-res-jb/9", "a/7-res-jb/9"]))
+
+
+def test_a_file_that_unpacks_to_more_than_is_read_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fade_lens.tables.MAX_FILE_BYTES", 1000)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"index,description\n" + b"1,a\n" * 1000))
+    for read in (read_descriptions, neuronpedia.descriptions):
+        with pytest.raises(InputError, match="split it"):
+            read(tmp_path / "a.csv.gz")
 
 
 def test_white_space_is_tidied():

@@ -1,5 +1,7 @@
 """The run store: nothing kept is lost, and a store made with other settings says which."""
 
+import os
+import signal
 import sqlite3
 import threading
 
@@ -9,7 +11,7 @@ import pytest
 from fade_lens.activations import MaxActivations
 from fade_lens.errors import StoreError
 from fade_lens.judge import Transcripts
-from fade_lens.store import RunStore
+from fade_lens.store import RunStore, read_transcripts
 
 IDENTITY = {"model": {"name": "tiny"}, "settings": {"seed": 0, "factors": [1.0, 2.0]}}
 
@@ -130,13 +132,85 @@ def test_threads_may_write_at_once(tmp_path):
         assert len(list(store.transcripts())) == 400
 
 
-def test_a_store_of_before_is_refused_but_its_answers_serve_again(tmp_path):
+def test_a_store_of_before_is_refused(tmp_path):
     with RunStore(tmp_path, IDENTITY) as store:
-        store.put("k", {}, {"content": "2"})
         store.set_meta("format", 3)
-    with pytest.raises(
-        StoreError, match="has format 3; this version reads 4: use another folder, with this one as transcripts"
-    ):
+    with pytest.raises(StoreError, match="has format 3; this version reads 4: use another folder"):
         RunStore(tmp_path, IDENTITY)
-    with RunStore(tmp_path) as shared:
-        assert shared.get("k") == {"content": "2"}
+
+
+def test_a_run_killed_at_any_step_of_making_its_store_goes_on(tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    folders = [tmp_path / str(step) for step in range(100)]
+    for step, folder in enumerate(folders):
+        if (child := os.fork()) == 0:
+            killed_after(step, folder)
+        ended = os.waitpid(child, 0)[1]
+        assert list(read_transcripts(folder)) == [], "judge log reads it"
+        with RunStore(folder) as store:
+            assert store.get_meta("identity") in (None, IDENTITY), "all of the identity or nothing"
+        with RunStore(folder, IDENTITY) as store:
+            store.put("k", {}, {"content": "2"})
+            assert store.get_meta("format") and store.get_meta("versions")
+        assert len(list(read_transcripts(folder))) == 1
+        with pytest.raises(StoreError, match="made with other settings"):
+            RunStore(folder, {**IDENTITY, "settings": {"seed": 1}})
+        if ended == 0:
+            break
+    assert ended == 0 and step > 8, "killed at every statement, then not at all"
+
+
+def killed_after(statements, folder):
+    """In a process of its own: make a store, killed before its nth statement."""
+    connect, left = sqlite3.connect, [statements]
+
+    def counted(_):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def traced(*given, **options):
+        db = connect(*given, **options)
+        if not statements:
+            counted("")
+        db.set_trace_callback(counted)
+        return db
+
+    sqlite3.connect = traced
+    RunStore(folder, IDENTITY)
+    os._exit(0)
+
+
+def test_an_empty_file_is_a_store_without_answers(tmp_path):
+    (tmp_path / "run.sqlite").touch()
+    assert list(read_transcripts(tmp_path)) == []
+    with RunStore(tmp_path, IDENTITY) as store:
+        assert not store.answered
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE photographs (name TEXT)")
+    with pytest.raises(StoreError, match="cannot be read as a run store"):
+        list(read_transcripts(tmp_path / "other.db"))
+
+
+def test_many_may_begin_at_once(tmp_path):
+    found, gate = [], threading.Barrier(8)
+
+    def begin(folder, seed):
+        gate.wait()
+        try:
+            RunStore(folder, {**IDENTITY, "settings": {"seed": seed}}).close()
+            found.append(seed)
+        except StoreError as error:
+            found.append(str(error))
+
+    for number in range(20):
+        found.clear()
+        threads = [threading.Thread(target=begin, args=(tmp_path / str(number), n % 2)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        taken = {f for f in found if isinstance(f, int)}
+        assert len(taken) == 1, "one of two settings has the store"
+        assert all("settings.seed was" in f for f in found if isinstance(f, str))

@@ -1,15 +1,19 @@
 """The command line. Each command has its module; heavy imports wait until a command runs."""
 
+import atexit
 import logging
 import os
 import re
 import shlex
+import signal
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
 from fade_lens.cli import audit, compare, evaluate, judge, sanity
-from fade_lens.cli.console import errors, plain
+from fade_lens.cli.console import errors, make_printable, plain
 from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 from fade_lens.neuronpedia.errors import NeuronpediaError
 
@@ -65,20 +69,42 @@ def in_options(message: str) -> str:
 
 def main() -> None:
     """Entry point: every error that a user can act on is one sentence and its own exit code."""
+    make_printable()
     # The handler that finds stderr anew at each message: progress bars stand in front of it while they are shown.
     handlers = [logging.lastResort] if logging.lastResort else None
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
     # Read when torch is loaded: threads that wait for each other leave the cores to a judge that runs in this process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # not where interrupts are ignored, as under nohup
+        signal.signal(signal.SIGINT, interrupted)
     try:
         app()
     except SystemExit as end:  # typer makes an interrupt of it
         if end.code == INTERRUPTED:
-            errors.print(INTERRUPTED_MESSAGE)
+            leave()
         raise
     except FadeLensError as error:
         errors.print(plain(f"fade-lens: {in_options(str(error))}"), style="red")
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
-        errors.print(INTERRUPTED_MESSAGE)
-        sys.exit(INTERRUPTED)
+        leave()
+
+
+def interrupted(*_: object) -> None:
+    """The first interrupt ends the run in order. The second ends the process, whatever holds Python's lock: all is on disk."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with suppress(OSError):
+        os.write(2, b"\nStopping. Interrupt again to end at once; what is done is kept.\n")
+    raise KeyboardInterrupt
+
+
+def leave() -> NoReturn:
+    """End after an interrupt, without waiting for a judge in this process that is still answering."""
+    errors.print(INTERRUPTED_MESSAGE)
+    local = sys.modules.get("fade_lens.judge.local")
+    if local is not None and local.running():
+        sys.stdout.flush()
+        atexit.register(os._exit, INTERRUPTED)  # comes before all that was registered earlier
+    sys.exit(INTERRUPTED)

@@ -1,6 +1,7 @@
 """`fade-lens audit`."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 CONTEXTS = 16
 """Stored contexts that the mapping check runs again."""
 SHOWN = 20
+DESCRIBED_ANEW = 1000
+"""Features without a usable description, the worst, whose strongest texts are looked for in one more pass over the corpus."""
 MISSING_ROWS = 2000
 """Features without a description that an audit of a whole SAE lists; of more it only says how many."""
 
@@ -214,7 +217,10 @@ def scored(
                 console.print(plain(line), soft_wrap=True)
     if judging.dry_run:
         return None
-    return verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping)
+    done = verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping)
+    scored_ones = {result.description.index for result in results or ()}
+    others = [index for index, _ in done.relabelling.undescribed if index not in scored_ones][:DESCRIBED_ANEW]
+    return replace(done, summaries=fade.summaries(others)) if others else done
 
 
 def asked_for(found: "Imported", wanted: tuple[int, ...] | None, n_features: int | None) -> tuple[int, ...] | None:

@@ -4,6 +4,7 @@ Cohen's kappa (1960) is agreement beyond what two raters with these habits would
 weighted one (1968) counts a 2 taken for a 0 four times as much as a 2 taken for a 1.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -130,9 +131,9 @@ def read_gold(source: Any) -> tuple[GoldItem, ...]:
             raise InputError(f"{where}, row {number}: give (concept, text, rating), not {row!r:.80}") from None
         if not isinstance(concept, str) or not concept.strip() or not isinstance(text, str):
             raise InputError(f"{where}, row {number}: concept and text must be texts, the concept not an empty one")
-        if str(rating).strip() not in {"0", "1", "2"}:
+        if not re.fullmatch(r"\s*[012](\.0*)?\s*", str(rating)):  # "2.0" where a row was empty
             raise InputError(f"{where}, row {number}: the rating is {rating!r:.40}; it must be 0, 1 or 2")
-        items.append(GoldItem(" ".join(concept.split()), text, int(rating)))
+        items.append(GoldItem(" ".join(concept.split()), text, int(float(rating))))
     if not items:
         raise InputError(f"{where} holds no row: give at least one text with its rating, or leave the gold set out")
     return tuple(items)
@@ -141,13 +142,12 @@ def read_gold(source: Any) -> tuple[GoldItem, ...]:
 def _csv_rows(path: Path) -> list[tuple[Any, Any, Any]]:
     if not path.is_file():
         raise InputError(f"gold file {str(path)!r} does not exist")
-    import pandas as pd
-
     from fade_lens.descriptions import column_among
+    from fade_lens.tables import read_table
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = read_table(path)
+    except ValueError as error:  # those of pandas, of decoding and InputErrors
         raise InputError(f"gold file {path.name!r} is not a CSV table: {error}") from None
     columns = [
         column_among(table.columns, names, path.name) for names in (("concept", "description"), ("text",), ("rating",))

@@ -1,13 +1,17 @@
 """A GGUF judge served inside the process: llama.cpp's own OpenAI-compatible server on loopback, through `xllamacpp`."""
 
 import atexit
+import faulthandler
 import json
 import os
+import signal
+import threading
 import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from platform import machine
-from threading import Lock
 from typing import Any
 
 from fade_lens.errors import InputError, MissingExtraError
@@ -15,8 +19,10 @@ from fade_lens.errors import InputError, MissingExtraError
 _GGUF_MAGIC = b"GGUF"
 _CACHE_MIB = 512
 _START_SECONDS = 300
+_END_SECONDS = 10.0
+"""How long the end of the interpreter waits for a server that is still answering."""
 _servers: dict[tuple[object, ...], "LocalServer"] = {}
-_lock = Lock()
+_lock = threading.Lock()
 
 
 class LocalServer:
@@ -65,7 +71,7 @@ class LocalServer:
         self.base_url: str = f"{self._server.listening_address}/v1"
         self.path, self.model = path, path.stem
         self._await_loop()
-        atexit.register(self.close)
+        atexit.register(self._close_at_exit)
 
     def _await_loop(self) -> None:
         """Ask for one token: a server that is closed before its loop runs is never told to end, and waits for ever."""
@@ -77,12 +83,19 @@ class LocalServer:
             answer.read()
 
     def close(self) -> None:
-        """Stops the server and frees the model's memory; a second call does nothing."""
-        self._server = None
-        atexit.unregister(self.close)
+        """Stops the server and frees the model's memory; a second call does nothing. An interrupt meanwhile ends the process."""
+        atexit.unregister(self._close_at_exit)
         with _lock:
             for key in [key for key, server in _servers.items() if server is self]:
                 del _servers[key]
+        with _ended_by_interrupt():
+            self._server = None
+
+    def _close_at_exit(self) -> None:
+        with Path(os.devnull).open("w") as nowhere:
+            faulthandler.dump_traceback_later(_END_SECONDS, exit=True, file=nowhere)  # by a thread that needs no lock
+            self.close()
+            faulthandler.cancel_dump_traceback_later()
 
     @property
     def closed(self) -> bool:
@@ -97,6 +110,25 @@ class LocalServer:
 
     def __repr__(self) -> str:
         return f"LocalServer({self.model!r}, {'closed' if self.closed else self.base_url})"
+
+
+@contextmanager
+def _ended_by_interrupt() -> Generator[None]:
+    """llama.cpp waits, with Python's lock held, for the threads that answer: meanwhile no handler of Python's can run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def running() -> bool:
+    """Whether this process serves a model."""
+    with _lock:
+        return bool(_servers)
 
 
 def serve(

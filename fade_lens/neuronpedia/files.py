@@ -1,19 +1,19 @@
 """Descriptions in files and folders that a user holds: bulk data, legacy exports, API answers, dashboard batches, plain tables."""
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from fade_lens.descriptions import MAX_FILE_BYTES
-from fade_lens.errors import InputError, MissingExtraError
+from fade_lens.descriptions import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, one_place, records_in, with_columns
+from fade_lens.errors import InputError
 from fade_lens.neuronpedia import bulk
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.lines import json_lines, json_value
-from fade_lens.neuronpedia.records import INDEX_KEYS, TEXT_KEYS, Imported, Row, feature_of, records_of, row_of, word
+from fade_lens.neuronpedia.records import Imported, Row, feature_of, records_of, row_of, word
+from fade_lens.tables import TABLES, kind_of, read_table
 
 KINDS = ("explanations", "features", "activations")
-TABLES = (".csv", ".tsv", ".parquet")
 JSON = (".json", ".jsonl")
 
 
@@ -79,7 +79,7 @@ def read_file(path: Path, activations: int = 0) -> Imported:
     """One file, its shape recognized from what it holds."""
     kind = kind_of(path)
     if kind in TABLES:
-        rows = table_rows(path, kind)
+        rows = table_rows(path)
         return Imported(source_of(rows), rows, looked_up=frozenset(row.index for row in rows))
     if kind == ".jsonl":
         records = list(json_lines(path))
@@ -108,24 +108,22 @@ def of_value(value: Any, where: str) -> Imported:
     if isinstance(record.get("features"), list):
         return of_dashboard(record, where)
     if isinstance(record.get("explanations"), list):
-        if any(key in record for key in INDEX_KEYS):
+        if named(record, INDEX_COLUMNS) is not None:
             return feature_of(record, where)
         return of_records(
             [(f"{where}, entry {n}", r) for n, r in enumerate(records_of(record["explanations"]))], complete=True
         )
-    if record and all(key.isdigit() and isinstance(text, str | None) for key, text in record.items()):
-        return of_records([(where, {"index": key, "description": text}) for key, text in record.items()])
-    raise InputError(f"{where} is none of the shapes that are known; its keys are {', '.join(record)[:160]}")
+    return of_records([(where, row) for row in records_in(record, where)])
 
 
-def of_records(records: Iterable[tuple[str, dict[str, Any]]], complete: bool = False) -> Imported:
+def of_records(records: Iterable[tuple[str, Mapping[str, Any]]], complete: bool = False) -> Imported:
     """Descriptions one a record; records that hold a whole feature are taken apart."""
     rows: list[Row] = []
     features: list[Imported] = []
     for where, record in records:
         if isinstance(record.get("explanations"), list) or isinstance(record.get("activations"), list):
             features.append(feature_of(record, where))
-        elif not any(key in record for key in TEXT_KEYS):
+        elif named(record, TEXT_COLUMNS) is None:
             raise InputError(f"{where} has no description; it has {', '.join(map(str, record))[:160]}")
         else:
             rows.append(row_of(record, where))
@@ -146,50 +144,33 @@ def of_dashboard(record: dict[str, Any], where: str) -> Imported:
     )
 
 
-def table_rows(path: Path, kind: str) -> tuple[Row, ...]:
+def table_rows(path: Path) -> tuple[Row, ...]:
     """The rows of a table with a column for the index and one for the description, and whatever provenance it has."""
-    import pandas as pd
-    from pandas.errors import EmptyDataError, ParserError
-
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"{path.name!r} has over {MAX_FILE_BYTES // 2**20} MB; split it")
     try:
-        if kind == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet", f"reading {path.name}") from error
-    except (EmptyDataError, ParserError, EOFError, OSError, ValueError, zlib.error) as error:
+        table = read_table(path)
+    except InputError:
+        raise
+    except (EOFError, OSError, ValueError, zlib.error) as error:  # the errors of pandas are ValueErrors
         raise InputError(f"{path.name} cannot be read as a table: {str(error) or 'it is cut off'}") from error
     return rows_of_table(table, path.name)
 
 
 def rows_of_table(table: Any, where: str) -> tuple[Row, ...]:
-    """The rows of a DataFrame, its own index standing in where no column names the feature."""
-    columns = [str(column) for column in table.columns]
-    if not any(key in columns for key in TEXT_KEYS):
-        raise InputError(
-            f"{where} has no column 'description' (or {', '.join(TEXT_KEYS[1:])}); its columns are {', '.join(columns)}"
-        )
-    if not any(key in columns for key in INDEX_KEYS):
-        table = table.assign(index=table.index)
+    """The rows of a DataFrame, its own index standing in where no column names the feature; empty ones are left out."""
+    table, index, text = with_columns(table, where)
+    table = table.rename(columns={index: "index", text: "description"})
     records = cast(list[dict[str, Any]], table.to_dict("records"))
-    return tuple(row_of(record, where) for record in records)
+    return tuple(row_of(r, where) for r in records if not (is_null(r["index"]) and is_null(r["description"])))
 
 
 def source_of(rows: Iterable[Row]) -> SourceId | None:
-    """The source that all rows name, None where they name none or several."""
-    named = {(row.model_id, row.source_id) for row in rows if row.model_id and row.source_id}
-    return SourceId.named(*named.pop()) if len(named) == 1 else None
+    """The source that all rows name, None where they name none. Raises `InputError` where they name several."""
+    found = {(row.model_id, row.source_id) for row in rows if row.model_id and row.source_id}
+    one_place(map("/".join, found), "the data")
+    return SourceId.named(*found.pop()) if found else None
 
 
 def source_of_config(config: dict[str, Any]) -> SourceId | None:
     """The source that a `source.jsonl` names."""
     model, source = word(config, "modelId", "model_id"), word(config, "id", "sourceId", "source_id")
     return SourceId.named(model, source)
-
-
-def kind_of(path: Path) -> str:
-    """What kind of file it is, whether packed or not."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix

@@ -1,6 +1,7 @@
 """Reading JSON and JSONL files, gzipped or not, a line at a time, with limits: what others wrote is data and may be hostile."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fade_lens.errors import InputError
+from fade_lens.tables import UTF_16, open_plain
 
 LINE_BYTES = 32 * 2**20
 """The longest line read: an explanation with its embedding has 6 kB, a feature with its contexts about 1.2 MB."""
@@ -15,7 +17,6 @@ FILE_BYTES = 16 * 2**30
 """The largest file read, unpacked."""
 JSON_BYTES = 2 * 2**30
 """The largest file that is one JSON value."""
-GZIP = b"\x1f\x8b"
 
 
 def json_lines(
@@ -30,6 +31,8 @@ def json_lines(
     try:
         with open_plain(path) as file:
             number = 0
+            if file.peek(2)[:2] in UTF_16:
+                file = io.TextIOWrapper(file, "utf-16", "replace", newline="\n")
             while line := file.readline(line_bytes + 1):
                 number += 1
                 total += len(line)
@@ -44,10 +47,10 @@ def json_lines(
         raise InputError(f"{path.name} is damaged ({error}); delete it and run again") from error
 
 
-def json_object(line: bytes, where: str) -> dict[str, Any]:
+def json_object(line: bytes | str, where: str) -> dict[str, Any]:
     """The JSON object of a line."""
     try:
-        value = json.loads(line.decode("utf-8", "replace"))
+        value = json.loads(line if isinstance(line, str) else line.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
@@ -66,17 +69,10 @@ def json_value(path: Path, limit: int = JSON_BYTES) -> Any:
             raw = file.read(limit + 1)
         if len(raw) > limit:
             raise InputError(f"{path.name} is over {limit // 2**20} MB; give it as JSONL, or split it")
-        return json.loads(raw.decode("utf-8-sig", "replace"))
+        return json.loads(raw.decode("utf-16" if raw.startswith(UTF_16) else "utf-8-sig", "replace"))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path.name} is damaged ({error}); delete it and run again") from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path.name} is not valid JSON: {error}") from error
-
-
-def open_plain(path: Path) -> Any:
-    """The file unpacked; its first bytes say whether it is packed, since servers may unpack on the way."""
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP
-    return gzip.open(path, "rb") if packed else path.open("rb")

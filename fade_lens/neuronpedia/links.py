@@ -1,5 +1,6 @@
 """Addresses of Neuronpedia's pages, lists of features, and rows that an instance of one's own imports."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -96,22 +97,24 @@ def import_rows(source: Any, rows: Iterable[Mapping[str, Any]], author: str = "f
     """Explanation rows in the bulk format, for an instance of one's own.
 
     Its importer takes the columns from the first line, so every row has all of them; what has no column of its own goes into
-    `notes` as JSON.
+    `notes` as JSON. It leaves out rows whose id it has: a row without `explanation_id` gets one that its text decides.
 
     Args:
         rows: each with `index` and `description`, and whatever else is to be kept.
+        author: the id of a user that the instance has; it takes no rows of others.
     """
     return _import_rows(resolve(source), rows, author)
 
 
 def _import_rows(chosen: SourceId, rows: Iterable[Mapping[str, Any]], author: str) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(rows):
+    for row in rows:
         extra = {
             k: v
             for k, v in row.items()
             if k not in ("index", "description", "explanation_id", "type_name", "explanation_model_name")
         }
-        made_up = f"{author}-{chosen.model_id}-{chosen.source_id}-{row['index']}-{number}"
+        text = f"{chosen}/{row['index']}:{row['description']}".encode("utf-8", "replace")
+        made_up = f"{author}-{hashlib.sha256(text).hexdigest()[:20]}"
         yield {
             "id": str(row.get("explanation_id") or made_up),
             "modelId": chosen.model_id,
@@ -119,7 +122,7 @@ def _import_rows(chosen: SourceId, rows: Iterable[Mapping[str, Any]], author: st
             "index": str(int(row["index"])),
             "authorId": author,
             "description": str(row["description"]),
-            "typeName": str(row.get("type_name") or ""),
-            "explanationModelName": str(row.get("explanation_model_name") or ""),
+            "typeName": row.get("type_name") or None,  # a key of another table: "" is none of its
+            "explanationModelName": row.get("explanation_model_name") or None,
             "notes": json.dumps(extra, ensure_ascii=False, default=str),
         }

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, cast
 
-from fade_lens.descriptions import whole_number
+from fade_lens.descriptions import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, numbered
 from fade_lens.errors import InputError
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.tables import clean
 
 Record = Mapping[str, Any]
-
-INDEX_KEYS = ("index", "feature_index", "feature", "latent", "neuron")
-TEXT_KEYS = ("description", "explanation", "text")
 
 
 @dataclass(frozen=True)
@@ -142,17 +139,19 @@ def row_of(record: Record, where: str, source: SourceId | None = None, index: in
     Raises:
         InputError: an index that is no whole number, by the file and line.
     """
-    text = next((record[key] for key in TEXT_KEYS if key in record), None)
+    text = None if (key := named(record, TEXT_COLUMNS)) is None else record[key]
     if text is not None and not isinstance(text, str):
         if isinstance(text, list | dict):
             raise InputError(f"{where}: the description is {type(text).__name__}, not a text")
-        text = None if text != text else str(text)
+        text = None if is_null(text) else str(text)
     scores = record.get("scores")
+    place, own = ("", index) if index is not None else place_and_index(record, where)
+    model, source_id = ["", "", *place.split("/")][-2:]
     return Row(
-        index=index if index is not None else index_of(record, where),
+        index=own,
         description=None if text is None else clean(text),
-        model_id=word(record, "modelId", "model_id") or (source.model_id if source else ""),
-        source_id=word(record, "layer", "source_id") or (source.source_id if source else ""),
+        model_id=word(record, "modelId", "model_id") or model or (source.model_id if source else ""),
+        source_id=word(record, "layer", "source_id") or source_id or (source.source_id if source else ""),
         explanation_id=word(record, "id", "explanation_id"),
         type_name=word(record, "typeName", "type_name"),
         explanation_model_name=word(record, "explanationModelName", "explanation_model_name"),
@@ -165,13 +164,17 @@ def row_of(record: Record, where: str, source: SourceId | None = None, index: in
 
 def index_of(record: Record, where: str) -> int:
     """The feature index of a record: a string in some exports, an int in others."""
-    key = next((key for key in INDEX_KEYS if key in record), None)
-    if key is None:
+    return place_and_index(record, where)[1]
+
+
+def place_and_index(record: Record, where: str) -> tuple[str, int]:
+    """The index with what stands before it where it is an id such as `6-res-jb/204`."""
+    if (key := named(record, INDEX_COLUMNS)) is None:
         raise InputError(
-            f"{where} has no feature index under {' or '.join(INDEX_KEYS[:2])}; it has {', '.join(map(str, record))[:120]}"
+            f"{where} has no feature index under {' or '.join(INDEX_COLUMNS[:2])}; it has {', '.join(map(str, record))[:120]}"
         )
     try:
-        return whole_number(record[key])
+        return numbered(record[key])
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -1,4 +1,7 @@
 import json
+import os
+import signal
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -50,6 +53,75 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(MissingExtraError, match=r"fade-lens\[local\]"):
         LocalServer(path)
+
+
+# ---------------------------------------------------------------- a server that never ends
+
+STAND_IN = """
+import ctypes, os, sys, time, types
+from fade_lens.judge import local
+
+class Server:
+    listening_address = "http://127.0.0.1:1"
+    def __init__(self, params): pass
+    def __del__(self):
+        os.write(1, b"ending\\n")
+        ctypes.PyDLL(None).sleep(600)  # holds Python's lock, as llama.cpp does while its threads answer
+
+class Params:
+    def __getattr__(self, name):
+        self.__dict__[name] = Params()
+        return self.__dict__[name]
+
+sys.modules["xllamacpp"] = types.SimpleNamespace(CommonParams=Params, Server=Server)
+local.LocalServer._await_loop = lambda self: None
+local._END_SECONDS = 0.2
+
+def working():
+    server = local.serve(sys.argv[1])
+    try:
+        os.write(1, b"answering\\n")
+        time.sleep(600)
+    finally:
+        os.write(1, b"unwinding\\n")
+        if sys.argv[2] == "stuck":
+            server.close()
+
+if sys.argv[2] == "script":
+    local.serve(sys.argv[1])
+else:
+    import fade_lens.cli
+    fade_lens.cli.app = working
+    fade_lens.cli.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="interrupts are signals")
+def test_an_interrupt_ends_a_command_whose_server_never_does(tmp_path: Path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    command = [sys.executable, "-c", STAND_IN, str(tmp_path / "model.gguf")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ways = ("free", "stuck", "terminated", "script")
+    runs = {way: subprocess.Popen([*command, way], **pipes) for way in ways}
+    try:
+        for way in ways[:3]:
+            assert runs[way].stdout.readline() == "answering\n"
+        for way, sent in zip(ways, (signal.SIGINT, signal.SIGINT, signal.SIGTERM), strict=False):
+            runs[way].send_signal(sent)
+        assert [runs["stuck"].stdout.readline() for _ in range(2)] == ["unwinding\n", "ending\n"]
+        runs["stuck"].send_signal(signal.SIGINT)
+        said = {way: run.communicate(timeout=120) for way, run in runs.items()}
+    finally:
+        for run in runs.values():
+            run.kill()
+    assert {way: run.returncode for way, run in runs.items()} == {
+        "free": 130,
+        "stuck": -2,
+        "terminated": -15,
+        "script": 1,
+    }
+    assert "run the same command again" in " ".join(said["free"][1].split()), "what is kept is told"
+    assert "Interrupt again to end at once" in said["stuck"][1] and said["script"] == ("ending\n", "")
 
 
 # ---------------------------------------------------------------- the real model

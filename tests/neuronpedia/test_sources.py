@@ -177,7 +177,7 @@ def test_plain_tables(tmp_path):
     assert neuronpedia.descriptions(tmp_path / "a.json", [8])["state"].tolist() == ["none"]
     pd.DataFrame({"index": [7], "description": ["cats"]}).to_parquet(tmp_path / "a.parquet")
     assert neuronpedia.descriptions(tmp_path / "a.parquet")["description"].tolist() == ["cats"]
-    (tmp_path / "b.csv").write_text("index,label\n7,cats\n")
+    (tmp_path / "b.csv").write_text("index,notes\n7,cats\n")
     with pytest.raises(InputError, match="no column 'description'"):
         neuronpedia.descriptions(tmp_path / "b.csv")
     with pytest.raises(InputError, match="does not exist"):
