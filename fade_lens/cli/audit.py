@@ -26,8 +26,8 @@ from fade_lens.cli.options import (
     numbers,
     one_source,
     open_corpus,
-    open_model,
     open_sae,
+    open_subject,
 )
 from fade_lens.errors import InputError
 
@@ -133,8 +133,7 @@ def audit(
         texts = open_corpus(str(corpus), corpus_column, corpus_limit)
         if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
             asked.check()  # before a model is loaded
-        subject = open_model(str(model), device, dtype)
-        opened = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
+        subject, opened = open_subject(str(model), sae_release, sae_id, sae, hook, device, dtype)
         fade = Fade(subject, opened, corpus=texts, judge=asked, settings=settings)
         done = scored(found, wanted, fade, judging, checks, out, force=force, quiet=quiet)
     if done is not None:

@@ -38,8 +38,7 @@ from fade_lens.cli.options import (
     one_source,
     open_corpus,
     open_judge,
-    open_model,
-    open_sae,
+    open_subject,
 )
 
 if TYPE_CHECKING:
@@ -131,8 +130,7 @@ def evaluate(
         asked.check()  # before a model is loaded
     from fade_lens.fade import Fade
 
-    subject = open_model(model, device, dtype)
-    source = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
+    subject, source = open_subject(model, sae_release, sae_id, sae, hook, device, dtype)
     fade = Fade(subject, source, corpus=texts, judge=asked, settings=settings)
     if judging.dry_run:
         console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **more)}"), soft_wrap=True)
