@@ -2,10 +2,10 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sae_lens import SAE, HookedSAETransformer
@@ -21,10 +21,11 @@ from sae_lens.loading.pretrained_saes_directory import get_config_overrides, get
 from sae_lens.training.activation_scaler import ActivationScaler
 from safetensors import SafetensorError
 from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
-from transformers import AutoConfig
+from transformer_lens.utilities import get_device
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from fade_lens.errors import InputError, suggest
-from fade_lens.models import device_of
+from fade_lens.models import MLP_INPUT, Model, device_of, is_bridge, model_name
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ PROCESSING = (
     "refactor_factored_attn_matrices",
 )
 """Changes of a model's weights that an SAE may ask for; TransformerLens' names."""
-CHECKPOINT = ("revision", "checkpoint_index", "checkpoint_value")
+HEEDED = (*PROCESSING, "n_ctx", "revision", "checkpoint_index", "checkpoint_value")
 MACHINE = frozenset(
     [
         "dtype",
@@ -59,9 +60,12 @@ MACHINE = frozenset(
     ]
 )
 """What an SAE's config may say of the machine it was trained on, or what is decided elsewhere here."""
+TUNED = frozenset({"it", "instruct", "chat", "base"})
+NO_WORDS = frozenset({"pt", "hf", "meta", ""})
+"""Words of a model's name that tell how it was tuned, and those that tell nothing."""
 UNFOLDED = ("expected_average_only_in", "covariance_whitening")
 """Normalizations of an SAE's input that SAELens applies in training alone: afterwards they must be folded into the weights."""
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
 
 
 def load(
@@ -158,12 +162,19 @@ def load_model(
         InputError: an unknown model, device or dtype, or files that cannot be read.
     """
     options: dict[str, Any] = {"device": checked_device(device), "dtype": checked_dtype(dtype)}
-    asked = asked_of_model(published or {})
+    asked, given = asked_of_model(published or {}), (published or {}).get("model_from_pretrained_kwargs") or {}
+    if left_out := sorted({*given} - {*HEEDED, "checkpoint_label"} - MACHINE):
+        logger.warning(
+            "The SAE asks that its model be loaded with %s, which is left out; load the model yourself if it matters.",
+            ", ".join(f"{option}={given[option]!r:.40}" for option in left_out),
+        )
     official = official_name(name)
     try:
         if official is not None:
             return HookedSAETransformer.from_pretrained_no_processing(official, **options, **asked)
-        AutoConfig.from_pretrained(name)  # a misspelt name is told before any weights are looked for
+        config = AutoConfig.from_pretrained(name)  # a misspelt name is told before any weights are looked for
+        if config.get_text_config() is not config:  # a model that sees: its half that reads and writes is all it takes
+            options |= text_model(name, **options, revision=asked.get("revision"))
         processing = {option: bool(asked.pop(option, False)) for option in PROCESSING}
         bridge = SAETransformerBridge.boot_transformers(name, **options, **asked)
         if any(processing.values()):
@@ -174,21 +185,27 @@ def load_model(
         raise InputError(f"model {name!r} could not be loaded: {brief(error)}{near}") from error
 
 
+def text_model(name: str, device: str | None, dtype: torch.dtype, revision: str | None) -> dict[str, Any]:
+    """The language model of a model of several media, and what a bridge must be told of it."""
+    device = device or str(get_device())
+    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager", revision=revision)
+    return {
+        "device": device,
+        "hf_model": model.to(device),
+        "hf_config_overrides": {"architectures": [type(model).__name__]},
+    }
+
+
 def asked_of_model(published: Published) -> dict[str, Any]:
     """The options of `model_from_pretrained_kwargs` that change activations, by TransformerLens' names.
 
-    The config is a file from elsewhere: what it says of the machine is passed over, what else it asks for is told and left out.
+    The config is a file from elsewhere: nothing else of it reaches a loader, such as code to be trusted.
     """
     asked = published.get("model_from_pretrained_kwargs") or {}
     if not isinstance(asked, Mapping):
         raise InputError(f"the SAE's model_from_pretrained_kwargs are {asked!r:.80}, not a table of options")
     wanted = {"checkpoint_value" if k == "checkpoint_label" else k: v for k, v in asked.items() if v is not None}
-    if unknown := sorted(set(wanted) - {*PROCESSING, *CHECKPOINT, "n_ctx"} - MACHINE):
-        logger.warning(
-            "The SAE asks that its model be loaded with %s, which fade_lens leaves out; load the model yourself if it matters.",
-            ", ".join(f"{name}={wanted[name]!r:.40}" for name in unknown),
-        )
-    return {name: wanted[name] for name in (*PROCESSING, *CHECKPOINT, "n_ctx") if name in wanted}
+    return {name: wanted[name] for name in HEEDED if name in wanted}
 
 
 def load_sae(
@@ -234,6 +251,61 @@ def aliases() -> Mapping[str, str]:
 def official_name(name: str) -> str | None:
     """The name under which TransformerLens has a HookedTransformer of a model, or None; a folder is never one."""
     return None if Path(name).is_dir() else aliases().get(name.lower())
+
+
+def other_model(made_for: Any, model: str) -> Iterator[str]:
+    """What to say where an SAE was made for a model of another name; the same model has many names."""
+    if not made_for or words_of(made_for) == words_of(model):
+        return
+    if words_of(made_for) - TUNED == words_of(model) - TUNED:
+        yield (
+            f"The SAE was made for {made_for!r}, the model is {model!r}, its sibling with other tuning. SAEs often carry over "
+            "between a base model and its instruction-tuned one; how well this one does is not measured here."
+        )
+    else:
+        yield f"The SAE was made for {made_for!r}, the model is {model!r}: scores mean little if they differ."
+
+
+def words_of(name: Any) -> frozenset[str]:
+    """The words of a model's official name, without the organization and what tells no model from another."""
+    plain = str(name).rstrip("/").split("/")[-1].lower()
+    return (
+        frozenset(aliases().get(str(name).lower(), aliases().get(plain, plain)).split("/")[-1].lower().split("-"))
+        - NO_WORDS
+    )
+
+
+def otherwise_loaded(published: Any, model: Model, hook: str) -> Iterator[str]:
+    """What can be seen on a model's weights to differ from what an SAE asks for, each with the line that loads it rightly."""
+    asked = asked_of_model({"model_from_pretrained_kwargs": published.model_from_pretrained_kwargs})
+    name, kwargs = published.model_name or model_name(model), {k: v for k, v in asked.items() if v}
+    load = f"HookedSAETransformer.from_pretrained_no_processing({name!r}{''.join(f', {k}={v!r}' for k, v in kwargs.items())})"
+    if is_bridge(model) and any(k in PROCESSING for k in kwargs):
+        chosen = ", ".join(f"{k}={bool(asked.get(k))}" for k in PROCESSING)
+        load = f"SAETransformerBridge.boot_transformers({name!r}) and then model.enable_compatibility_mode({chosen})"
+    seen = {"center_writing_weights": centred(model), "fold_value_biases": value_biases_folded(model)}
+    if hook.endswith(MLP_INPUT):  # elsewhere the folded weights of a norm change nothing
+        seen["fold_ln"] = str(model.cfg.normalization_type).endswith("Pre")
+    for option, found in seen.items():
+        wanted = bool(asked.get(option))
+        if found is not None and found != wanted and (wanted or option != "fold_value_biases"):
+            yield (
+                f"The SAE was trained on a model with {option}={wanted}, but this one's weights show {option}={found}, which "
+                f"changes the activations at {hook!r}. Load it with {load}, or both with fade_lens.load."
+            )
+
+
+def centred(model: Model) -> bool | None:
+    """Whether the weights that write to the residual stream have no mean; None where TransformerLens cannot centre them."""
+    if not str(model.cfg.normalization_type).startswith("LN"):
+        return None
+    rows = cast(Any, model).W_E.detach()[:4096].float()
+    return bool(rows.mean(-1).norm() < 1e-3 * rows.std(-1).norm())
+
+
+def value_biases_folded(model: Model) -> bool | None:
+    """Whether no head of a `HookedTransformer` has a value bias; a bridge is not looked into."""
+    return None if is_bridge(model) else not bool(cast(Any, model).b_V.any())
 
 
 def checked_device(device: str | torch.device | None) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sae_lens import SAE
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-from transformers import AutoModelForCausalLM, GPT2Config, PretrainedConfig
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GPT2Config, PretrainedConfig
 
 from tests.tiny import D_MODEL, VOCABULARY, word_tokenizer
 
@@ -60,7 +60,8 @@ def publish_model(hub: Path, name: str, config: PretrainedConfig) -> None:
     files = snapshot(hub, name)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
+        several = config.get_text_config() is not config
+        model = (AutoModelForImageTextToText if several else AutoModelForCausalLM).from_config(config)
         for parameter in model.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)  # norms and biases matter too
     model.save_pretrained(files)
