@@ -29,7 +29,7 @@ from fade_lens.models import MLP_INPUT, Model, device_of, is_bridge, model_name
 
 logger = logging.getLogger(__name__)
 
-Published = Mapping[str, Any]
+Published = dict[str, Any]
 """What an SAE's config says of its model and hooks: `sae.cfg.metadata` as a dict."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -188,7 +188,7 @@ def load_model(
 def text_model(name: str, device: str | None, dtype: torch.dtype, revision: str | None) -> dict[str, Any]:
     """The language model of a model of several media, and what a bridge must be told of it."""
     device = device or str(get_device())
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager", revision=revision)
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager", revision=revision)
     return {
         "device": device,
         "hf_model": model.to(device),

@@ -134,8 +134,8 @@ def running(model: Model, hooks: Iterable[str] = ()) -> Generator[None]:
     Raises:
         InputError: a hook that this model cannot be made to fire.
     """
-    modules = cast(torch.nn.Module, model).modules()
-    training = [m for m in (*modules, *getattr(model, "original_model", model).modules()) if m.training]
+    whole: Any = model
+    training = [m for m in (*whole.modules(), *getattr(whole, "original_model", whole).modules()) if m.training]
     with ExitStack() as afterwards:
         for module in training:
             module.training = False
