@@ -161,18 +161,18 @@ def load_model(
     Raises:
         InputError: an unknown model, device or dtype, or files that cannot be read.
     """
-    options: dict[str, Any] = {"device": checked_device(device), "dtype": checked_dtype(dtype)}
+    official = check_model(name, device, dtype)
+    options: dict[str, Any] = {"device": None if device is None else str(device), "dtype": checked_dtype(dtype)}
     asked, given = asked_of_model(published or {}), (published or {}).get("model_from_pretrained_kwargs") or {}
     if left_out := sorted({*given} - {*HEEDED, "checkpoint_label"} - MACHINE):
         logger.warning(
             "The SAE asks that its model be loaded with %s, which is left out; load the model yourself if it matters.",
             ", ".join(f"{option}={given[option]!r:.40}" for option in left_out),
         )
-    official = official_name(name)
     try:
         if official is not None:
             return HookedSAETransformer.from_pretrained_no_processing(official, **options, **asked)
-        config = AutoConfig.from_pretrained(name)  # a misspelt name is told before any weights are looked for
+        config = AutoConfig.from_pretrained(name)
         if config.get_text_config() is not config:  # a model that sees: its half that reads and writes is all it takes
             options |= text_model(name, **options, revision=asked.get("revision"))
         processing = {option: bool(asked.pop(option, False)) for option in PROCESSING}
@@ -181,8 +181,26 @@ def load_model(
             bridge.enable_compatibility_mode(disable_warnings=True, **processing)
         return bridge
     except UNREADABLE as error:
-        near = suggest(name, [*aliases(), *(r.model for r in get_pretrained_saes_directory().values())])
-        raise InputError(f"model {name!r} could not be loaded: {brief(error)}{near}") from error
+        raise InputError(f"model {name!r} could not be loaded: {brief(error)}") from error
+
+
+def check_model(
+    name: str, device: str | torch.device | None = None, dtype: str | torch.dtype = "float32"
+) -> str | None:
+    """The name under which TransformerLens has a HookedTransformer of a model, or None where it takes a bridge; no weights are read.
+
+    Raises:
+        InputError: an unknown model, device or dtype.
+    """
+    check_device(device)
+    checked_dtype(dtype)
+    if (official := official_name(name)) is None:
+        try:
+            AutoConfig.from_pretrained(name)
+        except UNREADABLE as error:
+            near = suggest(name, [*aliases(), *(r.model for r in get_pretrained_saes_directory().values())])
+            raise InputError(f"model {name!r} could not be loaded: {brief(error)}{near}") from error
+    return official
 
 
 def text_model(name: str, device: str | None, dtype: torch.dtype, revision: str | None) -> dict[str, Any]:
@@ -308,18 +326,15 @@ def value_biases_folded(model: Model) -> bool | None:
     return None if is_bridge(model) else not bool(cast(Any, model).b_V.any())
 
 
-def checked_device(device: str | torch.device | None) -> str | None:
-    """The device as TransformerLens takes it. Raises `InputError` for one that is unknown or not there."""
-    if device is None:
-        return None
+def check_device(device: str | torch.device | None) -> None:
+    """Raise `InputError` for a device that is unknown or not there."""
     try:
-        kind = torch.device(device).type
+        kind = "cpu" if device is None else torch.device(device).type
     except RuntimeError as error:
         raise InputError(f"device is {str(device)!r}; give cpu, cuda or mps") from error
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if kind in there and not there[kind]():
         raise InputError(f"device is {str(device)!r}, but this machine or its PyTorch has none; give cpu")
-    return str(device)
 
 
 def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:

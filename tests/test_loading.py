@@ -12,7 +12,7 @@ from transformers import LlamaConfig, Qwen3_5Config, Qwen3_5TextConfig, Qwen3Con
 
 import fade_lens
 from fade_lens import InputError, Subject
-from fade_lens.cli.options import open_subject
+from fade_lens.cli.options import check_subject, open_model, open_sae
 from fade_lens.features import features_of
 from fade_lens.loading import load_model, load_sae, other_model
 from fade_lens.models import read_hooks, resolve_hook
@@ -46,14 +46,20 @@ def test_the_model_is_loaded_as_the_sae_asks(gpt2, caplog):
     assert not ours(caplog), "nothing is wrong, and the model is the SAE's under another name"
 
 
+def opened_by_the_command_line(model: str, sae: tuple[Any, Any, Any], hook: str | None, dtype: str) -> Any:
+    published = check_subject(model, *sae, hook, "cpu", dtype)
+    subject = open_model(model, "cpu", dtype, published)
+    return subject, hook or open_sae(*sae, "cpu")
+
+
 def test_the_command_line_loads_as_the_library_does(gpt2, tmp_path, caplog):
-    model, sae = open_subject("gpt2-small", RELEASE, SAE_ID, None, None, "cpu", "bfloat16")
+    model, sae = opened_by_the_command_line("gpt2-small", (RELEASE, SAE_ID, None), None, "bfloat16")
     assert model.W_E.mean(-1).abs().max() < 1e-3 and model.W_E.dtype == torch.bfloat16
     sae.cfg.metadata.model_from_pretrained_kwargs = {"fold_value_biases": True}
     sae.save_model(tmp_path / "sae")
-    model, _ = open_subject("gpt2", None, None, tmp_path / "sae", None, "cpu", "float32")
+    model, _ = opened_by_the_command_line("gpt2", (None, None, tmp_path / "sae"), None, "float32")
     assert not model.b_V.any() and model.W_E.mean(-1).abs().max() > 1e-3
-    model, hook = open_subject("gpt2", None, None, None, HOOK, "cpu", "float32")
+    model, hook = opened_by_the_command_line("gpt2", (None, None, None), HOOK, "float32")
     assert hook == HOOK and model.b_V.any() and not ours(caplog)
 
 

@@ -225,7 +225,7 @@ def open_corpus(spec: str, column: str, limit: int | None) -> Any:
     return Corpus.parse(spec, column=column, limit=limit)
 
 
-def open_subject(
+def check_subject(
     model: str,
     release: str | None,
     sae_id: str | None,
@@ -233,24 +233,32 @@ def open_subject(
     hook: str | None,
     device: str | None,
     dtype: str,
-) -> tuple[Any, Any]:
-    """The model, loaded as the SAE asks whose config is read first, and the SAE or hook name."""
-    published: Any = {}
-    if hook is None and str(folder) != DEMO:
-        from fade_lens.loading import read_config
+) -> dict[str, Any]:
+    """What the SAE's config asks of the model, every name, the device and the dtype checked: before weights and before a judge is asked."""
+    check_model(model, device, dtype)
+    if hook is not None or str(folder) == DEMO:
+        return {}
+    from fade_lens.loading import read_config
 
-        published = read_config(release, sae_id, folder)
-    subject = open_model(model, device, dtype, published)
-    return subject, hook or open_sae(release, sae_id, folder, str(subject.cfg.device))
+    return read_config(release, sae_id, folder)
 
 
-def open_model(name: str, device: str | None, dtype: str, published: Any = None) -> Any:
+def check_model(name: str, device: str | None, dtype: str) -> None:
+    """Raise `InputError` for a model, device or dtype that cannot be, `demo` being the demo's model."""
+    if name != DEMO:
+        from fade_lens import loading
+
+        loading.check_model(name, device, dtype)
+    elif device not in (None, "cpu") or dtype != "float32":
+        raise InputError(
+            f"--model demo runs in float32 on the CPU, not in {dtype} on {device or 'cpu'}; leave out --device and --dtype"
+        )
+
+
+def open_model(name: str, device: str | None, dtype: str, published: dict[str, Any] | None = None) -> Any:
     """The subject model, `demo` being the demo's, loaded as an SAE's config asks."""
+    check_model(name, device, dtype)
     if name == DEMO:
-        if device not in (None, "cpu") or dtype != "float32":
-            raise InputError(
-                f"--model demo runs in float32 on the CPU, not in {dtype} on {device or 'cpu'}; leave out --device and --dtype"
-            )
         from fade_lens import demo as parts
 
         return parts.model()
