@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
     from fade_lens.fade import Fade
     from fade_lens.judge import Judge
+    from fade_lens.loading import load
     from fade_lens.metrics import Metric
     from fade_lens.results import Result, Results
     from fade_lens.settings import Settings
@@ -45,6 +46,7 @@ _HOMES = {
     "Subject": "subject",
     "compare": "comparing",
     "compare_sources": "aggregates",
+    "load": "loading",
     "read_descriptions": "descriptions",
     "summary": "aggregates",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "Subject",
     "compare",
     "compare_sources",
+    "load",
     "neuronpedia",
     "read_descriptions",
     "summary",

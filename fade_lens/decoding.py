@@ -15,7 +15,7 @@ from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
 from fade_lens.compact import CompactBlock, OwnBlock, Span, compact_blocks
 from fade_lens.errors import InputError
-from fade_lens.models import Model, device_of, forward_hooks, is_bridge, layer_of, model_name
+from fade_lens.models import Model, device_of, forward_hooks, is_bridge, layer_of, model_name, running
 from fade_lens.next_token import Head, Logits, Unembedding
 
 OUTSIDE = (".hook_resid_pre", ".hook_resid_post")
@@ -219,14 +219,15 @@ class CompactDecoder(Decoder):
 
 def decoder_of(model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, ...]]) -> Decoder:
     """The fastest decoder for a model that will have forward hooks at these resolved names, tried on the prompts."""
-    if is_bridge(model):
-        return BridgeDecoder(model, prompts[-1])
-    after_blocks = any(layer_of(h) is None and not h.startswith(("hook_embed", "hook_pos_embed")) for h in hooks)
-    if after_blocks or has_hooks(model):
-        return HookedDecoder(model, whole=True)
-    if model.cfg.positional_embedding_type == "shortformer" or getattr(model.cfg, "n_devices", 1) > 1:
-        return HookedDecoder(model, whole=False)
-    return CompactDecoder(model, hooks, prompts)
+    with running(model):
+        if is_bridge(model):
+            return BridgeDecoder(model, prompts[-1])
+        after_blocks = any(layer_of(h) is None and not h.startswith(("hook_embed", "hook_pos_embed")) for h in hooks)
+        if after_blocks or has_hooks(model):
+            return HookedDecoder(model, whole=True)
+        if model.cfg.positional_embedding_type == "shortformer" or getattr(model.cfg, "n_devices", 1) > 1:
+            return HookedDecoder(model, whole=False)
+        return CompactDecoder(model, hooks, prompts)
 
 
 def has_hooks(model: Model) -> bool:

@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from einops import rearrange
@@ -15,7 +16,9 @@ from transformer_lens.hook_points import HookPoint
 
 from fade_lens.errors import InputError
 from fade_lens.identity import sae_identity
+from fade_lens.loading import UNFOLDED, other_model, otherwise_loaded
 from fade_lens.models import (
+    MLP_INPUT,
     HookTensor,
     Model,
     at_least_float32,
@@ -161,7 +164,7 @@ class Latents(Features):
                 f"The SAE is still in training form ({type(sae).__name__}): its activations depend on the batch. "
                 "Save it with save_inference_model(path) and pass SAE.load_from_disk(path)."
             )
-        read = resolve_hook(model, str(metadata.hook_name))
+        read = resolve_hook(model, reads_at(sae))
         write = resolve_hook(model, str(metadata.hook_name_out)) if metadata.hook_name_out else read
         d_in, d_out = int(sae.cfg.d_in), int(getattr(sae.cfg, "d_out", sae.cfg.d_in))
         self._model, self._sae = model, sae
@@ -178,7 +181,13 @@ class Latents(Features):
                     f"The SAE's {field} is {size}, but {hook!r} of {model_name(model)} is {width} wide: "
                     "this SAE was made for another model or hook."
                 )
-        warn_other_model(metadata.model_name, model)
+        for message in (
+            *(other_model(metadata.model_name, model_name(model))),
+            *otherwise_loaded(metadata, model, read),
+        ):
+            tell_once(sae, message)
+        if sae.cfg.normalize_activations in UNFOLDED:
+            tell_once(sae, unfolded(sae, read))
 
     def _choose(self, indices: Sequence[int]) -> None:
         super()._choose(indices)
@@ -292,9 +301,7 @@ def hook_size(model: Model, hook: str, head: int | None = None) -> int:
         try:
             shape = read_hooks(model, tokens, [hook])[hook].shape
         except KeyError:
-            raise InputError(
-                f"hook {hook!r} exists but did not fire; it may need a model setting such as use_attn_result"
-            ) from None
+            raise InputError(f"hook {hook!r} exists but did not fire: {model_name(model)} does not use it") from None
     if len(shape) < 3 or shape[:2] != (1, 2):
         raise InputError(f"hook {hook!r} gives {tuple(shape)} for one text of two tokens; features need [text, pos, …]")
     if head is not None:
@@ -331,10 +338,41 @@ def encoder_of(sae: SAE[Any], columns: Tensor | None, device: torch.device) -> S
     return clone
 
 
-def warn_other_model(sae_model: Any, model: Model) -> None:
-    """Log a warning if the SAE says it was made for a model of another name."""
-    named, given = str(sae_model or "").split("/")[-1].lower(), model_name(model).split("/")[-1].lower()
-    if named and named != given:
-        logger.warning(
-            "The SAE was made for %r, the model is %r: scores mean little if they differ.", sae_model, model_name(model)
+def reads_at(sae: SAE[Any]) -> str:
+    """The hook that an SAE reads: by its metadata, but for Gemma Scope 2's transcoders.
+
+    Their files name the output of the norm before the MLP. SAELens calls it `hook_mlp_in`, as bridges did when it was written;
+    TransformerLens has since given that name to the residual stream before the norm.
+    """
+    name, file_name = str(sae.cfg.metadata.hook_name), str(sae.cfg.metadata.hf_hook_name)
+    if not (name.endswith(".hook_mlp_in") and file_name.endswith(".pre_feedforward_layernorm.output")):
+        return name
+    inside = name.removesuffix(".hook_mlp_in") + MLP_INPUT
+    tell_once(
+        sae, f"The SAE reads {file_name!r}, as its file says: that is {inside!r}, not {name!r} as SAELens has it."
+    )
+    return inside
+
+
+def unfolded(sae: SAE[Any], hook: str) -> str:
+    """What to do about an SAE whose input is to be normalized by a scale or whitening that is not in its weights."""
+    fold = "sae.fold_activation_whitening(mean, whitening_matrix, unwhitening_matrix)"
+    if sae.cfg.normalize_activations == "expected_average_only_in":
+        fold = (
+            "sae.fold_activation_norm_scaling_factor(sae.cfg.d_in ** 0.5 / norm), "
+            f"norm being the mean norm of the activations that it was trained on at {hook!r}"
         )
+    return (
+        f"The SAE's normalize_activations is {sae.cfg.normalize_activations!r}, but SAELens applies that in training alone and "
+        f"it was not folded into the weights, so that its activations are not those it was trained to give. First write {fold}."
+    )
+
+
+def tell_once(sae: SAE[Any], message: str) -> None:
+    """Log a warning, once for an SAE however often it is used."""
+    if message not in (told := _told.setdefault(sae, set())):
+        told.add(message)
+        logger.warning("%s", message)
+
+
+_told: WeakKeyDictionary[SAE[Any], set[str]] = WeakKeyDictionary()

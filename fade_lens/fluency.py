@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fade_lens.decoding import CompactDecoder, Decoder, has_hooks, unembedding
-from fade_lens.models import Model, device_of, is_bridge
+from fade_lens.models import Model, device_of, is_bridge, running
 from fade_lens.next_token import Head, Logits
 
 LOGIT_BYTES = 2**23
@@ -45,7 +45,7 @@ def negative_log_likelihood(
     found, new = np.full(len(prompts), np.nan), continuations.shape[1]
     if not new or not len(prompts):
         return found
-    with torch.no_grad():
+    with torch.no_grad(), running(model):
         if is_bridge(model) or has_hooks(model):
             head = None
         else:

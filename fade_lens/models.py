@@ -2,16 +2,29 @@
 `HookedSAETransformer` and TransformerLens' bridges (`TransformerBridge`, `SAETransformerBridge`)."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 
 from fade_lens.errors import InputError, suggest
 
 HookTensor = Float[Tensor, "text pos *d_hook"]
+
+SWITCHES = {
+    ".hook_mlp_in": "use_hook_mlp_in",
+    ".hook_attn_in": "use_attn_in",
+    ".hook_q_input": "use_split_qkv_input",
+    ".hook_k_input": "use_split_qkv_input",
+    ".hook_v_input": "use_split_qkv_input",
+    ".attn.hook_result": "use_attn_result",
+}
+"""Hooks that fire only where the model is told so, by the end of their names: the settings, which TransformerLens keeps off to save time."""
+MLP_INPUT = ".mlp.hook_in"
+"""What goes into an MLP, after its norm: a hook of bridges, which a `HookedTransformer` lacks and is given for the run."""
 
 
 @runtime_checkable
@@ -84,10 +97,18 @@ def resolve_hook(model: Model, name: str) -> str:
         )
     aliases = hook_aliases(model)
     resolved = aliases.get(name, name)
-    if resolved not in model.hook_dict:
+    if resolved not in model.hook_dict and not lacks_mlp_input(model, resolved):
         known = [*model.hook_dict, *aliases]
         raise InputError(f"hook {name!r} is not a hook point of {model_name(model)}{suggest(name, known)}")
     return resolved
+
+
+def lacks_mlp_input(model: Model, hook: str) -> bool:
+    """Whether the hook is the input of an MLP that a `HookedTransformer` has, but no hook point for."""
+    layer = layer_of(hook)
+    if layer is None or hook != f"blocks.{layer}{MLP_INPUT}" or hook in model.hook_dict or is_bridge(model):
+        return False
+    return layer < int(model.cfg.n_layers) and not getattr(model.cfg, "attn_only", False)
 
 
 def layer_of(hook: str) -> int | None:
@@ -102,6 +123,57 @@ def residual_hook(model: Model, hook: str) -> str:
     if layer is None or ".hook_resid_" in hook or hook in (f"blocks.{layer}.hook_in", f"blocks.{layer}.hook_out"):
         return hook
     return resolve_hook(model, f"blocks.{layer}.hook_resid_pre")
+
+
+@contextmanager
+def running(model: Model, hooks: Iterable[str] = ()) -> Generator[None]:
+    """The time in which a model is run: without dropout, and with the settings and hook points that the resolved hooks need.
+
+    All is put back after, also after an error.
+
+    Raises:
+        InputError: a hook that this model cannot be made to fire.
+    """
+    whole: Any = model
+    training = [m for m in (*whole.modules(), *getattr(whole, "original_model", whole).modules()) if m.training]
+    with ExitStack() as afterwards:
+        for module in training:
+            module.training = False
+            afterwards.callback(setattr, module, "training", True)
+        for hook in dict.fromkeys(hooks):
+            if setting := next((s for end, s in SWITCHES.items() if hook.endswith(end)), None):
+                try:
+                    switch(model, setting, afterwards)
+                except (AssertionError, NotImplementedError, ValueError) as error:
+                    raise InputError(f"hook {hook!r} cannot be switched on in {model_name(model)}: {error}") from error
+            elif lacks_mlp_input(model, hook):
+                add_mlp_input(model, hook, afterwards)
+        yield
+
+
+def switch(model: Model, setting: str, afterwards: ExitStack, *, on: bool = True) -> None:
+    """Give a model's setting a value until `afterwards` closes."""
+    before = bool(getattr(model.cfg, setting, False))
+    if before == on:
+        return
+    # Both replace what the attention reads: a hook at one would go unheard beside the other.
+    rival = {"use_attn_in": "use_split_qkv_input", "use_split_qkv_input": "use_attn_in"}.get(setting)
+    if on and rival:
+        switch(model, rival, afterwards, on=False)
+    change = getattr(model, f"set_{setting}")
+    change(on)
+    afterwards.callback(change, before)
+
+
+def add_mlp_input(model: Model, hook: str, afterwards: ExitStack) -> None:
+    """Give a `HookedTransformer` a hook point at the input of an MLP until `afterwards` closes."""
+    hooked, point = cast(Any, model), HookPoint()
+    point.name = hook
+    mlp = hooked.blocks[layer_of(hook)].mlp
+    afterwards.callback(mlp.register_forward_pre_hook(lambda _, inputs: (point(inputs[0]), *inputs[1:])).remove)
+    for known in (hooked.hook_dict, hooked.mod_dict):
+        known[hook] = point
+        afterwards.callback(known.pop, hook)
 
 
 def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[str]) -> dict[str, Tensor]:
@@ -125,14 +197,15 @@ def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[st
             options["stop_at_layer"] = None
     else:
         options |= {"padding_side": "right", "return_type": None}
-    _, cache = model.run_with_cache(tokens.to(device_of(model)), **options)
+    with running(model, wanted):
+        _, cache = model.run_with_cache(tokens.to(device_of(model)), **options)
     return {name: cache[name] for name in wanted}
 
 
 @contextmanager
 def forward_hooks(model: Model, hooks: Sequence[tuple[str, Any]]) -> Generator[None]:
-    """The model with the given forward hooks, removed on leaving."""
-    with model.hooks(fwd_hooks=list(hooks)):
+    """The model with the given forward hooks, ready to run; removed on leaving."""
+    with running(model, [name for name, _ in hooks]), model.hooks(fwd_hooks=list(hooks)):
         yield
 
 

@@ -99,7 +99,8 @@ def test_help_is_for_newcomers():
 @pytest.fixture
 def parts(tmp_path, monkeypatch):
     """Files for a run on the planted model, which stands in for what a hub would give."""
-    monkeypatch.setattr("fade_lens.cli.evaluate.open_model", lambda name, device, dtype: planted_model())
+    monkeypatch.setattr("fade_lens.cli.options.check_model", lambda *_: None)
+    monkeypatch.setattr("fade_lens.cli.evaluate.open_model", lambda *_: planted_model())
     planted_sae().save_model(tmp_path / "sae")
     (tmp_path / "d.json").write_text(json.dumps(TRUE))
     (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in natural_texts()))

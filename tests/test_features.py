@@ -104,18 +104,14 @@ def test_an_sae_of_one_head_reads_that_head(model):
 
 def test_transcoders_read_at_one_hook_and_write_at_another(model):
     sae = tiny_sae("skip_transcoder", hook="blocks.0.hook_mlp_in", meta_hook_name_out="blocks.0.hook_mlp_out")
-    model.set_use_hook_mlp_in(True)
-    try:
-        features = features_of(model, sae, INDICES)
-    finally:
-        model.set_use_hook_mlp_in(False)
+    features = features_of(model, sae, INDICES)
     assert (features.read_hook, features.write_hook) == ("blocks.0.hook_mlp_in", "blocks.0.hook_mlp_out")
     torch.testing.assert_close(features.directions(), sae.W_dec.detach()[INDICES])
 
 
 def test_a_hook_that_does_not_fire_says_so(model):
     with pytest.raises(InputError, match="did not fire"):
-        features_of(model, "blocks.0.hook_mlp_in", [0])
+        features_of(model, "unembed.hook_out", [0])
 
 
 @pytest.mark.parametrize("architecture", ["standard", "topk"])

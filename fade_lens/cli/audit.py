@@ -23,6 +23,7 @@ from fade_lens.cli.options import (
     Release,
     SaeFolder,
     SaeId,
+    check_subject,
     neuronpedia_source,
     numbers,
     one_source,
@@ -97,7 +98,7 @@ def audit(
 ) -> None:
     """Find the wrong, swapped, empty and leaked descriptions of an SAE's features, and say what to do about each.
 
-    Example: `fade-lens audit --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.8.hook_resid_pre
+    Example: `fade-lens audit --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre
     --features 0:200 --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/audit`
     """
     from fade_lens.descriptions import parse_indices
@@ -134,9 +135,10 @@ def audit(
         asked = judging.open(str(judge))
         checks = judging.checks()  # a gold set that cannot be read is told now
         texts = open_corpus(str(corpus), corpus_column, corpus_limit)
+        published = check_subject(str(model), sae_release, sae_id, sae, hook, device, dtype)
         if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
             asked.check()  # before a model is loaded
-        subject = open_model(str(model), device, dtype)
+        subject = open_model(str(model), device, dtype, published)
         opened = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
         fade = Fade(subject, opened, corpus=texts, judge=asked, settings=settings)
         done = scored(found, wanted, fade, judging, checks, out, force=force, quiet=quiet)

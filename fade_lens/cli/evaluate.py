@@ -32,6 +32,7 @@ from fade_lens.cli.options import (
     SaeFolder,
     SaeId,
     Texts,
+    check_subject,
     chosen_descriptions,
     names,
     numbers,
@@ -101,8 +102,8 @@ def evaluate(
 ) -> None:
     """Score descriptions of an SAE's latents, or of neurons, on all four metrics.
 
-    Example: `fade-lens evaluate --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.8.hook_resid_pre
-    --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l8`
+    Example: `fade-lens evaluate --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre
+    --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l7`
     """
     from fade_lens.null_arms import check_arms
     from fade_lens.settings import Settings
@@ -127,11 +128,12 @@ def evaluate(
     check_arms(asked_nulls := names(nulls))
     more: dict[str, Any] = {"nulls": asked_nulls, **judging.checks()}
     texts = open_corpus(corpus, corpus_column, corpus_limit)
+    published = check_subject(model, sae_release, sae_id, sae, hook, device, dtype)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
     from fade_lens.fade import Fade
 
-    subject = open_model(model, device, dtype)
+    subject = open_model(model, device, dtype, published)
     source = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
     fade = Fade(subject, source, corpus=texts, judge=asked, settings=settings)
     if judging.dry_run:

@@ -37,7 +37,7 @@ def log(
 ) -> None:
     """Show a run's questions and answers, in the order they were answered; also while the run goes on.
 
-    Example: `fade-lens judge log runs/l8 --failures`
+    Example: `fade-lens judge log runs/l7 --failures`
     """
     from fade_lens.judge.log import KINDS, Entry
     from fade_lens.store import read_transcripts

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fade_lens.errors import InputError, suggest
+from fade_lens.errors import InputError
 
 if TYPE_CHECKING:
     from fade_lens.descriptions import Description
@@ -18,7 +18,7 @@ Model = Annotated[
     str, typer.Option(help="Subject model, by its TransformerLens name (gpt2-small, google/gemma-2-2b), or `demo`.")
 ]
 Release = Annotated[str | None, typer.Option(help="SAELens release, such as gpt2-small-res-jb.")]
-SaeId = Annotated[str | None, typer.Option(help="SAE within the release, such as blocks.8.hook_resid_pre.")]
+SaeId = Annotated[str | None, typer.Option(help="SAE within the release, such as blocks.7.hook_resid_pre.")]
 SaeFolder = Annotated[Path | None, typer.Option("--sae", help="Folder of an SAE saved by SAELens, or `demo`.")]
 Hook = Annotated[
     str | None, typer.Option(help="Hook name in place of an SAE, to score neurons: blocks.3.mlp.hook_post.")
@@ -232,48 +232,57 @@ def open_corpus(spec: str, column: str, limit: int | None) -> Any:
     return Corpus.parse(spec, column=column, limit=limit)
 
 
-def open_model(name: str, device: str | None, dtype: str) -> Any:
-    """The subject model, `demo` being the demo's."""
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"dtype is {dtype!r}; give float32, bfloat16 or float16")
+def check_subject(
+    model: str,
+    release: str | None,
+    sae_id: str | None,
+    folder: Path | None,
+    hook: str | None,
+    device: str | None,
+    dtype: str,
+) -> dict[str, Any]:
+    """What the SAE's config asks of the model, every name, the device and the dtype checked: before weights and before a judge is asked."""
+    check_model(model, device, dtype)
+    if hook is not None or str(folder) == DEMO:
+        return {}
+    from fade_lens.loading import read_config
+
+    return read_config(release, sae_id, folder)
+
+
+def check_model(name: str, device: str | None, dtype: str) -> None:
+    """Raise `InputError` for a model, device or dtype that cannot be, `demo` being the demo's model."""
+    if name != DEMO:
+        from fade_lens import loading
+
+        loading.check_model(name, device, dtype)
+    elif device not in (None, "cpu") or dtype != "float32":
+        raise InputError(
+            f"--model demo runs in float32 on the CPU, not in {dtype} on {device or 'cpu'}; leave out --device and --dtype"
+        )
+
+
+def open_model(name: str, device: str | None, dtype: str, published: dict[str, Any] | None = None) -> Any:
+    """The subject model, `demo` being the demo's, loaded as an SAE's config asks."""
+    check_model(name, device, dtype)
     if name == DEMO:
-        if device not in (None, "cpu") or dtype != "float32":
-            raise InputError(
-                f"--model demo runs in float32 on the CPU, not in {dtype} on {device or 'cpu'}; leave out --device and --dtype"
-            )
         from fade_lens import demo as parts
 
         return parts.model()
-    import torch
-    from sae_lens import HookedSAETransformer
+    from fade_lens.loading import load_model
 
-    try:
-        return HookedSAETransformer.from_pretrained_no_processing(name, device=device, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
-        # TransformerLens lists every model it knows: the nearest names say more.
-        from transformer_lens.loading_from_pretrained import OFFICIAL_MODEL_NAMES
-
-        why = f"{str(error).splitlines()[0]:.160}{suggest(name, OFFICIAL_MODEL_NAMES)}"
-        raise InputError(f"model {name!r} could not be loaded: {why}") from error
+    return load_model(name, published, device=device, dtype=dtype)
 
 
 def open_sae(release: str | None, sae_id: str | None, folder: Path | None, device: str) -> Any:
     """The SAE of a release or folder."""
-    from sae_lens import SAE
-    from safetensors import SafetensorError
-
     if str(folder) == DEMO:
         from fade_lens import demo as parts
 
         return parts.sae()
-    try:
-        if folder is not None:
-            return SAE.load_from_disk(folder, device=device)
-        sae = SAE.from_pretrained(str(release), str(sae_id), device=device)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"SAE {folder or f'{release}, {sae_id}'} could not be loaded: {error}") from error
-    sae.cfg.metadata.release, sae.cfg.metadata.sae_id = release, sae_id  # SAELens does not keep them
-    return sae
+    from fade_lens.loading import load_sae
+
+    return load_sae(release, sae_id, folder, device=device)
 
 
 def prices(text: str) -> tuple[float, float]:

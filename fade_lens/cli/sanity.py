@@ -43,7 +43,7 @@ def sanity(
     Half of the labels are dropped, or as many wrong ones added, on an ideal feature and on a run's own rated texts: a score that hardly falls
     cannot tell the description from a too narrow or a too wide one (Oikarinen et al., ICML 2025). Exit code 1 if planted truth is not found.
 
-    Example: `fade-lens sanity runs/l8 --planted --model gpt2-small`
+    Example: `fade-lens sanity runs/l7 --planted --model gpt2-small`
     """
     from fade_lens import sanity as tests
 

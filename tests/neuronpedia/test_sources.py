@@ -286,7 +286,7 @@ def test_what_an_sae_is_called(monkeypatch):
     assert names_of(sae) == {} and names_of("blocks.0.mlp.hook_post") == {}
     sae.cfg.metadata.release, sae.cfg.metadata.sae_id = "gpt2-small-res-jb", "no such SAE"
     assert names_of(sae) == {"release": "gpt2-small-res-jb", "sae_id": "no such SAE"}
-    monkeypatch.setattr("sae_lens.SAE.from_pretrained", lambda release, sae_id, device: tiny_sae())
+    monkeypatch.setattr("sae_lens.SAE.from_pretrained", lambda *_, **__: tiny_sae())
     opened = open_sae("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", None, "cpu")
     names = names_of(opened)
     assert names["release"] == "gemma-scope-2b-pt-res" and names["l0"] == 71
