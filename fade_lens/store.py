@@ -127,9 +127,10 @@ class RunStore:
     # What torch computed
 
     def keep_texts(self, tokens: TokenizedTexts) -> None:
-        """Keep the corpus as the model and the judge see it."""
+        """Keep the corpus as the model and the judge see it, and which document each text is of (`get_meta("documents")`)."""
         if self._one("SELECT 1 FROM texts LIMIT 1") is None:
             self._write("INSERT INTO texts VALUES (?, ?)", ((i, clean(text)) for i, text in enumerate(tokens.texts)))
+            self.set_meta("documents", tokens.documents.tolist())
 
     def keep_activations(self, indices: Sequence[int], activations: MaxActivations) -> None:
         """Keep one pass over the corpus, some features at a time: of each feature all is on disk, or nothing."""

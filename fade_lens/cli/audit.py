@@ -22,6 +22,7 @@ from fade_lens.cli.options import (
     Release,
     SaeFolder,
     SaeId,
+    Windows,
     neuronpedia_source,
     numbers,
     one_source,
@@ -79,6 +80,7 @@ def audit(
     ] = False,
     corpus_column: Column = "text",
     corpus_limit: Limit = None,
+    corpus_windows: Windows = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
     seed: Annotated[int, typer.Option(help="All randomness of the run comes from it.")] = 0,
@@ -130,7 +132,7 @@ def audit(
         )
         asked = judging.open(str(judge))
         checks = judging.checks()  # a gold set that cannot be read is told now
-        texts = open_corpus(str(corpus), corpus_column, corpus_limit)
+        texts = open_corpus(str(corpus), corpus_column, corpus_limit, corpus_windows)
         if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
             asked.check()  # before a model is loaded
         subject = open_model(str(model), device, dtype)
