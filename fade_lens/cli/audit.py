@@ -197,6 +197,8 @@ def scored(
     else:
         try:
             mapping = check_mapping(model, sae, found.activations, strict=not force)
+            if mapping.agreement is None:
+                logger.warning("that the descriptions belong to this SAE %s", mapping)
         except InputError as error:
             if not force:
                 raise InputError(f"{error}; --force scores anyway") from error
@@ -262,7 +264,7 @@ def table_of(done: "Audit") -> Table:
     ]
     for row in bad.head(SHOWN).to_dict("records"):
         flags = [
-            flag for flag in row["flags"] if not flag.startswith(("swapped:", "mislabelled:"))
+            flag for flag in row["flags"] if not flag.startswith(("swapped:", "mislabelled:", "copied:"))
         ]  # the suggestion says it
         why = "; ".join(filter(None, [row["suggestion"], *flags]))
         shown.add_row(str(row["index"]), row["verdict"], plain((text_of(row) or "–")[:120]), plain(why[:200]))

@@ -108,6 +108,9 @@ def test_tokens_as_neuronpedia_stores_them():
         def __call__(self, text, add_special_tokens):
             return {"input_ids": [7] if text == "\t" else [0]}
 
+        def decode(self, ids, **options):
+            return "".join(key for key, i in self.get_vocab().items() if i in ids)
+
     model = tiny_model()
     model.tokenizer = Tokenizer()
     ids, unknown = token_ids(model, [" the", "Ġthe", " cat", "dog", "↵", " sat", "\t"])
