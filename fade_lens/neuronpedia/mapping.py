@@ -245,16 +245,23 @@ def token_ids(model: Model, tokens: Sequence[str]) -> tuple[list[int], str]:
     unread = tokens[broken] if broken < len(tokens) else ""
     for between in ("", " "):  # some tokenizers' tokens lose their blanks when they are decoded one by one
         again = tokenizer(between.join(stored), add_special_tokens=False)["input_ids"]
-        if len(again) == len(stored) and stored in ([decode(tokenizer, [i]) for i in again], [*pieces(tokenizer, again)]):
+        if len(again) == len(stored) and stored in (
+            [decode(tokenizer, [i]) for i in again],
+            [*pieces(tokenizer, again)],
+        ):
             return list(again), unread
     vocabulary: dict[str, int] = tokenizer.get_vocab()
+    blanks = any(set(" ▁Ġ") & set(token) for token in stored)
     ids: list[int] = []
     for token, text in zip(tokens, stored, strict=False):
+        other = None if blanks else vocabulary.get(f"▁{text}")
+        if other is not None and decode(tokenizer, [other]) == text:  # whose blanks were stripped: it may be either
+            return ids, HALF
         found = next((vocabulary[form] for form in forms(token) if form in vocabulary), None)
         if found is None:
             encoded = tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(encoded) != 1 or encoded[0] == tokenizer.unk_token_id:
-                return ids, token
+                return ids, token or HALF  # a token of nothing does not tell what it was
             found = int(encoded[0])
         ids.append(found)
     return ids, unread
