@@ -5,10 +5,12 @@ import hashlib
 import json
 import logging
 import os
+import re
+import sys
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +21,7 @@ from jaxtyping import Bool, Int
 from fade_lens.errors import InputError, MissingExtraError
 from fade_lens.models import Model, model_name, special_tokens
 from fade_lens.tables import clean
+from fade_lens.tokens import after_bos, cut, decode
 
 logger = logging.getLogger(__name__)
 
@@ -29,58 +32,84 @@ CHARACTERS_A_TOKEN = 8
 MARGIN = 64
 """A text is cut before it is tokenized only if this many tokens stand between the last one kept and the cut."""
 FILE_KINDS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
+LISTS = re.compile(
+    r"(?:\w+\()?\[\s*(?:-?\d+(?:[\s,]+(?:-?\d+|\.{3}))+[\s,]*|\{\s*['\"](?:role|content|from|value)['\"]\s*:.*\}\s*)\][^\]]*",
+    re.S,
+)
+"""A list of token ids or of messages that was written out as a text."""
+ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+"""Who speaks, in the words of conversations with `from` and `value`."""
+
+Message = dict[str, Any]
+Cell = str | tuple[int, ...] | tuple[Message, ...]
+"""What a column may hold: a text, the token ids of one, or the messages of a conversation."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts to find a feature's activations on.
+    """Texts to find a feature's activations on: exactly one of `texts`, `tokens` and `conversations` is given.
+
+    Of a document longer than the run's context only the beginning is read, unless `windows` cuts it into parts that are all read.
+    Windows are better for few, long documents, and where a concept may stand anywhere in them; beginnings are better where there are
+    many documents, for texts of one document are more alike than texts of different ones.
 
     Attributes:
-        texts: the texts; None where the corpus was given as tokens.
-        tokens: token ids a text, without BOS; None where the corpus was given as texts.
+        texts: the texts; None where the corpus was given otherwise.
+        tokens: token ids a text; a BOS in front is not doubled.
         source: where they come from, for the record.
+        conversations: chat messages, each with `role` and `content`, to be written out by the model's chat template.
+        windows: cut documents longer than the context into windows of that many tokens, BOS in front of each where the features want it.
     """
 
     texts: tuple[str, ...] | None
     tokens: tuple[tuple[int, ...], ...] | None
     source: str
+    conversations: tuple[tuple[Message, ...], ...] | None = None
+    windows: bool = False
 
     def __len__(self) -> int:
-        return len(self.texts if self.texts is not None else self.tokens or ())
+        """The number of documents."""
+        return len(self.texts or self.tokens or self.conversations or ())
 
     def __repr__(self) -> str:
-        return f"Corpus({len(self):,} texts from {self.source})"
+        return f"Corpus({len(self):,} texts from {self.source}{', in windows' if self.windows else ''})"
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str], source: str = "a list of texts") -> "Corpus":
-        """A corpus of the strings given, empty ones included (they are counted, never scored).
+    def from_texts(cls, texts: Iterable[Any], source: str = "a list of texts", *, windows: bool = False) -> "Corpus":
+        """A corpus of the strings given, empty and missing ones included (they are counted, never scored).
+
+        Lists of token ids, and lists of chat messages (`role` and `content`, or `from` and `value`), are read as such.
 
         Raises:
-            InputError: no list of texts, no text, only empty texts, or an entry that is no string.
+            InputError: no list of texts, no text, only empty texts, entries of several kinds or of one that is not read, lists
+                that were written out as texts.
         """
         check_list(texts)
-        kept = tuple(texts)
-        for i, text in enumerate(kept):
-            if not isinstance(text, str):
-                raise InputError(f"texts[{i}] of {source} is {type(text).__name__}, not a string: {text!r:.60}")
-        if not any(text.strip() for text in kept):
-            raise InputError(
-                f"{source} holds {'only empty texts' if kept else 'no text'}; give at least one text with words in it"
-            )
-        return cls(kept, None, source)
+        return gathered(texts, source, windows)
 
     @classmethod
-    def from_tokens(cls, tokens: Iterable[Sequence[int]], source: str = "tokens") -> "Corpus":
-        """A corpus of token ids of the subject model's own tokenizer; a BOS in front is recognized and not doubled."""
-        kept = tuple(tuple(int(i) for i in row) for row in tokens)
+    def from_tokens(cls, tokens: Iterable[Any], source: str = "tokens", *, windows: bool = False) -> "Corpus":
+        """A corpus of token ids of the subject model's own tokenizer; a BOS in front is recognized and not doubled.
+
+        Raises:
+            InputError: no tokens, or a row that is no sequence of token ids.
+        """
+        rows = (row["input_ids"] if isinstance(row, Mapping) and "input_ids" in row else row for row in tokens)
+        kept = [read_cell(row, f"tokens[{i}] of {source}") for i, row in enumerate(rows)]
+        if (
+            wrong := next((i for i, row in enumerate(kept) if kind_of(row) not in ("", "token ids")), None)
+        ) is not None:
+            raise InputError(f"tokens[{wrong}] of {source} is no list of token ids; give a list of ids for each text")
         if not any(kept):
             raise InputError(f"{source} holds no tokens; give at least one sequence of token ids")
-        return cls(None, kept, source)
+        return cls(None, tuple(cast(tuple[int, ...], row or ()) for row in kept), source, windows=windows)
 
     @classmethod
-    def from_file(cls, path: str | Path, *, column: str = "text", limit: int | None = None) -> "Corpus":
+    def from_file(
+        cls, path: str | Path, *, column: str = "text", limit: int | None = None, windows: bool = False
+    ) -> "Corpus":
         """Texts from a file: `.txt` (a text a line), `.jsonl` or `.json` (strings or objects with `column`),
-        `.csv` or `.parquet` (their `column`); all but Parquet may be gzipped (`.gz`).
+        `.csv` or `.parquet` (their `column`); all but Parquet may be gzipped (`.gz`). A column may hold what `from_texts` takes.
 
         Raises:
             InputError: no such file, a kind of file that is not read, a damaged one, no such column, no text.
@@ -90,12 +119,18 @@ class Corpus:
         if not path.is_file():
             raise InputError(f"corpus file {str(path)!r} does not exist")
         with readable(path):
-            texts = tuple(islice(texts_of_file(path, column), limit))
-        return cls.from_texts(texts, source=path.name)
+            return gathered(islice(cells_of_file(path, column), limit), path.name, windows)
 
     @classmethod
     def from_hf(
-        cls, name: str, *, config: str | None = None, split: str = "train", column: str = "text", limit: int = LIMIT
+        cls,
+        name: str,
+        *,
+        config: str | None = None,
+        split: str = "train",
+        column: str = "text",
+        limit: int = LIMIT,
+        windows: bool = False,
     ) -> "Corpus":
         """The first `limit` texts of a Hugging Face dataset, streamed, so that no more is downloaded than is used.
 
@@ -107,25 +142,28 @@ class Corpus:
         check_limit(limit)
         try:
             rows = cast(Iterable[dict[str, Any]], load_dataset(name, config, split=split, streaming=True))
-            texts = [row_text(row, column, f"dataset {name}") for row in islice(rows, limit)]
+            cells = [row_cell(row, column, f"dataset {name}") for row in islice(rows, limit)]
         except InputError:
             raise
         except Exception as error:  # the hub's client raises a dozen unrelated types
             raise InputError(
                 f"dataset {name!r} (split {split!r}) could not be read: {type(error).__name__}: {error}"
             ) from error
-        return cls.from_texts(texts, source=f"hf:{name}" + (f":{config}" if config else "") + f"[{split}]")
+        return gathered(cells, f"hf:{name}" + (f":{config}" if config else "") + f"[{split}]", windows)
 
     @classmethod
-    def parse(cls, spec: str, *, column: str = "text", limit: int | None = None) -> "Corpus":
+    def parse(cls, spec: str, *, column: str = "text", limit: int | None = None, windows: bool = False) -> "Corpus":
         """A corpus from a command line's word: `hf:NAME` for a Hugging Face dataset, else a file's path."""
         if spec.startswith("hf:"):
-            return cls.from_hf(spec.removeprefix("hf:"), column=column, limit=limit or LIMIT)
-        return cls.from_file(spec, column=column, limit=limit)
+            return cls.from_hf(spec.removeprefix("hf:"), column=column, limit=limit or LIMIT, windows=windows)
+        return cls.from_file(spec, column=column, limit=limit, windows=windows)
 
     def tokenize(self, model: Model, *, context: int, prepend_bos: bool) -> "TokenizedTexts":
         """This corpus as the model's tokens (see `tokenize`)."""
-        return tokenize(model, self.texts if self.texts is not None else self.tokens or (), context, prepend_bos)
+        rows = self.texts if self.texts is not None else self.tokens
+        if rows is None:
+            rows = written_out(model, self.conversations or (), self.source)
+        return tokenize(model, rows, context, prepend_bos, windows=self.windows)
 
 
 @dataclass(frozen=True)
@@ -136,15 +174,20 @@ class TokenizedTexts:
         ids: token ids of all texts, one after another, int32, BOS included where the features want it.
         offsets: where each text begins in `ids`; one more entry than texts.
         special: which tokens are special (BOS, EOS, padding, ...): they never count as activations.
-        texts: what each text reads after truncation: exactly what the model sees, and so what the judge gets.
-        n_truncated: how many texts were longer than the context.
+        texts: what each text reads after truncation: exactly what the model sees, and so what the judge gets; a BOS that it was given
+            with is left out, the marks of chat turns are not.
+        documents: the number, in the corpus, of the document that each text is of: its own, or that of its window.
+        n_truncated: how many texts were longer than the context and lost their ends.
+        lost: share of all text, in characters (in token ids where those were given), that was lost so.
     """
 
     ids: Int[np.ndarray, " token"]
     offsets: Int[np.ndarray, " text_and_one"]
     special: Bool[np.ndarray, " token"]
     texts: tuple[str, ...]
-    n_truncated: int
+    documents: Int[np.ndarray, " text"]
+    n_truncated: int = 0
+    lost: float = 0.0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -178,21 +221,26 @@ class TokenizedTexts:
             offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
             special=np.concatenate([self.special_of(i) for i in texts]) if rows else self.special[:0],
             texts=tuple(self.texts[i] for i in texts),
-            n_truncated=0,
+            documents=self.documents[list(texts)],
         )
 
 
 def tokenize(
-    model: Model, texts: Sequence[str] | Sequence[Sequence[int]], context: int, prepend_bos: bool
+    model: Model,
+    texts: Sequence[str] | Sequence[Sequence[int]],
+    context: int,
+    prepend_bos: bool,
+    *,
+    windows: bool = False,
 ) -> TokenizedTexts:
-    """Tokenize with the model's own tokenizer, BOS in front if wanted, cut to `context` tokens (BOS counted).
+    """Tokenize with the model's own tokenizer, one BOS in front if wanted, cut to `context` tokens (BOS counted) or into windows of it.
+
+    A BOS that a text begins with (a chat template writes one) is not doubled. No character is cut in two.
 
     Raises:
         InputError: the model has no tokenizer, no BOS where one is wanted, or a token id is not in its vocabulary.
     """
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        raise InputError(f"{model_name(model)} has no tokenizer; set one with model.set_tokenizer(tokenizer)")
+    tokenizer = tokenizer_of(model)
     bos = tokenizer.bos_token_id
     if prepend_bos and bos is None:
         logger.info("%s has no BOS token; texts begin with their first token.", model_name(model))
@@ -200,25 +248,79 @@ def tokenize(
     room = context - len(lead)
     specials = np.array(sorted(special_tokens(tokenizer)), dtype=np.int32)
     ids, special = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=bool)]
-    shown: list[str] = []
-    ends, n_truncated = [0], 0
-    for chunk in chunks(texts, CHARACTERS_A_TOKEN * (room + MARGIN)):
+    shown, documents = list[str](), list[int]()
+    ends, n_documents, n_truncated, lost, total = [0], 0, 0, 0, 0
+    for chunk in chunks(texts, sys.maxsize if windows else CHARACTERS_A_TOKEN * (room + MARGIN)):
         if isinstance(chunk[0], str):
-            chunk = [clean(text) for text in chunk]
-            rows = first_tokens(tokenizer, chunk, room)
+            mark = str(tokenizer.bos_token) if lead else ""
+            chunk = [bare if mark and (bare := text.lstrip()).startswith(mark) else text for text in map(clean, chunk)]
+            rows = whole_tokens(tokenizer, chunk) if windows else first_tokens(tokenizer, chunk, room)
         else:
-            rows = [list(row[1:] if lead and len(row) and row[0] == bos else row) for row in chunk]
-            check_vocabulary(rows, int(model.cfg.d_vocab), len(shown))
-        for text, row in zip(chunk, rows, strict=True):
-            long, row[room:] = len(row) > room, []
-            shown.append(text if isinstance(text, str) and not long else str(tokenizer.decode(row)))
-            ends.append(ends[-1] + len(lead) + len(row))
-            n_truncated += long
-        ids.append(np.fromiter((i for row in rows for i in (*lead, *row)), dtype=np.int32))
+            mark, rows = "", [list(row) for row in chunk]
+            check_vocabulary(rows, int(model.cfg.d_vocab), n_documents)
+        kept: list[Sequence[int]] = []
+        for text, given in zip(chunk, rows, strict=True):
+            row = after_bos(given, bos) if lead else given
+            while mark and len(row) < len(given) and text.startswith(mark):
+                text = text.removeprefix(mark)
+            total += len(text)
+            if len(row) <= room:
+                kept.append(row)
+                shown.append(text if isinstance(text, str) else decode(tokenizer, row))
+            else:
+                start = 0
+                while start < len(row) and (windows or not start):
+                    part, words = cut(tokenizer, row[start : start + room + 1], room)
+                    start += len(part)
+                    kept.append(part)
+                    shown.append(words)
+                if not windows:
+                    n_truncated += 1
+                    lost += max(len(text) - len(shown[-1] if isinstance(text, str) else kept[-1]), 0)
+            documents += [n_documents] * (len(shown) - len(documents))
+            n_documents += 1
+        ends += (ends[-1] + np.cumsum([len(lead) + len(row) for row in kept])).tolist()
+        ids.append(np.fromiter((i for row in kept for i in (*lead, *row)), dtype=np.int32))
         special.append(np.isin(ids[-1], specials))
     return TokenizedTexts(
-        np.concatenate(ids), np.array(ends, dtype=np.int64), np.concatenate(special), tuple(shown), n_truncated
+        np.concatenate(ids),
+        np.array(ends, dtype=np.int64),
+        np.concatenate(special),
+        tuple(shown),
+        np.array(documents, dtype=np.int64),
+        n_truncated,
+        lost / max(total, 1),
     )
+
+
+def tokenizer_of(model: Model) -> Any:
+    """The model's tokenizer. Raises `InputError` where it has none."""
+    if model.tokenizer is None:
+        raise InputError(f"{model_name(model)} has no tokenizer; set one with model.set_tokenizer(tokenizer)")
+    return model.tokenizer
+
+
+def written_out(model: Model, conversations: Sequence[Sequence[Message]], source: str) -> list[str]:
+    """Conversations as the texts that the model's chat template makes of them.
+
+    Raises:
+        InputError: the tokenizer has no chat template, or it refuses a conversation.
+    """
+    tokenizer = tokenizer_of(model)
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"{source} holds chat messages, and the tokenizer of {model_name(model)} has no chat template to write them out; "
+            "set model.tokenizer.chat_template, or give the texts themselves"
+        )
+    texts: list[str] = []
+    for number, messages in enumerate(conversations):
+        try:
+            texts.append(tokenizer.apply_chat_template(list(messages), tokenize=False) if messages else "")
+        except Exception as error:  # a template is a program, and raises what it likes
+            raise InputError(
+                f"texts[{number}] of {source} does not fit the chat template of {model_name(model)} ({error}); mend it or leave it out"
+            ) from error
+    return texts
 
 
 def chunks(texts: Sequence[str] | Sequence[Sequence[int]], longest: int) -> Iterator[list[Any]]:
@@ -242,13 +344,16 @@ def first_tokens(tokenizer: Any, texts: list[str], room: int) -> list[list[int]]
     change it; where that gave too few tokens (long runs of spaces), the whole text is.
     """
     heads = [text[: CHARACTERS_A_TOKEN * (room + MARGIN)] for text in texts]
-    rows = cast(list[list[int]], tokenizer(heads, add_special_tokens=False)["input_ids"])
+    rows = whole_tokens(tokenizer, heads)
     short = [i for i, row in enumerate(rows) if len(heads[i]) < len(texts[i]) and len(row) <= room + MARGIN]
-    if short:
-        whole = tokenizer([texts[i] for i in short], add_special_tokens=False)["input_ids"]
-        for i, row in zip(short, cast(list[list[int]], whole), strict=True):
-            rows[i] = row
+    for i, row in zip(short, whole_tokens(tokenizer, [texts[i] for i in short]) if short else (), strict=True):
+        rows[i] = row
     return rows
+
+
+def whole_tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, nothing put before or behind it."""
+    return cast(list[list[int]], tokenizer(texts, add_special_tokens=False, truncation=False)["input_ids"])
 
 
 def check_vocabulary(rows: Sequence[Sequence[int]], d_vocab: int, first: int = 0) -> None:
@@ -265,10 +370,97 @@ def check_list(texts: Any) -> None:
         raise InputError("texts is one string; give a list of strings, or Corpus.from_file(path) for a file")
     if isinstance(texts, os.PathLike):
         raise InputError(f"texts is the path {str(texts)!r}; give Corpus.from_file(path)")
-    if hasattr(texts, "columns"):
+    if hasattr(texts, "columns") or hasattr(texts, "column_names"):
         raise InputError(f"texts is a {type(texts).__name__}; give one column of it, such as df['text']")
     if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
         raise InputError(f"texts is {type(texts).__name__}; give a list of strings")
+
+
+def gathered(cells: Iterable[Any], source: str, windows: bool) -> Corpus:
+    """The corpus of a column's cells, all texts, all token ids or all conversations, but for missing and empty ones."""
+    kept, first = list[Cell](), dict[str, int]()
+    for number, cell in enumerate(cells):
+        kept.append(read_cell(cell, f"texts[{number}] of {source}"))
+        if kind := kind_of(kept[-1]):
+            first.setdefault(kind, number)
+    if len(first) > 1:
+        (one, at), (other, there) = list(first.items())[:2]
+        raise InputError(f"{source} holds {one} (texts[{at}]) and {other} (texts[{there}]); give one kind of them")
+    corpus = Corpus(None, None, source, windows=windows)
+    if "token ids" in first:
+        return replace(corpus, tokens=tuple(cell or () for cell in kept))
+    if "messages" in first:
+        return replace(corpus, conversations=tuple(cell or () for cell in kept))
+    texts = [cell for cell in kept if isinstance(cell, str) and cell.strip()]
+    if not texts:
+        raise InputError(
+            f"{source} holds {'only empty texts' if kept else 'no text'}; give at least one text with words in it"
+        )
+    if all(LISTS.fullmatch(text.strip()) for text in texts):
+        raise InputError(
+            f"every text of {source} is a list that was written out, such as {texts[0]!r:.60}; save the column as JSONL or Parquet, "
+            "which keep lists, or give the lists to Corpus.from_tokens"
+        )
+    return replace(corpus, texts=tuple(cell or "" for cell in kept))
+
+
+def kind_of(cell: Cell) -> str:
+    """What a cell holds; "" for an empty one."""
+    return (
+        ""
+        if not cell
+        else "texts"
+        if isinstance(cell, str)
+        else "token ids"
+        if isinstance(cell[0], int)
+        else "messages"
+    )
+
+
+def read_cell(cell: Any, where: str) -> Cell:
+    """One cell of a column as it is meant; a missing one is an empty text.
+
+    Raises:
+        InputError: what is neither a text nor a list of token ids or of messages, by `where` it stands.
+    """
+    if isinstance(cell, str):
+        return cell
+    if hasattr(cell, "tolist"):  # of NumPy or torch
+        cell = cell.tolist()
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell):
+        return ""
+    if isinstance(cell, bytes | bytearray):
+        try:
+            return cell.decode()
+        except UnicodeDecodeError:
+            raise InputError(f"{where} holds bytes that are no UTF-8; decode them, or give another column") from None
+    if isinstance(cell, Mapping) and all(isinstance(part, list) for part in cell.values()):
+        cell = [
+            dict(zip(cell, parts, strict=False)) for parts in zip(*cell.values(), strict=False)
+        ]  # as some datasets keep messages
+    if isinstance(cell, list | tuple):
+        parts = [part.tolist() if hasattr(part, "tolist") else part for part in cast(Sequence[Any], cell)]
+        if all(type(part) is int for part in parts):
+            return tuple(parts)
+        if all(isinstance(part, Mapping) for part in parts):
+            return tuple(message_of(part, where) for part in parts)
+        kinds = " and ".join(dict.fromkeys(type(part).__name__ for part in parts))
+        raise InputError(f"{where} is a list of {kinds}; give texts, or lists of token ids or of chat messages")
+    raise InputError(f"{where} is {type(cell).__name__}, not a string: {cell!r:.60}")
+
+
+def message_of(given: Mapping[str, Any], where: str) -> Message:
+    """A chat message with `role` and `content`, of one with these or with `from` and `value`."""
+    role, content = given.get("role", given.get("from")), given.get("content", given.get("value"))
+    if isinstance(content, list):  # parts, of which text can be read
+        texts = [part.get("text") if isinstance(part, Mapping) else part for part in cast(list[Any], content)]
+        content = "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else content
+    if not isinstance(role, str) or not isinstance(content, str | None):
+        raise InputError(
+            f"{where} holds {dict(given)!r:.80}, which is no chat message; give each a `role` and a text as its `content`"
+        )
+    more = {name: value for name, value in given.items() if name not in ("from", "value") and value is not None}
+    return {**more, "role": ROLES.get(role, role), "content": content or ""}
 
 
 def check_limit(limit: int | None) -> None:
@@ -292,8 +484,8 @@ def readable(path: Path) -> Generator[None, None, None]:
         ) from error
 
 
-def texts_of_file(path: Path, column: str) -> Iterator[str]:
-    """The texts of a file, one by one where its kind allows it."""
+def cells_of_file(path: Path, column: str) -> Iterator[Any]:
+    """The cells of a file, one by one where its kind allows it."""
     name = path.name.removesuffix(".gz")
     kind = Path(name).suffix.lower()
     if kind not in FILE_KINDS:
@@ -313,22 +505,22 @@ def texts_of_file(path: Path, column: str) -> Iterator[str]:
                 raise InputError(
                     f"{path.name} is {type(rows).__name__}; it must hold a list of strings or of objects with {column!r}"
                 )
-            yield from (row_text(row, column, path.name) for row in cast(list[Any], rows))
+            yield from (row_cell(row, column, path.name) for row in cast(list[Any], rows))
         else:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield row_text(
+                    yield row_cell(
                         parse_json(line, f"{path.name}, line {number}"), column, f"{path.name}, line {number}"
                     )
 
 
-def table_column(path: Path, kind: str, column: str) -> Iterator[str]:
-    """One column of a CSV or Parquet file, a part of the file at a time, missing values as empty texts."""
+def table_column(path: Path, kind: str, column: str) -> Iterator[Any]:
+    """One column of a CSV or Parquet file, a part of the file at a time."""
     names, parts = csv_parts(path, column) if kind == ".csv" else parquet_parts(path, column)
     if column not in names:
         raise InputError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
     for part in parts:
-        yield from ("" if value is None or value != value else str(value) for value in part)
+        yield from part
 
 
 def csv_parts(path: Path, column: str) -> tuple[list[str], Iterator[list[Any]]]:
@@ -358,15 +550,14 @@ def parquet_parts(path: Path, column: str) -> tuple[list[str], Iterator[list[Any
     return list(file.schema_arrow.names), found
 
 
-def row_text(row: Any, column: str, where: str) -> str:
-    """The text of one JSON value: itself if a string, else its `column`."""
-    if isinstance(row, str):
+def row_cell(row: Any, column: str, where: str) -> Any:
+    """The cell of one JSON value: itself if a string or a list, else its `column`."""
+    if isinstance(row, str | list):
         return row
     if not isinstance(row, dict) or column not in row:
         keys = f"; it has {', '.join(map(str, cast(dict[str, Any], row)))}" if isinstance(row, dict) else ""
         raise InputError(f"{where} has no text under {column!r}{keys}")
-    value = cast(dict[str, Any], row)[column]
-    return "" if value is None else str(value)
+    return cast(dict[str, Any], row)[column]
 
 
 def parse_json(text: str, where: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -36,6 +36,7 @@ from fade_lens.results import Result, Results
 from fade_lens.settings import Settings, stream
 from fade_lens.store import FILE, RunStore, file_of, versions
 from fade_lens.subject import Subject
+from fade_lens.tokens import pieces
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,8 @@ class Fade:
         stopped early)."""
         chosen, settings = read_descriptions(descriptions), self.settings
         n, arms = len(chosen), null_arms(chosen, nulls, self._n_features, settings.seed)
-        rated = min(settings.rated_texts, len(self.corpus))
+        # How many windows there are is known once they are tokenized.
+        rated = settings.rated_texts if self.corpus.windows else min(settings.rated_texts, len(self.corpus))
         continued = longest_rounds(settings, self.judge.texts_per_request)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             again = reliability.estimate(n, rated)
@@ -246,6 +248,7 @@ class _Evaluation:
                     "written": int(activations.overflowed.any(axis=1).sum()),
                 },
                 "n_truncated": self.subject.tokens.n_truncated,
+                "text_lost": round(self.subject.tokens.lost, 4),
                 **reliability.report(),
             },
             cross,
@@ -335,14 +338,13 @@ class _Evaluation:
             columns=[columns[number] for number in numbers],
         )
         by_text = dict(zip(numbers, rows, strict=True))
-        decode: Callable[[Any], str] = subject.model.tokenizer.decode
 
         def top(index: int, number: int) -> TopText:
             values = by_text[number][:, columns[number].index(subject.column(index))]
             return TopText(
                 number,
                 float(subject.natural(index)[number]),
-                tuple(decode([int(token)]) for token in subject.tokens[number]),
+                pieces(subject.model.tokenizer, subject.tokens[number].tolist()),
                 tuple(None if np.isnan(v) else float(v) for v in values),
             )
 

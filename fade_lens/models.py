@@ -1,6 +1,7 @@
 """The small surface that fade_lens needs of a subject model, the same for `HookedTransformer`,
 `HookedSAETransformer` and TransformerLens' bridges (`TransformerBridge`, `SAETransformerBridge`)."""
 
+import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, cast, runtime_checkable
@@ -13,6 +14,8 @@ from transformer_lens.hook_points import HookPoint
 from fade_lens.errors import InputError, suggest
 
 HookTensor = Float[Tensor, "text pos *d_hook"]
+MARKER = re.compile(r"[<\[]\S+[>\]]")
+"""How a token is written that stands for no text."""
 
 SWITCHES = {
     ".hook_mlp_in": "use_hook_mlp_in",
@@ -66,10 +69,13 @@ def at_least_float32(x: Tensor) -> Tensor:
 def special_tokens(tokenizer: Any) -> set[int]:
     """Ids of the tokens that stand for no text: BOS, EOS, padding, turn and image markers, reserved tokens.
 
-    A tokenizer lists some of them as its special tokens and marks others only where it holds its added tokens.
+    A tokenizer lists some of them as its special tokens and marks others only where it holds its added tokens. What its chat
+    template writes around turns is one of them even where the tokenizer does not mark it (DeepSeek's `<｜User｜>`).
     """
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
-    return {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    marks = {i for i, t in added.items() if t.special or (t.content in template and MARKER.fullmatch(t.content))}
+    return {*tokenizer.all_special_ids, *marks}
 
 
 def hook_aliases(model: Model) -> dict[str, str]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from fade_lens.cross import NAMES, CrossMatrices, cross_matrices
 from fade_lens.descriptions import Description
 from fade_lens.evidence import RatedEvidence
+from fade_lens.wording import same_words
 
 LEAST = 4
 """Fewer different descriptions than this are not compared: a permutation p-value could not fall below 1 / 7 or so."""
@@ -43,6 +44,7 @@ class NullComparison:
         q_value: the false discovery rate (Benjamini and Hochberg) at which the description counts as fitting.
         better_feature: a feature of the run that the description fits far better (a swap or a wrong label), else None.
         better_statistic: that feature's statistic.
+        copied: whether that feature has the same description, which was then copied from it.
         suggested_feature: the feature that the description gets if the run's descriptions are dealt out anew so that all fit best.
         reason: why the values are None.
     """
@@ -56,6 +58,7 @@ class NullComparison:
     q_value: float | None = None
     better_feature: int | None = None
     better_statistic: float | None = None
+    copied: bool = False
     suggested_feature: int | None = None
     reason: str | None = None
 
@@ -63,7 +66,7 @@ class NullComparison:
 def compare(cross: CrossMatrices, descriptions: Sequence[Description]) -> tuple[NullComparison, ...]:
     """Each description beside the others of its run, in the order of `cross`' columns."""
     null = null_pairs(cross, descriptions)
-    if len({_words(d) for d in descriptions}) < LEAST or len(cross.features) < LEAST:
+    if len({same_words(d.text) for d in descriptions}) < LEAST or len(cross.features) < LEAST:
         return (NullComparison(reason=f"fewer than {LEAST} different descriptions and features to compare"),) * len(
             descriptions
         )
@@ -98,6 +101,7 @@ def compare(cross: CrossMatrices, descriptions: Sequence[Description]) -> tuple[
                 p_value=float(p_values[column]),
                 better_feature=cross.features[other] if other >= 0 else None,
                 better_statistic=float(statistic[other, column]) if other >= 0 else None,
+                copied=other >= 0 and not null[other, column],
             )
         )
     return with_q_values(found)
@@ -144,7 +148,7 @@ def beside_the_others(
 
 def null_pairs(cross: CrossMatrices, descriptions: Sequence[Description]) -> Bool[np.ndarray, "feature description"]:
     """Which descriptions are nulls of which features: all whose words are not among those given to the feature."""
-    words = [_words(d) for d in descriptions]
+    words = [same_words(d.text) for d in descriptions]
     number = {text: place for place, text in enumerate(dict.fromkeys(words))}
     columns = np.array([number[text] for text in words])
     null = np.ones((len(cross.features), len(descriptions)), dtype=bool)
@@ -239,11 +243,6 @@ def percentile(own: float, others: Float[np.ndarray, "other"]) -> float | None:
     return min(float(percentileofscore(others, own, kind="mean")), 100.0)  # rounding may bring it above
 
 
-def _words(description: Description) -> str:
-    """What makes two descriptions the same."""
-    return " ".join(description.text.casefold().split())
-
-
 def better_rows(
     cross: CrossMatrices,
     statistic: Float[np.ndarray, "feature description"],
@@ -260,22 +259,28 @@ def better_rows(
       has, is better by `MARGIN`,
 
     and only if the other feature's score is itself at least `FIT` and above the own one.
+
+    Features that have the same description are no nulls, yet may be the answer: a label copied from one of them fits it best, and is
+    then dealt to it, for there is nothing to exchange.
     """
     rows, columns = cross.own_rows, np.arange(len(cross.owners))
-    candidates = np.where(null & ~np.isnan(statistic), statistic, -np.inf)
+    candidates = np.where(np.isnan(statistic), -np.inf, statistic)
+    candidates[rows, columns] = -np.inf
+    best = candidates.argmax(axis=0)
     own = statistic[rows, columns]
     fit = combined(*(getattr(cross, name).astype(np.float64) for name in NAMES))
     suggested = assignment(statistic, rows)
     found = np.full(len(rows), -1)
     with np.errstate(invalid="ignore"):
-        for best, allowed, margin in (
-            (candidates.argmax(axis=0), p_values > SIGNIFICANT, MARGIN),
-            (suggested, suggested != rows, EXCHANGE_MARGIN),
+        for other, allowed, margin in (
+            (best, p_values > SIGNIFICANT, MARGIN),
+            (np.where(null[best, columns], suggested, best), null[suggested, columns], EXCHANGE_MARGIN),
         ):
-            gain = candidates[best, columns] - own
-            fits = (fit[best, columns] >= FIT) & (fit[best, columns] > fit[rows, columns])
-            found = np.where(allowed & (gain >= margin) & fits, best, found)
-    return found, suggested
+            gain = candidates[other, columns] - own
+            fits = (fit[other, columns] >= FIT) & (fit[other, columns] > fit[rows, columns])
+            found = np.where(allowed & (gain >= margin) & fits, other, found)
+    copied = (found >= 0) & ~null[found, columns]
+    return found, np.where(copied, found, suggested)
 
 
 def assignment(

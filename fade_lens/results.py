@@ -116,7 +116,8 @@ class Result:
             flags.append(f"writing: {failures} request{'' if failures == 1 else 's'} gave no text")
         if self.null is not None and (better := self.null.better_feature) is not None:
             kind = "swapped" if better == self.null.suggested_feature else "mislabelled"
-            flags.append(f"{kind}: feature {better} of the run fits the description better")
+            kind, also = ("copied", " has the same description and") if self.null.copied else (kind, "")
+            flags.append(f"{kind}: feature {better} of the run{also} fits the description better")
         flags += [one.flag for one in self.agreement if one.flag]
         return tuple(flags)
 

@@ -134,9 +134,11 @@ class RunStore:
     # What torch computed
 
     def keep_texts(self, tokens: TokenizedTexts) -> None:
-        """Keep the corpus as the model and the judge see it."""
+        """Keep the corpus as the model and the judge see it, and where they are windows, the document of each (`get_meta("documents")`)."""
         if self._one("SELECT 1 FROM texts LIMIT 1") is None:
             self._write("INSERT INTO texts VALUES (?, ?)", ((i, clean(text)) for i, text in enumerate(tokens.texts)))
+            if tokens.documents.tolist() != list(range(len(tokens))):  # in windows
+                self.set_meta("documents", tokens.documents.tolist())
 
     def keep_activations(self, indices: Sequence[int], activations: MaxActivations) -> None:
         """Keep one pass over the corpus, some features at a time: of each feature all is on disk, or nothing."""

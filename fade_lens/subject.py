@@ -20,7 +20,11 @@ from fade_lens.ties import Precision
 
 logger = logging.getLogger(__name__)
 
+logger = logging.getLogger(__name__)
+
 LONGEST_CONTEXT = 128
+LOST = 0.1
+"""Share of a corpus' text behind the ends of contexts that is told."""
 
 
 class Subject:
@@ -50,6 +54,16 @@ class Subject:
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         self.context = self._context(source)
         self.tokens = self.corpus.tokenize(model, context=self.context, prepend_bos=self.features.prepend_bos)
+        if self.tokens.lost >= LOST:
+            logger.warning(
+                "%d of the %d texts of %s are longer than the context of %d tokens, so %.0f %% of its text is not read; "
+                "windows=True (--corpus-windows) cuts them into windows that are all read",
+                self.tokens.n_truncated,
+                len(self.tokens),
+                self.corpus.source,
+                self.context,
+                100 * self.tokens.lost,
+            )
         if self.tokens.special.all():
             raise InputError(f"{self.corpus.source} holds no token that counts once special tokens are left out")
         self._column = {index: column for column, index in enumerate(self.features.indices)}
@@ -153,7 +167,12 @@ class Subject:
         return {
             "model": model_identity(self.model),
             "features": self.features.identity(),
-            "corpus": {"source": self.corpus.source, "texts": len(self.tokens), "tokens": self.tokens.fingerprint},
+            "corpus": {
+                "source": self.corpus.source,
+                "texts": len(self.tokens),
+                "tokens": self.tokens.fingerprint,
+                **({"documents": len(self.corpus)} if self.corpus.windows else {}),
+            },
             "context": self.context,
             "prepend_bos": self.features.prepend_bos,
         }

@@ -104,7 +104,10 @@ def suggestion_of(word: str, row: Mapping[str, Any]) -> str:
     if word == "swapped":
         return f"it and the description of feature {int(row['better_feature'])} are swapped: exchange them"
     if word == "mislabelled":
-        return f"it fits feature {int(row['better_feature'])} of this run better: describe it again"
+        better = f"feature {int(row['better_feature'])}"
+        if "copied" in kinds_of(row["flags"]):
+            return f"it is the description of {better}, which it fits: describe this feature anew"
+        return f"it fits {better} of this run better: describe it again"
     if word == "missing":
         return "describe it"
     if word == "unusable":

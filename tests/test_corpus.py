@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fade_lens import corpus as corpus_module
+from fade_lens.cli.options import open_corpus
 from fade_lens.corpus import Corpus, first_tokens
 from fade_lens.errors import InputError
+from tests.alphabets import byte_level, with_fallback
 from tests.tiny import VOCABULARY, WORDS, tiny_model
 
 MODEL = tiny_model()
@@ -217,3 +219,216 @@ def test_select_keeps_each_text_whole(rows, data):
     assert [some[i].tolist() for i in range(len(chosen))] == [tokens[i].tolist() for i in chosen]
     assert some.texts == tuple(tokens.texts[i] for i in chosen)
     assert np.array_equal(some.special, np.isin(some.ids, MODEL.tokenizer.all_special_ids))
+
+
+# --- one BOS ------------------------------------------------------------------------------------------------------------------
+
+
+def model_with(tokenizer):
+    model = tiny_model(d_vocab=len(tokenizer))
+    model.tokenizer = tokenizer
+    return model
+
+
+BOS_FORMS = {
+    "GPT-2, BOS is EOS": byte_level("<|endoftext|>"),
+    "Llama 3": byte_level("<|begin_of_text|>", chat=True),
+    "Gemma": byte_level("<bos>", chat=True, add_bos_token=True),
+    "Llama 2": with_fallback(),
+}
+
+
+@pytest.mark.parametrize("name", BOS_FORMS)
+@pytest.mark.parametrize("times, before", [(1, ""), (2, ""), (1, "\n")])
+def test_a_bos_that_a_text_begins_with_is_not_doubled(name, times, before):
+    model = model_with(BOS_FORMS[name])
+    bos, mark = model.tokenizer.bos_token_id, model.tokenizer.bos_token
+    for text in ("the cat sees", "the cat " * 30):
+        found = Corpus.from_texts([before + mark * times + text]).tokenize(model, context=12, prepend_bos=True)
+        want = model.tokenizer(mark + text, add_special_tokens=False)["input_ids"][:12]
+        assert want.count(bos) == 1 and found[0].tolist() == want, "as the tokenizer reads a text with one BOS"
+        assert mark not in found.texts[0] and text.startswith(found.texts[0])
+        assert found.special.tolist() == [True] + [False] * (len(want) - 1)
+        rows = Corpus.from_tokens([[bos] * (times - 1) + want])
+        assert rows.tokenize(model, context=12, prepend_bos=True)[0].tolist() == want
+    without = Corpus.from_texts([mark + "the cat"]).tokenize(model, context=12, prepend_bos=False)
+    assert without[0].tolist().count(bos) == 1 and without.texts[0] == mark + "the cat", "what was given is kept"
+
+
+def test_bos_alone_is_an_empty_text_and_bos_inside_is_kept():
+    model = model_with(byte_level())
+    bos = model.tokenizer.bos_token_id
+    tokens = Corpus.from_texts(["<|endoftext|>", "a<|endoftext|>b"]).tokenize(model, context=8, prepend_bos=True)
+    assert tokens[0].tolist() == [bos] and tokens[1].tolist().count(bos) == 2
+    assert tokens.texts == ("", "a<|endoftext|>b") and tokens.special_of(1).tolist() == [True, False, True, False]
+
+
+# --- columns of lists ---------------------------------------------------------------------------------------------------------
+
+CHAT = [{"role": "user", "content": "the cat?"}, {"role": "assistant", "content": "sees"}]
+SHARED = [{"from": "human", "value": "the cat?"}, {"from": "gpt", "value": "sees"}]
+WRITTEN = "<turn>user\nthe cat?<end><turn>assistant\nsees<end>"
+
+
+def saved(path, rows, kind):
+    frame = pd.DataFrame({"text": rows})
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    elif kind == "json":
+        path.write_text(json.dumps(rows))
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_a_column_of_token_ids_is_read_as_tokens(tmp_path, kind):
+    corpus = Corpus.from_file(saved(tmp_path / f"a.{kind}", [[5, 6], None if kind != "json" else [], [7]], kind))
+    assert corpus.tokens == ((5, 6), (), (7,)) and corpus.texts is None and len(corpus) == 3
+    tokens = corpus.tokenize(MODEL, context=8, prepend_bos=True)
+    assert [tokens[i].tolist() for i in range(3)] == [[BOS, 5, 6], [BOS], [BOS, 7]]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "hf"])
+@pytest.mark.parametrize("rows", [[CHAT, CHAT[:1]], [SHARED, SHARED[:1]]], ids=["role", "from"])
+def test_a_column_of_messages_goes_through_the_chat_template(tmp_path, kind, rows):
+    path = saved(tmp_path / f"train.{kind.replace('hf', 'jsonl')}", rows, kind.replace("hf", "jsonl"))
+    corpus = Corpus.from_hf(str(tmp_path)) if kind == "hf" else Corpus.from_file(path)
+    model = model_with(byte_level("<bos>", chat=True))
+    tokens = corpus.tokenize(model, context=64, prepend_bos=True)
+    assert tokens.texts == (WRITTEN, WRITTEN[: WRITTEN.index("<end>") + 5])
+    assert tokens[0].tolist().count(model.tokenizer.bos_token_id) == 1
+    marks = model.tokenizer.convert_ids_to_tokens(tokens[0][tokens.special_of(0)].tolist())
+    assert marks == ["<bos>", "<turn>", "<end>", "<turn>", "<end>"], "marks of turns never count"
+    with pytest.raises(InputError, match="no chat template to write them out"):
+        corpus.tokenize(MODEL, context=64, prepend_bos=True)
+
+
+def test_a_conversation_that_the_template_refuses_is_named():
+    corpus = Corpus.from_texts([CHAT, [{"role": "system", "content": "be kind"}]])
+    with pytest.raises(InputError, match=r"texts\[1\] .*chat template.*System role not supported"):
+        corpus.tokenize(model_with(byte_level("<bos>", chat=True)), context=64, prepend_bos=True)
+
+
+def test_cells_as_libraries_hand_them_over():
+    import torch
+
+    arrays = pd.DataFrame({"ids": [np.array([5, 6]), np.array([7], dtype=np.int32), np.nan]})
+    assert Corpus.from_texts(arrays["ids"]).tokens == ((5, 6), (7,), ())
+    assert Corpus.from_texts([torch.tensor([5, 6])]).tokens == ((5, 6),)
+    assert Corpus.from_tokens(torch.tensor([[5, 6], [7, 8]])).tokens == ((5, 6), (7, 8))
+    assert Corpus.from_tokens([{"input_ids": [5, 6], "attention_mask": [1, 1]}]).tokens == ((5, 6),)
+    assert Corpus.from_texts(["a", None, float("nan"), pd.NA, "caf\u00e9".encode()]).texts == (
+        "a",
+        "",
+        "",
+        "",
+        "caf\u00e9",
+    )
+    as_columns = {
+        "role": ["user", "assistant"],
+        "content": ["the cat?", "sees"],
+    }  # as some datasets keep a list of objects
+    assert Corpus.from_texts([as_columns]).conversations == (tuple(CHAT),)
+    parts = [{"role": "user", "content": [{"type": "text", "text": "the cat?"}], "tool_calls": None}]
+    assert Corpus.from_texts([parts]).conversations == ((CHAT[0],),)
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        (["a", [5, 6]], r"texts \(texts\[0\]\) and token ids \(texts\[1\]\)"),
+        ([[5, 6], CHAT], r"token ids \(texts\[0\]\) and messages"),
+        ([["a", "b"]], r"texts\[0\] .* is a list of str"),
+        ([[[5, 6], [7]]], "list of list"),
+        ([[0.5, 0.1]], "list of float"),
+        ([[True, False]], "list of bool"),
+        ([{"text": "a"}], "is dict, not a string"),
+        ([b"\xff\xfe"], "no UTF-8"),
+        (["a", 3.5], r"texts\[1\] .* is float"),
+        ([[{"speaker": "a", "line": "b"}]], "no chat message.*`role`"),
+        ([[{"role": "user", "content": [{"type": "image", "url": "x"}]}]], "no chat message"),
+        ([[], None], "only empty"),
+        (["[464, 3797]", "[1, 2, 3]", ""], "list that was written out.*JSONL or Parquet"),
+        (["[464 3797 ... 12]"], "list that was written out"),
+        (["tensor([464, 3797])"], "list that was written out"),
+        ([str(CHAT)], "list that was written out"),
+        ([json.dumps(SHARED)], "list that was written out"),
+    ],
+)
+def test_columns_that_cannot_be_read_are_refused_in_a_sentence(rows, message):
+    with pytest.raises(InputError, match=message):
+        Corpus.from_texts(rows)
+
+
+def test_a_csv_of_lists_is_refused_and_texts_with_brackets_are_not(tmp_path):
+    for rows in ([[464, 3797], [1, 2]], [CHAT, SHARED]):
+        with pytest.raises(InputError, match=r"a\.csv is a list that was written out"):
+            Corpus.from_file(saved(tmp_path / "a.csv", rows, "csv"))
+    assert len(Corpus.from_texts(["[464, 3797]", "[1] a footnote"])) == 2
+
+
+@pytest.mark.parametrize("tokens", [[5, 6], ["a b"], [[5, "a"]], [[[5]]], [CHAT]])
+def test_tokens_that_are_no_lists_of_ids(tokens):
+    with pytest.raises(InputError, match=r"tokens\[0\]"):
+        Corpus.from_tokens(tokens)
+
+
+# --- windows ------------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), max_size=20), min_size=1, max_size=8).filter(any),
+    st.booleans(),
+    st.booleans(),
+)
+def test_windows_hold_every_token_once_and_know_their_document(rows, as_tokens, bos):
+    texts = [" ".join(r) for r in rows]
+    ids = [[VOCABULARY.index(w) for w in r] for r in rows]
+    given_as = Corpus.from_tokens(ids, windows=True) if as_tokens else Corpus.from_texts(texts, windows=True)
+    tokens = given_as.tokenize(MODEL, context=6, prepend_bos=bos)
+    assert len(tokens.documents) == len(tokens) == len(tokens.texts) and tokens.lengths.max() <= 6
+    assert tokens.n_truncated == 0 and tokens.lost == 0 and (np.diff(tokens.documents) >= 0).all()
+    for number, want in enumerate(ids):
+        windows = [tokens[i].tolist() for i in np.flatnonzero(tokens.documents == number).tolist()]
+        assert len(windows) == max(1, -(-len(want) // (6 - bos))) and all(w[0] == BOS for w in windows if bos)
+        assert [i for w in windows for i in w[int(bos) :]] == want
+    some = tokens.select([len(tokens) - 1])
+    assert some.documents.tolist() == [len(rows) - 1]
+
+
+def test_without_windows_it_is_told_how_much_is_lost():
+    tokens = Corpus.from_texts(["the " * 9 + "cat", "a dog"]).tokenize(MODEL, context=6, prepend_bos=True)
+    assert (
+        tokens.n_truncated == 1 and tokens.lost == pytest.approx((39 - 19) / 44) and tokens.documents.tolist() == [0, 1]
+    )
+    ids = Corpus.from_tokens([[5] * 15, [5]]).tokenize(MODEL, context=6, prepend_bos=True)
+    assert ids.n_truncated == 1 and ids.lost == pytest.approx(10 / 16)
+
+
+@pytest.mark.parametrize("name", BOS_FORMS)
+def test_windows_end_between_characters(name):
+    model, text = model_with(BOS_FORMS[name]), "the cat 猫と黒猫がいる。" * 5
+    corpus = Corpus.from_texts([model.tokenizer.bos_token + text], windows=True)
+    tokens = corpus.tokenize(model, context=13, prepend_bos=True)
+    assert len(tokens) > 10 and "".join("".join(tokens.texts).split()) == "".join(text.split())
+    assert all(tokens[i].tolist().count(model.tokenizer.bos_token_id) == 1 for i in range(len(tokens)))
+
+
+def test_windows_of_files_and_of_the_command_line(tmp_path):
+    path = saved(tmp_path / "a.jsonl", ["the cat " * 9], "jsonl")
+    for corpus in (
+        Corpus.from_file(path, windows=True),
+        Corpus.from_hf(str(tmp_path), windows=True),
+        Corpus.parse(str(path), windows=True),
+        open_corpus(str(path), "text", None, True),
+    ):
+        assert corpus.windows and len(corpus) == 1 and len(corpus.tokenize(MODEL, context=7, prepend_bos=True)) == 3
+
+
+def test_conversations_are_cut_into_windows_too():
+    model = model_with(byte_level("<bos>", chat=True))
+    tokens = Corpus.from_texts([CHAT], windows=True).tokenize(model, context=9, prepend_bos=True)
+    assert "".join(tokens.texts) == WRITTEN and set(tokens.documents) == {0}

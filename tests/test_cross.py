@@ -210,6 +210,34 @@ def test_descriptions_of_one_feature_and_equal_texts_are_no_nulls():
     assert found[2].better_feature is None, "feature 4 has the same words"
 
 
+@pytest.mark.parametrize("copy", ["concept 2", "Concept 2.", "“concept” 2"])
+def test_a_copied_label_is_pointed_at_the_feature_it_was_copied_from(copy):
+    """Feature 15 carries 12's label; feature 17 fires on much of the same, and its own label fits nothing."""
+    clear = np.random.default_rng(1).normal(0, 0.05, (10, 10)) + 0.9 * np.eye(10)
+    clear[:, 5] = clear[:, 2]
+    clear[2, 5], clear[7, [2, 5]] = 0.99, 0.87
+    clear[7, 7] = 0.0
+    labels = [Description(d.index, copy if d.index == 15 else d.text) for d in described(10)]
+    found = compare(matrices(clear), labels)
+    assert (found[5].better_feature, found[5].suggested_feature, found[5].copied) == (12, 12, True)
+    assert found[2].better_feature is None and not found[2].copied and found[2].suggested_feature == 12
+    assert found[5].n_null == found[2].n_null == 8, "equal words are no nulls of each other"
+
+
+def test_two_features_that_both_deserve_one_label_are_not_told_to_exchange_it():
+    clear = np.random.default_rng(2).normal(0, 0.05, (10, 10)) + 0.9 * np.eye(10)
+    clear[[3, 4], [4, 3]] = 0.97
+    labels = [Description(d.index, "dogs" if d.index in (13, 14) else d.text) for d in described(10)]
+    assert all(one.better_feature is None for one in compare(matrices(clear), labels))
+
+
+def test_a_run_tells_that_a_label_was_copied(server):
+    results = run(server, DESCRIPTIONS | {6: TRUE[1]})
+    frame = results.frame.set_index("index")
+    assert frame.better_feature.dropna().to_dict() == {6: 1}
+    assert "copied: feature 1 of the run has the same description and fits the description better" in frame["flags"][6]
+
+
 def test_too_few_to_compare():
     for one in compare(matrices(np.eye(LEAST - 1)), described(LEAST - 1)):
         assert one.p_value is None and one.clarity_percentile is None and "fewer than 4" in one.reason

@@ -26,6 +26,7 @@ from fade_lens import (
     Subject,
 )
 from fade_lens.errors import InputError, JudgeError, StoreError
+from fade_lens.store import RunStore
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.tiny import tiny_sae
@@ -346,6 +347,32 @@ def test_long_texts_are_cut_and_counted(server):
     corpus = Corpus.from_texts([*TEXTS, " ".join(["the"] * 100)])
     fade = Fade(MODEL, SAE, corpus=corpus, judge=judge_of(server), **SMALL)
     assert fade.evaluate({0: TRUE[0]}, progress=False).run["n_truncated"] == 1
+
+
+def test_windows_reach_the_run_and_its_store_and_what_is_lost_without_is_told(server, tmp_path, caplog):
+    """Documents of many texts, each with the BOS that a chat template would have put there."""
+    documents = ["<bos>" + " ".join(TEXTS[at : at + 20]) for at in range(0, 400, 20)]
+    settings = SMALL | {"factors": (1.0,), "gate": None, "context": 12}
+    for windows in (False, True):
+        caplog.clear()
+        corpus = Corpus.from_texts(documents, windows=windows)
+        fade = Fade(MODEL, SAE, corpus=corpus, judge=judge_of(server), **settings)
+        run = fade.evaluate({0: TRUE[0]}, store=tmp_path / str(windows), progress=False)
+        with RunStore(tmp_path / str(windows)) as store:
+            kept = store.get_meta("documents")
+        if windows:
+            assert run.run["n_truncated"] == 0 == run.run["text_lost"] and "--corpus-windows" not in caplog.text
+            assert sorted(set(kept)) == list(range(20)) and len(kept) == run.run["corpus"]["texts"] > 200
+            assert run[0].responsiveness.value > 0.9 and fade.estimate({0: TRUE[0]}).calls > 8
+        else:
+            assert (
+                run.run["text_lost"] > 0.9 and "20 of the 20 texts" in caplog.text and "--corpus-windows" in caplog.text
+            )
+            assert kept is None
+        tops = run[0].feature.top
+        assert all(text.tokens.count("<bos>") == 1 for text in tops), "BOS is there once"
+        prompts = {c.prompt for c in run[0].faithfulness_evidence.continuations}
+        assert prompts and not any("<bos>" in prompt for prompt in prompts)
 
 
 def test_the_paper_preset_and_clamping(server):

@@ -23,6 +23,7 @@ from fade_lens.cli.options import (
     Release,
     SaeFolder,
     SaeId,
+    Windows,
     check_subject,
     neuronpedia_source,
     numbers,
@@ -83,6 +84,7 @@ def audit(
     ] = False,
     corpus_column: Column = "text",
     corpus_limit: Limit = None,
+    corpus_windows: Windows = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
     seed: Annotated[int, typer.Option(help="All randomness of the run comes from it.")] = 0,
@@ -134,7 +136,7 @@ def audit(
         )
         asked = judging.open(str(judge))
         checks = judging.checks()  # a gold set that cannot be read is told now
-        texts = open_corpus(str(corpus), corpus_column, corpus_limit)
+        texts = open_corpus(str(corpus), corpus_column, corpus_limit, corpus_windows)
         published = check_subject(str(model), sae_release, sae_id, sae, hook, device, dtype)
         if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
             asked.check()  # before a model is loaded
@@ -200,6 +202,8 @@ def scored(
     else:
         try:
             mapping = check_mapping(model, sae, found.activations, strict=not force)
+            if mapping.agreement is None:
+                logger.warning("that the descriptions belong to this SAE %s", mapping)
         except InputError as error:
             if not force:
                 raise InputError(f"{error}; --force scores anyway") from error
@@ -268,7 +272,7 @@ def table_of(done: "Audit") -> Table:
     ]
     for row in bad.head(SHOWN).to_dict("records"):
         flags = [
-            flag for flag in row["flags"] if not flag.startswith(("swapped:", "mislabelled:"))
+            flag for flag in row["flags"] if not flag.startswith(("swapped:", "mislabelled:", "copied:"))
         ]  # the suggestion says it
         why = "; ".join(filter(None, [row["suggestion"], *flags]))
         shown.add_row(str(row["index"]), row["verdict"], plain((text_of(row) or "–")[:120]), plain(why[:200]))

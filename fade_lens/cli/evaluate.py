@@ -32,6 +32,7 @@ from fade_lens.cli.options import (
     SaeFolder,
     SaeId,
     Texts,
+    Windows,
     check_subject,
     chosen_descriptions,
     names,
@@ -66,6 +67,7 @@ def evaluate(
     features: Only = None,
     corpus_column: Column = "text",
     corpus_limit: Limit = None,
+    corpus_windows: Windows = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
     preset: Annotated[
@@ -127,7 +129,7 @@ def evaluate(
     asked = judging.open(judge)
     check_arms(asked_nulls := names(nulls))
     more: dict[str, Any] = {"nulls": asked_nulls, **judging.checks()}
-    texts = open_corpus(corpus, corpus_column, corpus_limit)
+    texts = open_corpus(corpus, corpus_column, corpus_limit, corpus_windows)
     published = check_subject(model, sae_release, sae_id, sae, hook, device, dtype)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded

@@ -1,5 +1,6 @@
 """What the commands' options mean: how each is explained, and what is opened from it. Heavy imports wait until a command runs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,12 @@ Texts = Annotated[
 Column = Annotated[str, typer.Option(help="Column of the corpus that holds the text.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Read at most this many texts (10,000 of a dataset unless given).")
+]
+Windows = Annotated[
+    bool,
+    typer.Option(
+        "--corpus-windows", help="Cut texts longer than the context into windows, so that all of them is read."
+    ),
 ]
 JudgeSpec = Annotated[
     str,
@@ -221,15 +228,15 @@ def open_judge(spec: str, *, price: str | None = None, **options: Any) -> "Judge
     return Judge.parse(spec, **options)
 
 
-def open_corpus(spec: str, column: str, limit: int | None) -> Any:
+def open_corpus(spec: str, column: str, limit: int | None, windows: bool) -> Any:
     """The corpus of a spec, `demo` being the demo's."""
     from fade_lens.corpus import Corpus
 
     if spec == DEMO:
         from fade_lens import demo as parts
 
-        return parts.corpus(limit)
-    return Corpus.parse(spec, column=column, limit=limit)
+        return replace(parts.corpus(limit), windows=windows)
+    return Corpus.parse(spec, column=column, limit=limit, windows=windows)
 
 
 def check_subject(

@@ -1,7 +1,7 @@
 """Faithfulness: does steering the feature make the model write the concept?"""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -27,6 +27,7 @@ from fade_lens.models import dtype_of
 from fade_lens.settings import Settings, rng, stream
 from fade_lens.steering import Request, decoder_for, generate
 from fade_lens.subject import Subject
+from fade_lens.tokens import after_bos, continued
 
 FLUENCY_PROMPTS = 10
 """Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
@@ -134,10 +135,11 @@ class FaithfulnessEvaluator:
         prompts = [requests[i].prompt for i in likely]
         nll = np.full(len(requests), np.nan)
         nll[likely] = negative_log_likelihood(subject.model, prompts, tokens[likely], decoder)
-        decode: Callable[[Any], str] = subject.model.tokenizer.decode
+        tokenizer = subject.model.tokenizer
         for position, steered in enumerate(group):
             start = position * n
-            texts = [decode(row) if row[0] >= 0 else "" for row in tokens[start : start + n]]
+            rows = zip(self.prompts, tokens[start : start + n].tolist(), strict=True)
+            texts = [continued(tokenizer, prompt, row) if row[0] >= 0 else "" for prompt, row in rows]
             likelihoods = nll[start : start + read].tolist()
             self.store.keep_continuations(steered.feature, steered.factor, texts, likelihoods, arm)
 
@@ -291,8 +293,8 @@ class FaithfulnessEvaluator:
 
     def _continuations(self, arm: str, asked: Asked, rated: Rated) -> tuple[Continuation, ...]:
         """One arm's continuations that were asked about, with prompts and ratings; the untouched model's are the feature's own."""
-        decode: Callable[[Any], str] = self.subject.model.tokenizer.decode
-        prompts = [decode(list(prompt)[1 if self.subject.features.prepend_bos else 0 :]) for prompt in self.prompts]
+        tokenizer = self.subject.model.tokenizer
+        prompts = [continued(tokenizer, (), after_bos(prompt, tokenizer.bos_token_id)) for prompt in self.prompts]
         found: list[Continuation] = []
         for steered, ratings in rated.items():
             if steered.arm == arm:

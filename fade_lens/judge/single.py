@@ -7,10 +7,11 @@ which few can express it. `tests/benchmarks/judge_quality.py` measures all of th
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+
+from fade_lens.wording import EXAMPLES, occurrence, quoted
 
 PARAMETERS: dict[str, object] = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
 """Request parameters: one greedy token with its alternatives."""
@@ -59,35 +60,26 @@ def messages(concept: str, text: str) -> list[dict[str, str]]:
 
 
 def _question(concept: str, text: str) -> str:
-    notes = "".join(f"{_occurrence(quoted, text)}\n" for quoted in _quoted(concept))
+    notes = "".join(f"{_occurrence(string, text)}\n" for string in _quoted(concept))
     return f"Text: {text}\n\nFeature: {concept}\n{notes}Does the text contain this feature?"
 
 
-_QUOTED = re.compile(r'"([^"]{1,40})"|“([^”]{1,40})”|(?<!\w)\'([^\']{1,40})\'(?!\w)|`([^`]{1,40})`')
-_EXAMPLE_GIVEN = re.compile(r"\b(such as|like|e\.g\.|for example|for instance|including)\W", re.IGNORECASE)
+LONGEST_QUOTED = 40
+"""Characters of a quoted string that is looked up."""
 
 
 def _quoted(concept: str) -> list[str]:
     """The strings that `concept` quotes as what it is about, not those it gives as examples."""
-    example = _EXAMPLE_GIVEN.search(concept)
-    found = _QUOTED.findall(concept[: example.start()] if example else concept)
-    return [quoted for groups in found if (quoted := "".join(groups).strip())][:3]
+    example = EXAMPLES.search(concept)
+    found = quoted(concept[: example.start()] if example else concept)
+    return [string for string in found if len(string) <= LONGEST_QUOTED][:3]
 
 
-def _occurrence(quoted: str, text: str) -> str:
-    """A line on where `quoted` is in `text`: models that read tokens are poor at seeing letters."""
-    string = re.escape(quoted)
-    # Letters end where other letters begin; a punctuation mark stands for itself wherever it is.
-    before, after = ("(?<!\\w)" if quoted[0].isalnum() else ""), ("(?!\\w)" if quoted[-1].isalnum() else "")
-    if re.search(f"{before}{string}{after}", text, re.IGNORECASE):
-        where = "yes"
-    elif inside := re.search(rf"(?<!\w){string}\w+", text, re.IGNORECASE) or re.search(
-        rf"\w+{string}\w*", text, re.IGNORECASE
-    ):
-        where = f"only inside “{inside[0]}”"
-    else:
-        where = "no"
-    return f"“{quoted}” in the text: {where}"
+def _occurrence(string: str, text: str) -> str:
+    """A line on where `string` is in `text`: models that read tokens are poor at seeing letters."""
+    inside = occurrence(string, text)
+    where = "no" if inside is None else f"only inside “{inside}”" if inside else "yes"
+    return f"“{string}” in the text: {where}"
 
 
 def score(top_logprobs: Sequence[tuple[str, float]]) -> float | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens.neuronpedia.frames import DESCRIBED, NONE, plain
 from fade_lens.neuronpedia.records import Imported, Score, Stats
+from fade_lens.wording import EXAMPLES, QUOTED, has_unspaced, same_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ KINDS: dict[str, str] = {
 LEAKS = re.compile(
     r"""
     (?:MAX|TOP)_[A-Z]*_?ACTIVATING_(?:TOKENS?|TEXTS?) | TOKENS?_AFTER_ | TOP_(?:POSITIVE|NEGATIVE)_LOGITS | \bMethod\s+\d\s*: |
-    \bThe\s+user\s+(?:wants|asked|asks|is\s+asking|provided|gave|has) | \bSelf[- ]correction\b | </?think(?:ing)?> | <\|\w+\|> |
+    \bThe\s+user\s+(?:wants|asked|asks|is\s+asking|provided|gave|has) | \bSelf[- ]correction\b | <think(?:ing)?>.{25,}?</think(?:ing)?> |
     \b(?:Okay|OK|Alright|Hmm|Wait),\s+(?:let|so|I|the|we|but|that|this|actually)\b | \bLet\s+me\s+(?:think|analy|look|re|see|check|start|try)\w* |
     \b(?:I|[Ww]e)\s+(?:need|have|should|must)\s+to\b | \bI(?:'ll|\s+will|'m|\s+am|\s+think|\s+can(?:not|'t)?)\b |
     \bAs\s+an?\s+(?:AI|large\s+language\s+model)\b | \bneuron\s+\d+\s+behavio(?:u)?r\b | \bthe\s+main\s+thing\s+this\s+neuron\b |
@@ -49,7 +50,20 @@ PLACEHOLDERS = frozenset(
     {"", "n/a", "na", "nan", "none", "null", "undefined", "todo", "tbd", "unknown", "no explanation", "no description"}
 )
 SUBWORD = re.compile(r"^(?:[Ġ▁Ċ]|##)|�")
-QUOTED = re.compile(r"""["“`][^"”`]{0,300}["”`]|(?<!\w)['‘][^'’]{0,300}['’](?!\w)""")
+# A marker of chat or thought that was left in stands where no label names one: glued to the words of the text, or round its sentences.
+MARKS = re.compile(
+    r"""
+    ^\s*<\|\w+\|>(?:[A-Za-z]|\s*\n) | [A-Za-z](?:<\|\w+\|>|<end_of_turn>|<eos>|</s>)\s*$ | [.!?。！？]\s*(?:<\|\w+\|>|<end_of_turn>|<eos>|</s>)\s*$ |
+    <(?:\|im_start\||start_of_turn|\|start\|)>\s*(?:user|model|assistant|system)\s*\n |
+    ^\s*<think(?:ing)?>\s*(?:\n|[A-Z]|okay\b|so\b|let\b|the\b.*\.) | (?:[.!?]\s*|\n)</think(?:ing)?> | </think(?:ing)?>\s*\n
+    """,
+    re.X,
+)
+_NOUNS = r"(?:tokens?|tags?|markers?|delimiters?|separators?|headers?|turns?|boundar(?:y|ies)|templates?)\b"
+NAMED = re.compile(rf"[|\w]>(?:\w*\s+)(?:(?!th|all\b|most\b)\w+\s+)?{_NOUNS}|{_NOUNS}\s+(?:\w+\s+)?<", re.I)
+"""A marker that is named: beside a word for what it is."""
+SPECIAL = re.compile(r"[<\[]\|?/?[\w▁]+\|?[>\]]")
+"""A label that is the name of a special token."""
 READ = 20_000
 """Characters of a description that are read; one over `LONGEST` is flagged for that anyway, and what is endless may be hostile."""
 # Explainers that answer with a token where they find no words.
@@ -109,8 +123,8 @@ class _Source:
         same: dict[str, set[int]] = defaultdict(set)
         described = [row for row in rows if row["state"] == DESCRIBED]
         for row in described:
-            if words_of(row["description"]):
-                same[key_of(row["description"])].add(row["index"])
+            if key := same_words(row["description"]):
+                same[key].add(row["index"])
         self.indices = {key: sorted(indices) for key, indices in same.items() if len(indices) > 1}
         self.explainers = Counter(maker for row in described if any(maker := maker_of(row)))
 
@@ -147,8 +161,11 @@ def empty(row: Mapping[str, Any], _: _Source) -> str:
 
 
 def prompt_leak(row: Mapping[str, Any], _: _Source) -> str:
-    # What is quoted is what the label is about.
-    match = LEAKS.search(QUOTED.sub(" ", text_of(row)))
+    # What is quoted is what the label is about, and what follows "such as" are its examples.
+    text = QUOTED.sub(" ", text_of(row))
+    match = LEAKS.search(re.sub(f"{EXAMPLES.pattern}[^.;:!?]*", " ", text, flags=re.I))
+    if not match and row["state"] == DESCRIBED and not NAMED.search(text):
+        match = MARKS.search(str(row["description"])[:READ])
     return f"holds {plain(match[0])!r:.60}, the explainer's prompt or reasoning" if match else ""
 
 
@@ -159,17 +176,18 @@ def overlong(row: Mapping[str, Any], _: _Source) -> str:
 
 def single_token_fallback(row: Mapping[str, Any], source: _Source) -> str:
     text = text_of(row)
-    bare = text.strip("\"'“”‘’`")
-    if not bare or " " in bare:
+    bare = text.strip("\"'“”‘’`「」『』«»")
+    if not bare or " " in bare or SPECIAL.fullmatch(bare):
         return ""
     stats = source.stats.get(row["index"])
     top = (stats.top_token or "").strip("Ġ▁ ") if stats is not None else ""
     if top and top.lower() == bare.strip("Ġ▁").lower():
         return f"only the token of the largest activation, {bare!r:.40}"
-    fallback = (
-        SUBWORD.search(bare) or len(bare) <= SHORT_TOKEN or bare.lower() in STOP or not any(map(str.isalpha, bare))
-    )
-    if fallback or TOKEN_EXPLAINERS.match(str(row["type_name"])):
+    # In many scripts a word of two or three characters says something, and in some a phrase has no blank in it.
+    unspaced = has_unspaced(bare)
+    short = len(bare) <= (SHORT_TOKEN if bare.isascii() else 1)
+    fallback = SUBWORD.search(bare) or short or bare.lower() in STOP or not any(map(str.isalpha, bare))
+    if fallback or (TOKEN_EXPLAINERS.match(str(row["type_name"])) and not unspaced):
         return f"only one token, {bare!r:.40}"
     return ""
 
@@ -182,7 +200,7 @@ def negative_activations(row: Mapping[str, Any], source: _Source) -> str:
 
 
 def duplicate_description(row: Mapping[str, Any], source: _Source) -> str:
-    same = source.indices.get(key_of(row["description"])) if row["state"] == DESCRIBED else None
+    same = source.indices.get(same_words(row["description"])) if row["state"] == DESCRIBED else None
     if same:
         return f"the same as of {listed(same, row['index'])}"
     return f"given {row['copies']} times" if row["copies"] > 1 else ""
@@ -280,11 +298,6 @@ def saelens_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def maker_of(row: Mapping[str, Any]) -> tuple[str, str]:
     """Who wrote a description: the model and the method."""
     return str(row["explanation_model_name"]), str(row["type_name"])
-
-
-def key_of(text: Any) -> str:
-    """What two descriptions share that say the same in other capitals or with another full stop."""
-    return plain(text).casefold().strip(" .\"'")
 
 
 def words_of(text: Any) -> list[str]:

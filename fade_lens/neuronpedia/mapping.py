@@ -1,6 +1,7 @@
 """Does this SAE belong to these descriptions? Stored contexts are run through model and SAE again and compared."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from fade_lens.errors import InputError
 from fade_lens.features import Features, features_of
 from fade_lens.models import Model, layer_of, read_hooks
 from fade_lens.neuronpedia.records import Activation
+from fade_lens.tokens import HALF, after_bos, decode, pieces
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,8 @@ CORRELATION, ARGMAX, SCALE = 0.9, 0.75, 0.1
 """What passes: a correlation of at least 0.9, three of four peaks in place, a scale within a tenth of 1."""
 LONGEST = 512
 """Tokens of a stored context that are run."""
+NOT_WHOLE = re.compile(f"{HALF}|^<0x[0-9A-F]{{2}}>$")
+"""A stored token that is a part of a character, and does not tell which."""
 
 Values = Float[np.ndarray, "_pos"]
 """A feature's activation at each token of one context."""
@@ -56,18 +60,30 @@ class Agreement:
 
 @dataclass(frozen=True)
 class MappingCheck:
-    """The outcome of a mapping check: agreement, how many contexts it rests on, and what is probably wrong."""
+    """The outcome of a mapping check.
 
-    agreement: Agreement
+    Attributes:
+        agreement: how far recomputed and stored activations agree; None where no context could be compared.
+        n: how many contexts it rests on.
+        problem: what is probably wrong; "" where it passed, or could not be checked.
+        left_out: contexts that could not be compared, or only up to a token whose text was not stored whole.
+    """
+
+    agreement: Agreement | None
     n: int
     problem: str = ""
+    left_out: int = 0
 
     @property
     def passed(self) -> bool:
-        return not self.problem
+        """Whether the activations were compared and agree."""
+        return self.agreement is not None and not self.problem
 
     def __str__(self) -> str:
-        return f"{'passed' if self.passed else 'failed'} on {self.n} contexts: {self.agreement}"
+        if self.agreement is None:
+            return f"could not be checked: the texts of the tokens of {self.left_out} stored contexts are not whole"
+        partly = f" ({self.left_out} stored ones only in part or not at all)" if self.left_out else ""
+        return f"{'passed' if self.passed else 'failed'} on {self.n} contexts{partly}: {self.agreement}"
 
 
 @dataclass(frozen=True)
@@ -89,8 +105,11 @@ def check_mapping(
         activations: some stored contexts, such as `load(id, activations=16).activations`; ten are plenty.
         strict: raise if it fails; else the outcome says so.
 
+    Stored tokens whose text is not whole (parts of a character, stored as U+FFFD) cannot be compared, which is no sign of another
+    model: a context is compared up to the first of them.
+
     Raises:
-        InputError: no context can be compared; or the check fails: it says what fits instead (with or without BOS, another layer,
+        InputError: no activations, or all zero; or the check fails: it says what fits instead (with or without BOS, another layer,
             a constant factor), else that it is another SAE.
     """
     n_features = features_of(model, sae, [0]).n_features
@@ -103,11 +122,12 @@ def check_mapping(
     if not indices:
         raise InputError("there are no stored activations to compare with; give some, or skip the mapping check")
     features = features_of(model, sae, indices)
-    contexts = read_contexts(model, activations, indices)
+    contexts, left_out = read_contexts(model, activations, indices)
+    if not contexts:
+        return MappingCheck(None, 0, left_out=left_out)
     agreement = compare(model, features, contexts, features.read_hook, features.prepend_bos)
-    check = MappingCheck(
-        agreement, len(contexts), "" if agreement.passed else diagnosis(model, features, contexts, agreement)
-    )
+    problem = "" if agreement.passed else diagnosis(model, features, contexts, agreement)
+    check = MappingCheck(agreement, len(contexts), problem, left_out)
     if strict and not check.passed:
         raise InputError(
             f"the descriptions do not belong to this SAE as it is ({agreement}, {check.n} contexts): {check.problem}"
@@ -181,51 +201,70 @@ def agreement_of(stored: Sequence[Values], ours: Sequence[Values]) -> Agreement:
     return Agreement(correlation, float(np.mean(peaks)), float((x * y).sum()) / power if power > 0 else float("nan"))
 
 
-def read_contexts(model: Model, activations: Sequence[Activation], indices: Sequence[int]) -> list[_Context]:
-    """Stored contexts as the model's tokens, those left out whose tokens it does not know.
+def read_contexts(
+    model: Model, activations: Sequence[Activation], indices: Sequence[int]
+) -> tuple[list[_Context], int]:
+    """Stored contexts as the model's tokens, and how many could not be compared, or not to their end.
+
+    What stands behind a token decides nothing before it, so a context is good up to the first token that cannot be read.
 
     Raises:
         InputError: most of them have tokens that the model does not know, or all are silent.
     """
     lively = [a for a in activations if any(a.values)]
+    if not lively:
+        raise InputError("the stored activations are all zero; give contexts on which the features fire")
     contexts: list[_Context] = []
-    strange = ""
+    bos, strange, n_strange, left_out = model.tokenizer.bos_token_id, "", 0, 0
     for activation in lively:
         ids, unknown = token_ids(model, activation.tokens[:LONGEST])
-        if unknown:
-            strange = unknown
+        if unknown and not NOT_WHOLE.search(unknown):
+            strange, n_strange = unknown, n_strange + 1
             continue
-        values = activation.values[:LONGEST]
-        if ids and ids[0] == model.tokenizer.bos_token_id:
-            ids, values = ids[1:], values[1:]
-        if ids and any(values):
-            contexts.append(_Context(tuple(ids), tuple(values), indices.index(activation.index)))
-    if 2 * len(contexts) < len(lively) or not contexts:
-        if strange:
-            raise InputError(
-                f"the model's tokenizer does not know the stored token {strange!r:.40}: it is another model"
-            )
-        raise InputError("the stored activations are all zero; give contexts on which the features fire")
-    return contexts
+        left_out += bool(unknown)
+        kept = tuple(after_bos(ids, bos))
+        values = activation.values[len(ids) - len(kept) : len(ids)]
+        if any(values):
+            contexts.append(_Context(kept, tuple(values), indices.index(activation.index)))
+    if not contexts and not left_out and not strange:
+        raise InputError("the stored activations are all zero but at BOS; give contexts on which the features fire")
+    if 2 * n_strange > len(lively) - left_out:
+        raise InputError(f"the model's tokenizer does not know the stored token {strange!r:.40}: it is another model")
+    return contexts, left_out
 
 
 def token_ids(model: Model, tokens: Sequence[str]) -> tuple[list[int], str]:
-    """Token ids of stored token strings, and the first that the tokenizer does not know.
+    """Token ids of stored token strings up to the first that cannot be read, and that one ("" where all can).
 
-    They are stored as the vocabulary has them ("Ġthe", "▁the"), as text (" the"), or with marks for line breaks ("↵").
+    They are stored as text (" the"), with marks for line breaks ("↵"), or as the vocabulary has them ("Ġthe", "▁the", "<0x0A>"). As
+    text they are read by tokenizing it again where that gives the very tokens stored, else one by one.
     """
     tokenizer: Any = model.tokenizer
+    broken = next((at for at, token in enumerate(tokens) if HALF in token), len(tokens))
+    stored = [token.replace("↵", "\n") for token in tokens[:broken]]
+    unread = tokens[broken] if broken < len(tokens) else ""
+    for between in ("", " "):  # some tokenizers' tokens lose their blanks when they are decoded one by one
+        again = tokenizer(between.join(stored), add_special_tokens=False)["input_ids"]
+        if len(again) == len(stored) and stored in (
+            [decode(tokenizer, [i]) for i in again],
+            [*pieces(tokenizer, again)],
+        ):
+            return list(again), unread
     vocabulary: dict[str, int] = tokenizer.get_vocab()
+    blanks = any(set(" ▁Ġ") & set(token) for token in stored)
     ids: list[int] = []
-    for token in tokens:
+    for token, text in zip(tokens, stored, strict=False):
+        other = None if blanks else vocabulary.get(f"▁{text}")
+        if other is not None and decode(tokenizer, [other]) == text:  # whose blanks were stripped: it may be either
+            return ids, HALF
         found = next((vocabulary[form] for form in forms(token) if form in vocabulary), None)
         if found is None:
-            encoded = tokenizer(token.replace("↵", "\n"), add_special_tokens=False)["input_ids"]
+            encoded = tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(encoded) != 1 or encoded[0] == tokenizer.unk_token_id:
-                return ids, token
+                return ids, token or HALF  # a token of nothing does not tell what it was
             found = int(encoded[0])
         ids.append(found)
-    return ids, ""
+    return ids, unread
 
 
 def forms(token: str) -> Iterator[str]:
@@ -236,3 +275,5 @@ def forms(token: str) -> Iterator[str]:
         yield "▁" + token[1:]
     yield token.replace(" ", "▁")
     yield token.replace(" ", "Ġ").replace("\n", "Ċ").replace("↵", "Ċ")
+    if len(token) == 1 and (byte := ord("\n" if token == "↵" else token)) < 128:
+        yield f"<0x{byte:02X}>"

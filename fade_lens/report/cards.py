@@ -165,6 +165,22 @@ def window(text: TopText, tokens: int) -> slice:
     return slice(start, start + tokens)
 
 
+def whole_characters(tokens: Sequence[str], activations: Sequence[float | None]) -> list[tuple[str, float | None]]:
+    """Tokens with their activations, those of one character as one with the strongest.
+
+    >>> whole_characters(["a", "", "", "猫"], [None, 3.0, None, 1.0])
+    [('a', None), ('猫', 3.0)]
+    """
+    shown: list[tuple[str, float | None]] = []
+    parts: list[float] = []
+    for token, value in zip(tokens, activations, strict=True):
+        parts += [] if value is None else [value]
+        if token:
+            shown.append((token, max(parts, key=abs, default=None)))
+            parts = []
+    return shown
+
+
 def choose(texts: Sequence[RatedText], n: int) -> list[RatedText]:
     """The rated texts worth a look, by activation: disagreements, the strongest and the weakest of each rating, misses."""
     by = {r: sorted((t for t in texts if t.rating == r), key=lambda t: -abs(t.activation)) for r in (0, 1, 2, None)}
@@ -194,11 +210,12 @@ def _metric(name: str, metric: Metric, detail: Detail, gate: float) -> dict[str,
 
 def _top(text: TopText, detail: Detail) -> dict[str, Any]:
     part = window(text, detail.tokens)
+    shown = whole_characters(text.tokens[part], text.activations[part])
     return {
         "number": text.number,
         "activation": text.activation,
-        "tokens": [clip(token, detail.characters) for token in text.tokens[part]],
-        "values": text.activations[part],
+        "tokens": [clip(token, detail.characters) for token, _ in shown],
+        "values": [value for _, value in shown],
         "before": part.start > 0,
         "after": part.stop < len(text.tokens),
     }

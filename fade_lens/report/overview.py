@@ -184,7 +184,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("n_truncated", "ends of texts longer than the context"),
     ):
         if isinstance(count := run.get(key), int):
-            rows.append(("Left out", f"{amount(count)} {words}"))
+            share = f", {lost:.0%} of the text" if key == "n_truncated" and (lost := run.get("text_lost")) else ""
+            rows.append(("Left out", f"{amount(count)} {words}{share}"))
     if lost := {kind: n for kind, n in _record(run, "n_overflowed").items() if isinstance(n, int) and n}:
         words = " and ".join(f"{amount(n)} {kind}" for kind, n in lost.items())
         rows.append(("Overflow", f"activations on {words} texts are not finite; what rests on them is undefined"))

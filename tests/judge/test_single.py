@@ -33,6 +33,9 @@ def test_all_but_the_last_message_is_the_same_for_every_concept_and_text():
         ('the abbreviation "U.S." for the United States', "The U.S.-based firm", "“U.S.” in the text: yes"),
         ("the phrases “apart from” and “aside from”", "Aside from that", "“aside from” in the text: yes"),
         ("the `#include` directive", "#include <a.h>", "“#include” in the text: yes"),
+        ("单词「猫」", "黑猫睡着了", "“猫” in the text: yes"),
+        ("the Thai word 'ไม่'", "ฉันไม่รู้", "“ไม่” in the text: yes"),
+        ("the Korean word “사과”", "풋사과", "“사과” in the text: only inside “풋사과”"),
     ],
 )
 def test_what_a_concept_quotes_is_looked_up(concept: str, text: str, note: str):

@@ -39,7 +39,73 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize("text", GOOD)
+# Of many languages, and of special tokens: what has no blank is not one token, and what names a marker is no leak.
+GOOD_ELSEWHERE = [
+    *(
+        "动词",
+        "表示时间的词语",
+        "猫的名字",
+        "单词「猫」",
+        "“新”字",
+        "法律文件中的条款",
+        "文本开头的<|endoftext|>",
+        "<bos>标记",
+        "表情符号😀",
+    ),
+    *("動詞", "日本語の助詞「は」", "プログラミング", "料理のレシピに出てくる材料", "動詞", "数学"),
+    *("คำกริยา", "แมว", "คำว่า 'ไม่' ในประโยคปฏิเสธ", "ພາສາລາວ", "ពាក្យស្តីពីពេលវេលា", "ကြိယာ", "འབྲེལ་སྒྲ།"),
+    *(
+        "동사",
+        "과일 이름",
+        "조사 '를'",
+        "사과라는 단어",
+        "नाम",
+        "मौसम से जुड़े शब्द",
+        "أسماء المدن",
+        "شهر",
+        "שמות של ערים",
+        "עיר",
+    ),
+    *(
+        "глаголы движения",
+        "λέξεις για τον καιρό",
+        "noms de villes",
+        "Fußballvereine",
+        "từ chỉ thời gian",
+        "kitap isimleri",
+    ),
+    *(
+        "<bos>",
+        "<s>",
+        "</s>",
+        "<|endoftext|>",
+        "[CLS]",
+        "[INST]",
+        "<pad>",
+        "the <start_of_turn> token",
+        "the <|endoftext|> token",
+    ),
+    *(
+        "the <|im_start|>assistant marker",
+        "<|im_end|> at the end of a turn",
+        "<think> tags that open a reasoning block",
+    ),
+    *(
+        "tokens after </think>",
+        "text before <|endoftext|>",
+        "le jeton <|endoftext|> en début de texte",
+        "das <bos>-Token",
+    ),
+    *(
+        "first-person statements like I am or I think",
+        "obligation, such as we need to",
+        "combining accents: é, ñ, ü",
+        "emoji 😀",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", [*GOOD, *GOOD_ELSEWHERE])
 def test_good_labels_have_none(text):
     assert flagged(text) == [()]
 
@@ -69,6 +135,19 @@ def test_empty(text):
         "Explanation of neuron 4 behavior: the main thing this neuron does is find months",
         "As an AI language model, I cannot tell",
         "We need to produce a concise explanation: months",
+        "<|im_start|>assistant\nmonths of the year<|im_end|>",
+        "months of the year<|im_end|>",
+        "months of the year.<|eot_id|>",
+        "months of the year<end_of_turn>",
+        "months</s>",
+        "猫的名字。<|im_end|>",
+        "<|channel|>analysis<|message|>Months are named",
+        "<|start_header_id|>assistant<|end_header_id|>\n\nmonths",
+        "<start_of_turn>model\nmonths",
+        "<think>Okay the tokens are months</think>\nmonths",
+        "It is about months.</think>\n\nmonths of the year",
+        "months like January. Self-correction: the prompt says no more",
+        "I think this feature fires on 猫",
     ],
 )
 def test_prompt_leak(text):
@@ -80,7 +159,10 @@ def test_overlong():
 
 
 def test_single_token_fallback():
-    assert flagged("the", '"of"', "▁ing", "Ġ(", "42", ";") == [("single_token_fallback",)] * 6
+    assert flagged("the", '"of"', "▁ing", "Ġ(", "42", ";", "的", "は") == [("single_token_fallback",)] * 8
+    made = "np_max-act-logits"
+    assert flagged(Row(1, "表示时间的词语", type_name=made), Row(2, "<bos>", type_name=made)) == [(), ()]
+    assert flagged(Row(1, "<bos>"), stats={1: Stats(top_token="<bos>")}) == [()]
     assert flagged("Iraq", "photosynthesis") == [(), ()]
     assert flagged(Row(1, "Iraq", type_name="np_max-act-logits")) == [("single_token_fallback",)]
     stats = {1: Stats(top_token=" Iraq")}  # the token that fires most, and nothing else
@@ -103,7 +185,7 @@ def test_negative_dense_and_dead():
 def test_duplicates_within_the_source_and_of_one_feature():
     rows = [
         Row(1, "names of cats"),
-        Row(2, "Names of  cats."),
+        Row(2, "“Names”  of Cats."),
         Row(3, "names of dogs"),
         Row(3, "names of dogs"),
         Row(4, "birds"),

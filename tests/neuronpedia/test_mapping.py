@@ -9,6 +9,7 @@ import torch
 from fade_lens.errors import InputError
 from fade_lens.neuronpedia import Activation, check_mapping
 from fade_lens.neuronpedia.mapping import token_ids
+from tests.alphabets import byte_level, with_fallback
 from tests.tiny import VOCABULARY, WORDS, tiny_model, tiny_sae
 
 HOOK = "blocks.1.hook_resid_pre"
@@ -91,6 +92,68 @@ def test_nothing_to_compare(model):
         check_mapping(model, sae, [Activation(1, ("cat", "dog"), (0.0, 0.0))])
 
 
+# --- tokens that are not stored whole -----------------------------------------------------------------------------------------
+
+SENTENCES = ("the cat sees 猫 and the cat", "the cat and the cat sees", "naïve cat thé the cat", "สวัสดี the cat the")
+
+
+def model_of(tokenizer):
+    model = tiny_model(n_layers=3, d_vocab=len(tokenizer))
+    model.tokenizer = tokenizer
+    return model
+
+
+def contexts_of(model, sae, form):
+    """Contexts with true activations; `form` makes the stored tokens of the ids."""
+    rows = []
+    for at, text in enumerate(SENTENCES * 2):
+        ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        _, cache = model.run_with_cache(torch.tensor([[model.tokenizer.bos_token_id, *ids]]), prepend_bos=False)
+        with torch.no_grad():
+            values = sae.encode(cache[HOOK])[0, 1:, at % 4]
+        rows.append(Activation(at % 4, tuple(form(model.tokenizer, ids)), tuple(values.tolist())))
+    return rows
+
+
+FORMS = {
+    "decoded one by one": lambda tokenizer, ids: [tokenizer.decode([i]) for i in ids],
+    "as the vocabulary has them": lambda tokenizer, ids: tokenizer.convert_ids_to_tokens(ids),
+    "with blanks for Ġ and ▁": lambda t, ids: [
+        p.replace("Ġ", " ").replace("▁", " ") for p in t.convert_ids_to_tokens(ids)
+    ],
+    "with line breaks marked": lambda tokenizer, ids: [tokenizer.decode([i]).replace("\n", "↵") for i in ids],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("tokenizer", [byte_level(), with_fallback()], ids=["bytes", "fallback"])
+def test_the_right_model_passes_however_its_tokens_are_stored(tokenizer, form):
+    model, sae = model_of(tokenizer), tiny_sae(d_sae=16, hook=HOOK)
+    rows = contexts_of(model, sae, FORMS[form])
+    check = check_mapping(model, sae, rows)
+    assert check.passed and check.agreement.correlation > 0.999
+    partly = sum(any("\ufffd" in token for token in row.tokens) for row in rows)
+    # Where blanks were stripped from all tokens, most may be either of two and are not guessed.
+    assert check.left_out >= partly and ("only in part" in str(check)) == (check.left_out > 0)
+
+
+def test_nothing_whole_is_not_checked_rather_than_another_model():
+    model, sae = model_of(byte_level()), tiny_sae(d_sae=16, hook=HOOK)
+    check = check_mapping(model, sae, [Activation(1, ("\ufffd", " cat"), (1.0, 2.0))] * 3)
+    assert not check.passed and check.agreement is None and check.n == 0 and check.left_out == 3
+    assert str(check).startswith("could not be checked") and not check.problem
+
+
+def test_another_model_is_told_though_some_tokens_are_not_whole():
+    model, sae = model_of(byte_level()), tiny_sae(d_sae=16, hook=HOOK)
+    rows = contexts_of(model, tiny_sae(d_sae=16, hook=HOOK, seed=5), FORMS["decoded one by one"])
+    with pytest.raises(InputError, match="it is another SAE"):
+        check_mapping(model, sae, rows)
+    foreign = [Activation(1, ("▁qwertz", "\ufffd"), (1.0, 0.0))] * 3
+    with pytest.raises(InputError, match="another model"):
+        check_mapping(model, sae, foreign)
+
+
 def test_neurons_are_checked_too(model):
     hook = "blocks.1.mlp.hook_post"
     _, cache = model.run_with_cache(torch.tensor([[1, 4, 5, 6, 7]]), prepend_bos=False)
@@ -107,6 +170,9 @@ def test_tokens_as_neuronpedia_stores_them():
 
         def __call__(self, text, add_special_tokens):
             return {"input_ids": [7] if text == "\t" else [0]}
+
+        def decode(self, ids, **options):
+            return "".join(key for key, i in self.get_vocab().items() if i in ids)
 
     model = tiny_model()
     model.tokenizer = Tokenizer()
