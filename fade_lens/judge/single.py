@@ -7,6 +7,7 @@ which few can express it. `tests/benchmarks/judge_quality.py` measures all of th
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
