@@ -54,7 +54,7 @@ class FakeJudge:
     may name the kind for a request (None: by script and plan). Every request's body is in `bodies`, its headers in
     `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them. `batches` adds the Batch API.
     `says(body)` may give the words of an answer; `begins` are the likely first tokens (with log-probabilities) of an answer about one
-    text; `limit` is the whole body of "rate_limit".
+    text; `limit` is the whole body of "rate_limit". `reply(body)` may give status and body (JSON-able, text or bytes) of any request.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class FakeJudge:
         says: Callable[[dict[str, Any]], str | None] = lambda _: None,
         begins: Mapping[str, float] | None = None,
         limit: object = None,
+        reply: Callable[[dict[str, Any]], "tuple[int, Any] | None"] | None = None,
     ) -> None:
         unknown = (set(plan or {}) | set(script)) - {*ALL_KINDS, "ok"}
         assert not unknown, f"unknown misbehaviour {unknown}"
@@ -87,6 +88,7 @@ class FakeJudge:
         self.key, self.formats, self.unsupported = key, tuple(formats), tuple(unsupported)
         self.logprobs, self.echo_key = logprobs, echo_key
         self.says, self.begins, self.limit = says, begins, limit
+        self.reply = reply
         self.batches = FakeBatches(self) if batches else None
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -357,7 +359,13 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(fake.slow_seconds if kind == "slow" else fake.latency)
         wanted = body.get("response_format", {}).get("type")
         rejected = next((name for name in fake.unsupported if name in body), None)
-        if kind == "hang_up":
+        if (said := None if fake.reply is None else fake.reply(body)) is not None:
+            status, answer = said
+            if isinstance(answer, bytes):
+                self._send_bytes(status, answer, "application/octet-stream")
+            else:
+                self._send_text(status, answer if isinstance(answer, str) else json.dumps(answer), "text/plain")
+        elif kind == "hang_up":
             self.close_connection = True
         elif kind in _STATUS:
             status, error = _STATUS[kind]
@@ -378,7 +386,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_text(status, json.dumps(body), "application/json", retry_after)
 
     def _send_text(self, status: int, text: str, kind: str, retry_after: str | None = None) -> None:
-        payload = text.encode()
+        self._send_bytes(status, text.encode(), kind, retry_after)
+
+    def _send_bytes(self, status: int, payload: bytes, kind: str, retry_after: str | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(payload)))

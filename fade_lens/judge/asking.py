@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from fade_lens.errors import JudgeError
 from fade_lens.judge import prompts
-from fade_lens.judge.parsing import Texts, parse_ratings, parse_texts
+from fade_lens.judge.parsing import Texts, parse_ratings, parse_texts, readable
 from fade_lens.judge.request import Call, Request
 from fade_lens.judge.transport import Transport
 from fade_lens.judge.wire import Answer, Unanswered
@@ -165,7 +165,7 @@ class BatchedRating(Asking):
                 return dict.fromkeys(texts, Rating(None, reason=str(error)))
             too_long, reason, tried = True, str(error), tried + 1
         else:
-            found = {} if answer.refusal else parse_ratings(answer.content, samples)
+            found = {} if answer.refusal else parse_ratings(_said(self.transport, answer), samples)
             refused, reason = bool(answer.refusal), _why_unread(answer, attempt)
             tried += self.counts(request, answer, bool(found))
         ratings = {samples[name]: Rating(value) for name, value in found.items()}
@@ -195,6 +195,7 @@ class BatchedRating(Asking):
             repeat=self.repeat,
             attempt=attempt,
             note={"seed": self.seed},
+            parts=len(texts),
         )
         return samples, request
 
@@ -280,7 +281,7 @@ class Writing(Asking):
 
     async def check(self) -> None:
         """Raises `JudgeError` if no text is written."""
-        texts, why = await self._set(1, 2)
+        texts, why, _ = await self._set(1, 2)
         if not texts:
             raise self.unable(why)
 
@@ -297,20 +298,28 @@ class Writing(Asking):
             size = min(self.set_size, max(math.ceil(missing / sets), min(n_texts, LEAST_WRITTEN)))
             results = await all_of(self._set(asked + 1 + at, size) for at in range(sets))
             asked += sets
-            for written, failure in results:
+            for written, failure, _ in results:
                 failures += [failure] if failure else []
                 for text in written:
                     texts.setdefault(" ".join(text.split()).casefold(), text)
             if len(texts) == before:
                 break
+            if (smallest := min(had_room for _, _, had_room in results)) < size:  # more sets, then
+                self.set_size = smallest
+                most = asked + 2 * math.ceil((n_texts - len(texts)) / smallest) + 2
         return Written(list(texts.values())[:n_texts], failures)
 
-    async def _set(self, variation: int, n: int) -> tuple[list[str], str]:
-        """One set's texts, and why there are none. A cut or unreadable answer is asked for again, the fullest one kept."""
+    async def _set(self, variation: int, n: int) -> tuple[list[str], str, int]:
+        """One set's texts, why there are none, and how many could be asked for at a time.
+
+        A cut or unreadable answer is asked for again, the fullest one kept; what is too long is asked for by halves.
+        """
         rng = random.Random(clean(f"{self.seed}|{self.concept}|{variation}"))
-        messages = prompts.writing_messages(self.concept, n, variation=variation, tag=rng.randrange(100, 1000), rng=rng)
-        best, reason, tried = Texts([], False), "", 0
-        for attempt in count():
+        tag = rng.randrange(100, 1000)
+        leaning = rng.getstate()
+        messages = prompts.writing_messages(self.concept, n, variation=variation, tag=tag, rng=rng)
+        best, reason, attempt, tried = Texts([], False), "", 0, 0
+        while tried < self.attempts:
             request = Request(
                 kind="write",
                 concept=self.concept,
@@ -324,19 +333,34 @@ class Writing(Asking):
                 structure="texts",
                 attempt=attempt,
                 note={"seed": self.seed},
+                parts=n,
             )
+            too_long = False
             try:
                 answer = await self.transport.ask(request, self.call)
             except Unanswered as error:
-                reason = str(error)
-                break
-            read = Texts([], False) if answer.refusal else parse_texts(answer.content)
-            best = max(best, read, key=lambda found: (len(found.texts), found.complete))
-            reason = _why_unread(answer, attempt)
-            tried += self.counts(request, answer, bool(read.texts))
-            if (read.texts and read.complete) or tried >= self.attempts:
-                break
-        return best.texts, "" if best.texts else f"set {variation}: {reason}"
+                reason, too_long = str(error), error.too_long
+                if not too_long or n == 1:
+                    break
+            else:
+                read = Texts([], False) if answer.refusal else parse_texts(_said(self.transport, answer))
+                best = max(best, read, key=lambda found: (len(found.texts), found.complete))
+                reason = _why_unread(answer, attempt)
+                tried += self.counts(request, answer, bool(read.texts))
+                attempt += 1
+                if read.texts and read.complete:
+                    break
+            if too_long:
+                n = math.ceil(n / 2)
+                same = random.Random()
+                same.setstate(leaning)
+                messages = prompts.writing_messages(self.concept, n, variation=variation, tag=tag, rng=same)
+        return best.texts, "" if best.texts else f"set {variation}: {reason}", n
+
+
+def _said(transport: Transport, answer: Answer) -> str:
+    """What of an answer may be read."""
+    return readable(answer.content, cut=answer.finish_reason == "length", thinks=transport.reasoning)
 
 
 def _why_unread(answer: Answer, attempt: int) -> str:
@@ -350,7 +374,7 @@ def _beginning(answer: Answer) -> str:
     if answer.top_logprobs:
         likely = sorted(answer.top_logprobs, key=lambda listed: -listed[1])[:3]
         return f"begins with {' or '.join(repr(token) for token, _ in likely)}"
-    return f"began {answer.content[:80]!r}" if answer.content.strip() else "was empty"
+    return answer.whereabouts
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

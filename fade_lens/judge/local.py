@@ -21,6 +21,8 @@ _CACHE_MIB = 512
 _START_SECONDS = 300
 _END_SECONDS = 10.0
 """How long the end of the interpreter waits for a server that is still answering."""
+_LEAST_TOKENS = 2048
+"""What a request should have at least: a rating's worked examples alone take several hundred."""
 _servers: dict[tuple[object, ...], "LocalServer"] = {}
 _lock = threading.Lock()
 
@@ -28,7 +30,8 @@ _lock = threading.Lock()
 class LocalServer:
     """One GGUF model behind an OpenAI-compatible HTTP API that only this machine can reach.
 
-    `n_ctx` tokens are shared by `parallel` requests at a time; `threads` defaults to the CPUs this process may use.
+    `n_ctx` tokens are shared by `parallel` requests at a time: two, or one where half would be too few. `threads` defaults
+    to the CPUs this process may use.
     `base_url` and `model` are what an OpenAI client needs; any key is accepted. The server stops with `close`, at the
     end of a `with` block, or when the interpreter ends.
 
@@ -36,7 +39,12 @@ class LocalServer:
     """
 
     def __init__(
-        self, gguf_path: str | os.PathLike[str], *, n_ctx: int = 8192, parallel: int = 2, threads: int | None = None
+        self,
+        gguf_path: str | os.PathLike[str],
+        *,
+        n_ctx: int = 8192,
+        parallel: int | None = None,
+        threads: int | None = None,
     ) -> None:
         path = _checked(gguf_path)
         for name, value in {"n_ctx": n_ctx, "parallel": parallel, "threads": threads}.items():
@@ -50,7 +58,7 @@ class LocalServer:
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.model_alias = {path.stem}
-        params.n_ctx, params.n_parallel = n_ctx, parallel
+        params.n_ctx, params.n_parallel = n_ctx, parallel or min(2, max(1, n_ctx // _LEAST_TOKENS))
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or _available_cpus()
         # Port 0: the system picks a free one. No CORS: a page open in a browser must not read what the judge says.
         params.hostnames, params.port, params.cors_origins = ["127.0.0.1"], 0, ""
@@ -132,7 +140,7 @@ def running() -> bool:
 
 
 def serve(
-    gguf_path: str | os.PathLike[str], *, n_ctx: int = 8192, parallel: int = 2, threads: int | None = None
+    gguf_path: str | os.PathLike[str], *, n_ctx: int = 8192, parallel: int | None = None, threads: int | None = None
 ) -> LocalServer:
     """The process's one server for this file and these options, started at the first call; see `LocalServer`."""
     key = (_checked(gguf_path).resolve(), n_ctx, parallel, threads)

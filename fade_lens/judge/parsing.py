@@ -6,6 +6,7 @@ Nothing is evaluated. What cannot be read is left out, so that the caller can as
 
 import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,8 +16,30 @@ _ID_KEYS = ("id", "sample", "sample_id", "sampleid", "text_id", "key", "number")
 _RATING_KEYS = ("rating", "score", "label", "value", "rate")
 _TEXT_KEYS = ("text", "sample", "content", "sentence", "example")
 _TEXT_LIST_KEYS = ("texts", "samples", "examples", "sentences", "items")
-_THOUGHTS_BEGIN = re.compile(r"<(?:think|thinking|reasoning)>", re.I)
-_THOUGHTS_END = re.compile(r"</(?:think|thinking|reasoning)>", re.I)
+_THOUGHT = r"(?:\w{1,20}:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis|inner_monologue)"
+_THOUGHTS_BEGIN = re.compile(
+    rf"<\|?(?:begin_of_|start_)?{_THOUGHT}(?:\s[^<>]{{0,100}})?\|?>|\[think\]|◁think▷|<\|channel>\s*thought", re.I
+)
+_THOUGHTS_END = re.compile(
+    rf"(?:<(?:/|\|(?:end_of_|end_|/)){_THOUGHT}\|?>|\[/think\]|◁/think▷|<channel\|>)(?:\s*<\|?(?:begin_of_solution|start_response)\|?>)?",
+    re.I,
+)
+_STAGES = tuple(
+    (re.compile(begin), re.compile(final))
+    for begin, final in (
+        (r".{0,60}<\|channel\|>", r"<\|channel\|>\s*final(?:\s*<\|constrain\|>)?[^<]{0,60}<\|message\|>"),
+        (r"\s*analysis(?=[A-Z])", r"assistant\s*final"),  # the same where the server drops special tokens
+        (r"(?i)\s*here(?:'s| is) my thought process", r"(?i)here(?:'s| is) my response\W"),
+    )
+)
+"""How an answer begins whose thoughts come first without tags, and what its last part follows."""
+_STAGE_END = re.compile(r"<\|(?:return|end|start|call|channel)\|>")
+_FINAL = re.compile(
+    r"(?:<\|?(?:answer|response|final_answer|final|output|solution|begin_of_solution|start_response)\|?>"
+    r"|\bfinal (?:answer|version|list|output|json|result|set|texts|ratings)\b[^\[{\n]{0,40}[:：]\**)\s*(?=[\[{｛［]|```)",
+    re.I,
+)
+"""What stands before an answer that drafts may precede."""
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.S)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?=[,\]}])', re.S)
@@ -43,7 +66,7 @@ def parse_ratings(answer: str, ids: Collection[str]) -> dict[str, int]:
     values, _ = _values(answer)
     pairs = [pair for value in values for pair in _rating_pairs(value, asked)]
     if not pairs:
-        pairs = list(_rating_patterns(_without_thoughts(answer), asked))
+        pairs = list(_rating_patterns(_plain_punctuation(without_thoughts(answer)), asked))
     return _undisputed(pairs)
 
 
@@ -60,39 +83,56 @@ def _undisputed(pairs: Iterable[tuple[str, int | None]]) -> dict[str, int]:
 def parse_texts(answer: str) -> Texts:
     """Texts of a JSON array (bare, or under a key such as "texts"), its complete part, or of numbered or bulleted lines."""
     values, whole = _values(answer)
-    texts = max((list(_strings(value)) for value in values), key=len, default=[])
+    lists = [list(_strings(value)) for value in values]
+    most = max(map(len, lists), default=0)
+    texts = next((found for found in reversed(lists) if 2 * len(found) > most), [])  # of drafts the last one
     if texts and whole:
         return Texts(_tidy(texts), True)
-    body = _without_thoughts(answer)
-    start = body.find("[")
-    salvaged = _salvaged_strings(body[start:]) if start >= 0 else []
-    lines = [line.strip("\"'“” ") for line in _BULLET.findall(body)] if start < 0 else []
-    return Texts(_tidy(max(texts, salvaged, lines, key=len)), False)
+    body = without_thoughts(answer)
+    found = [texts]
+    for spelled in dict.fromkeys((body, _plain_punctuation(body))):
+        start = spelled.find("[")
+        lines = [line.strip("\"'“” ") for line in _BULLET.findall(spelled)]
+        found.append(_salvaged_strings(spelled[start:]) if start >= 0 else lines)
+    return Texts(_tidy(max(found, key=len)), False)
+
+
+def readable(answer: str, *, cut: bool, thinks: bool) -> str:
+    """What of an answer may be read: nothing where it was cut in prose, which is what a model says before it answers.
+
+    `thinks` says that the model is known to; then nothing counts that is cut and does not begin as an answer does.
+    """
+    body = without_thoughts(answer)
+    if cut and re.match(r"\W*[^\W\d]", body) and not re.match(r"\W*[\[{｛［`]|\W*```", body):
+        return "" if thinks or _values(body)[1] else body
+    return answer
 
 
 def _values(answer: str) -> tuple[list[Any], bool]:
     """The values of every JSON or Python literal in `answer`, and whether nothing that opened was left unclosed."""
-    body = _without_thoughts(answer)
-    fenced = "\n".join(_FENCE.findall(body))
-    for candidate in (answer, body, fenced):
-        if candidate.strip():
-            value = _load(candidate)
-            if value is not None:
+    body = without_thoughts(answer)
+    read: list[tuple[list[Any], bool]] = []
+    for spelled in dict.fromkeys((body, _plain_punctuation(body))):
+        fenced = "\n".join(_FENCE.findall(spelled))
+        for candidate in (answer, spelled, fenced):
+            if (value := _load(candidate)) is not None:
                 return [value], True
-    text = fenced if "{" in fenced or "[" in fenced else body
-    values: list[Any] = []
-    whole = True
-    for segment, closed in _segments(text):
-        value = _load(segment) if closed else None
-        whole = whole and value is not None
-        if value is not None:
-            values.append(value)
-    return values, whole
+        text = fenced if "{" in fenced or "[" in fenced else spelled
+        found = [_load(segment) if closed else None for segment, closed in _segments(text)]
+        read.append(([value for value in found if value is not None], None not in found))
+        if read[-1] != ([], True) and read[-1][1]:
+            break
+    return max(read, key=lambda one: (one[1] and bool(one[0]), len(one[0])))
 
 
-def _without_thoughts(answer: str) -> str:
-    """What follows a reasoning model's thoughts (some servers drop the opening tag); nothing where they do not end."""
-    return _THOUGHTS_BEGIN.split(_THOUGHTS_END.split(answer)[-1])[0]
+def without_thoughts(answer: str) -> str:
+    """What follows a reasoning model's thoughts and drafts; nothing where they do not end. Some servers drop the opening tag."""
+    for begin, final in _STAGES:
+        if begin.match(answer):
+            parts = final.split(answer)
+            answer = _STAGE_END.split(parts[-1])[0] if len(parts) > 1 else ""
+    answer = _THOUGHTS_BEGIN.split(_THOUGHTS_END.split(answer)[-1])[0]
+    return _FINAL.split(answer)[-1]
 
 
 def _load(text: str) -> Any | None:
@@ -108,6 +148,26 @@ def _load(text: str) -> Any | None:
     return None
 
 
+_OPENS = re.compile(r"[\"“”„‟＂「『«]")
+_CLOSES = re.compile(
+    r"(?<!\\)[\"“”‟＂」』»](?=\s*(?:[,，、]\s*[\"“”„‟＂「『«\[{［｛\d]|[,，、]?\s*[}\]｝］】]|[:：]\s*[\"“”„＂「『\w\[{［｛]|\Z))"
+)
+_WIDE = str.maketrans("｛｝［］【】：，、０１２３４５６７８９－", "{}[][]:,,0123456789-")
+
+
+def _plain_punctuation(text: str) -> str:
+    """JSON's own punctuation where curly, angled or full-width signs stand for it; what is within strings stays."""
+    if text.isascii():
+        return text
+    spelled: list[str] = []
+    at = 0
+    while (opens := _OPENS.search(text, at)) and (closes := _CLOSES.search(text, opens.end())):
+        inner = _ESCAPE.sub(_escaped, text[opens.end() : closes.start()])
+        spelled += [text[at : opens.start()].translate(_WIDE), f'"{inner}"']
+        at = closes.end()
+    return "".join(spelled) + text[at:].translate(_WIDE)
+
+
 _PYTHON = re.compile(
     r"""(?P<single>'(?:[^'\\]|\\.)*') | (?P<double>"(?:[^"\\]|\\.)*") | (?P<number>\b\d+)(?=\s*:)
     | (?P<word>\b(?:True|False|None)\b) | (?P<round>[()])""",
@@ -116,21 +176,22 @@ _PYTHON = re.compile(
 _ESCAPE = re.compile(r'\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)|"', re.S)
 
 
+def _escaped(match: re.Match[str]) -> str:
+    escaped = match[1]
+    if escaped is None or escaped == '"':
+        return r"\""
+    if escaped[0] == "x":
+        return rf"\u00{escaped[1:]}"
+    return f"\\{escaped}" if escaped[0] in "\\/bfnrtu" else escaped
+
+
 def _python_to_json(text: str) -> str:
     """Python's dicts, lists, tuples, strings and constants respelled as JSON (not evaluated); also keys without quotes."""
-
-    def escape(match: re.Match[str]) -> str:
-        escaped = match[1]
-        if escaped is None or escaped == '"':
-            return r"\""
-        if escaped[0] == "x":
-            return rf"\u00{escaped[1:]}"
-        return f"\\{escaped}" if escaped[0] in "\\/bfnrtu" else escaped
 
     def respell(match: re.Match[str]) -> str:
         token = match[0]
         if match["single"] or match["double"]:
-            return f'"{_ESCAPE.sub(escape, token[1:-1])}"'
+            return f'"{_ESCAPE.sub(_escaped, token[1:-1])}"'
         if match["number"]:
             return f'"{token}"'
         return {"True": "true", "False": "false", "None": "null", "(": "[", ")": "]"}[token]
@@ -216,14 +277,14 @@ def _id(value: Any, asked: set[str]) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    digits = re.fullmatch(r"[^\d.\-]{0,12}(\d{1,9})\W{0,3}", str(value))
+    digits = re.fullmatch(r"[^\d.\-]{0,12}(\d{1,9})\W{0,3}", unicodedata.normalize("NFKC", str(value)))
     return digits[1] if digits and digits[1] in asked else None
 
 
 def _rating(value: Any) -> int | None:
     """`value` as 0, 1 or 2, or None."""
     if isinstance(value, str):
-        value = {"0": 0, "1": 1, "2": 2, "0.0": 0, "1.0": 1, "2.0": 2}.get(value.strip())
+        value = {"0": 0, "1": 1, "2": 2, "0.0": 0, "1.0": 1, "2.0": 2}.get(unicodedata.normalize("NFKC", value.strip()))
     if isinstance(value, bool) or not isinstance(value, int | float) or value not in (0, 1, 2):
         return None
     return int(value)

@@ -30,11 +30,18 @@ class Request:
     attempt: int = 0
     note: dict[str, Any] = field(default_factory=dict)
     """Recorded only."""
+    parts: int = 1
+    """Texts that it asks for or about: several can also be asked for in smaller requests."""
 
     @property
     def prompt_tokens(self) -> float:
         """An estimate, from the number of characters."""
         return sum(len(message["content"]) for message in self.messages) / CHARS_PER_TOKEN
+
+    @property
+    def need(self) -> float:
+        """The tokens that prompt and answer take at least, by the same estimate."""
+        return self.prompt_tokens + self.expects
 
 
 @dataclass(eq=False)

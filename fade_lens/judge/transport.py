@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import random
-import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from time import time
@@ -13,14 +12,14 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from fade_lens.errors import FadeLensError, JudgeError
-from fade_lens.judge import prompts
 from fade_lens.judge.batch import Batches
+from fade_lens.judge.capabilities import Capabilities
 from fade_lens.judge.endpoint import Endpoint
+from fade_lens.judge.parsing import without_thoughts
 from fade_lens.judge.request import Call, Pace, Request, Slots
 from fade_lens.judge.transcripts import key_of
 from fade_lens.judge.usage import Budget, Ledger, Number
 from fade_lens.judge.wire import (
-    FORMAT_REJECTED,
     Answer,
     Refused,
     Rejected,
@@ -35,21 +34,14 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF = 30.0
-HIDDEN_TOKENS = 16_000
-"""Room for a reasoning model's thoughts."""
 EXPECTED_THOUGHTS = 500
-"""What they are reckoned with, in tokens."""
+"""What a reasoning model's thoughts are reckoned with, in tokens."""
 CHECK_ATTEMPTS = 3
 """Times that a question of the check is sent at most."""
 SHOWN_WAIT = 5.0
 """Seconds from which it is told that the server asks to wait."""
 SERVER_GONE = 5
 """Requests in a row given up before the server counts as gone."""
-
-# "gpt-35" is what Azure calls GPT-3.5.
-_REASONING = re.compile(
-    r"(^|/)(o\d(-|$)|gpt-(?!35)([5-9]|\d\d)(?!.*chat)|gpt-oss)|deepseek-r|\bqwq|magistral|reason|thinking", re.I
-)
 
 
 class Transport:
@@ -71,7 +63,7 @@ class Transport:
         batch: bool = False,
     ) -> None:
         self.model, self.endpoint = model, endpoint
-        self.reasoning = bool(_REASONING.search(model))
+        self.takes = Capabilities.of(model, hosted=endpoint.is_openai or endpoint.key_header != "Authorization")
         self.calls: set[Call] = set()
         self._ledger, self._budget = ledger, budget
         self._timeout, self._max_retries = timeout, max_retries
@@ -84,10 +76,14 @@ class Transport:
         self._paused_until = 0.0
         self._given_up_in_a_row = 0
         self._ever_answered = False
-        self._formats = ["json_schema", "json_object", "none"]
-        self._left_out: set[str] = set()
+        self._longest_answered = 0.0
         self._pending: dict[tuple[int, str], asyncio.Task[Answer]] = {}
         self._batches = Batches(self) if batch else None
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether the model thinks before it answers."""
+        return self.takes.reasoning
 
     async def ask(self, request: Request, call: Call) -> Answer:
         """The answer to `request`, from `call`'s transcripts or from the server; the same request is in flight only once.
@@ -100,6 +96,8 @@ class Transport:
         if record is not None:
             self._ledger.add(cached=1)
             return self._used(request, call, key, Answer.from_record(record))
+        if request.parts > 1 and not self.takes.fits(request):  # others like it were refused: no need to ask
+            raise Unanswered("too long for the judge, as others like it", too_long=True)
         place = (id(call.transcripts), key)
         task = self._pending.get(place)
         if task is None:
@@ -213,7 +211,9 @@ class Transport:
         client = await self.connected()
         call.go_on()
         with self._reserved(request, batched=True):
-            completion = await self._batches.ask(client, key, self._body(request, self._formats[0]), call.transcripts)
+            completion = await self._batches.ask(
+                client, key, self.takes.body(request, self._wire_model), call.transcripts
+            )
             if completion is None:
                 return None
             try:
@@ -260,68 +260,72 @@ class Transport:
             await asyncio.sleep(left)
 
     async def _adapting(self, client: Any, request: Request) -> Answer:
-        """The answer, after leaving out what the server turns out not to know (remembered for later requests)."""
+        """The answer, after leaving out what the server turns out not to take (remembered for later requests)."""
         while True:
-            wire_format = self._formats[0]
-            body = self._body(request, wire_format)
+            body = self.takes.body(request, self._wire_model)
+            length = request.prompt_tokens + self.takes.limit(body)
+            said = ""
             try:
                 async with asyncio.timeout(self._timeout):
                     answer = await post(
                         client, body, model=self.model, prompt_tokens=request.prompt_tokens, endpoint=self.endpoint
                     )
             except TimeoutError:
-                rejected, failure = "", Transient(f"no answer within {self._timeout:g} s")
+                failure: Exception = Transient(f"no answer within {self._timeout:g} s")
             except Transient as error:
-                rejected, failure = "", error
+                failure = error
                 if error.retry_after is not None:
                     self._pause(error.retry_after, str(error))
             except Refused as error:
                 return Answer("", finish_reason="content_filter", refusal=str(error) or "content filter")
+            except Unanswered as error:
+                failure, said = error, error.said
             except Rejected as error:
-                rejected = str(error)
-                failure = JudgeError(f"judge {self.model!r} at {self.endpoint.label} rejects the request: {rejected}")
+                failure, said = self._rejected(error, body, request, length), error.said
             else:
-                unfinished_thoughts = not answer.content or ("<think" in answer.content and "</" not in answer.content)
-                if request.structure is not None and answer.finish_reason == "length" and unfinished_thoughts:
-                    self.reasoning = True
-                return answer
-            if not rejected or not self._leave_out(rejected, body, wire_format):
+                self._longest_answered = max(self._longest_answered, length)
+                self.takes.answered(body)
+                if not self._came_to_nothing(answer, body, request):
+                    return answer
+                self._ledger.spend(answer.prompt_tokens, answer.completion_tokens)
+                continue
+            too_long = isinstance(failure, Unanswered) and failure.too_long
+            if too_long and self.takes.body(request, self._wire_model) == body:
+                self.takes.shorten(said, body, request)
+            if not said or self.takes.body(request, self._wire_model) == body:
+                if too_long and request.parts > 1:
+                    self.takes.refused = min(self.takes.refused, request.need)
                 raise failure
 
-    def _leave_out(self, message: str, body: Mapping[str, Any], wire_format: str) -> bool:
-        """Remembers what the server rejects; False where nothing that was sent can be left out."""
-        if "response_format" in body and FORMAT_REJECTED.search(message):
-            if self._formats[0] == wire_format:
-                logger.info("judge: response_format %s is not supported here (%s)", wire_format, message)
-                self._formats.pop(0)
-            return True
-        for name in ("max_completion_tokens", "max_tokens", "temperature", "seed"):
-            if name in body and re.search(rf"\b{name}\b", message):
-                logger.info("judge: %s is not supported here (%s)", name, message)
-                self._left_out.add(name)
-                return True
-        return False
+    def _rejected(self, error: Rejected, body: dict[str, Any], request: Request, length: float) -> Exception:
+        """What a rejected request is given up with if nothing can be done about it; what can be done is remembered."""
+        if self.takes.body(request, self._wire_model) == body:  # else another request's rejection has told already
+            self.takes.learn(error.said, body)
+        if self.takes.body(request, self._wire_model) == body:
+            self.takes.simplify(body)
+        # Words that name no cause: where it is longer than all that was answered, that may be it.
+        if length > self._longest_answered and (self._ever_answered or request.parts > 1):
+            return Unanswered(f"rejected by the judge, maybe for its length: {error}", too_long=True, said=error.said)
+        return JudgeError(f"judge {self.model!r} at {self.endpoint.label} rejects the request: {error}")
 
-    def _body(self, request: Request, wire_format: str) -> dict[str, Any]:
-        """The request as this server takes it. Nothing decided here enters the key: it says how to ask, not what."""
-        parameters = dict(request.parameters)
-        hosted = self.endpoint.is_openai or self.endpoint.key_header != "Authorization"
-        limit = parameters.pop("max_tokens", None)
-        if self.reasoning:
-            parameters.pop("temperature", None)
-            limit = limit + HIDDEN_TOKENS if limit is not None and hosted else None
-        names = ["max_completion_tokens", "max_tokens"] if hosted else ["max_tokens", "max_completion_tokens"]
-        name = next((name for name in names if name not in self._left_out), None)
-        if limit is not None and name is not None:
-            parameters[name] = limit
-        body: dict[str, Any] = {"model": self._wire_model, "messages": request.messages}
-        body |= {name: value for name, value in parameters.items() if name not in self._left_out}
-        if request.structure is not None and wire_format == "json_schema":
-            schema = {"name": request.structure, "strict": True, "schema": prompts.SCHEMAS[request.structure]}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif request.structure is not None and wire_format == "json_object":
-            body["response_format"] = {"type": "json_object"}
-        return body
+    def _came_to_nothing(self, answer: Answer, body: dict[str, Any], request: Request) -> bool:
+        """Whether an answer that was cut holds nothing for a reason that can be left out. Raises `Unanswered` where it had no room."""
+        if request.structure is None or answer.finish_reason != "length":
+            return False
+        blank = len(answer.content) - len("".join(answer.content.split()))
+        if (
+            "response_format" in body
+            and not answer.thought_tokens
+            and (blank > max(16, len(answer.content) / 2) or (not answer.content and answer.completion_tokens > 16))
+        ):
+            self.takes.drop_grammar()
+            return True
+        if not answer.content or (answer.content.strip() and not without_thoughts(answer.content).strip()):
+            if not answer.content and 0 < answer.completion_tokens <= 1:
+                self._ledger.spend(answer.prompt_tokens, answer.completion_tokens)
+                raise Unanswered(f"too long for the judge: {answer.whereabouts}", too_long=True)
+            self.takes.reasoning = True
+        return False
 
     def _pause(self, seconds: Number, why: str) -> None:
         """Sends nothing for so long: a limit that one request met holds for all. A long wait is told, once for all requests that met it."""
@@ -331,7 +335,7 @@ class Transport:
         self._paused_until = max(self._paused_until, until)
 
     def _record(self, request: Request) -> dict[str, Any]:
-        record = {name: value for name, value in asdict(request).items() if name not in ("note", "expects")}
+        record = {name: value for name, value in asdict(request).items() if name not in ("note", "expects", "parts")}
         return {**record, **request.note, "model": self.model, "endpoint": self.endpoint.label}
 
     async def connected(self) -> Any:

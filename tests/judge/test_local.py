@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -45,6 +46,20 @@ def test_options_are_checked(tmp_path: Path, options: dict[str, int]):
     path.write_bytes(b"GGUF")
     with pytest.raises(InputError, match=next(iter(options))):
         LocalServer(path, **options)
+
+
+@pytest.mark.parametrize(("n_ctx", "at_a_time"), [(512, 1), (2048, 1), (4095, 1), (4096, 2), (8192, 2)])
+def test_a_small_context_is_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_ctx: int, at_a_time: int):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    stub = MagicMock()
+    stub.Server.return_value.listening_address = "http://127.0.0.1:9"
+    monkeypatch.setitem(sys.modules, "xllamacpp", stub)
+    monkeypatch.setattr(urllib.request, "build_opener", MagicMock())
+    with LocalServer(path, n_ctx=n_ctx):
+        assert stub.CommonParams.return_value.n_parallel == at_a_time
+    with LocalServer(path, n_ctx=n_ctx, parallel=3):
+        assert stub.CommonParams.return_value.n_parallel == 3
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -142,6 +142,14 @@ def test_ten_thousand_mutated_answers() -> None:
         "1e400",
         "((",
         "#",
+        "“",
+        "”",
+        "「",
+        "：",
+        "｛",
+        "＂",
+        "<|channel|>",
+        "assistantfinal",
     ]
     ids = [str(number) for number in rng.sample(range(100, 1000), 12)]
     plain = unhooked()
@@ -186,7 +194,21 @@ def test_any_text_at_all(answer: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["[" * 100_000, '{"a":' * 20_000, "['" * 30_000, '{"482": "' + "\\" * 100_000, "482:" * 30_000, "<think>" * 20_000],
+    [
+        "[" * 100_000,
+        '{"a":' * 20_000,
+        "['" * 30_000,
+        '{"482": "' + "\\" * 100_000,
+        "482:" * 30_000,
+        "<think>" * 20_000,
+        "“" * 100_000,
+        "｛「" * 30_000,
+        "“a”：" * 30_000,
+        "Final answer: " * 20_000,
+        "analysisX" + "assistantfinal" * 20_000,
+        "<|channel|>" * 20_000,
+        "final <" * 30_000,
+    ],
 )
 def test_hostile_answers_come_to_an_end(answer: str) -> None:
     assert set(parse_ratings(answer, IDS)) <= set(IDS)
@@ -230,3 +252,113 @@ def test_lines_are_the_last_resort() -> None:
         False,
     )
     assert parse_texts("I would rather not.") == ([], False)
+
+
+WIDE = str.maketrans(
+    {
+        "{": "｛",
+        "}": "｝",
+        "[": "［",
+        "]": "］",
+        ":": "：",
+        ",": "，",
+        "“": "“",
+        **dict(zip("0123456789", "０１２３４５６７８９", strict=True)),
+    }
+)
+
+
+def respelled(value: object, quotes: str, wide: bool) -> str:
+    """JSON in other signs: what stands within strings stays as it is."""
+    if isinstance(value, str):
+        return quotes[0] + value + quotes[1]
+    if isinstance(value, int):
+        return str(value).translate(WIDE) if wide else str(value)
+    open_, close, colon, comma = "｛｝：，" if wide else "{}:,"
+    if isinstance(value, list):
+        open_, close = "［］" if wide else "[]"
+        return open_ + comma.join(respelled(inner, quotes, wide) for inner in value) + close
+    assert isinstance(value, dict)
+    fields = (f"{respelled(key, quotes, wide)}{colon} {respelled(inner, quotes, wide)}" for key, inner in value.items())
+    return open_ + f"{comma} ".join(fields) + close
+
+
+KEPT = [
+    "It’s here, and “there”, too: {so}",
+    "彼は「はい」と言った。１，２",
+    "Er sagte: »nein«; dann […]",
+    "a，b：c｛d｝",
+]
+
+
+@pytest.mark.parametrize("quotes", ['""', "“”", "„“", "““", "””", "＂＂", "「」", "『』", "«»", '“"'])
+@pytest.mark.parametrize("wide", [False, True])
+def test_json_in_curly_and_full_width_signs(quotes: str, wide: bool) -> None:
+    if '"' in quotes or quotes == "„“":
+        quotes = quotes.replace("„“", "„”")
+    assert parse_ratings(respelled(json.loads(PLAIN), quotes, wide), IDS) == WANTED
+    assert parse_ratings("好的：" + respelled(WANTED, quotes, wide) + "。", IDS) == WANTED
+    assert parse_texts(respelled({"texts": KEPT}, quotes, wide)) == (KEPT, True)
+    assert parse_texts(f"```json\n{respelled(KEPT, quotes, wide)}\n```") == (KEPT, True)
+    cut = respelled({"texts": KEPT}, quotes, wide)[:-3]
+    assert parse_texts(cut).texts in (KEPT[:3], KEPT[:2]) and not parse_texts(cut).complete
+
+
+def test_lines_in_full_width_signs() -> None:
+    assert parse_ratings("４８２：２\n１９３：０\n２０４：１", IDS) == WANTED
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("<think>", "</think>"),
+        ("", "</think>"),
+        ("<Thinking>\n", "\n</Thinking>"),
+        ("<thought>", "</thought>"),
+        ("<reasoning effort='low'>", "</reasoning>"),
+        ("<seed:think>", "</seed:think>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|><|begin_of_solution|>"),
+        ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+        ("[THINK]", "[/THINK]"),
+        ("◁think▷", "◁/think▷"),
+        ("<|channel>thought\n", "<channel|>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+        ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+        ("analysisThe user", "assistantfinal"),
+        ("Here is my thought process:", "Here is my response:\n"),
+    ],
+)
+def test_thoughts_of_every_make_are_left_out_wherever_they_are_cut(begin: str, end: str) -> None:
+    thought = (
+        f'{begin} Perhaps {{"482": 0, "193": 2}} or {{"texts": ["No, no.", "Not this."]}}\n1. Nor this.\n482: 0 {end}'
+    )
+    assert parse_ratings(thought + PLAIN, IDS) == WANTED
+    assert parse_texts(thought + json.dumps(TEXTS)) == (TEXTS, True)
+    assert parse_texts(f"{thought}1. One.\n2. Two.").texts == ["One.", "Two."]
+    for at in range(len(begin), len(thought) - len(end)) if begin else ():
+        assert parse_ratings(thought[:at], IDS) == {} and parse_texts(thought[:at]).texts == []
+
+
+@pytest.mark.parametrize(
+    "said", ["Final answer: ", "**Final version:**\n```json\n", "<answer>", "Here is the final list:\n"]
+)
+def test_of_drafts_the_last_one_counts(said: str) -> None:
+    draft = json.dumps({"texts": ["Draft.", "Another.", "Third.", "Fourth."]})
+    assert parse_texts(f"{draft}\n\n{said}{json.dumps({'texts': TEXTS})}").texts == TEXTS
+    assert parse_ratings(f"{PLAIN.replace('2}', '1}')}\n{said}{PLAIN}", IDS) == WANTED
+
+
+def test_a_text_about_tags_and_channels_stays_whole() -> None:
+    texts = ["Use <think> and </think>.", "<answer>[1]</answer>", "<|channel|>final<|message|>x", "Final answer: [2]"]
+    assert parse_texts(json.dumps({"texts": texts})) == (texts, True)
+
+
+def test_what_is_cut_in_prose_is_not_read() -> None:
+    thought = 'Okay, so {"482": 2} might do. Let me think again about the second'
+    assert parsing.readable(thought, cut=True, thinks=False) == ""
+    assert parsing.readable(thought, cut=False, thinks=False) == thought
+    begun = 'Sure! {"482": 2, "193": 0, "2'
+    assert parsing.readable(begun, cut=True, thinks=False) == begun
+    assert parsing.readable(begun, cut=True, thinks=True) == ""
+    for plain in (PLAIN[:-9], f"```json\n{PLAIN[:-9]}", "482: 2\n193: 0\n20"):
+        assert parsing.readable(plain, cut=True, thinks=True) == plain
