@@ -3,6 +3,8 @@
 import pytest
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
+from fade_lens import load
+from fade_lens.errors import InputError
 from tests.releases import FILES, UNLISTED, Published, check, hub_cache, kinds, walk
 
 KINDS = [*kinds(walk()), UNLISTED]
@@ -38,3 +40,9 @@ def test_a_published_sae_is_read_encoded_and_steered_as_saelens_means_it(sae):
 @pytest.mark.parametrize("sae", HALF, ids=name)
 def test_a_model_in_half_precision_is_read_encoded_and_steered_alike(sae):
     assert check(sae, "bfloat16").endswith("bfloat16")
+
+
+def test_a_model_whose_files_are_not_there_is_not_suggested_in_its_own_place():
+    with pytest.raises(InputError, match="'Qwen/Qwen3-8B-Base' could not be loaded") as told:
+        load("qwen-scope-3-8b-base-w64k-l50", "layer0", device="cpu")
+    assert str(told.value).count("'Qwen/Qwen3-8B-Base'") == 1 and str(told.value).count("'Qwen/Qwen3-1.7B-Base'") == 1
