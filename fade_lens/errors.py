@@ -29,5 +29,5 @@ class StoreError(FadeLensError):
 
 def suggest(name: str, known: Iterable[str], n: int = 3) -> str:
     """`"; did you mean 'x', 'y'?"` for the known names nearest to `name`, or an empty string."""
-    near = get_close_matches(name, list(known), n=n, cutoff=0.6)
+    near = get_close_matches(name, list(dict.fromkeys(other for other in known if other != name)), n=n, cutoff=0.6)
     return f"; did you mean {', '.join(map(repr, near))}?" if near else ""
