@@ -116,10 +116,9 @@ class Answer:
         cut, thought = self.finish_reason == "length", self.thought_tokens or (self.content.strip() and not said)
         tokens = f"{self.completion_tokens:,} tokens"
         if thought and not said:
-            spent = f"all of its {tokens} went into reasoning"
-            return f"holds nothing, {spent}: switch the model's thinking off" + (
-                ", or let it answer longer" if cut else ""
-            )
+            seen = f"began {self.content[:80]!r}" if self.content.strip() else "is empty"
+            mend = "switch the model's thinking off" + (", or let it answer longer" if cut else "")
+            return f"{seen}: all of its {tokens} went into reasoning; {mend}"
         if cut and not said:
             return (
                 f"was cut after {tokens} without a word: the server's context is full, or its limit on answers too low"
