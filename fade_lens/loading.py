@@ -141,11 +141,17 @@ def listed_overrides(release: str | None, sae_id: str | None) -> Published:
 
 
 def model_of(published: Published, release: str) -> str:
-    """The model that an SAE names: by its config, or by SAELens' list where TransformerLens knows only that name."""
+    """The model that an SAE was made for: by its config, or by SAELens' list where only that tells.
+
+    Where the two differ, either may err, by naming the model's base: a loader's "Llama-3.1-8B" for the list's
+    "DeepSeek-R1-Distill-Llama-8B", the list's "gemma-2-9b" for a file's "gemma-2-9b-it". So the name that says more is taken.
+    """
     listed = get_pretrained_saes_directory().get(release)
     named = [str(name) for name in (published.get("model_name"), listed and listed.model) if name]
     if not named:
         raise InputError(f"the SAEs of {release!r} do not say which model they were made for; give its name as `model`")
+    if len(named) == 2 and words_of(named[0]) != words_of(named[1]):
+        return max(named, key=lambda name: len(words_of(name)))
     return next((name for name in named if official_name(name)), next((n for n in named if "/" in n), named[-1]))
 
 
@@ -245,6 +251,11 @@ def load_sae(
                 kept = {"release": release, "sae_id": sae_id, **listed_overrides(release, sae_id)}
                 for key, value in kept.items():  # SAELens does not keep them
                     sae.cfg.metadata[key] = value
+                named = sae.cfg.metadata.model_name
+                if named and words_of(made_for := model_of({"model_name": named}, str(release))) != words_of(named):
+                    message = "The SAE's config names the model %r, SAELens' list %r, which is taken to be right."
+                    logger.warning(message, named, made_for)
+                    sae.cfg.metadata.model_name = made_for
                 return sae
             sae = SAE.load_from_disk(folder, device=device)
         scale, scaler = folder / ACTIVATION_SCALER_CFG_FILENAME, ActivationScaler()

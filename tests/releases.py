@@ -296,7 +296,6 @@ GEMMA_SITES = {
 }
 NAMED_OTHERWISE = {
     "gemma-scope-9b-it-res": "google/gemma-2-9b-it",
-    "llama_scope_r1_distill": "meta-llama/Llama-3.1-8B",  # though it was trained on DeepSeek's distillation
 }
 """The model that a loaded SAE names, where the directory's entry for the release names another."""
 
