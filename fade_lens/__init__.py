@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fade_lens import neuronpedia
-    from fade_lens.aggregates import compare_sources, summary
-    from fade_lens.comparing import compare
-    from fade_lens.corpus import Corpus
-    from fade_lens.descriptions import Description, read_descriptions
-    from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
-    from fade_lens.evaluators import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
-    from fade_lens.fade import Fade
+    from fade_lens._util.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
+    from fade_lens.analysis.compare import compare
+    from fade_lens.analysis.summary import compare_sources, summary
+    from fade_lens.data.corpus import Corpus
+    from fade_lens.data.descriptions import Description, read_descriptions
     from fade_lens.judge import Judge
-    from fade_lens.loading import load
-    from fade_lens.metrics import Metric
-    from fade_lens.results import Result, Results
-    from fade_lens.settings import Settings
-    from fade_lens.store import RunStore
-    from fade_lens.subject import Subject
+    from fade_lens.metrics.fade import Metric
+    from fade_lens.runs.fade import Fade
+    from fade_lens.runs.results import Result, Results
+    from fade_lens.runs.settings import Settings
+    from fade_lens.runs.store import RunStore
+    from fade_lens.scorers import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
+    from fade_lens.subject.loading import load
+    from fade_lens.subject.subject import Subject
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,6 @@
 """Made-up results for tests of everything that shows results: deterministic, realistic in size and shape, hostile on request.
 
-The metrics are computed by `fade_lens.metrics` from made-up activations and ratings, so values, intervals and reasons are of the real kind.
+The metrics are computed by `fade_lens.metrics.fade` from made-up activations and ratings, so values, intervals and reasons are of the real kind.
 """
 
 from dataclasses import dataclass, replace
@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from fade_lens.cross import CrossMatrices
-from fade_lens.descriptions import Description
-from fade_lens.evidence import (
+from fade_lens.baselines.cross_scores import CrossMatrices
+from fade_lens.baselines.permutation import compare
+from fade_lens.data.descriptions import Description
+from fade_lens.metrics.fade import Metric, clarity, faithfulness, purity, responsiveness
+from fade_lens.report.notes import CardNotes, Notes, Unscored
+from fade_lens.runs.results import Result, Results
+from fade_lens.scorers.evidence import (
     Arm,
     ClarityEvidence,
     Continuation,
@@ -23,10 +27,6 @@ from fade_lens.evidence import (
     SyntheticText,
     TopText,
 )
-from fade_lens.metrics import Metric, clarity, faithfulness, purity, responsiveness
-from fade_lens.nulls import compare
-from fade_lens.report.notes import CardNotes, Notes, Unscored
-from fade_lens.results import Result, Results
 
 KINDS = ("right", "wrong", "rough", "right", "rough", "unwritten", "right", "dead")
 """What goes round in `made_up_results`: right and wrong descriptions, and ways in which metrics are undefined."""

@@ -33,10 +33,10 @@ from torch import Tensor
 from transformer_lens import loading_from_pretrained as lens
 
 from fade_lens import load
-from fade_lens.decoding import left_padded
-from fade_lens.features import Features, features_of
-from fade_lens.models import Model, dtype_of, forward_hooks, is_bridge, model_name, read_hooks, resolve_hook
-from fade_lens.steering import Request, Steering, decoder_for
+from fade_lens.generation.decoders.decoding import left_padded
+from fade_lens.generation.steering import Request, Steering, decoder_for
+from fade_lens.subject.features import Features, features_of
+from fade_lens.subject.hooks import Model, dtype_of, forward_hooks, is_bridge, model_name, read_hooks, resolve_hook
 from tests.families import D_MODEL, HEADS, family, official, sizes, write_model
 from tests.hub import snapshot
 

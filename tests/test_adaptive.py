@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fade_lens import Fade, Settings, bootstrap
-from fade_lens.errors import InputError, JudgeError
-from fade_lens.evaluators.faithfulness import FIRST_PROMPTS, filled, longest_rounds
-from fade_lens.evaluators.ratings import FIRST_ROUND, enough, missing, next_end, widest
+from fade_lens import Fade, Settings
+from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.judge import Rating
 from fade_lens.judge.rounds import in_rounds
-from fade_lens.metrics import Metric, average_precision, faithfulness, gini, responsiveness
+from fade_lens.metrics.fade import Metric, average_precision, faithfulness, gini, responsiveness
+from fade_lens.metrics.fade import intervals as bootstrap
+from fade_lens.scorers.faithfulness import FIRST_PROMPTS, filled, longest_rounds
+from fade_lens.scorers.ratings import FIRST_ROUND, enough, missing, next_end, widest
 from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
@@ -253,7 +254,7 @@ def test_prompts_of_a_round_fill_requests():
 
 def test_later_prompts_are_measured_at_the_factor_chosen_without_them(monkeypatch):
     """No effect at all, few prompts to choose on: without stopping there is no bias, and with it the interval holds 0."""
-    monkeypatch.setattr("fade_lens.metrics.REPLICATES", 200)
+    monkeypatch.setattr("fade_lens.metrics.fade.REPLICATES", 200)
     rng = np.random.default_rng(0)
     signed, held, maximum = [], 0, []
     for run in range(80):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from fade_lens.aggregates import LEAST_FEATURES, UNCONDITIONAL, compare_sources, summary
-from fade_lens.descriptions import Description
-from fade_lens.errors import InputError
-from fade_lens.evidence import ClarityEvidence, FaithfulnessEvidence
-from fade_lens.metrics import Metric
-from fade_lens.results import Results
+from fade_lens._util.errors import InputError
+from fade_lens.analysis.summary import LEAST_FEATURES, UNCONDITIONAL, compare_sources, summary
+from fade_lens.data.descriptions import Description
+from fade_lens.metrics.fade import Metric
+from fade_lens.runs.results import Results
+from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence
 from tests.made_up import made_up_result
 
 BASE = made_up_result("right", n_rated=20)

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from fade_lens import Fade, FaithfulnessEvaluator, Results, Settings, Subject
-from fade_lens.decoding import CompactDecoder, decoder_of
-from fade_lens.dose_response import dose_response
-from fade_lens.errors import InputError
-from fade_lens.evaluators.arms import arm_directions, other_feature
-from fade_lens.evaluators.faithfulness import FLUENCY_PROMPTS
-from fade_lens.features import features_of
-from fade_lens.fluency import breaks, negative_log_likelihood, repeated_share
-from fade_lens.steering import Request, generate
+from fade_lens._util.errors import InputError
+from fade_lens.generation.decoders.decoding import CompactDecoder, decoder_of
+from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
+from fade_lens.generation.steering import Request, generate
+from fade_lens.metrics.trend import dose_response
+from fade_lens.scorers.controls import arm_directions, other_feature
+from fade_lens.scorers.faithfulness import FLUENCY_PROMPTS
+from fade_lens.subject.features import features_of
 from tests.architectures import bridge, gemma3_hf, hooked
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
@@ -58,8 +58,8 @@ def test_likelihood_is_the_model_s(architecture, monkeypatch):
     decoder = decoder_of(model, ["blocks.1.hook_resid_post"], PROMPTS)
     assert isinstance(decoder, CompactDecoder)
     assert negative_log_likelihood(model, PROMPTS, WRITTEN, decoder) == pytest.approx(expected, rel=1e-4)
-    monkeypatch.setattr("fade_lens.fluency.LOGIT_BYTES", 1)
-    monkeypatch.setattr("fade_lens.next_token.CPU_CHUNK", 7)
+    monkeypatch.setattr("fade_lens.generation.fluency.LOGIT_BYTES", 1)
+    monkeypatch.setattr("fade_lens.generation.next_token.CPU_CHUNK", 7)
     assert negative_log_likelihood(model, PROMPTS, WRITTEN) == pytest.approx(expected, rel=1e-5)
 
 
@@ -267,11 +267,11 @@ def test_controls_in_later_rounds_whatever_factor_is_barred(server, monkeypatch)
 
 
 def test_a_broken_best_factor_is_flagged(server, monkeypatch):
-    monkeypatch.setattr("fade_lens.fluency.MAX_INCREASE", -math.inf)
+    monkeypatch.setattr("fade_lens.generation.fluency.MAX_INCREASE", -math.inf)
     result = make(server).evaluate({0: TRUE[0]}, progress=False)[0]
     assert any("breaks the model" in flag for flag in result.flags)
-    monkeypatch.setattr("fade_lens.fluency.MAX_INCREASE", math.inf)
-    monkeypatch.setattr("fade_lens.fluency.MAX_REPEATED", 1.0)
+    monkeypatch.setattr("fade_lens.generation.fluency.MAX_INCREASE", math.inf)
+    monkeypatch.setattr("fade_lens.generation.fluency.MAX_REPEATED", 1.0)
     result = make(server).evaluate({0: TRUE[0]}, progress=False)[0]
     assert not any("breaks the model" in flag for flag in result.flags)
 

@@ -12,14 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from fade_lens import neuronpedia
-from fade_lens.audit import agreement_of, audit, to_score
+from fade_lens._util.errors import InputError, JudgeError
+from fade_lens.analysis.audit import agreement_of, audit, to_score
+from fade_lens.analysis.relabelling import relabelled
+from fade_lens.analysis.verdicts import SEVERITY, best_of, partners, verdict_of
 from fade_lens.cli import app
-from fade_lens.errors import InputError, JudgeError
 from fade_lens.neuronpedia.frames import frame
 from fade_lens.neuronpedia.records import Imported, Row, Score
-from fade_lens.relabelling import relabelled
-from fade_lens.results import Results
-from fade_lens.verdicts import SEVERITY, best_of, partners, verdict_of
+from fade_lens.runs.results import Results
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.cli import app, main
 from fade_lens.cli.options import open_model, open_sae
-from fade_lens.errors import InputError, JudgeError
-from fade_lens.results import Results
+from fade_lens.runs.results import Results
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
 
@@ -131,7 +131,7 @@ def test_an_interrupt_says_that_all_is_kept(parts, monkeypatch, capsys):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fade_lens.fade.Fade.evaluate", interrupted)
+    monkeypatch.setattr("fade_lens.runs.fade.Fade.evaluate", interrupted)
     monkeypatch.setattr(sys, "argv", ["fade-lens", *parts[1]])
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -274,7 +274,7 @@ def test_every_command_speaks_to_a_screen_that_is_not_in_utf_8(parts, monkeypatc
 
 @pytest.mark.parametrize("width", ["0", "1", "20"])
 def test_a_window_of_no_width_shows_its_tables(width, monkeypatch):
-    from fade_lens.progress import Terminal
+    from fade_lens._util.progress import Terminal
 
     monkeypatch.setenv("COLUMNS", width)
     screen = io.StringIO()
@@ -283,7 +283,7 @@ def test_a_window_of_no_width_shows_its_tables(width, monkeypatch):
 
 
 def test_what_nobody_reads_stops_nothing():
-    from fade_lens.progress import Terminal
+    from fade_lens._util.progress import Terminal
 
     reader, writer_end = os.pipe()
     os.close(reader)

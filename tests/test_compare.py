@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 import fade_lens
-from fade_lens.aggregates import compare_sources, summary
+from fade_lens._util.errors import InputError
+from fade_lens.analysis.compare import compare, facts_of, told_apart, varying
+from fade_lens.analysis.summary import compare_sources, summary
 from fade_lens.cli import main
-from fade_lens.comparing import compare, facts_of, told_apart, varying
-from fade_lens.descriptions import Description
-from fade_lens.errors import InputError
-from fade_lens.metrics import Metric
-from fade_lens.results import Results
+from fade_lens.data.descriptions import Description
+from fade_lens.metrics.fade import Metric
+from fade_lens.runs.results import Results
 from tests.made_up import HOSTILE, made_up_results
 from tests.report.test_page import Document
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fade_lens import corpus as corpus_module
+from fade_lens._util.errors import InputError
 from fade_lens.cli.options import open_corpus
-from fade_lens.corpus import Corpus, first_tokens
-from fade_lens.errors import InputError
+from fade_lens.data import corpus as corpus_module
+from fade_lens.data.corpus import Corpus, first_tokens
 from tests.alphabets import byte_level, with_fallback
 from tests.tiny import VOCABULARY, WORDS, tiny_model
 

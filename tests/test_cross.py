@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from fade_lens import Fade, Results
-from fade_lens.cross import CrossMatrices, RatedMass, clarity_matrix, ranked_rows, rated_matrices
-from fade_lens.descriptions import Description
-from fade_lens.errors import InputError
-from fade_lens.evidence import RatedEvidence, RatedText
-from fade_lens.metrics import Metric, average_precision, clarity, gini
-from fade_lens.nulls import LEAST, assignment, benjamini_hochberg, compare, fit_statistic, percentile
+from fade_lens._util.errors import InputError
+from fade_lens.baselines.cross_scores import CrossMatrices, RatedMass, clarity_matrix, ranked_rows, rated_matrices
+from fade_lens.baselines.permutation import LEAST, assignment, benjamini_hochberg, compare, fit_statistic, percentile
+from fade_lens.data.descriptions import Description
+from fade_lens.metrics.fade import Metric, average_precision, clarity, gini
+from fade_lens.scorers.evidence import RatedEvidence, RatedText
 from tests.fake_judge import FakeJudge
 from tests.planted import CLASSES, TRUE, judge_of, natural_texts, planted_model
 from tests.planted import rule as class_rule
@@ -308,7 +308,7 @@ def test_planted_swaps_are_found_and_no_other(server, tmp_path):
 
 
 def test_large_runs_are_compared_in_parts_and_keep_no_matrices(server, monkeypatch):
-    monkeypatch.setattr("fade_lens.nulls.MOST", 6)
+    monkeypatch.setattr("fade_lens.baselines.permutation.MOST", 6)
     results = run(server, {i: DESCRIPTIONS[{0: 1, 1: 0}.get(i, i)] for i in DESCRIPTIONS})
     assert (
         results.cross is None and results.frame.n_null.eq(5).all()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fade_lens import Subject, demo
-from fade_lens.descriptions import read_descriptions
+from fade_lens.data.descriptions import read_descriptions
 
 
 def test_the_data_is_whole():

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fade_lens.detection import Detection, detection
-from fade_lens.evidence import RatedText
+from fade_lens.metrics.detection import Detection, detection
+from fade_lens.scorers.evidence import RatedText
 
 
 def rated(rows) -> list[RatedText]:

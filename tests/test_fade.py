@@ -25,8 +25,8 @@ from fade_lens import (
     Settings,
     Subject,
 )
-from fade_lens.errors import InputError, JudgeError, StoreError
-from fade_lens.store import RunStore
+from fade_lens._util.errors import InputError, JudgeError, StoreError
+from fade_lens.runs.store import RunStore
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.tiny import tiny_sae
@@ -338,7 +338,7 @@ def test_bad_input_is_told_before_any_work(server):
 def test_a_judge_that_is_not_there_is_told_before_any_work(monkeypatch):
     judge = Judge("x", base_url="http://127.0.0.1:9/v1", api_key="k", max_retries=0)
     fade = Fade(MODEL, SAE, corpus=TEXTS, judge=judge, **SMALL)
-    monkeypatch.setattr("fade_lens.subject.max_activations", lambda *a, **k: pytest.fail("the model ran"))
+    monkeypatch.setattr("fade_lens.subject.subject.max_activations", lambda *a, **k: pytest.fail("the model ran"))
     with pytest.raises(JudgeError, match=r"127\.0\.0\.1:9"):
         fade.evaluate(TRUE, progress=False)
 

@@ -8,9 +8,9 @@ import torch
 from sae_lens.registry import SAE_CLASS_REGISTRY
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from fade_lens.errors import InputError
-from fade_lens.features import COLUMNWISE, features_of
-from fade_lens.models import read_hooks, resolve_hook
+from fade_lens._util.errors import InputError
+from fade_lens.subject.features import COLUMNWISE, features_of
+from fade_lens.subject.hooks import read_hooks, resolve_hook
 from tests.tiny import D_MODEL, HOOK, tiny_bridge, tiny_model, tiny_sae
 
 INDICES = [5, 60, 3]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fade_lens import InputError
-from fade_lens.features import features_of
-from fade_lens.models import forward_hooks, read_hooks, resolve_hook, running
-from fade_lens.steering import Request, generate
+from fade_lens.generation.steering import Request, generate
+from fade_lens.subject.features import features_of
+from fade_lens.subject.hooks import forward_hooks, read_hooks, resolve_hook, running
 from tests.architectures import bridge, gemma3_hf, gpt2_hf, hooked, hooked_gemma3, sae_at, transcoder_at
 from tests.test_steering import assert_like_slow, requests_for
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from fade_lens import Fade, Judge
-from fade_lens.store import read_transcripts
+from fade_lens.runs.store import read_transcripts
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
 
@@ -40,7 +40,7 @@ sys.path[:0] = [{root!r}]
 import torch
 torch.set_num_threads(1)
 from tests.test_kill import evaluated
-import fade_lens.judge.transport, openai
+import fade_lens.llm.transport, openai
 print("ready", flush=True)
 for line in sys.stdin:
     store, _, seconds = line.strip().partition("\\t")

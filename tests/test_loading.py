@@ -13,10 +13,10 @@ from transformers import LlamaConfig, Qwen3_5Config, Qwen3_5TextConfig, Qwen3Con
 import fade_lens
 from fade_lens import InputError, Subject
 from fade_lens.cli.options import check_subject, open_model, open_sae
-from fade_lens.features import features_of
-from fade_lens.loading import load_model, load_sae, other_model
-from fade_lens.models import read_hooks, resolve_hook
-from fade_lens.steering import Request, generate
+from fade_lens.generation.steering import Request, generate
+from fade_lens.subject.features import features_of
+from fade_lens.subject.hooks import read_hooks, resolve_hook
+from fade_lens.subject.loading import load_model, load_sae, other_model
 from tests.hub import SIZES, gpt2_config, hub, publish_model, publish_sae  # noqa: F401
 from tests.tiny import tiny_model, tiny_sae
 

@@ -9,10 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, jaccard_score, roc_auc_score
 
-from fade_lens import bootstrap
-from fade_lens.bootstrap import Rows
-from fade_lens.errors import InputError
-from fade_lens.metrics import (
+from fade_lens._util.errors import InputError
+from fade_lens.metrics.fade import (
     MIN_PROMPTS,
     MIN_TEXTS,
     Metric,
@@ -28,7 +26,9 @@ from fade_lens.metrics import (
     purity,
     responsiveness,
 )
-from fade_lens.ranking import Ranked
+from fade_lens.metrics.fade import intervals as bootstrap
+from fade_lens.metrics.intervals import Rows
+from fade_lens.metrics.ranking import Ranked
 from tests.benchmarks.coverage import SCHEMES
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "reference_golden.json").read_text())["records"]

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fade_lens import Fade
-from fade_lens.activations import OutlierRule, max_activations, token_activations
-from fade_lens.corpus import Corpus
-from fade_lens.features import features_of
+from fade_lens.data.corpus import Corpus
+from fade_lens.subject.activations import OutlierRule, max_activations, token_activations
+from fade_lens.subject.features import features_of
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.tiny import HOOK, tiny_sae

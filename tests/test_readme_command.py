@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from fade_lens.cli import app
-from fade_lens.results import Results
+from fade_lens.runs.results import Results
 from tests.fake_judge import FakeJudge
 from tests.families import official
 from tests.hub import snapshot
@@ -96,7 +96,7 @@ def test_the_readmes_command_runs_as_it_stands(tmp_path, monkeypatch, caplog):
         torch.no_grad(),
     ):
         make_tokens_matter(tmp_path / "hub", given["--model"])
-        monkeypatch.setattr("fade_lens.judge.endpoint.OPENAI_URL", openai.base_url)
+        monkeypatch.setattr("fade_lens.llm.endpoint.OPENAI_URL", openai.base_url)
         sae = SAE.from_pretrained(given["--sae-release"], given["--sae-id"])
         asked = sae.cfg.metadata.model_from_pretrained_kwargs
         assert asked == {"center_writing_weights": True}

@@ -4,7 +4,7 @@ import pytest
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 from fade_lens import load
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 from tests.releases import FILES, UNLISTED, Published, check, hub_cache, kinds, walk
 
 KINDS = [*kinds(walk()), UNLISTED]

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from fade_lens.descriptions import Description
-from fade_lens.errors import InputError
-from fade_lens.evidence import (
+from fade_lens._util.errors import InputError
+from fade_lens.data.descriptions import Description
+from fade_lens.metrics.fade import Metric
+from fade_lens.runs.results import Result, Results
+from fade_lens.scorers.evidence import (
     ClarityEvidence,
     Continuation,
     FaithfulnessEvidence,
@@ -18,8 +20,6 @@ from fade_lens.evidence import (
     SyntheticText,
     TopText,
 )
-from fade_lens.metrics import Metric
-from fade_lens.results import Result, Results
 
 SUMMARY = FeatureSummary(0.01, 40, 100, 7.5, 6.0, (0.0, 1.0, 7.5), (TopText(3, 7.5, ("<bos>", "a"), (None, 7.5)),))
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fade_lens.errors import InputError
-from fade_lens.metrics import purity
-from fade_lens.ranking import average_precision
-from fade_lens.sampling import Sample, design, stratified, uniform
+from fade_lens._util.errors import InputError
+from fade_lens.data.sampling import Sample, design, stratified, uniform
+from fade_lens.metrics.fade import purity
+from fade_lens.metrics.ranking import average_precision
 
 
 def silent_feature(n: int, rng: np.random.Generator, firing: float = 0.02) -> np.ndarray:

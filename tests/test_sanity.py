@@ -7,11 +7,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fade_lens import sanity
-from fade_lens.cli import app
-from fade_lens.errors import InputError
-from fade_lens.evidence import RatedText
-from fade_lens.planted import (
+from fade_lens._util.errors import InputError
+from fade_lens.analysis import sanity
+from fade_lens.baselines.planted import (
     CLASSES,
     RuleJudge,
     class_tokens,
@@ -19,7 +17,9 @@ from fade_lens.planted import (
     planted,
     separators,
 )
-from fade_lens.results import Results
+from fade_lens.cli import app
+from fade_lens.runs.results import Results
+from fade_lens.scorers.evidence import RatedText
 from tests.made_up import made_up_results
 from tests.tiny import OTHERS, tiny_bridge, tiny_model
 
@@ -193,7 +193,7 @@ def test_command(tmp_path, monkeypatch):
     monkeypatch.setattr("fade_lens.cli.sanity.open_model", lambda *_: sober(tiny_model(seed=3)))
     shown = CliRunner().invoke(app, ["sanity", "--planted"], env={"COLUMNS": "160"})
     assert shown.exit_code == 0 and "Planted truth: found" in shown.output and "shuffled" in shown.output
-    monkeypatch.setattr("fade_lens.planted.Planted.passed", property(lambda self: False))
+    monkeypatch.setattr("fade_lens.baselines.planted.Planted.passed", property(lambda self: False))
     assert CliRunner().invoke(app, ["sanity", "--planted", "--json"]).exit_code == 1
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fade_lens.errors import InputError
-from fade_lens.features import Features, features_of
-from fade_lens.models import forward_hooks, special_tokens
-from fade_lens.steering import Request, Steering, check_settings, continue_batch, generate
+from fade_lens._util.errors import InputError
+from fade_lens.generation.steering import Request, Steering, check_settings, continue_batch, generate
+from fade_lens.subject.features import Features, features_of
+from fade_lens.subject.hooks import forward_hooks, special_tokens
 from tests.architectures import (
     ARCHITECTURES,
     CONTEXT,
@@ -103,7 +103,7 @@ def assert_like_slow(model: Any, features: Features, mode: Any = "add", requests
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny vocabulary in several chunks, the last one shorter."""
-    monkeypatch.setattr("fade_lens.next_token.CPU_CHUNK", 64)
+    monkeypatch.setattr("fade_lens.generation.next_token.CPU_CHUNK", 64)
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ def test_nothing_is_left_behind(model: Any, features: Features, monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("fade_lens.features.Latents.encode", fail)  # inside a forward pass
+        patch.setattr("fade_lens.subject.features.Latents.encode", fail)  # inside a forward pass
         generate(model, features, requests_for(features), reference_for(features), mode="clamp")
     assert not any(point.has_hooks() for point in model.hook_dict.values())
     generate(model, features, requests_for(features), reference_for(features), mode="clamp")
@@ -343,7 +343,7 @@ def test_out_of_memory_halves_the_batch(model: Any, features: Features, monkeypa
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return continue_batch(decoder, steering, batch, *rest)
 
-    monkeypatch.setattr("fade_lens.steering.continue_batch", continued)
+    monkeypatch.setattr("fade_lens.generation.steering.continue_batch", continued)
     done: list[int] = []
     found = generate(model, features, requests, reference, new_tokens=NEW, progress=done.append)
     assert found.tolist() == expected.tolist()

@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from fade_lens.activations import MaxActivations
-from fade_lens.errors import StoreError
+from fade_lens._util.errors import StoreError
 from fade_lens.judge import Transcripts
-from fade_lens.store import RunStore, read_transcripts
+from fade_lens.runs.store import RunStore, read_transcripts
+from fade_lens.subject.activations import MaxActivations
 
 IDENTITY = {"model": {"name": "tiny"}, "settings": {"seed": 0, "factors": [1.0, 2.0]}}
 
@@ -54,8 +54,8 @@ def test_large_activations_come_back_mapped_and_a_few_at_a_time(tmp_path, monkey
     random = np.random.default_rng(0)
     values = random.normal(size=(7, 30)).astype(np.float32)
     kept = MaxActivations(values, random.integers(-1, 9, (7, 30), dtype=np.int32), np.arange(7), np.arange(30), 4)
-    monkeypatch.setattr("fade_lens.store.COMMITTED_BYTES", 8 * 7 * 4)  # four features a transaction
-    monkeypatch.setattr("fade_lens.grid.IN_MEMORY", 0)
+    monkeypatch.setattr("fade_lens.runs.store.COMMITTED_BYTES", 8 * 7 * 4)  # four features a transaction
+    monkeypatch.setattr("fade_lens._util.grid.IN_MEMORY", 0)
     with RunStore(tmp_path, IDENTITY) as store:
         store.keep_activations(range(30), kept)
         found = store.activations(range(29, -1, -1))
@@ -67,7 +67,7 @@ def test_large_activations_come_back_mapped_and_a_few_at_a_time(tmp_path, monkey
 def test_a_run_killed_while_activations_are_kept_takes_none_for_whole(tmp_path, monkeypatch):
     values = np.ones((7, 30), dtype=np.float32)
     kept = MaxActivations(values, np.zeros((7, 30), dtype=np.int32), np.arange(7), np.arange(30), 4)
-    monkeypatch.setattr("fade_lens.store.COMMITTED_BYTES", 8 * 7 * 4)
+    monkeypatch.setattr("fade_lens.runs.store.COMMITTED_BYTES", 8 * 7 * 4)
     with RunStore(tmp_path, IDENTITY) as store:
         write, done = store._write, []
 

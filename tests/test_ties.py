@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fade_lens.activations import OutlierRule, max_activations
-from fade_lens.features import features_of
-from fade_lens.metrics import clarity
-from fade_lens.settings import Settings
-from fade_lens.subject import Subject
-from fade_lens.ties import Precision, groups
+from fade_lens.metrics.fade import clarity
+from fade_lens.runs.settings import Settings
+from fade_lens.subject.activations import OutlierRule, max_activations
+from fade_lens.subject.features import features_of
+from fade_lens.subject.subject import Subject
+from fade_lens.subject.ties import Precision, groups
 from tests.tiny import D_MODEL, HOOK, WORDS, tiny_bridge, tiny_model, tiny_sae
 
 OFF = OutlierRule(float("inf"))

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fade_lens.evidence import TopText
-from fade_lens.models import special_tokens
 from fade_lens.report.cards import whole_characters, window
-from fade_lens.tokens import HALF, after_bos, continued, cut, decode, pieces
+from fade_lens.scorers.evidence import TopText
+from fade_lens.subject.hooks import special_tokens
+from fade_lens.subject.tokens import HALF, after_bos, continued, cut, decode, pieces
 from tests.alphabets import TEXTS, byte_level, with_fallback
 from tests.tiny import word_tokenizer
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fade_lens.wording import occurrence, quoted, same_words
+from fade_lens._util.wording import occurrence, quoted, same_words
 
 
 @pytest.mark.parametrize(

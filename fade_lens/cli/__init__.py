@@ -12,9 +12,9 @@ from typing import NoReturn
 
 import typer
 
+from fade_lens._util.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 from fade_lens.cli import audit, compare, evaluate, judge, sanity
 from fade_lens.cli.console import errors, make_printable, plain
-from fade_lens.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 from fade_lens.neuronpedia.errors import NeuronpediaError
 
 EXIT_CODES: dict[type[FadeLensError], int] = {
@@ -103,7 +103,7 @@ def interrupted(*_: object) -> None:
 def leave() -> NoReturn:
     """End after an interrupt, without waiting for a judge in this process that is still answering."""
     errors.print(INTERRUPTED_MESSAGE)
-    local = sys.modules.get("fade_lens.judge.local")
+    local = sys.modules.get("fade_lens.llm.local")
     if local is not None and local.running():
         sys.stdout.flush()
         atexit.register(os._exit, INTERRUPTED)  # comes before all that was registered earlier

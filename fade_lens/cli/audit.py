@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fade_lens._util.errors import InputError
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.evaluate import about_the_judge
 from fade_lens.cli.judging import JUDGING, Judging, takes_judging
@@ -32,12 +33,11 @@ from fade_lens.cli.options import (
     open_model,
     open_sae,
 )
-from fade_lens.errors import InputError
 
 if TYPE_CHECKING:
-    from fade_lens.audit import Audit
-    from fade_lens.fade import Fade
+    from fade_lens.analysis.audit import Audit
     from fade_lens.neuronpedia import Imported
+    from fade_lens.runs.fade import Fade
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def audit(
     Example: `fade-lens audit --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre
     --features 0:200 --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/audit`
     """
-    from fade_lens.descriptions import parse_indices
+    from fade_lens.data.descriptions import parse_indices
     from fade_lens.neuronpedia import load
 
     if not flags_only:
@@ -122,9 +122,9 @@ def audit(
     if flags_only:
         done = by_flags(found, wanted, open_sae(None, None, sae, "cpu") if sae else None)
     else:
-        from fade_lens.fade import Fade
-        from fade_lens.settings import Settings
-        from fade_lens.store import file_of
+        from fade_lens.runs.fade import Fade
+        from fade_lens.runs.settings import Settings
+        from fade_lens.runs.store import file_of
 
         settings = Settings(
             seed=seed,
@@ -150,7 +150,7 @@ def audit(
 
 def by_flags(found: "Imported", wanted: tuple[int, ...] | None, sae: Any) -> "Audit":
     """An audit without model and judge."""
-    from fade_lens.audit import audit as verdicts
+    from fade_lens.analysis.audit import audit as verdicts
     from fade_lens.neuronpedia import flags
     from fade_lens.neuronpedia.flagging import mismatches, saelens_config
     from fade_lens.neuronpedia.frames import frame
@@ -177,13 +177,13 @@ def scored(
     quiet: bool,
 ) -> "Audit | None":
     """An audit with everything; None after a dry run."""
-    from fade_lens.audit import audit as verdicts
-    from fade_lens.audit import to_score
-    from fade_lens.features import features_of
+    from fade_lens.analysis.audit import audit as verdicts
+    from fade_lens.analysis.audit import to_score
     from fade_lens.neuronpedia import check_mapping, flags
     from fade_lens.neuronpedia.flagging import mismatches
     from fade_lens.neuronpedia.frames import frame
     from fade_lens.neuronpedia.resolving import names_of
+    from fade_lens.subject.features import features_of
 
     model, sae = fade.model, fade.source
     n_features = features_of(model, sae, [0]).n_features
@@ -262,7 +262,7 @@ def finish(done: "Audit", out: Path, quiet: bool) -> None:
 
 def table_of(done: "Audit") -> Table:
     """The worst rows."""
-    from fade_lens.audit import text_of
+    from fade_lens.analysis.audit import text_of
 
     shown = Table(title="What is wrong, the worst first", title_justify="left")
     for name, justify in (("feature", "right"), ("verdict", "left"), ("description", "left"), ("why", "left")):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from fade_lens._util.errors import InputError
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.options import Quiet
-from fade_lens.errors import InputError
 
 if TYPE_CHECKING:
-    from fade_lens.comparing import Comparison
+    from fade_lens.analysis.compare import Comparison
 
 Runs = Annotated[
     list[Path], typer.Argument(help="Folders of `fade-lens evaluate`, or files that `Results.save` wrote.")
@@ -40,7 +40,7 @@ def compare(
 
     Example: `fade-lens compare runs/l5 runs/l12 runs/l20 --name "layer 5" --name "layer 12" --name "layer 20"`
     """
-    from fade_lens.comparing import compare as compared
+    from fade_lens.analysis.compare import compare as compared
 
     comparison = compared(*runs, names=name or None, l0=values(l0) if l0 else None, by=by)
     table = comparison.to_csv(out / "comparison.csv")

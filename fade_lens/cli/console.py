@@ -5,7 +5,7 @@ import io
 import sys
 from typing import Any
 
-from fade_lens.progress import Terminal
+from fade_lens._util.progress import Terminal
 
 console = Terminal()
 errors = Terminal(stderr=True)

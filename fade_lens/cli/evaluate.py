@@ -47,7 +47,7 @@ from fade_lens.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fade_lens.results import Results
+    from fade_lens.runs.results import Results
 
 DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 1.5)}
 DEMO_TEXTS = 700
@@ -107,9 +107,9 @@ def evaluate(
     Example: `fade-lens evaluate --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre
     --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l7`
     """
-    from fade_lens.null_arms import check_arms
-    from fade_lens.settings import Settings
-    from fade_lens.store import file_of
+    from fade_lens.baselines.null_descriptions import check_arms
+    from fade_lens.runs.settings import Settings
+    from fade_lens.runs.store import file_of
 
     settings = Settings(
         preset=preset,  # pyright: ignore[reportArgumentType]
@@ -133,7 +133,7 @@ def evaluate(
     published = check_subject(model, sae_release, sae_id, sae, hook, device, dtype)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
-    from fade_lens.fade import Fade
+    from fade_lens.runs.fade import Fade
 
     subject = open_model(model, device, dtype, published)
     source = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
@@ -160,7 +160,7 @@ def demo(
     no key, no model hub. With a stronger judge, such as `--judge openai:gpt-4o-mini`, the same run is more exact.
     """
     from fade_lens import demo as parts
-    from fade_lens.settings import Settings
+    from fade_lens.runs.settings import Settings
 
     asked = open_judge(
         judge, rating=rating, max_calls=max_calls, max_cost=max_cost, price=price, concurrency=concurrency
@@ -168,7 +168,7 @@ def demo(
     settings = replace(Settings(), **DEMO_SETTINGS)
     if not quiet:
         console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
-    from fade_lens.fade import Fade
+    from fade_lens.runs.fade import Fade
 
     fade = Fade(parts.model(), parts.sae(), corpus=parts.corpus(DEMO_TEXTS), judge=asked, settings=settings)
     if not quiet:
@@ -192,7 +192,7 @@ def finish(results: "Results", out: Path, quiet: bool) -> None:
 
 def about_the_judge(run: "Mapping[str, Any]") -> list[str]:
     """What the judge was asked and cost, and how far it agrees with itself, with others and with the gold set."""
-    from fade_lens.judge.usage import Usage
+    from fade_lens.llm.budget import Usage
 
     def share(value: float | None) -> str:
         return "undefined" if value is None else f"{value:.2f}"

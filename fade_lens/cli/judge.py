@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fade_lens._util.errors import InputError
 from fade_lens.cli.console import console, plain
-from fade_lens.errors import InputError
 
 if TYPE_CHECKING:
     from fade_lens.judge.log import Entry
@@ -40,7 +40,7 @@ def log(
     Example: `fade-lens judge log runs/l7 --failures`
     """
     from fade_lens.judge.log import KINDS, Entry
-    from fade_lens.store import read_transcripts
+    from fade_lens.runs.store import read_transcripts
 
     if kind is not None and kind not in KINDS:
         raise InputError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 
 if TYPE_CHECKING:
-    from fade_lens.descriptions import Description
+    from fade_lens.data.descriptions import Description
     from fade_lens.judge import Judge
 
 DEMO = "demo"
@@ -54,7 +54,7 @@ JudgeSpec = Annotated[
 
 def run_folder(out: Path) -> Path:
     """A folder for a run. Raises `InputError` for what names a file."""
-    from fade_lens.store import SUFFIXES
+    from fade_lens.runs.store import SUFFIXES
 
     if out.suffix in SUFFIXES or out.is_file():
         raise InputError(f"--out is {str(out)!r}, which names a file; give a folder for the run")
@@ -154,7 +154,7 @@ def chosen_descriptions(
     path: Path, features: str | None, release: str | None = None, sae_id: str | None = None, folder: Path | None = None
 ) -> "tuple[Description, ...]":
     """The file's descriptions, or Neuronpedia's of the SAE's features, of the features asked for."""
-    from fade_lens.descriptions import parse_indices, read_descriptions
+    from fade_lens.data.descriptions import parse_indices, read_descriptions
 
     if str(path) == NEURONPEDIA:
         from fade_lens.neuronpedia import descriptions
@@ -195,7 +195,7 @@ def known_ratings(gold: Path | None) -> Any:
     """The gold set of a file, read before anything costly begins."""
     if gold is None:
         return None
-    from fade_lens.judge.agreement import read_gold
+    from fade_lens.judge.reliability import read_gold
 
     return read_gold(gold)
 
@@ -230,7 +230,7 @@ def open_judge(spec: str, *, price: str | None = None, **options: Any) -> "Judge
 
 def open_corpus(spec: str, column: str, limit: int | None, windows: bool) -> Any:
     """The corpus of a spec, `demo` being the demo's."""
-    from fade_lens.corpus import Corpus
+    from fade_lens.data.corpus import Corpus
 
     if spec == DEMO:
         from fade_lens import demo as parts
@@ -252,7 +252,7 @@ def check_subject(
     check_model(model, device, dtype)
     if hook is not None or str(folder) == DEMO:
         return {}
-    from fade_lens.loading import read_config
+    from fade_lens.subject.loading import read_config
 
     return read_config(release, sae_id, folder)
 
@@ -260,7 +260,7 @@ def check_subject(
 def check_model(name: str, device: str | None, dtype: str) -> None:
     """Raise `InputError` for a model, device or dtype that cannot be, `demo` being the demo's model."""
     if name != DEMO:
-        from fade_lens import loading
+        from fade_lens.subject.subject import loading
 
         loading.check_model(name, device, dtype)
     elif device not in (None, "cpu") or dtype != "float32":
@@ -276,7 +276,7 @@ def open_model(name: str, device: str | None, dtype: str, published: dict[str, A
         from fade_lens import demo as parts
 
         return parts.model()
-    from fade_lens.loading import load_model
+    from fade_lens.subject.loading import load_model
 
     return load_model(name, published, device=device, dtype=dtype)
 
@@ -287,7 +287,7 @@ def open_sae(release: str | None, sae_id: str | None, folder: Path | None, devic
         from fade_lens import demo as parts
 
         return parts.sae()
-    from fade_lens.loading import load_sae
+    from fade_lens.subject.loading import load_sae
 
     return load_sae(release, sae_id, folder, device=device)
 

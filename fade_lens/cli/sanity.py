@@ -13,8 +13,8 @@ from fade_lens.cli.console import console
 from fade_lens.cli.options import DEMO, open_model
 
 if TYPE_CHECKING:
-    from fade_lens.planted import Planted
-    from fade_lens.sanity import Check
+    from fade_lens.analysis.sanity import Check
+    from fade_lens.baselines.planted import Planted
 
 METRICS = ("clarity", "responsiveness", "purity", "faithfulness")
 RESULTS = "results.json.gz"
@@ -45,17 +45,17 @@ def sanity(
 
     Example: `fade-lens sanity runs/l7 --planted --model gpt2-small`
     """
-    from fade_lens import sanity as tests
+    from fade_lens.analysis import sanity as tests
 
     found: dict[str, Any] = {"ideal feature": tests.simulated()}
     if run is not None:
-        from fade_lens.results import Results
+        from fade_lens.runs.results import Results
 
         results = Results.load(run / RESULTS if run.is_dir() else run)
         found["run"] = tests.of_run(results, draws=draws, seed=seed)
     truth = None
     if planted:
-        from fade_lens.planted import planted as plant
+        from fade_lens.baselines.planted import planted as plant
 
         truth = plant(open_model(model, device, dtype))
     if as_json:

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fade_lens.corpus import Corpus
-from fade_lens.descriptions import Description, read_descriptions
-from fade_lens.errors import FadeLensError, MissingExtraError
+from fade_lens._util.errors import FadeLensError, MissingExtraError
+from fade_lens.data.corpus import Corpus
+from fade_lens.data.descriptions import Description, read_descriptions
 
 if TYPE_CHECKING:
     from sae_lens import SAE, HookedSAETransformer

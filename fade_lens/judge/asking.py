@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, ClassVar, TypeVar
 
-from fade_lens.errors import JudgeError
+from fade_lens._util.errors import JudgeError
+from fade_lens._util.tables import clean
 from fade_lens.judge import prompts
 from fade_lens.judge.parsing import Texts, parse_ratings, parse_texts, readable
-from fade_lens.judge.request import Call, Request
-from fade_lens.judge.transport import Transport
-from fade_lens.judge.wire import Answer, Unanswered
-from fade_lens.tables import clean
+from fade_lens.llm.request import Call, Request
+from fade_lens.llm.transport import Transport
+from fade_lens.llm.wire import Answer, Unanswered
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from fade_lens.errors import InputError
-from fade_lens.judge.usage import Number
+from fade_lens._util.errors import InputError
+from fade_lens.llm.budget import Number
 
 
 def check_numbers(**limits: tuple[Number | None, Number, Number]) -> None:

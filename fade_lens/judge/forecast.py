@@ -5,11 +5,11 @@ import random
 from typing import TYPE_CHECKING
 
 from fade_lens.judge import prompts
-from fade_lens.judge.transport import EXPECTED_THOUGHTS
-from fade_lens.judge.usage import CHARS_PER_TOKEN, Estimate, Number
+from fade_lens.llm.budget import CHARS_PER_TOKEN, Estimate, Number
+from fade_lens.llm.transport import EXPECTED_THOUGHTS
 
 if TYPE_CHECKING:
-    from fade_lens.judge.client import Judge
+    from fade_lens.judge.judge import Judge
 
 NOTHING = Estimate(0, 0, 0, 0.0)
 CONCEPT = "a description of a dozen words or so, to be replaced"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fade_lens.wording import EXAMPLES, occurrence, quoted
+from fade_lens._util.wording import EXAMPLES, occurrence, quoted
 
 PARAMETERS: dict[str, object] = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
 """Request parameters: one greedy token with its alternatives."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, cast
 
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 from fade_lens.neuronpedia.bulk import cache_of
 from fade_lens.neuronpedia.errors import NeuronpediaError, NotThereError
 from fade_lens.neuronpedia.ids import Hosts, SourceId

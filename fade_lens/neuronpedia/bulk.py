@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from fade_lens.errors import InputError, suggest
+from fade_lens._util.errors import InputError, suggest
 from fade_lens.neuronpedia.errors import NeuronpediaError
 from fade_lens.neuronpedia.ids import NAME, Hosts, SourceId
 from fade_lens.neuronpedia.lines import json_lines

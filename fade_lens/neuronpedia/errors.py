@@ -1,6 +1,6 @@
 """What goes wrong between here and Neuronpedia."""
 
-from fade_lens.errors import FadeLensError
+from fade_lens._util.errors import FadeLensError
 
 
 class NeuronpediaError(FadeLensError):

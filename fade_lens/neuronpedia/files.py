@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from fade_lens.descriptions import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, one_place, records_in, with_columns
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
+from fade_lens._util.tables import TABLES, kind_of, read_table
+from fade_lens.data.descriptions import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, one_place, records_in, with_columns
 from fade_lens.neuronpedia import bulk
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.lines import json_lines, json_value
 from fade_lens.neuronpedia.records import Imported, Row, feature_of, records_of, row_of, word
-from fade_lens.tables import TABLES, kind_of, read_table
 
 KINDS = ("explanations", "features", "activations")
 JSON = (".json", ".jsonl")

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from fade_lens._util.wording import EXAMPLES, QUOTED, has_unspaced, same_words
 from fade_lens.neuronpedia.frames import DESCRIBED, NONE, plain
 from fade_lens.neuronpedia.records import Imported, Score, Stats
-from fade_lens.wording import EXAMPLES, QUOTED, has_unspaced, same_words
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 
 SITE = "https://www.neuronpedia.org"
 BUCKET = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from fade_lens.errors import InputError
-from fade_lens.tables import UTF_16, open_plain
+from fade_lens._util.errors import InputError
+from fade_lens._util.tables import UTF_16, open_plain
 
 LINE_BYTES = 32 * 2**20
 """The longest line read: an explanation with its embedding has 6 kB, a feature with its contexts about 1.2 MB."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 from fade_lens.neuronpedia.ids import Hosts, SourceId
 from fade_lens.neuronpedia.resolving import resolve
 

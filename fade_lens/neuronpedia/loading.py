@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fade_lens.descriptions import whole_number
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
+from fade_lens._util.tables import TABLES
+from fade_lens.data.descriptions import whole_number
 from fade_lens.neuronpedia.api import read_feature, read_features
 from fade_lens.neuronpedia.bulk import read_bulk
 from fade_lens.neuronpedia.files import JSON, read_path, rows_of_table, source_of
@@ -17,7 +18,6 @@ from fade_lens.neuronpedia.ids import Hosts
 from fade_lens.neuronpedia.records import Imported
 from fade_lens.neuronpedia.resolving import resolve
 from fade_lens.neuronpedia.transport import Web
-from fade_lens.tables import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd

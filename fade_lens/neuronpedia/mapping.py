@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from sae_lens import SAE
 
-from fade_lens.errors import InputError
-from fade_lens.features import Features, features_of
-from fade_lens.models import Model, layer_of, read_hooks
+from fade_lens._util.errors import InputError
 from fade_lens.neuronpedia.records import Activation
-from fade_lens.tokens import HALF, after_bos, decode, pieces
+from fade_lens.subject.features import Features, features_of
+from fade_lens.subject.hooks import Model, layer_of, read_hooks
+from fade_lens.subject.tokens import HALF, after_bos, decode, pieces
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from fade_lens.errors import InputError, suggest
+from fade_lens._util.errors import InputError, suggest
 from fade_lens.neuronpedia.ids import SourceId
 
 logger = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from fade_lens.comparing import Comparison, varying
+from fade_lens.analysis.compare import Comparison, varying
 from fade_lens.report.page import environment, joined, policy
 from fade_lens.report.standing import QUESTIONS, RANGES, TITLES
 from fade_lens.report.words import amount, clip, number
-from fade_lens.results import METRICS
+from fade_lens.runs.results import METRICS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -195,7 +195,7 @@ def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    from fade_lens.errors import InputError
+    from fade_lens._util.errors import InputError
     from fade_lens.report.plots import label
 
     key = "run" if comparison.by == "run" else "group"

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 from fade_lens.neuronpedia.ids import SourceId
 
 if TYPE_CHECKING:
     from IPython.display import IFrame
 
-    from fade_lens.results import Result, Results
+    from fade_lens.runs.results import Result, Results
 
 _ORIGIN = re.compile(r"(?:Neuronpedia )?((?:https?://\S+|[^\s,/]+/[^\s,/]+))")
 _PLACE = re.compile(r"Neuronpedia|https?://(?:www\.)?neuronpedia\.org/")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from fade_lens.report.standing import RANGES, TITLES
 from fade_lens.report.words import clip
-from fade_lens.results import Results
+from fade_lens.runs.results import Results
 
 MOST = 200
 """Of more features or descriptions a cell is smaller than a dot, and the matrices are left out."""

@@ -10,7 +10,7 @@ from fade_lens.report.notes import Notes
 from fade_lens.report.page import environment, page
 from fade_lens.report.rows import entries, row, tally
 from fade_lens.report.standing import TITLES, gate_of
-from fade_lens.results import METRICS, Result, Results
+from fade_lens.runs.results import METRICS, Result, Results
 
 TABLE_ROWS = 100
 """Rows of the static table."""

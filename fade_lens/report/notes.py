@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 
 Rows = tuple[tuple[str, str], ...]
 """Name and value, in the order in which they are shown."""

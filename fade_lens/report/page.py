@@ -20,7 +20,7 @@ from fade_lens.report.recipe import recipe
 from fade_lens.report.rows import Entry, added, entries, kinds, row, tally
 from fade_lens.report.standing import TITLES, gate_of
 from fade_lens.report.words import amount, clip, flat, plain, visible
-from fade_lens.results import METRICS, Results
+from fade_lens.runs.results import METRICS, Results
 
 CARDS_BYTES = 8_000_000
 """What the cards of a page may take together: with the table of 1,000 descriptions the page stays under 10 MB."""

@@ -7,12 +7,12 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fade_lens.errors import InputError
-from fade_lens.metrics import Metric
+from fade_lens._util.errors import InputError
+from fade_lens.metrics.fade import Metric
 from fade_lens.report.overview import Mean, means
 from fade_lens.report.standing import RANGES, TITLES, below, concept_rates, gate_of, worst_first
 from fade_lens.report.words import clip, number, visible
-from fade_lens.results import METRICS, Result, Results
+from fade_lens.runs.results import METRICS, Result, Results
 
 # Okabe and Ito's colours: told apart with any colour vision, and seen on white as on dark grey.
 GREY, BLUE, ORANGE, GREEN, PURPLE = "#8a8a8a", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
@@ -302,7 +302,7 @@ def cross_figure(results: Results) -> go.Figure:
     cross = results.cross
     if cross is None:
         raise InputError(
-            "the results keep no matrices: they are of an earlier version, or of a run too large (fade_lens.nulls.MOST)"
+            "the results keep no matrices: they are of an earlier version, or of a run too large (fade_lens.baselines.permutation.MOST)"
         )
     names = [f"{r.description.index}: {label(r.description.text, 40)}" for r in results]
     columns = [name + "\u200b" * names[:place].count(name) for place, name in enumerate(names)]

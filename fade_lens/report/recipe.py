@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any, cast
 
 from fade_lens.report.words import clip
-from fade_lens.settings import Settings
+from fade_lens.runs.settings import Settings
 
 
 def recipe(run: Mapping[str, Any]) -> str:

@@ -20,11 +20,11 @@ from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
 from fade_lens import demo
-from fade_lens.activations import OutlierRule, batches, max_activations
-from fade_lens.corpus import Corpus, TokenizedTexts
-from fade_lens.features import features_of
-from fade_lens.models import Model
-from fade_lens.store import RunStore
+from fade_lens.data.corpus import Corpus, TokenizedTexts
+from fade_lens.runs.store import RunStore
+from fade_lens.subject.activations import OutlierRule, batches, max_activations
+from fade_lens.subject.features import features_of
+from fade_lens.subject.hooks import Model
 from tests.benchmarks.reference_times import reference
 from tests.benchmarks.timing import Row, alternate, machine, median, peak_memory, ratio, table
 

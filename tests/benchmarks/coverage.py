@@ -22,8 +22,8 @@ from functools import partial
 import numpy as np
 from scipy.stats import binom
 
-from fade_lens import bootstrap
-from fade_lens.metrics import (
+from fade_lens.data.sampling import Sample, stratified, uniform
+from fade_lens.metrics.fade import (
     MIN_TEXTS,
     Metric,
     average_precision,
@@ -33,8 +33,8 @@ from fade_lens.metrics import (
     purity,
     responsiveness,
 )
-from fade_lens.sampling import Sample, stratified, uniform
-from fade_lens.settings import Settings
+from fade_lens.metrics.fade import intervals as bootstrap
+from fade_lens.runs.settings import Settings
 from tests.benchmarks.simulated import (
     CORPUS,
     FEATURES,

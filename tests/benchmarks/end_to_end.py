@@ -23,9 +23,9 @@ import torch
 from sae_lens import SAE
 
 from fade_lens import Fade, Judge, demo
-from fade_lens.evaluators import FaithfulnessEvaluator
-from fade_lens.models import Model
-from fade_lens.subject import Subject
+from fade_lens.scorers import FaithfulnessEvaluator
+from fade_lens.subject.hooks import Model
+from fade_lens.subject.subject import Subject
 from tests.benchmarks.parity import SharedJudge
 from tests.benchmarks.reference_times import Reference, reference
 from tests.benchmarks.timing import Row, machine, table

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from fade_lens import demo
-from fade_lens.evaluators.faithfulness import FaithfulnessEvaluator
-from fade_lens.fluency import negative_log_likelihood, repeated_share
+from fade_lens.generation.fluency import negative_log_likelihood, repeated_share
+from fade_lens.generation.steering import Request, generate
 from fade_lens.judge import Judge
-from fade_lens.settings import Settings, stream
-from fade_lens.steering import Request, generate
-from fade_lens.subject import Subject
+from fade_lens.runs.settings import Settings, stream
+from fade_lens.scorers.faithfulness import FaithfulnessEvaluator
+from fade_lens.subject.subject import Subject
 from tests.benchmarks.timing import machine
 
 RULES = {

@@ -17,11 +17,19 @@ import numpy as np
 import torch
 
 from fade_lens import demo
-from fade_lens.decoding import HookedDecoder
 from fade_lens.demo.parts import gemma_folder
-from fade_lens.features import features_of
-from fade_lens.next_token import Sampler
-from fade_lens.steering import Request, Steering, continue_batch, decoder_for, generate, never_generated, uniforms
+from fade_lens.generation.decoders.decoding import HookedDecoder
+from fade_lens.generation.next_token import Sampler
+from fade_lens.generation.steering import (
+    Request,
+    Steering,
+    continue_batch,
+    decoder_for,
+    generate,
+    never_generated,
+    uniforms,
+)
+from fade_lens.subject.features import features_of
 from tests.benchmarks.timing import Times, machine, median, ratio
 
 PROMPT, NEW, LATENT, FACTORS = 16, 20, 98, (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)

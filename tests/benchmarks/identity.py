@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from fade_lens.identity import weights_hash
+from fade_lens.subject.identity import weights_hash
 
 
 def model(gb: float, dtype: torch.dtype, device: str) -> torch.nn.Module:

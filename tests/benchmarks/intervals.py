@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
-from fade_lens.bootstrap import REPLICATES
-from fade_lens.metrics import clarity, faithfulness, purity, responsiveness
+from fade_lens.metrics.fade import clarity, faithfulness, purity, responsiveness
+from fade_lens.metrics.intervals import REPLICATES
 from tests.benchmarks.timing import Row, machine, table
 
 NEEDED = 0.5

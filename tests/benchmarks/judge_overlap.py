@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fade_lens import Fade, Judge
-from fade_lens.descriptions import Description
+from fade_lens.data.descriptions import Description
 from tests.benchmarks.parity import SharedJudge
 from tests.benchmarks.parity_metrics import environment
 from tests.benchmarks.reference_times import Reference, reference

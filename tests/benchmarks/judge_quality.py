@@ -230,7 +230,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from fade_lens.judge import Judge
-    from fade_lens.judge.local import serve
+    from fade_lens.llm.local import serve
 
     items = load(texts=options.texts)
     if wrong := against_rules(items):

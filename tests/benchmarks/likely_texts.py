@@ -18,16 +18,16 @@ from functools import partial
 
 import numpy as np
 
-from fade_lens import bootstrap
-from fade_lens.evaluators.ratings import widest
-from fade_lens.metrics import purity, responsiveness
-from fade_lens.sampling import Sample, _allocate, stratified
+from fade_lens.data.sampling import Sample, _allocate, stratified
+from fade_lens.metrics.fade import intervals as bootstrap
+from fade_lens.metrics.fade import purity, responsiveness
+from fade_lens.scorers.ratings import widest
 from tests.benchmarks.simulated import FEATURES, corpus, true_scores
 
 LIKENESS = {"AUROC 0.85": 1.466, "AUROC 0.95": 2.326, "AUROC 1": 20.0}
 """How many standard deviations texts with the concept are more alike than others."""
 PERCENTILES = (0, 90, 98, 100)
-POWER = 0.6  # as `fade_lens.sampling.design`
+POWER = 0.6  # as `fade_lens.data.sampling.design`
 
 
 def by_likeness(values: np.ndarray, likeness: np.ndarray, n: int, rng: np.random.Generator) -> Sample:

@@ -32,12 +32,12 @@ import torch
 from sae_lens import SAE
 
 from fade_lens import Fade, Judge, demo
+from fade_lens.data.descriptions import Description
 from fade_lens.demo.parts import DATA, gemma_folder
-from fade_lens.descriptions import Description
+from fade_lens.generation.steering import never_generated
 from fade_lens.judge import prompts
-from fade_lens.models import Model
-from fade_lens.results import Result
-from fade_lens.steering import never_generated
+from fade_lens.runs.results import Result
+from fade_lens.subject.hooks import Model
 from tests.benchmarks.parity_metrics import REFERENCE, environment
 from tests.fake_judge import FakeJudge
 

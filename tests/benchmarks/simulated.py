@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fade_lens.evaluators.faithfulness import next_prompts
-from fade_lens.evaluators.ratings import enough, next_end, widest
-from fade_lens.metrics import Metric, average_precision, faithfulness, gini, leading, purity, responsiveness
-from fade_lens.sampling import design
-from fade_lens.settings import Settings
+from fade_lens.data.sampling import design
+from fade_lens.metrics.fade import Metric, average_precision, faithfulness, gini, leading, purity, responsiveness
+from fade_lens.runs.settings import Settings
+from fade_lens.scorers.faithfulness import next_prompts
+from fade_lens.scorers.ratings import enough, next_end, widest
 
 CORPUS = 10_000
 

@@ -1,4 +1,4 @@
-"""How far the same activation is apart in batches of other shapes, in roundings of its terms and of itself (`fade_lens.ties.SLACK`).
+"""How far the same activation is apart in batches of other shapes, in roundings of its terms and of itself (`fade_lens.subject.ties.SLACK`).
 
     python -m tests.benchmarks.ties [--dtype float32] [--demo]
 
@@ -11,10 +11,10 @@ import argparse
 import numpy as np
 import torch
 
-from fade_lens.activations import max_activations
-from fade_lens.corpus import Corpus
-from fade_lens.settings import Settings
-from fade_lens.subject import Subject
+from fade_lens.data.corpus import Corpus
+from fade_lens.runs.settings import Settings
+from fade_lens.subject.activations import max_activations
+from fade_lens.subject.subject import Subject
 from tests.tiny import WORDS, tiny_model, tiny_sae
 
 BATCHES = (1, 64, 500, 6000)

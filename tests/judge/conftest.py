@@ -2,7 +2,7 @@
 
 import pytest
 
-from fade_lens.judge import transport
+from fade_lens.llm import transport
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from fade_lens._util.errors import JudgeError
 from fade_lens.cli import in_options
-from fade_lens.errors import JudgeError
 from fade_lens.judge import Judge, MemoryTranscripts, asking, prompts, single
 from fade_lens.judge.log import Entry
 from tests.fake_judge import FakeJudge

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fade_lens import Fade, Judge, Results
-from fade_lens.errors import InputError
-from fade_lens.judge.agreement import Agreement, Reliability, cohen_kappa, counts, gold_report, read_gold
+from fade_lens._util.errors import InputError
+from fade_lens.judge.reliability import Agreement, Reliability, cohen_kappa, counts, gold_report, read_gold
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 

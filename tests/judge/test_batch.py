@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from fade_lens.errors import JudgeError
-from fade_lens.judge import BudgetReached, Judge, MemoryTranscripts, batch
+from fade_lens._util.errors import JudgeError
+from fade_lens.judge import BudgetReached, Judge, MemoryTranscripts
+from fade_lens.llm import batch
 from tests.fake_judge import FakeJudge
 from tests.judge.test_judge import CONCEPT, TEXTS, VALUES, values
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fade_lens.errors import InputError, JudgeError
+from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.judge import BudgetReached, Judge, MemoryTranscripts, asking, prompts
-from fade_lens.judge.usage import PRICES, checked_price
+from fade_lens.llm.budget import PRICES, checked_price
 from tests.fake_judge import ALL_KINDS, BAD_ANSWERS, FAILURES, FORMS, FakeJudge, evenly, mentions
 
 CONCEPT = "the word 'cat'"
@@ -184,7 +184,7 @@ def test_a_refused_text_in_single_rating() -> None:
 def test_a_local_judge_is_known_by_its_file_and_not_by_its_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fade_lens.judge import local
+    from fade_lens.llm import local
 
     path = tmp_path / "tiny.gguf"
     path.write_bytes(b"GGUF" + bytes(100))

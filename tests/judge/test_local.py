@@ -12,9 +12,10 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from fade_lens.errors import InputError, MissingExtraError
-from fade_lens.judge import local, single
-from fade_lens.judge.local import LocalServer, serve
+from fade_lens._util.errors import InputError, MissingExtraError
+from fade_lens.judge import single
+from fade_lens.llm import local
+from fade_lens.llm.local import LocalServer, serve
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
@@ -74,7 +75,7 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 STAND_IN = """
 import ctypes, os, sys, time, types
-from fade_lens.judge import local
+from fade_lens.llm import local
 
 class Server:
     listening_address = "http://127.0.0.1:1"

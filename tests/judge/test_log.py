@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fade_lens import Fade
+from fade_lens._util.errors import InputError, StoreError
 from fade_lens.cli import app
-from fade_lens.errors import InputError, StoreError
 from fade_lens.judge import Judge
-from fade_lens.store import RunStore, read_transcripts
+from fade_lens.runs.store import RunStore, read_transcripts
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 

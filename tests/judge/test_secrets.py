@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from fade_lens.errors import InputError, JudgeError
-from fade_lens.judge import Judge, MemoryTranscripts, endpoint, wire
+from fade_lens._util.errors import InputError, JudgeError
+from fade_lens.judge import Judge, MemoryTranscripts
+from fade_lens.llm import endpoint, wire
 from tests.fake_judge import FINAL, FakeJudge
 
 KEY = "sk-very-secret-key-0123456789"

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from fade_lens.errors import JudgeError
-from fade_lens.judge import Judge, transport, waits
-from fade_lens.judge.endpoint import endpoint
-from fade_lens.judge.waits import LONGEST_WAIT, wait_asked
-from fade_lens.judge.wire import Transient, classify
+from fade_lens._util.errors import JudgeError
+from fade_lens.judge import Judge
+from fade_lens.llm import transport, waits
+from fade_lens.llm.endpoint import endpoint
+from fade_lens.llm.waits import LONGEST_WAIT, wait_asked
+from fade_lens.llm.wire import Transient, classify
 from tests.fake_judge import FakeJudge
 
 NOW = 1_795_000_000

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fade_lens import Fade, Judge
+from fade_lens._util.errors import InputError
 from fade_lens.cli import app
-from fade_lens.errors import InputError
 from tests.fake_judge import BAD_ANSWERS, FAILURES, FORMS, FakeJudge, evenly
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
 from tests.test_cli import parts
@@ -63,7 +63,7 @@ def test_a_judge_that_fails_in_every_way_changes_no_number(tmp_path, caplog):
 
 @pytest.mark.parametrize("kind", ["unauthorized", "not_found", "quota"])
 def test_a_final_error_in_the_middle_ends_the_run_and_loses_nothing(kind, tmp_path):
-    from fade_lens.errors import JudgeError
+    from fade_lens._util.errors import JudgeError
 
     with FakeJudge(rule=rule, writer=writer) as server:
         whole = evaluated(server)
@@ -159,7 +159,7 @@ def test_other_judges_on_the_command_line(parts):
 
 
 def test_batches_on_the_command_line(parts, monkeypatch):
-    from fade_lens.judge import batch
+    from fade_lens.llm import batch
 
     monkeypatch.setattr(batch, "GATHER_SECONDS", 0.1)
     monkeypatch.setattr(batch, "POLL_SECONDS", 0.05)

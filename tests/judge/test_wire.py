@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from fade_lens.errors import JudgeError
+from fade_lens._util.errors import JudgeError
 from fade_lens.judge import prompts
-from fade_lens.judge.endpoint import endpoint
-from fade_lens.judge.transcripts import MemoryTranscripts, Transcripts, key_of
-from fade_lens.judge.usage import Ledger, Usage, price_of
-from fade_lens.judge.wire import Answer, Refused, Rejected, Transient, Unanswered, classify
+from fade_lens.llm.budget import Ledger, Usage, price_of
+from fade_lens.llm.endpoint import endpoint
+from fade_lens.llm.transcripts import MemoryTranscripts, Transcripts, key_of
+from fade_lens.llm.wire import Answer, Refused, Rejected, Transient, Unanswered, classify
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fade_lens import neuronpedia, read_descriptions
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 from fade_lens.neuronpedia import NeuronpediaError
 from fade_lens.neuronpedia.bulk import files, listing
 from fade_lens.neuronpedia.lines import json_lines

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fade_lens.errors import InputError
+from fade_lens._util.errors import InputError
 from fade_lens.neuronpedia import Activation, check_mapping
 from fade_lens.neuronpedia.mapping import token_ids
 from tests.alphabets import byte_level, with_fallback

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from fade_lens import neuronpedia
+from fade_lens._util.errors import InputError
 from fade_lens.cli.options import open_sae
-from fade_lens.errors import InputError
 from fade_lens.neuronpedia import NeuronpediaError, links
 from fade_lens.neuronpedia.errors import NotThereError
 from fade_lens.neuronpedia.resolving import names_of

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fade_lens.descriptions import Description
-from fade_lens.errors import InputError
-from fade_lens.evidence import ClarityEvidence, SyntheticText
+from fade_lens._util.errors import InputError
+from fade_lens.data.descriptions import Description
 from fade_lens.report.matrix import MOST, heat_map, quantized
 from fade_lens.report.notebook import Table
 from fade_lens.report.notes import CardNotes, Notes, Unscored, is_link
@@ -17,8 +16,9 @@ from fade_lens.report.page import page
 from fade_lens.report.recipe import recipe
 from fade_lens.report.standing import standing, why
 from fade_lens.report.words import visible
-from fade_lens.results import Results
-from fade_lens.settings import Settings
+from fade_lens.runs.results import Results
+from fade_lens.runs.settings import Settings
+from fade_lens.scorers.evidence import ClarityEvidence, SyntheticText
 from tests.made_up import HOSTILE, made_up_notes, made_up_result, made_up_results, made_up_run, with_cross
 from tests.report.test_page import Document
 

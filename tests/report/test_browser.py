@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from fade_lens.comparing import compare
+from fade_lens.analysis.compare import compare
 from tests.made_up import made_up_notes, made_up_results, with_cross
 from tests.report.browser import Window, chromium, launched, window
 

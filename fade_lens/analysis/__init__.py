@@ -1,0 +1,1 @@
+"""What follows from runs: summaries, comparisons, audits, sanity checks."""

@@ -1,0 +1,273 @@
+"""Several runs side by side: their means by layer, width, L0 and explainer, and paired differences where they share features.
+
+`aggregates` makes the numbers; here is what the runs are called, what is known about their SAEs, and how all of it is shown.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from fade_lens._util.errors import InputError
+from fade_lens.analysis.summary import Key, compare_sources, sae_words, summary
+from fade_lens.report.words import visible
+from fade_lens.runs.results import Result, Results
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+RESULTS_FILE = "results.json.gz"
+_L0 = re.compile(r"l0[-_](\d+(?:\.\d+)?)", re.IGNORECASE)
+_LAYER = re.compile(r"blocks\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run's record tells about what it scored; None and "" where it does not tell.
+
+    `l0` is the mean number of latents that fire on a token, `l0_from` how it is known: "given", "release" (SAELens lists it), "name" (of the
+    SAE), or "estimate" (mean firing rate of the run's features times the width, right as far as they are drawn at random from all).
+    `release` is SAELens' name for what the SAE came with.
+    """
+
+    run: str
+    model: str
+    features: str
+    layer: int | None
+    width: int | None
+    l0: float | None
+    l0_from: str
+    release: str
+    explainer: str
+    judge: str
+    n_descriptions: int
+    n_features: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        runs: what each run scored.
+        frame: one row a group (a run unless other groups were asked for) and metric: the facts of the run, then `mean`, `low`, `high`,
+            `n`, `n_features`, `undefined`, `reasons` as in `aggregates.summary`.
+        paired: one row a metric and pair of runs that share features, as in `aggregates.compare_sources`; empty where none do.
+        by: what the groups of `frame` are.
+    """
+
+    runs: tuple[RunFacts, ...]
+    frame: "pd.DataFrame"
+    paired: "pd.DataFrame"
+    by: str = "run"
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write `frame`, and `paired` beside it as NAME-paired.csv where there are pairs."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.frame.to_csv(path, index=False, errors="replace")
+        if len(self.paired):
+            pairs = path.with_name(f"{path.stem}-paired{path.suffix or '.csv'}")
+            self.paired.to_csv(pairs, index=False, errors="replace")
+        return path
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page with tables and plots."""
+        from fade_lens.report.comparison import comparison_page
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(comparison_page(self), encoding="utf-8")
+        return path
+
+    def plot(self, against: str = "run") -> "go.Figure":
+        """Means with 95 % intervals, against "run", "layer", "width" or "l0"."""
+        from fade_lens.report.comparison import comparison_figure
+
+        return comparison_figure(self, against)
+
+    def _repr_html_(self) -> str:
+        from fade_lens.report.comparison import comparison_tables
+
+        return comparison_tables(self)
+
+
+def compare(
+    *results: Results | str | Path,
+    names: Sequence[str] | None = None,
+    l0: Sequence[float] | None = None,
+    by: str | Key = "run",
+    seed: int = 0,
+) -> Comparison:
+    """Two or more runs side by side.
+
+    Args:
+        results: `Results`, files that `Results.save` wrote, or folders of `fade-lens evaluate`.
+        names: what to call the runs; without them, by what tells them apart.
+        l0: of each run's SAE, where its record does not tell.
+        by: "run", or other groups over all runs together: "layer", "width", "l0", "release", "sae", "explainer", any column of
+            `Results.frame`, a function of a `Result`.
+        seed: of the bootstraps.
+
+    Raises:
+        InputError: fewer than two runs, names that do not fit, a file that holds no results.
+    """
+    runs = [opened(r) for r in results]
+    if len(runs) < 2:
+        raise InputError(f"{len(runs)} run was given; a comparison needs at least two")
+    if empty := [place for place, run in enumerate(runs, 1) if not len(run)]:
+        raise InputError(f"run {empty[0]} holds no description; leave it out")
+    for field, given in (("names", names), ("l0", l0)):
+        if given is not None and len(given) != len(runs):
+            raise InputError(f"{field} holds {len(given)} values for {len(runs)} runs; give one for each")
+    if names is not None and len(set(names)) < len(names):
+        raise InputError(f"names {list(names)} holds a name twice; give each run its own")
+    facts = [facts_of(run, given) for run, given in zip(runs, l0 or [None] * len(runs), strict=True)]
+    called = [visible(name) for name in names] if names is not None else told_apart(facts)
+    known = tuple(replace(fact, run=name) for fact, name in zip(facts, called, strict=True))
+    renamed = {f"run {place}": fact for place, fact in enumerate(known)}
+    frame = summary([_with_l0(run, fact) for run, fact in zip(runs, known, strict=True)], by, seed=seed)
+    if by == "run":
+        frame = _with_facts(frame, renamed)
+    paired = _paired(runs, seed)
+    for side in ("a", "b"):
+        paired[side] = [renamed[name].run for name in paired[side]]
+    return Comparison(known, frame, paired, by if isinstance(by, str) else "group")
+
+
+def opened(source: Results | str | Path) -> Results:
+    """Results, or those of a file or a run's folder."""
+    if isinstance(source, Results):
+        return source
+    path = Path(source)
+    if path.is_dir():
+        if not (path / RESULTS_FILE).is_file():
+            raise InputError(
+                f"folder {str(path)!r} holds no {RESULTS_FILE}; give a folder that `fade-lens evaluate` finished"
+            )
+        path = path / RESULTS_FILE
+    return Results.load(path)
+
+
+def facts_of(results: Results, l0: float | None = None) -> RunFacts:
+    """What the record of a run tells about what it scored."""
+    # Tables of pandas cannot hold every string that JSON can: what is unseen becomes its code here.
+    features, judge = _record(results.run, "features"), _record(results.run, "judge")
+    rates = {r.description.index: r.feature.firing_rate for r in results}
+    width = features.get("size") if isinstance(features.get("size"), int) else None
+    layer = _LAYER.search(str(features.get("hook", "")))
+    known, how = (l0, "given") if l0 is not None else _l0_of(results, rates, width)
+    return RunFacts(
+        run="",
+        model=visible(str(_record(results.run, "model").get("name", ""))),
+        features=visible(" ".join(str(features[key]) for key in ("kind", "architecture", "hook") if features.get(key))),
+        layer=int(layer[1]) if layer else None,
+        width=width,
+        l0=known,
+        l0_from=how,
+        release=visible(str(features.get("release", ""))),
+        explainer=visible(_listed(sorted({explainer_of(r) for r in results}))),
+        judge=visible(str(judge.get("model", ""))),
+        n_descriptions=len(results),
+        n_features=len(rates),
+    )
+
+
+def explainer_of(result: Result) -> str:
+    """Who wrote a description: what follows the place in the origin of an imported one, else the origin.
+
+    An origin of Neuronpedia's reads "Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (oai_token-act-pair)".
+    """
+    place, comma, maker = result.description.origin.partition(", ")
+    return maker if comma and place.startswith("Neuronpedia ") else result.description.origin
+
+
+def told_apart(facts: Sequence[RunFacts]) -> list[str]:
+    """Names from the facts in which the runs differ; runs that differ in none are numbered."""
+    shown = {
+        "model": "",
+        "layer": "layer ",
+        "width": "width ",
+        "l0": "L0 ",
+        "release": "",
+        "features": "",
+        "explainer": "",
+        "judge": "judge ",
+    }
+    rows = [asdict(fact) for fact in facts]
+    differing = [key for key in shown if len({row[key] for row in rows}) > 1]
+    if {"layer", "width", "release"} & set(differing):
+        differing = [key for key in differing if key != "features"]  # says the same at greater length
+    names = [
+        ", ".join(f"{shown[key]}{_short(row[key])}" for key in differing if row[key] not in (None, "")) for row in rows
+    ]
+    return [
+        name if name and names.count(name) == 1 else f"{name or 'run'} ({place})" for place, name in enumerate(names, 1)
+    ]
+
+
+def varying(comparison: Comparison) -> Iterator[str]:
+    """Which of layer, width and L0 are known of all runs and differ between them."""
+    for name in ("layer", "width", "l0"):
+        values = [getattr(fact, name) for fact in comparison.runs]
+        if None not in values and len(set(values)) > 1:
+            yield name
+
+
+def _l0_of(results: Results, rates: Mapping[int, float], width: int | None) -> tuple[float | None, str]:
+    features = _record(results.run, "features")
+    if features.get("kind") != "sae":
+        return None, ""
+    if isinstance(features.get("l0"), int | float):
+        return float(features["l0"]), "release"
+    names = {str(features.get(key, "")) for key in ("neuronpedia_id", "sae_id")}
+    names |= {r.description.origin for r in results if r.description.origin.startswith("Neuronpedia ")}
+    found = {float(match[1]) for name in names if (match := _L0.search(name))}
+    if len(found) == 1:
+        return found.pop(), "name"
+    if width and rates:
+        return width * sum(rates.values()) / len(rates), "estimate"
+    return None, ""
+
+
+def _with_l0(run: Results, fact: RunFacts) -> Results:
+    """The run with the L0 in its record, to group by."""
+    l0 = {} if fact.l0 is None else {"l0": _short(fact.l0)}
+    return replace(run, run={**run.run, "features": {**_record(run.run, "features"), **l0}})
+
+
+def _paired(runs: Sequence[Results], seed: int) -> "pd.DataFrame":
+    import pandas as pd
+
+    columns = ["metric", "a", "b", "mean_a", "mean_b", "difference", "low", "high", "p_value", "n", "left_out"]
+    described = [{(sae_words(run.run), r.description.index) for r in run} for run in runs]
+    shared = any(a & b for place, a in enumerate(described) for b in described[place + 1 :])
+    return compare_sources(runs, "run", seed=seed) if shared else pd.DataFrame(columns=columns)
+
+
+def _with_facts(frame: "pd.DataFrame", facts: Mapping[str, RunFacts]) -> "pd.DataFrame":
+    """The frame with the facts of its run before each row's numbers."""
+    import pandas as pd
+
+    known = pd.DataFrame([asdict(facts[group]) for group in frame["group"]]).drop(
+        columns=["n_features", "n_descriptions"]
+    )
+    for name in ("layer", "width"):
+        known[name] = known[name].astype("Int64")
+    return pd.concat([known, frame.drop(columns="group").reset_index(drop=True)], axis=1)
+
+
+def _record(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = run.get(key)
+    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    named = [name for name in names if name]
+    return ", ".join(named[:most]) + (f" and {len(named) - most} more" if len(named) > most else "")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""What scores are worth: null descriptions, cross scores, permutation tests, planted truth."""

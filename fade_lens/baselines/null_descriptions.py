@@ -1,0 +1,113 @@
+"""Null arms: descriptions that should score nothing, scored like real ones, so that a score can be read as score minus null."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from fade_lens._util.errors import InputError
+from fade_lens.data.descriptions import Description
+from fade_lens.judge import Written
+from fade_lens.metrics.fade import Metric
+from fade_lens.runs.settings import rng
+from fade_lens.scorers.evidence import RatedEvidence
+
+ARMS = ("shuffled", "random", "generic")
+"""What each does with a description of feature f:
+
+- `"shuffled"`: f gets another description of the run, each description going to one other feature (nothing more to write, ratings anew);
+- `"random"`: the description goes to a random feature that the run does not describe (nothing more to write, ratings anew);
+- `"generic"`: f is described as `GENERIC` (one writing for the whole run; nothing is rated, since every text expresses it).
+"""
+GENERIC = "any text"
+ORIGIN = "null:"
+TRIES = 1000
+_WHY = "not rated: every text expresses the generic description"
+NOT_RATED = RatedEvidence(Metric(None, _WHY), Metric(None, _WHY))
+"""What stands for the ratings of the generic arm."""
+
+
+def null_arms(
+    descriptions: Sequence[Description], arms: Sequence[str], n_features: int, seed: int
+) -> dict[str, tuple[Description, ...]]:
+    """For each arm the null of every description, in their order; `n_features` is how many there are in the SAE or hook.
+
+    Raises:
+        InputError: an unknown arm, or too few descriptions or features to make it of.
+    """
+    makers = {"shuffled": _shuffled, "random": _random, "generic": _generic}
+    check_arms(arms)
+    return {
+        arm: tuple(Description(i, text, ORIGIN + arm) for i, text in makers[arm](descriptions, n_features, seed))
+        for arm in dict.fromkeys(arms)
+    }
+
+
+def check_arms(arms: Sequence[str]) -> None:
+    """Raise `InputError` for an unknown arm."""
+    for arm in arms:
+        if arm not in ARMS:
+            raise InputError(f"nulls holds {arm!r}; give some of {', '.join(map(repr, ARMS))}")
+
+
+def is_null(description: Description) -> bool:
+    """Whether a description belongs to a null arm."""
+    return description.origin.startswith(ORIGIN)
+
+
+def is_generic(description: Description) -> bool:
+    """Whether a description belongs to the arm that is not rated."""
+    return description.origin == ORIGIN + "generic"
+
+
+def write_once(
+    ask: Callable[[Description], Future[Written]], descriptions: Sequence[Description]
+) -> dict[Description, Future[Written]]:
+    """Have texts written for every description; a null arm takes those written for the same words."""
+    asked: dict[Description, Future[Written]] = {}
+    by_words: dict[str, Future[Written]] = {}
+    for d in descriptions:
+        asked[d] = by_words[d.text] if is_null(d) and d.text in by_words else ask(d)
+        by_words.setdefault(d.text, asked[d])
+    return asked
+
+
+def _shuffled(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, str]]:
+    """Every description's text dealt to another feature, none to one that has such a description."""
+    random = rng(seed, "null shuffled")
+    own: dict[int, set[str]] = {}
+    for d in descriptions:
+        own.setdefault(d.index, set()).add(d.text.casefold())
+    texts = [descriptions[i].text for i in random.permutation(len(descriptions)).tolist()]
+
+    def fits(place: int, text: str) -> bool:
+        return text.casefold() not in own[descriptions[place].index]
+
+    for _try in range(TRIES):
+        bad = [place for place, text in enumerate(texts) if not fits(place, text)]
+        if not bad:
+            return [(d.index, text) for d, text in zip(descriptions, texts, strict=True)]
+        for place in bad:
+            other = int(random.integers(len(texts)))
+            if fits(place, texts[other]) and fits(other, texts[place]):
+                texts[place], texts[other] = texts[other], texts[place]
+    raise InputError(
+        f"nulls holds 'shuffled', but {len(descriptions)} descriptions cannot be dealt out so that none goes to a feature that has it; "
+        "describe more features, or leave 'shuffled' out"
+    )
+
+
+def _random(descriptions: Sequence[Description], n_features: int, seed: int) -> list[tuple[int, str]]:
+    """Every description on a feature of its own that the run does not describe."""
+    random = rng(seed, "null random")
+    described = {d.index for d in descriptions}
+    free = [i for i in range(n_features) if i not in described]
+    if len(free) < len(descriptions):
+        raise InputError(
+            f"nulls holds 'random', but of {n_features} features only {len(free)} are not described, for {len(descriptions)} "
+            "descriptions; leave 'random' out"
+        )
+    chosen = random.choice(len(free), len(descriptions), replace=False)
+    return [(free[int(i)], d.text) for i, d in zip(chosen, descriptions, strict=True)]
+
+
+def _generic(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, str]]:  # noqa: ARG001
+    return [(d.index, GENERIC) for d in descriptions]

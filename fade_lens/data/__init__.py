@@ -1,0 +1,1 @@
+"""What comes in: corpora, descriptions, and samples drawn from them."""

@@ -1,0 +1,366 @@
+"""Descriptions of features: what is to be judged, and reading them from whatever a user holds."""
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.tables import TABLES, kind_of, read_table, read_text
+from fade_lens.data.corpus import parse_json, readable
+
+logger = logging.getLogger(__name__)
+
+INDEX_COLUMNS = ("index", "feature", "latent", "neuron", "feature_index", "latent_index", "neuron_index", "feature_id", "latent_id", "neuron_id", "feature_idx", "latent_idx", "neuron_idx", "idx")  # fmt: skip
+TEXT_COLUMNS = ("description", "explanation", "text", "concept", "label", "interpretation")
+NO_NAME = re.compile(r"Unnamed: 0|\s*")
+"""What pandas calls a column whose heading is empty, as that of the index in a CSV file that pandas wrote."""
+PLACE_COLUMNS = (("model_id",), ("source_id", "layer", "hook", "hook_name"))
+MOST_FEATURES = 2**24
+"""No SAE is wider."""
+LARGEST_INDEX = 2**53
+"""Beyond it, floats skip whole numbers."""
+
+
+@dataclass(frozen=True, order=True)
+class Description:
+    """A claim about one feature.
+
+    Attributes:
+        index: the feature's index in its SAE or hook.
+        text: the description as it was given.
+        origin: where it came from, for the record.
+    """
+
+    index: int
+    text: str
+    origin: str = ""
+
+    @property
+    def key(self) -> str:
+        """What names this description in a store: the feature and the text."""
+        return f"{self.index}:{self.text}"
+
+
+def read_descriptions(source: Any) -> tuple[Description, ...]:
+    """Descriptions from a dict `{index: text}`, a Series, a DataFrame, a CSV/TSV/JSON/JSONL/Parquet file (or .gz), or `Description`s.
+
+    A table needs a column for the feature (`index`, `feature`, `latent`, `neuron`) and one for the text (`description`, `explanation`,
+    `label`, `concept`), in any case. A feature may have several descriptions. Rows of a table or file that have no description, and
+    those that repeat one, are left out and counted in a warning; in a dict and among `Description`s either is an error.
+
+    Raises:
+        InputError: nothing given, an index that is no whole number, rows of several layers or models, no such column, a damaged file.
+    """
+    if isinstance(source, str | Path):
+        rows, origin = file_rows(Path(source)), Path(source).name
+    elif isinstance(source, Mapping):
+        given = cast(Mapping[Any, Any], source)
+        one_place({numbered(index)[0] for index in given}, "the dict")
+        return checked((numbered(index)[1], text, "a dict") for index, text in given.items())
+    elif hasattr(source, "columns") and {"state", "copies"} <= set(source.columns):
+        return imported(source)
+    elif hasattr(source, "columns"):
+        rows, origin = table_rows(source, "the DataFrame"), "a DataFrame"
+    elif hasattr(source, "items"):
+        rows, origin = [("", index, text) for index, text in source.items()], "a Series"
+    elif (
+        isinstance(source, Iterable)
+        and (given := list(cast(Iterable[Any], source)))
+        and isinstance(given[0], Description)
+    ):
+        return checked((d.index, d.text, d.origin) for d in given)
+    else:
+        raise InputError(
+            f"descriptions is {type(source).__name__}; give a dict {{index: text}}, a Series, a DataFrame with columns "
+            "'index' and 'description', or the path of a CSV, JSON or JSONL file"
+        )
+    return checked((index, text, origin) for index, text in sound(rows, origin))
+
+
+def sound(rows: Iterable[tuple[str, Any, Any]], origin: str) -> list[tuple[int, str]]:
+    """The rows `(place, index, text)` of a table that describe a feature, each once; how many others there are is told."""
+    found: dict[tuple[int, str], None] = {}
+    places: set[str] = set()
+    empty = repeated = 0
+    for number, (place, given, text) in enumerate(rows, 1):
+        if is_null(text):
+            empty += 1
+            continue
+        if is_null(given):
+            raise InputError(f"{origin}, row {number}: the description {text!r:.80} has no feature index")
+        if not isinstance(text, str):
+            raise InputError(
+                f"{origin}, row {number}: the description is {type(text).__name__} ({text!r:.80}), not a text"
+            )
+        inside, index = numbered(given)
+        places.add("/".join(filter(None, (place, inside))))
+        repeated += (row := (index, " ".join(text.split()))) in found
+        found[row] = None
+    one_place(places, origin)
+    if empty or repeated:
+        logger.warning(
+            "%s: %d descriptions; %d rows have none and %d repeat one: left out", origin, len(found), empty, repeated
+        )
+        if not found:
+            raise InputError(f"none of the {empty} rows of {origin} has a description; give at least one")
+    return list(found)
+
+
+def one_place(places: Iterable[str], origin: str) -> None:
+    """Raises `InputError` where descriptions of several layers or models are together."""
+    if len(several := sorted(filter(None, set(places)))) > 1:
+        raise InputError(
+            f"{origin} has descriptions of {len(several)} sources ({', '.join(several[:4])}), whose indices mean "
+            "different features; give the rows of one"
+        )
+
+
+def is_null(value: Any) -> bool:
+    """Whether a cell is empty: None, NaN, pandas' NA, or a text of blanks."""
+    if isinstance(value, str):
+        return not value.strip()
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
+
+
+def imported(table: Any) -> tuple[Description, ...]:
+    """The descriptions of a table that was imported from Neuronpedia, each with its origin."""
+    from fade_lens.neuronpedia.frames import usable
+
+    kept = usable(table)
+    if not len(kept):
+        raise InputError(
+            f"none of the {len(table)} rows imported from Neuronpedia has a description; import other features"
+        )
+    one_place(map("/".join, zip(kept["model_id"], kept["source_id"], strict=True)), "the table")
+    return checked(zip(kept["index"].tolist(), kept["description"].tolist(), kept["origin"].tolist(), strict=True))
+
+
+def checked(rows: Iterable[tuple[Any, Any, str]]) -> tuple[Description, ...]:
+    """The rows as descriptions, each one sound and there once."""
+    found: dict[str, Description] = {}
+    for raw_index, text, origin in rows:
+        index = whole_number(raw_index)
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(
+                f"the description of feature {index} is empty ({text!r}); leave the feature out or describe it"
+            )
+        description = Description(index, " ".join(text.split()), origin)
+        if description.key in found:
+            raise InputError(f"feature {index} has the same description twice ({text!r:.80}); give each once")
+        found[description.key] = description
+    if not found:
+        raise InputError("no descriptions were given; give at least one, such as {9: \"the word 'new'\"}")
+    return tuple(found.values())
+
+
+def whole_number(value: Any) -> int:
+    """A feature index from an int, a float without a fraction, or a string of either ("7", "7.0", "3,000")."""
+    number = None
+    try:
+        plain = value.item() if hasattr(value, "item") else value  # of a NumPy or torch scalar
+        if isinstance(plain, str):
+            if re.fullmatch(r"\s*\+?(\d+|\d{1,3}(,\d{3})+)(\.0*)?\s*", plain, re.ASCII):
+                number = int(plain.partition(".")[0].replace(",", ""))
+        elif not isinstance(plain, bool) and plain == int(plain):
+            number = int(plain)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass  # no number, several, nan or inf
+    if number is None or not 0 <= number < LARGEST_INDEX:
+        raise InputError(f"feature index {value!r:.80} is not a whole number of 0 or more")
+    return number
+
+
+def numbered(value: Any) -> tuple[str, int]:
+    """Where a feature is and its index, from a number or an id that ends in one.
+
+    >>> numbered("gpt2-small/6-res-jb/204"), numbered("L5/123"), numbered("3.0")
+    (('gpt2-small/6-res-jb', 204), ('L5', 123), ('', 3))
+    """
+    if isinstance(value, str) and "/" in value:
+        place, _, last = value.partition("?")[0].strip().rstrip("/").rpartition("/")
+        return place.split("://", 1)[-1], whole_number(last)
+    return "", whole_number(value)
+
+
+def file_rows(path: Path) -> list[tuple[str, Any, Any]]:
+    """`(place, index, text)` rows of a descriptions file."""
+    if not path.is_file():
+        raise InputError(f"descriptions file {str(path)!r} does not exist")
+    kind = kind_of(path)
+    if kind not in (*TABLES, ".json", ".jsonl"):
+        raise InputError(
+            f"descriptions file {path.name!r} is of a kind that is not read; give .csv, .tsv, .json, .jsonl or .parquet"
+        )
+    with readable(path):
+        if kind in TABLES:
+            return table_rows(read_table(path), path.name)
+        text = read_text(path)
+    if kind == ".json":
+        return value_rows(parse_json(text, path.name, unique_keys), path.name)
+    lines = enumerate(text.split("\n"), start=1)  # splitlines would also split at U+2028 within a text
+    return value_rows(
+        [parse_json(line, f"{path.name}, line {n}", unique_keys) for n, line in lines if line.strip()], path.name
+    )
+
+
+def value_rows(value: Any, where: str) -> list[tuple[str, Any, Any]]:
+    """`(place, index, text)` rows of a JSON value."""
+    records = records_in(value, where)
+    columns = list(dict.fromkeys(key for row in records for key in row))
+    index, text = (column_among(columns, names, where) if records else "" for names in (INDEX_COLUMNS, TEXT_COLUMNS))
+    return [(place_of(row), row.get(index), row.get(text)) for row in records]
+
+
+def records_in(value: Any, where: str) -> list[Mapping[str, Any]]:
+    """The records of a JSON value: a list of them, `{index: text}` and its relatives, one record, or columns as pandas writes them.
+
+    Raises:
+        InputError: none of these, saying what it is where that is known.
+    """
+    wanted = f"{where} is none of the shapes that are read: it must hold {{index: text}} or a list of objects with 'index' and 'description'"
+    if isinstance(value, Mapping):
+        fields = cast(Mapping[str, Any], value)
+        text = named(fields, TEXT_COLUMNS)
+        if isinstance(nested := fields.get("explanations"), list):
+            own = {"index": fields["index"]} if "index" in fields else {}
+            value = [{**own, **row} if isinstance(row, Mapping) else row for row in cast(list[Any], nested)]
+        elif text is not None and isinstance(fields[text], Mapping | list):
+            import pandas as pd
+
+            try:
+                table, _, _ = with_columns(pd.DataFrame(dict(fields)), where)
+            except ValueError as error:  # columns of several lengths
+                raise InputError(f"{wanted}: {error}") from error
+            value = table.to_dict("records")
+        elif text is not None:
+            value = [fields]
+        elif (value := by_index(fields, where)) is None:
+            raise InputError(f"{wanted}; {said(fields)}")
+    if not isinstance(value, list) or not all(isinstance(row, Mapping) for row in cast(list[Any], value)):
+        raise InputError(wanted)
+    return cast(list[Mapping[str, Any]], value)
+
+
+def by_index(fields: Mapping[str, Any], where: str) -> list[Mapping[str, Any]] | None:
+    """Records of `{index: text}`, `{index: [text, …]}` and `{index: {"concept": text, …}}`; None where the keys are no indices."""
+    if not fields or not all(re.search(r"(^|/)\s*[+-]?\d[\d,.]*\s*$", str(key)) for key in fields):
+        return None
+    found: list[Mapping[str, Any]] = []
+    for key, value in fields.items():
+        for one in (cast(list[Any], value) or [None]) if isinstance(value, list) else [value]:
+            if not isinstance(one, Mapping):
+                found.append({"index": key, "description": one})
+                continue
+            inner = cast(Mapping[str, Any], one)
+            index, text = (named(inner, names) for names in (INDEX_COLUMNS, TEXT_COLUMNS))
+            if text is None:
+                raise InputError(f"{where}: {key} has no description under {', '.join(TEXT_COLUMNS)}; {said(inner)}")
+            found.append({**inner, "index": key if index is None else inner[index], "description": inner[text]})
+    return found
+
+
+def said(fields: Mapping[str, Any]) -> str:
+    """What an object holds instead of descriptions, named where it is known."""
+    keys = {str(key) for key in fields}
+    if keys & {"Clarity", "Faithfulness"}:
+        return "these are the reference implementation's metrics of one feature, which do not say what was described"
+    if {"items", "run", "format"} <= keys:
+        return "it is a run that fade_lens saved: fade_lens.Results.load reads it, and results.csv beside it has its descriptions"
+    if keys and all(isinstance(v, int) for v in fields.values()):
+        return "it maps texts to numbers, as the reference implementation's ratings do"
+    return f"its keys are {', '.join(map(str, fields))[:160]}"
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ: of the values of a key that is there twice, all but the last would be lost."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(
+                f"the key {key!r} is there twice in one object; give it once, or a list of objects with 'index' and "
+                "'description' where a feature has several"
+            )
+        found[key] = value
+    return found
+
+
+def table_rows(table: Any, where: str) -> list[tuple[str, Any, Any]]:
+    """`(place, index, text)` rows of a DataFrame, its index standing in where no column names the feature."""
+    table, index, text = with_columns(table, where)
+    places = [names for group in PLACE_COLUMNS if (names := named(table.columns, group)) is not None]
+    beside = zip(*(table[name].tolist() for name in places), strict=True) if places else iter(lambda: (), None)
+    told = ("/".join(str(part) for part in parts if not is_null(part)) for parts in beside)
+    return [(place, i, t) for place, i, t in zip(told, table[index].tolist(), table[text].tolist(), strict=False)]
+
+
+def with_columns(table: Any, where: str) -> tuple[Any, str, str]:
+    """A DataFrame with its index as a column where no column names the feature, and the columns of feature and text."""
+    text = column_among(table.columns, TEXT_COLUMNS, where)
+    if (index := named(table.columns, INDEX_COLUMNS)) is not None:
+        return table, index, text
+    if (index := named([name for name in table.index.names if name], INDEX_COLUMNS)) is not None:
+        return table.reset_index(), index, text
+    if table.index.nlevels > 1:
+        raise InputError(
+            f"{where} has an index of {table.index.nlevels} levels, none of which is named {INDEX_COLUMNS[0]!r} "
+            f"(or {', '.join(INDEX_COLUMNS[1:4])}); name the one that has the features: table.index.names = [...]"
+        )
+    if len(table.columns) > 1 and NO_NAME.fullmatch(str(first := table.columns[0])):
+        return table, first, text
+    return table.assign(index=table.index), "index", text
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """The model and layer that a record names, "" where it names none."""
+    found = (row.get(name) for group in PLACE_COLUMNS if (name := named(row, group)) is not None)
+    return "/".join(str(part) for part in found if not is_null(part))
+
+
+def named(columns: Collection[Any], names: tuple[str, ...]) -> Any:
+    """The column that has the first of these names, as it is or as people write it ("Feature Index"); None without any."""
+    if names[0] in columns:  # quick, for the rows of large exports
+        return names[0]
+    there = {str(column): column for column in columns}
+    bare = {letters(name): column for name, column in reversed(there.items())}
+    return next((c for name in names if (c := there.get(name, bare.get(letters(name)))) is not None), None)
+
+
+def letters(name: str) -> str:
+    """A column's name without what people write differently."""
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def column_among(columns: Iterable[Any], names: tuple[str, ...], where: str) -> Any:
+    """The column that has the first of these names. Raises `InputError` where there is none."""
+    there = list(columns)
+    if (found := named(there, names)) is not None:
+        return found
+    raise InputError(
+        f"{where} has no column {names[0]!r} (or {', '.join(names[1:])}); its columns are {', '.join(map(str, there))[:300]}"
+    )
+
+
+def parse_indices(spec: str) -> tuple[int, ...]:
+    """Feature indices from a command line's word, such as `0:200,512` (the end is left out, as in Python).
+
+    >>> parse_indices("3,7:10")
+    (3, 7, 8, 9)
+    """
+    chosen: list[int] = []
+    for part in spec.split(","):
+        start, colon, end = part.strip().partition(":")
+        try:
+            asked = range(int(start or 0), int(end)) if colon else range(int(start), int(start) + 1)
+        except ValueError:
+            raise InputError(
+                f"features {spec!r}: {part!r} is neither a number nor START:END, as in 0:200,512"
+            ) from None
+        if not asked or asked.start < 0 or asked.stop > MOST_FEATURES:
+            raise InputError(f"features {spec!r}: {part!r} names no features between 0 and {MOST_FEATURES:,}")
+        chosen += asked
+    return tuple(dict.fromkeys(chosen))

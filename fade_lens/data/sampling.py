@@ -1,0 +1,203 @@
+"""Which natural texts to rate: more of those on which the feature fires, each with its known probability of being chosen.
+
+Most texts leave a feature silent, so a uniform sample would hold few texts that tell anything about it. The reference rates
+more texts of high activation and then treats them as if they were a uniform sample. Here each chosen text carries its
+inclusion probability; `fade_lens.metrics.fade` weights it by the inverse.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fade_lens._util.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Texts chosen to be rated.
+
+    `indices` point into the corpus, ascending and distinct; `inclusion` is each one's probability of being chosen, in (0, 1].
+    """
+
+    indices: Int[np.ndarray, "text"]
+    inclusion: Float[np.ndarray, "text"]
+
+    @property
+    def weights(self) -> Float[np.ndarray, "text"]:
+        """How many texts of the corpus each chosen text stands for: 1 / inclusion."""
+        return 1.0 / self.inclusion
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def uniform(n_total: int, n: int, rng: np.random.Generator) -> Sample:
+    """Choose `n` of `n_total` texts, each with the same probability; all of them if there are no more than `n`.
+
+    >>> sample = uniform(1000, 50, np.random.default_rng(0))
+    >>> len(sample), float(sample.inclusion[0])
+    (50, 0.05)
+    """
+    _check_count("n_total", n_total)
+    _check_count("n", n)
+    n = min(n, n_total)
+    indices = np.sort(rng.choice(n_total, n, replace=False))
+    return Sample(indices.astype(np.int64), np.full(n, n / n_total if n else 1.0))
+
+
+@dataclass(frozen=True)
+class Design:
+    """Texts in the order in which they are to be rated: every beginning of the order is a stratified sample of its own.
+
+    `order` points into the corpus; `stratum` names each text's stratum and `sizes` how many texts of the corpus a stratum has.
+    Within a stratum the order is random, and how many of the first n texts are of which stratum is fixed before anything is
+    rated. So `first(n)` has known inclusion probabilities for every n of at least `len(sizes)`, and looking at its ratings to
+    decide whether to go on never decides *which* text comes next.
+    """
+
+    order: Int[np.ndarray, "text"]
+    stratum: Int[np.ndarray, "text"]
+    sizes: Int[np.ndarray, "stratum"]
+
+    def first(self, n: int) -> Sample:
+        """The first `n` texts as a sample: simple random samples of each stratum.
+
+        Raises:
+            InputError: `n` leaves a stratum without a text, for which no weight could make up, or is more than there are.
+        """
+        if not min(len(self.sizes), len(self.order)) <= n <= len(self.order):
+            raise InputError(f"n is {n}; give a number of texts from {len(self.sizes)} to {len(self.order)}")
+        indices, stratum = self.order[:n], self.stratum[:n]
+        inclusion = np.bincount(stratum, minlength=len(self.sizes)) / np.maximum(self.sizes, 1)
+        ascending = np.argsort(indices)
+        return Sample(indices[ascending], inclusion[stratum][ascending])
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+def stratified(
+    values: Float[np.ndarray, "text"],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    edges: Sequence[float | int] = (0, 50, 75, 95, 100),
+    top: float = 0.1,
+    power: float = 0.6,
+) -> Sample:
+    """The whole of `design`: exactly `n` texts (or all there are) from strata of activation, with their inclusion probabilities.
+
+    >>> activations = np.maximum(np.random.default_rng(0).normal(-2, 1, size=10_000), 0)     # 98 % silent
+    >>> sample = stratified(activations, 200, np.random.default_rng(0))
+    >>> len(sample), int((activations[sample.indices] > 0).sum()), round(float(sample.weights.sum()))
+    (200, 45, 10000)
+    """
+    chosen = design(values, n, rng, edges=edges, top=top, power=power)
+    return chosen.first(len(chosen))
+
+
+def design(
+    values: Float[np.ndarray, "text"],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    edges: Sequence[float | int] = (0, 50, 75, 95, 100),
+    top: float = 0.1,
+    power: float = 0.6,
+) -> Design:
+    """Choose exactly `n` texts (or all there are) from strata of activation, in an order whose every beginning is such a sample.
+
+    Strata, from one feature's activations `values` (one a text):
+
+    - *top*: the `top · n` most active texts that fire, all taken (inclusion 1): they decide average precision;
+    - *firing*: the other texts with a non-zero activation, in bins between the percentiles `edges` of their own ranks;
+    - *silent*: every text on which the activation is exactly zero, one stratum however many they are.
+
+    The strata but the top share the budget in proportion to their sizes to this `power` (Bankier 1988): at 0 all alike, so that a text of
+    a large stratum stands for very many, and one found to express the concept moves every estimate; at 1 as a uniform sample, which holds
+    few texts that fire. In simulations Responsiveness, whose interval is the wider, errs least from 0.5 to 0.7, and so does Purity where most
+    texts are silent; where the feature fires on every text and the concept is rare, Purity would be better at 0 (`tests/benchmarks/coverage.py design`).
+
+    What a stratum cannot use goes to the others. Within a stratum texts are
+    chosen uniformly without replacement, so the inclusion probability is (chosen of the stratum) / (size of the stratum).
+    Equal non-zero activations are ranked at random. With fewer texts to choose than strata the sample is a uniform one.
+    Texts whose activation is NaN (no counted position) are never chosen. The same `rng` state gives the same design.
+
+    Raises:
+        InputError: `n` negative, `top` or `power` outside [0, 1], `edges` not rising from 0 to 100.
+    """
+    _check_design(n, edges, top, power)
+    usable = np.flatnonzero(~np.isnan(values))
+    n = min(n, len(usable))
+    shuffled = rng.permutation(usable)  # equal activations get their rank by chance, not by their place in the corpus
+    firing = shuffled[values[shuffled] != 0]
+    firing = firing[np.argsort(values[firing], kind="stable")]
+    n_top = min(round(top * n), len(firing))
+    rest = len(firing) - n_top
+    cuts = np.round(np.asarray(edges, dtype=np.float64) / 100 * rest).astype(int)
+    bins = [firing[start:stop] for start, stop in itertools.pairwise(cuts)]
+    silent_texts = shuffled[values[shuffled] == 0]
+
+    strata = [silent_texts, *bins]
+    if n - n_top < sum(len(stratum) > 0 for stratum in strata):  # some stratum would stay empty
+        return _interleaved([rng.choice(usable, n, replace=False)], [len(usable)])
+    taken = _allocate(np.array([len(stratum) for stratum in strata]), n - n_top, power)
+    chosen = [
+        rng.choice(stratum, k, replace=False) if k else stratum[:0] for stratum, k in zip(strata, taken, strict=True)
+    ]
+    return _interleaved([*chosen, rng.permutation(firing[rest:])], [*map(len, strata), n_top])
+
+
+def _interleaved(chosen: Sequence[Int[np.ndarray, "_"]], sizes: Sequence[int]) -> Design:
+    """The chosen texts of all strata in one order that keeps the strata's shares all along and begins with one text of each."""
+    used = [at for at, texts in enumerate(chosen) if len(texts)]
+    stratum = np.repeat(np.arange(len(used)), [len(chosen[at]) for at in used])
+    place = np.concatenate([np.arange(len(chosen[at])) / len(chosen[at]) for at in used] or [np.zeros(0)])
+    order = np.argsort(place, kind="stable")
+    texts = np.concatenate([chosen[at] for at in used] or [np.zeros(0, dtype=np.int64)])
+    return Design(
+        texts[order].astype(np.int64),
+        stratum[order].astype(np.int64),
+        np.array([sizes[at] for at in used], dtype=np.int64),
+    )
+
+
+def _allocate(sizes: Int[np.ndarray, "stratum"], n: int, power: float) -> Int[np.ndarray, "stratum"]:
+    """Whole numbers that sum to `n`, near in proportion to `sizes ** power`, none above `sizes`, none 0 where there is a text.
+
+    An empty part of the corpus would have inclusion probability 0, and no weight could mend that.
+    """
+    exact, open_ = sizes.astype(np.float64), sizes > 0
+    weight = exact**power
+    while open_.any():
+        share = weight * ((n - exact[~open_].sum()) / weight[open_].sum())
+        full = open_ & (share >= sizes)
+        if not full.any():
+            exact[open_] = share[open_]
+            break
+        open_ &= ~full
+    taken = np.maximum(np.floor(exact).astype(int), np.minimum(sizes, 1))
+    while (left := n - taken.sum()) != 0:
+        room = np.flatnonzero(taken < sizes if left > 0 else taken > 1)
+        nearest = room[np.argsort((taken - exact)[room] * np.sign(left), kind="stable")]
+        taken[nearest[: abs(left)]] += np.sign(left)
+    return taken
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 0:
+        raise InputError(f"{name} is {value}; give a number of texts of at least 0")
+
+
+def _check_design(n: int, edges: Sequence[float | int], top: float, power: float) -> None:
+    _check_count("n", n)
+    for name, value in (("top", top), ("power", power)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is {value}; give a number between 0 and 1")
+    if len(edges) < 2 or edges[0] != 0 or edges[-1] != 100 or any(a >= b for a, b in itertools.pairwise(edges)):
+        raise InputError(
+            f"edges is {tuple(edges)}; give percentiles that rise from 0 to 100, such as (0, 50, 75, 95, 100)"
+        )

@@ -1,7 +1,0 @@
-"""The evaluators: Clarity; Responsiveness and Purity; Faithfulness. Each can be used alone on a `Subject` and a `Judge`."""
-
-from fade_lens.evaluators.clarity import ClarityEvaluator
-from fade_lens.evaluators.faithfulness import FaithfulnessEvaluator
-from fade_lens.evaluators.ratings import RatingEvaluator
-
-__all__ = ["ClarityEvaluator", "FaithfulnessEvaluator", "RatingEvaluator"]

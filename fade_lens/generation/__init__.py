@@ -1,0 +1,1 @@
+"""Steered continuations: what is generated, how likely it is, and the decoders behind it."""

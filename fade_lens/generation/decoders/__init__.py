@@ -1,0 +1,1 @@
+"""Ways to run a model token by token with a key-value cache."""

@@ -1,0 +1,162 @@
+"""The next token of each row, from the state of its last position."""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.utilities.activation_functions import apply_softcap
+
+from fade_lens.generation.decoders.linear import linear, packed
+
+# Tokens unembedded at a time. On a CPU few enough that their logits stay in the processor's cache (all of Gemma's for
+# 350 rows are 367 MB); elsewhere enough that a step is few operations.
+CPU_CHUNK, CHUNK = 8192, 65536
+
+
+class Head(ABC):
+    """From the state of a row's last position to its logits, a chunk of the vocabulary at a time.
+
+    Attributes:
+        starts: the first token id of each chunk.
+    """
+
+    def __init__(self, d_vocab: int, device: torch.device) -> None:
+        self.d_vocab, self.device = d_vocab, device
+        self.chunk = CPU_CHUNK if device.type == "cpu" else CHUNK
+        self.starts = range(0, d_vocab, self.chunk)
+
+    @abstractmethod
+    def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
+        """A new tensor with the logits of the chunk's tokens, float32 or wider."""
+
+    def order(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
+        """A new tensor in the order of the chunk's logits, of any precision: all that greedy decoding needs."""
+        return self.logits(state, start)
+
+
+class Logits(Head):
+    """The state is the logits themselves."""
+
+    def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
+        return state[:, start : start + self.chunk].to(torch.float32, copy=True)
+
+
+class Unembedding(Head):
+    """The state is the final residual after its norm; logits are made by W_U, b_U and the model's soft cap."""
+
+    def __init__(self, W_U: Float[Tensor, "d_model d_vocab"], b_U: Float[Tensor, " d_vocab"], soft_cap: float) -> None:
+        super().__init__(W_U.shape[1], W_U.device)
+        self._soft_cap, self._b_U = soft_cap, b_U.detach() if bool(b_U.any()) else None
+        self._by_token = W_U.detach().T
+
+    # Some hundred megabytes, made when they are needed.
+    @cached_property
+    def _chunks(self) -> dict[int, Float[Tensor, "chunk d_model"]]:
+        return {start: packed(self._by_token[start : start + self.chunk]) for start in self.starts}
+
+    def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
+        return apply_softcap(self.order(state, start).float(), self._soft_cap)
+
+    def order(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
+        bias = None if self._b_U is None else self._b_U[start : start + self.chunk]
+        return linear(state, self._chunks[start], bias)
+
+
+class Sampler:
+    """Chooses each row's next token: the likeliest, or by the inverse of its distribution at the row's own numbers.
+
+    Args:
+        head: what gives the logits.
+        uniforms: numbers in [0, 1), one a new token; they are all the randomness there is, so a row's tokens do not
+            depend on the other rows.
+        forbidden: token ids that are never chosen.
+        temperature: 0 for the likeliest token.
+        top_k: sample among the `top_k` likeliest only.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        uniforms: Float[np.ndarray, "row new"],
+        forbidden: Int[Tensor, " forbidden"],
+        temperature: float,
+        top_k: int | None,
+    ) -> None:
+        self._head, device = head, head.device
+        self._uniforms = torch.tensor(uniforms, dtype=torch.float32 if device.type == "mps" else torch.float64).to(
+            device
+        )
+        self._temperature, self._top_k = temperature, top_k
+        self._forbidden = {
+            start: (forbidden[(start <= forbidden) & (forbidden < start + head.chunk)] - start).to(device)
+            for start in head.starts
+        }
+
+    def choose(self, state: Float[Tensor, "row d_state"], step: int) -> Int[Tensor, " row"]:
+        """The token at this step for each row."""
+        if self._temperature == 0 or self._top_k == 1:
+            return self._likeliest(state)
+        if self._top_k is not None:
+            return self._among_top(state, self._uniforms[:, step, None], self._top_k)
+        return self._among_all(state, self._uniforms[:, step, None])
+
+    def _logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
+        return self._allowed(self._head.logits(state, start), start)
+
+    def _allowed(self, logits: Float[Tensor, "row chunk"], start: int) -> Float[Tensor, "row chunk"]:
+        ids = self._forbidden[start]
+        return logits.index_fill_(1, ids, -torch.inf) if len(ids) else logits
+
+    def _likeliest(self, state: Float[Tensor, "row d_state"]) -> Int[Tensor, " row"]:
+        best = torch.full((len(state),), -torch.inf, dtype=state.dtype, device=state.device)
+        token = torch.zeros(len(state), dtype=torch.long, device=state.device)
+        for start in self._head.starts:
+            logits = self._allowed(self._head.order(state, start), start)
+            value = logits.amax(dim=-1)
+            # To find where the largest stands takes ten times as long as to find how large it is.
+            better = (value > best).nonzero().squeeze(-1)
+            token[better] = logits[better].argmax(dim=-1) + start
+            best = best.maximum(value)
+        return token
+
+    def _among_top(
+        self, state: Float[Tensor, "row d_state"], uniforms: Float[Tensor, "row 1"], k: int
+    ) -> Int[Tensor, " row"]:
+        top: list[tuple[Tensor, Tensor]] = []
+        for start in self._head.starts:
+            logits = self._logits(state, start)
+            value, at = logits.topk(min(k, logits.shape[1]), dim=-1)
+            top.append((value, at + start))
+        values, tokens = (torch.cat(parts, dim=-1) for parts in zip(*top, strict=True))
+        values, best = values.topk(min(k, values.shape[1]), dim=-1)
+        tokens, order = tokens.gather(-1, best).sort(dim=-1)  # by id: rounding cannot swap neighbours
+        return tokens.gather(-1, self._drawn(values.gather(-1, order), uniforms)).squeeze(-1)
+
+    def _among_all(self, state: Float[Tensor, "row d_state"], uniforms: Float[Tensor, "row 1"]) -> Int[Tensor, " row"]:
+        # Which chunk first, then which token in it: only the chosen chunks' logits are made twice.
+        masses = [(self._logits(state, start) / self._temperature).logsumexp(-1) for start in self._head.starts]
+        shares = torch.stack(masses, dim=-1).to(uniforms.dtype).softmax(-1)
+        chunk = inverse_cdf(shares, uniforms)
+        before = shares.cumsum(-1).gather(-1, chunk) - shares.gather(-1, chunk)
+        within = (uniforms - before) / shares.gather(-1, chunk)
+        tokens = torch.empty(len(state), dtype=torch.long, device=state.device)
+        for c in chunk.unique().tolist():
+            rows, start = (chunk.squeeze(-1) == c).nonzero().squeeze(-1), self._head.starts[c]
+            drawn = self._drawn(self._logits(state[rows], start), within[rows])
+            tokens[rows] = drawn.squeeze(-1) + start
+        return tokens
+
+    def _drawn(self, logits: Float[Tensor, "row option"], uniforms: Float[Tensor, "row 1"]) -> Int[Tensor, "row 1"]:
+        return inverse_cdf((logits / self._temperature).to(uniforms.dtype).softmax(-1), uniforms)
+
+
+def inverse_cdf(shares: Float[Tensor, "row option"], uniforms: Float[Tensor, "row 1"]) -> Int[Tensor, "row 1"]:
+    """The option whose stretch of the cumulated shares holds the number; one of share 0 is never chosen."""
+    cumulated = shares.cumsum(-1)
+    # The number is kept below the total, which rounding may leave short of 1.
+    total = torch.nextafter(cumulated[:, -1:], torch.zeros_like(uniforms))
+    chosen = torch.searchsorted(cumulated, uniforms.clamp(min=0).minimum(total), right=True)
+    return chosen.clamp(max=shares.shape[-1] - 1)  # where logits overflowed, shares are no numbers

@@ -1,0 +1,1 @@
+"""One question in, one answer out: servers, limits, accounts and transcripts. Knows nothing of judging."""

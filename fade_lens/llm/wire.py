@@ -1,0 +1,377 @@
+"""The HTTP side of a judge: a client that shows a server nothing but what was chosen, what comes back, what errors mean."""
+
+import json
+import re
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fade_lens._util.errors import JudgeError
+from fade_lens.judge.parsing import without_thoughts
+from fade_lens.llm.budget import CHARS_PER_TOKEN, Number
+from fade_lens.llm.capabilities import FORMAT_REJECTED, ROLE_REJECTED
+from fade_lens.llm.endpoint import Endpoint, Secret, redact, without_key
+from fade_lens.llm.waits import wait_asked
+from fade_lens.llm.words import MOST_BYTES, read_body, status_in, words_of
+
+T = TypeVar("T")
+
+SHOWN_CHARS = 300
+
+_FILTERED = re.compile(r"content[_ ](filter|policy|management)|responsible ?ai|moderation|flagged", re.I)
+_TOO_LONG = re.compile(
+    r"context[_ -]?(length|size|window|limit)|maximum context|prompt (is )?too long|too many (input )?tokens|request too large"
+    r"|request_too_large|max_prompt_tokens|string_above_max_length",
+    re.I,
+)
+_LENGTH = r"(max_(new_|completion_|output_)?tokens|tokens?|context|prompts?|inputs?|messages?|completions?|sequence|seq_len|model_len|session|request size)"
+_EXCESS = (
+    r"(exceed|too (long|large|many|big)|(long|great|larg|bigg|high)er than|(less|lower) than|overflow|shorter|reduce|at (most|least)"
+    r"|not enough|<=|> ?\d|maximum|max length|range (of|is)|valid range|supported range|limit)"
+)
+_ABOUT_LENGTH = re.compile(
+    rf"{_LENGTH}\b.{{0,120}}{_EXCESS}|{_EXCESS}.{{0,120}}\b{_LENGTH}|(tokens?|prompt|输入|上下文|长度).{{0,40}}(超|过长|限制)|超.{{0,20}}(tokens?|上下文|长度)",
+    re.I,
+)
+_OF_A_PARAMETER = re.compile(r"logprobs|top_n_tokens|temperature|top_p|\bseed\b|\bstop\b|penalty|\brole", re.I)
+"""Parameters with limits of their own."""
+_NO_QUOTA = re.compile(
+    r"insufficient[_ ](quota|credits?|balance|funds)|exceeded your current quota|credit balance|billing_hard_limit",
+    re.I,
+)
+_NO_KEY = re.compile(
+    r"(api|access|authentication)[ _-]?(key|token).{0,40}(invalid|not valid|incorrect|missing|expired)|(invalid|incorrect|missing|expired).{0,20}(api|access)[ _-]?(key|token)",
+    re.I,
+)
+_NO_MODEL = re.compile(
+    r"model\b.{0,80}(not found|not exist|unknown|not available|not loaded)|(unknown|invalid|no such) model\b|model_not_found",
+    re.I,
+)
+_NO_PROVIDER = re.compile(r"requested parameters|no (endpoints|providers?).{0,60}support", re.I)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered."""
+
+    content: str
+    finish_reason: str = "stop"
+    refusal: str | None = None
+    top_logprobs: list[tuple[str, float]] | None = None
+    """Alternatives of the first token."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    thought_tokens: int = 0
+    """Of these, what went into thoughts, as far as the server shows it."""
+    batched: bool = False
+    """Whether a Batch API gave it, at its price."""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Answer":
+        """The answer that a transcript holds."""
+        logprobs = record.get("top_logprobs")
+        pairs = None if logprobs is None else [(str(token), float(logprob)) for token, logprob in logprobs]
+        known: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+        known["top_logprobs"] = pairs
+        return cls(**known)
+
+    @classmethod
+    def from_completion(cls, body: Any, *, prompt_tokens: Number, key: Secret | None = None) -> "Answer":
+        """A chat completion's first choice; `prompt_tokens` stands in where the server counts none. Raises for anything else.
+
+        A stream of events is put together. A `key` that the server repeats is left out.
+        """
+        body = _whole(body)
+        choice = body["choices"][0]
+        if body.get("error") or choice.get("error"):  # some gateways answer 200 with an error inside
+            raise ValueError(str(body.get("error") or choice["error"]))
+        message = choice["message"]
+        content, thought = _text(message.get("content")), _thought(message)
+        finish = str(choice.get("finish_reason") or "stop")
+        if not content.strip() and finish == "stop" and (answer := without_thoughts(thought).strip()):
+            # A server that takes all for thoughts: only what is whole and in the very form asked for is the answer.
+            content = answer if _FORM_ASKED.match(answer) and _is_json(answer) else content
+        refusal = message.get("refusal") or ("content filter" if finish == "content_filter" else None)
+        tokens = (choice.get("logprobs") or {}).get("content") or []
+        alternatives = tokens[0].get("top_logprobs") or [tokens[0]] if tokens else None
+        usage = body.get("usage") or {}
+        details = usage.get("completion_tokens_details") or {}
+        counted = details.get("reasoning_tokens") or usage.get("reasoning_tokens")
+        shown = len(content) + len(thought)
+        return cls(
+            content=without_key(content, key),
+            finish_reason=finish,
+            refusal=None if refusal is None else without_key(str(refusal), key),
+            top_logprobs=None if alternatives is None else [(a["token"], float(a["logprob"])) for a in alternatives],
+            prompt_tokens=int(usage.get("prompt_tokens") or prompt_tokens),
+            completion_tokens=int(usage.get("completion_tokens") or shown / CHARS_PER_TOKEN),
+            thought_tokens=int(counted or len(thought) / CHARS_PER_TOKEN),
+        )
+
+    @property
+    def whereabouts(self) -> str:
+        """What an answer did in which nothing can be read: where its words went."""
+        said = without_thoughts(self.content).strip()
+        cut, thought = self.finish_reason == "length", self.thought_tokens or (self.content.strip() and not said)
+        tokens = f"{self.completion_tokens:,} tokens"
+        if thought and not said:
+            seen = f"began {self.content[:80]!r}" if self.content.strip() else "is empty"
+            mend = "switch the model's thinking off" + (", or let it answer longer" if cut else "")
+            return f"{seen}: all of its {tokens} went into reasoning; {mend}"
+        if cut and not said:
+            return (
+                f"was cut after {tokens} without a word: the server's context is full, or its limit on answers too low"
+            )
+        if not said:
+            return "was empty"
+        return f"began {said[:80]!r}" + (f" and was cut after {tokens}" if cut else "")
+
+
+_FORM_ASKED = re.compile(r"\{\s*\"(ratings|texts)\"\s*:")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts")
+
+
+def _text(content: object) -> str:
+    """A message's text, given as a string or in parts; parts that hold thoughts are left out."""
+    if isinstance(content, list):
+        return "".join(_text(part) for part in content)
+    if isinstance(content, Mapping):
+        if re.search(r"think|thought|reason", str(content.get("type") or "")) or content.get("thought") is True:
+            return ""
+        text = content.get("text") or content.get("content") or content.get("value")
+        return _text(text)
+    return content if isinstance(content, str) else ""
+
+
+def _thought(message: Mapping[str, Any]) -> str:
+    """What a server shows of a model's thoughts: beside the answer, or as parts of it."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    shown = [message.get(name) for name in _THOUGHTS] + [
+        part.get(name) for part in parts for name in ("thinking", "text")
+    ]
+    return next((text for thought in shown if (text := _text(thought))), "") if not parts or not _text(content) else ""
+
+
+def _whole(body: Any) -> Any:
+    """A completion; of a stream's events (which some servers send unasked), what they come to."""
+    if not isinstance(body, list) or not body or not all(isinstance(event, Mapping) for event in body):
+        return body
+    if failed := next((event for event in body if event.get("error")), None):
+        return failed
+    choices = [choice for event in body for choice in (event.get("choices") or [])[:1]]
+    deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
+    names = {name for delta in deltas for name in delta if name != "role"}
+    message = {name: "".join(_text(delta.get(name)) for delta in deltas) for name in names}
+    logprobs = [token for choice in choices for token in (choice.get("logprobs") or {}).get("content") or []]
+    finish = next((choice["finish_reason"] for choice in choices[::-1] if choice.get("finish_reason")), None)
+    usage = next((event["usage"] for event in body[::-1] if event.get("usage")), {})
+    choice = {"message": message, "finish_reason": finish, "logprobs": {"content": logprobs} if logprobs else None}
+    return {"choices": [choice] if choices else [], "usage": usage}
+
+
+class Unanswered(Exception):
+    """A request that gets no answer; only its own texts are lost. `too_long` says that fewer or shorter texts may do.
+
+    `said` holds all of the server's words.
+    """
+
+    def __init__(self, reason: str, *, too_long: bool = False, said: str = "") -> None:
+        super().__init__(reason)
+        self.too_long, self.said = too_long, said
+
+
+class Transient(Exception):
+    """A failure that asking again may mend; `connected` is False where the server was not even reached."""
+
+    def __init__(self, reason: str, *, retry_after: Number | None = None, connected: bool = True) -> None:
+        super().__init__(reason)
+        self.retry_after, self.connected = retry_after, connected
+
+
+class Refused(Exception):
+    """The server's content filter refused the prompt."""
+
+
+class Rejected(Exception):
+    """The server does not accept the request as it is; something that can be left out may be the cause: `said` may name it."""
+
+    def __init__(self, reason: str, said: str) -> None:
+        super().__init__(reason)
+        self.said = said
+
+
+def open_client(base_url: str, endpoint: Endpoint, timeout: Number) -> Any:
+    """An `openai.AsyncOpenAI` that shows the endpoint's key, and nothing else of the environment's, to this server alone."""
+    import httpx2
+    import openai
+
+    class Bounded(httpx2.AsyncByteStream):
+        """A body, unpacked, of no more than a full answer's size."""
+
+        def __init__(self, stream: httpx2.AsyncByteStream, packed: bool) -> None:
+            self._stream, self._unpack = stream, zlib.decompressobj(47) if packed else None
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            left = MOST_BYTES
+            async for part in self._stream:
+                part = self._unpack.decompress(part, left + 1) if self._unpack else part
+                if (left := left - len(part)) < 0:
+                    raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+                yield part
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    async def bound(response: Any) -> None:
+        if response.request.url.path.endswith("/completions"):  # files of batches may be larger
+            packed = response.headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip", "deflate")
+            if packed:
+                del response.headers["content-encoding"]
+            response.stream = Bounded(response.stream, packed)
+
+    async def authenticate(request: Any) -> None:
+        ours = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length"}
+        for name in list(request.headers):
+            # The client reads organization, project and custom headers from the environment: those are OpenAI's alone.
+            foreign = not endpoint.is_openai and name not in ours and not name.startswith("x-stainless-")
+            if foreign or name in ("authorization", "api-key"):
+                del request.headers[name]
+        request.headers.update({"accept-encoding": "gzip"} | endpoint.headers())
+
+    http_client = openai.DefaultAsyncHttpxClient(
+        event_hooks={"request": [authenticate], "response": [bound]},
+        follow_redirects=False,
+        trust_env=not endpoint.loopback,  # a proxy set for the outside cannot reach this machine's own servers
+    )
+    return openai.AsyncOpenAI(
+        base_url=base_url,
+        api_key="set by authenticate",
+        timeout=timeout,
+        max_retries=0,
+        default_query=dict(endpoint.query),
+        http_client=http_client,
+    )
+
+
+async def post(
+    client: Any, body: Mapping[str, Any], *, model: str, prompt_tokens: Number, endpoint: Endpoint
+) -> Answer:
+    """One chat completion, asked once. Raises `Transient`, `Unanswered`, `Refused`, `Rejected` or `JudgeError`."""
+
+    async def ask() -> Answer | Exception:
+        raw = await client.chat.completions.with_raw_response.create(
+            model=body["model"],
+            messages=body["messages"],
+            extra_body={name: value for name, value in body.items() if name not in ("model", "messages")},
+        )
+        response = raw.http_response
+        answered = read_body(response.content, response.charset_encoding)
+        try:
+            return Answer.from_completion(answered, prompt_tokens=prompt_tokens, key=endpoint.key)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            status = status_in(answered) or response.status_code
+        return classify(status, response.headers, answered, "nothing", model=model, endpoint=endpoint)
+
+    answer = await translated(ask, model=model, endpoint=endpoint)
+    if isinstance(answer, Exception):  # raised here, where nothing holds the server's own words, which may hold the key
+        raise answer
+    return answer
+
+
+async def translated(ask: Callable[[], Awaitable[T]], *, model: str, endpoint: Endpoint) -> T:
+    """What `ask` gives, the client's exceptions turned into this module's. Raises as `post` does."""
+    import openai
+
+    failure: Exception
+    try:
+        return await ask()
+    except openai.APIStatusError as error:
+        failure = classify(
+            error.status_code,
+            error.response.headers,
+            read_body(error.response.content, error.response.charset_encoding),  # the client keeps some kinds to itself
+            "no words",
+            model=model,
+            endpoint=endpoint,
+        )
+    except (openai.APITimeoutError, TimeoutError):
+        failure = Transient("no answer in time")
+    except openai.APIConnectionError as error:
+        reached = type(error.__cause__).__name__ != "ConnectError"
+        cause = redact(repr(error.__cause__), endpoint.key)
+        failure = Transient(f"connection failed ({cause:.200})", connected=reached)
+    except (openai.OpenAIError, ValueError, TypeError, LookupError, AttributeError) as error:
+        failure = Transient(f"the answer is not of the form expected ({redact(repr(error), endpoint.key):.200})")
+    raise failure  # outside the handler: the client's exceptions hold the request, whose headers hold the key
+
+
+def classify(
+    status: int, headers: Mapping[str, str], body: object, text: str, *, model: str, endpoint: Endpoint
+) -> Exception:
+    """What an HTTP error (or an answer that is none) means: transient, final, or about its own request alone.
+
+    `body` is what was read of it, `text` what stands for words where it holds none.
+    """
+    words, wait = words_of(body), wait_asked(headers, [body, text])
+    everything = redact(words.text or text, endpoint.key)
+    message = everything[:SHOWN_CHARS]  # cut last: half a key is not recognized
+    said = f"{redact(words.codes, endpoint.key)} {everything}"
+    asked = 200 <= status < 300 or status in (400, 422)
+    if (asked or status == 403) and _FILTERED.search(said):
+        return Refused(message)
+    # Gemini says of each minute's limit that the quota is exceeded: one that comes back is not used up.
+    if status == 402 or (wait is None and _NO_QUOTA.search(said) and (asked or status in (403, 429))):
+        return JudgeError(f"judge {model!r} at {endpoint.label}: the account's quota is used up: {message}")
+    if status == 413 or (status == 429 and "request too large" in said.lower()) or _is_length(status, said):
+        return Unanswered(f"too long for the judge: {message}", too_long=True, said=said)
+    if status in (400, 404, 422) and (_NO_KEY.search(said) or _NO_MODEL.search(said)):
+        status = 401 if _NO_KEY.search(said) else 404
+        return JudgeError(sentence(f"HTTP {status}: {message}", model=model, endpoint=endpoint, status=status))
+    form = bool(FORMAT_REJECTED.search(said) or ROLE_REJECTED.search(said))
+    rejected = (
+        status in (400, 422)
+        or (form and (asked or status in (500, 501)))
+        or (status == 404 and _NO_PROVIDER.search(said))
+    )
+    if rejected and "json_validate_failed" not in said:  # that one is a model's slip, not a server's limit
+        return Rejected(message, said)
+    if 200 <= status < 300:
+        return Transient(f"the answer is not of the form expected ({message:.200})", retry_after=wait)
+    if status in (400, 408, 409, 425, 429) or status >= 500:
+        return Transient(f"HTTP {status}: {message}", retry_after=wait)
+    return JudgeError(sentence(f"HTTP {status}: {message}", model=model, endpoint=endpoint, status=status))
+
+
+def _is_length(status: int, said: str) -> bool:
+    """Whether a request was refused for its length, in whatever words."""
+    if _TOO_LONG.search(said):
+        return status < 300 or status in (400, 422) or status >= 500
+    about = _ABOUT_LENGTH.search(said) and not (_OF_A_PARAMETER.search(said) or FORMAT_REJECTED.search(said))
+    return bool(about) and (status < 300 or status in (400, 422, 500))
+
+
+def sentence(reason: str, *, model: str, endpoint: Endpoint, status: int = 0, connected: bool = True) -> str:
+    """One sentence that says what is wrong with the judge and what to look at."""
+    where = f"judge {model!r} at {endpoint.label}"
+    if not connected:
+        return f"{where} cannot be reached: {reason}; is the server running, and is the address right?"
+    if status == 401:
+        return f"{where} does not accept the key: {reason}; check api_key or the environment variable that holds it"
+    if status == 403:
+        return f"{where} does not allow this: {reason}; check what the key may use"
+    if status == 404:
+        return f"{where} is not there: {reason}; check the model's name and the address (most servers' end in /v1)"
+    if 300 <= status < 400:
+        return f"{where} sends requests elsewhere, which is not followed: {reason}; give the final address as base_url"
+    return f"{where} does not answer: {reason}; everything answered so far is kept"

@@ -1,0 +1,1 @@
+"""Pure functions from arrays to values with intervals."""

@@ -1,0 +1,1 @@
+"""Runs: settings, the pipeline, the store and the results."""

@@ -1,0 +1,356 @@
+"""What a run found: one table, and for every description the evidence behind its numbers."""
+
+import dataclasses
+import gzip
+import json
+import os
+import types
+import typing
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.tables import table_of
+from fade_lens.baselines.cross_scores import CrossMatrices
+from fade_lens.baselines.permutation import NullComparison
+from fade_lens.data.descriptions import Description
+from fade_lens.judge.reliability import Agreement
+from fade_lens.llm.budget import Usage
+from fade_lens.metrics.detection import Detection, detection
+from fade_lens.metrics.fade import Metric
+from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    from IPython.display import IFrame
+
+    from fade_lens.analysis.summary import Key
+    from fade_lens.report.notebook import Table
+    from fade_lens.report.notes import Notes
+
+T = TypeVar("T")
+METRICS = ("clarity", "responsiveness", "purity", "faithfulness")
+DETECTION = ("f1", "iou", "correlation", "balanced_accuracy")
+FORMAT = 2
+MAX_FILE_BYTES = 2 * 2**30
+UNRATED_SHARE = 0.02
+"""A single text without a rating is told where it is more than this share."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One description of one feature: four metrics and what they rest on."""
+
+    description: Description
+    feature: FeatureSummary
+    clarity_evidence: ClarityEvidence
+    rated_evidence: RatedEvidence
+    faithfulness_evidence: FaithfulnessEvidence
+    null: NullComparison | None = None
+    neuronpedia: str = field(default="", compare=False)
+    """The Neuronpedia source of the run's features, such as "gpt2-small/8-res-jb", where the run knows it."""
+    usage: Usage | None = field(default=None, compare=False)
+    """What the judge's answers cost that this rests on, in this run or before (descriptions with the same text share them)."""
+    agreement: tuple[Agreement, ...] = ()
+    """How far ratings of some of the same texts agree with it: the judge's own repeated, a second judge's."""
+
+    @property
+    def clarity(self) -> Metric:
+        """Does text written to express the concept activate the feature?"""
+        return self.clarity_evidence.clarity
+
+    @property
+    def responsiveness(self) -> Metric:
+        """Do natural texts that express the concept activate it?"""
+        return self.rated_evidence.responsiveness
+
+    @property
+    def purity(self) -> Metric:
+        """Does it fire for that concept only?"""
+        return self.rated_evidence.purity
+
+    @property
+    def faithfulness(self) -> Metric:
+        """Does steering it make the model write the concept?"""
+        return self.faithfulness_evidence.faithfulness
+
+    @cached_property
+    def detection(self) -> Detection:
+        """Best F1, IoU, correlation and balanced accuracy on the rated texts."""
+        return detection(self.rated_evidence.texts)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The four metrics by name."""
+        return {name: getattr(self, name) for name in METRICS}
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a reader should know before trusting the numbers."""
+        flags: list[str] = []
+        if self.feature.firing_texts == 0:
+            flags.append("dead: never fires on the corpus")
+        elif self.feature.firing_rate > 0.1:
+            flags.append("dense: fires on over 10 % of tokens")
+        if self.feature.n_texts and 0 < self.feature.firing_texts < 10:
+            flags.append(f"rare: fires on {self.feature.firing_texts} texts of the corpus")
+        for asked, kind in (
+            (self.rated_evidence.texts, "natural texts"),
+            (self.faithfulness_evidence.continuations, "continuations"),
+        ):
+            unrated = sum(a.rating is None for a in asked)
+            if unrated > 1 or unrated > UNRATED_SHARE * len(asked):
+                flags.append(f"unrated: {unrated} of {len(asked)} {kind} got no rating")
+        for fluency in self.faithfulness_evidence.fluency:
+            if fluency.breaks and fluency.factor == self.faithfulness.details.get("factor"):
+                flags.append(
+                    f"steering: factor {fluency.factor:g} breaks the model (texts {fluency.increase:+.1f} nats a token, "
+                    f"{fluency.repeated:.0%} repeated)"
+                )
+        if failures := len(self.clarity_evidence.failures):
+            flags.append(f"writing: {failures} request{'' if failures == 1 else 's'} gave no text")
+        if self.null is not None and (better := self.null.better_feature) is not None:
+            kind = "swapped" if better == self.null.suggested_feature else "mislabelled"
+            kind, also = ("copied", " has the same description and") if self.null.copied else (kind, "")
+            flags.append(f"{kind}: feature {better} of the run{also} fits the description better")
+        flags += [one.flag for one in self.agreement if one.flag]
+        return tuple(flags)
+
+    def plot(self) -> "go.Figure":
+        """Activations of synthetic and natural texts, activation by rating, concept rate by steering factor, the radar."""
+        from fade_lens.report.plots import result_figure
+
+        return result_figure(self)
+
+    def to_row(self) -> dict[str, Any]:
+        """One row of `Results.frame`."""
+        row: dict[str, Any] = {"index": self.description.index, "description": self.description.text}
+        for name, metric in self.metrics.items():
+            low, high = metric.interval or (None, None)
+            row |= {name: metric.value, f"{name}_low": low, f"{name}_high": high}
+        for name, metric in self.metrics.items():
+            row[f"{name}_reason"] = metric.reason
+        counts = self.purity.counts
+        row |= {f"n_{key}": counts.get(key, 0) for key in ("rated_0", "rated_1", "rated_2", "unrated")}
+        row["n_synthetic"] = len(self.clarity_evidence.texts)
+        row["n_continuations"] = len(self.faithfulness_evidence.continuations)
+        row["prevalence"] = self.purity.details.get("prevalence")
+        row["best_factor"] = self.faithfulness.details.get("factor")
+        row["dose_response_p"] = self.faithfulness.details.get("dose_response_p")
+        row["nll_increase"] = self.faithfulness.details.get("nll_increase")
+        row |= {f"faithfulness_{arm.name}": arm.faithfulness.value for arm in self.faithfulness_evidence.arms}
+        row |= {name: getattr(self.detection, name) for name in DETECTION}
+        null = self.null or NullComparison()
+        row |= {f"{name}_null_percentile": getattr(null, f"{name}_percentile") for name in METRICS[:3]}
+        row |= {name: getattr(null, name) for name in ("p_value", "q_value", "better_feature", "suggested_feature")}
+        row["null_reason"] = null.reason
+        row["firing_rate"] = self.feature.firing_rate
+        row["largest_activation"] = self.feature.largest
+        row["judge_calls"] = None if self.usage is None else self.usage.calls
+        row["judge_cost"] = None if self.usage is None else self.usage.cost
+        row["origin"] = self.description.origin
+        row["flags"] = "; ".join(self.flags)
+        return row
+
+    def dashboard(self, source: Any = None, *, width: int | str = "100%", height: int = 600) -> "IFrame":
+        """The feature's Neuronpedia page inside a notebook, as SAELens' `display_dashboard` shows it; needs a network.
+
+        Args:
+            source: the Neuronpedia id ("gpt2-small/8-res-jb") or the SAE; without it, where the description came from or the run's.
+            width, height: of the frame, in pixels or as CSS.
+
+        Raises:
+            InputError: the id is not known.
+        """
+        from fade_lens.report.links import dashboard_frame
+
+        return dashboard_frame(self, source, width=width, height=height)
+
+    def _repr_html_(self) -> str:
+        from fade_lens.report.notebook import result_card
+
+        return result_card(self)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results of a run, in the order of its descriptions.
+
+    Attributes:
+        items: one `Result` a description.
+        run: how the run was made: settings, model, features, corpus, judge, versions, usage, seconds.
+        cross: every feature against every description; None for runs of over `fade_lens.baselines.permutation.MOST` descriptions.
+        nulls: for each null arm asked for, the result of the null description of each of `items`, in their order.
+    """
+
+    items: tuple[Result, ...]
+    run: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cross: CrossMatrices | None = field(default=None, compare=False)
+    nulls: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.items)
+
+    def __getitem__(self, index: int) -> Result:
+        """The result of a feature, by its index in the SAE or hook.
+
+        Raises:
+            InputError: the feature is not in the run, or has several descriptions (`of(index)` gives all).
+        """
+        found = self.of(index)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(f"feature {index} has {len(found)} descriptions; results.of({index}) gives all of them")
+        known = ", ".join(str(r.description.index) for r in self.items[:8])
+        raise InputError(f"feature {index} is not in these results; they hold {known}{', …' if len(self) > 8 else ''}")
+
+    def of(self, index: int) -> tuple[Result, ...]:
+        """All results of one feature, one for each of its descriptions."""
+        from fade_lens.report.links import recorded
+
+        known = recorded(self.run)
+        found = (r for r in self.items if r.description.index == index)
+        return tuple(replace(r, neuronpedia=known) if known and not r.neuronpedia else r for r in found)
+
+    @cached_property
+    def frame(self) -> "pd.DataFrame":
+        """One row a description: the four metrics with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page."""
+        from fade_lens.report.links import urls_of
+
+        frame = table_of(r.to_row() for r in self.items)
+        frame["dashboard_url"] = urls_of(self)
+        for name in frame.columns:
+            if name in (*METRICS, *DETECTION) or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):
+                frame[name] = frame[name].astype("float64")
+            if name in ("better_feature", "suggested_feature", "judge_calls"):
+                frame[name] = frame[name].astype("Int64")
+        return frame
+
+    def plot(self) -> "go.Figure":
+        """The four metrics of every description, with intervals."""
+        from fade_lens.report.plots import overview_figure
+
+        return overview_figure(self)
+
+    def plot_cross(self) -> "go.Figure":
+        """Every feature against every description as a heat map.
+
+        Raises:
+            InputError: the run keeps no matrices.
+        """
+        from fade_lens.report.plots import cross_figure
+
+        return cross_figure(self)
+
+    def summary(self, by: "str | Key | None" = None) -> "pd.DataFrame":
+        """Means of all metrics with intervals, of the run or of each group in it (see `fade_lens.analysis.summary.summary`)."""
+        from fade_lens.analysis.summary import summary
+
+        return summary(self, by)
+
+    def to_html(self, path: str | Path, notes: "Notes | None" = None) -> Path:
+        """Write one self-contained HTML page: the table, and a card for every description; `notes` are an audit's."""
+        from fade_lens.report.page import page
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(self, notes), encoding="utf-8")
+        return path
+
+    def table(self, height: int = 640, notes: "Notes | None" = None) -> "Table":
+        """The page's table inside a notebook, `height` pixels high: to sort, filter and search, with a card for every description."""
+        from fade_lens.report.notebook import Table
+
+        return Table(self, height, notes)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything as gzipped JSON; `Results.load` reads it back."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {"format": FORMAT, "run": dict(self.run), "items": [to_plain(r) for r in self.items]}
+        record |= {"cross": None if self.cross is None else self.cross.to_dict(), "nulls": to_plain(self.nulls)}
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # an earlier file stays whole until this one is
+        try:
+            with gzip.open(partial, "wt", encoding="utf-8") as file:
+                json.dump(record, file)  # in ASCII: a lone surrogate has no UTF-8
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Results":
+        """Results that `save` wrote.
+
+        Raises:
+            InputError: no such file, or one that `save` did not write.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"results file {str(path)!r} does not exist")
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                text = file.read(MAX_FILE_BYTES)
+            record = json.loads(text)
+            if record["format"] != FORMAT:
+                raise InputError(
+                    f"results file {path.name!r} has format {record['format']}; this version reads {FORMAT}: evaluate again, "
+                    "with the run's folder as transcripts, so that nothing is asked twice"
+                )
+            nulls = {arm: from_plain(tuple[Result, ...], items) for arm, items in record.get("nulls", {}).items()}
+            cross = CrossMatrices.from_dict(kept) if (kept := record.get("cross")) else None
+            return cls(from_plain(tuple[Result, ...], record["items"]), record["run"], cross, nulls)
+        except InputError:
+            raise
+        except (
+            OSError,
+            EOFError,
+            zlib.error,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise InputError(f"{path.name!r} is not a results file of fade_lens: {error}") from error
+
+    def _repr_html_(self) -> str:
+        from fade_lens.report.notebook import results_table
+
+        return results_table(self)
+
+
+def to_plain(value: Any) -> Any:
+    """Nested dataclasses, tuples and mappings as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(v) for v in cast(tuple[Any, ...], value)]
+    return value
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """The inverse of `to_plain` for dataclass `kind`, following its type hints; no code is run from the data."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        fields = [f.name for f in dataclasses.fields(kind) if f.name in value]
+        return cast(type, kind)(**{name: from_plain(hints[name], value[name]) for name in fields})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        chosen = [a for a in arguments if a is not type(None)]
+        return None if value is None else from_plain(chosen[0], value) if len(chosen) == 1 else value
+    if origin is tuple:
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(from_plain(k, v) for k, v in zip(kinds, value, strict=True))
+    return value

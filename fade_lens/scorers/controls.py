@@ -1,0 +1,47 @@
+"""Controls for steering: does another push of equal strength make the model write the concept just as well?"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fade_lens._util.errors import InputError
+from fade_lens.runs.settings import Settings, rng
+from fade_lens.subject.features import Features
+
+CANDIDATES = 16
+"""Features drawn at random, of which the control is the one whose direction is most nearly as long."""
+
+
+def check_arms(features: Features, settings: Settings) -> None:
+    """Raise `InputError` for a control that these features cannot have; before anything is generated."""
+    if "other" in settings.arms and features.n_features < 2:
+        raise InputError("arms holds 'other', but there is only one feature; leave it out")
+    if "ablate" in settings.arms and getattr(features, "sequential", False):
+        raise InputError(
+            "arms holds 'ablate', which needs activations that depend on no earlier position; leave it out"
+        )
+
+
+def arm_directions(arm: str, features: Features, seed: int) -> Float[Tensor, "feature d_out"] | None:
+    """For each feature a control direction as long as its own; None where the control is no direction.
+
+    The same for a feature whatever features are beside it: it comes from the seed and the feature's index.
+    """
+    own = features.directions()
+    if arm == "random":
+        drawn = [rng(seed, "random direction", index).standard_normal(own.shape[1]) for index in features.indices]
+        other = torch.stack([torch.from_numpy(d) for d in drawn]).to(own)
+    elif arm == "other":
+        other = torch.cat([features.select([other_feature(features, i, seed)]).directions() for i in features.indices])
+    else:
+        return None
+    return other * (own.norm(dim=-1, keepdim=True) / other.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+
+
+def other_feature(features: Features, index: int, seed: int) -> int:
+    """Another feature of the same source: of `CANDIDATES` drawn, the one whose direction is most nearly as long."""
+    n = features.n_features
+    drawn = rng(seed, "other direction", index).choice(n, min(CANDIDATES + 1, n), replace=False).tolist()
+    candidates = [i for i in drawn if i != index][:CANDIDATES]
+    norms = features.select([index, *candidates]).directions().norm(dim=-1)
+    return candidates[int((norms[1:] - norms[0]).abs().argmin())]

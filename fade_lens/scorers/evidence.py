@@ -1,0 +1,135 @@
+"""What each number rests on: the texts, activations, ratings and continuations behind one description's metrics."""
+
+from dataclasses import dataclass, field
+
+from fade_lens.metrics.fade import Metric
+
+
+@dataclass(frozen=True)
+class SyntheticText:
+    """A text the judge wrote to express the concept; `activation` is None where no position of it counts."""
+
+    text: str
+    activation: float | None
+
+
+@dataclass(frozen=True)
+class RatedText:
+    """A natural text that the judge was asked about.
+
+    `number` is its place in the corpus, `inclusion` its probability of being chosen; `rating` is 0, 1, 2, or None with
+    the `reason`; `score` is the judge's graded score where it gives one.
+    """
+
+    number: int
+    text: str
+    activation: float
+    inclusion: float
+    rating: int | None
+    score: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TopText:
+    """One of the natural texts that activate the feature most, token by token (None: a position that never counts)."""
+
+    number: int
+    activation: float
+    tokens: tuple[str, ...]
+    activations: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the model wrote after a natural beginning, steered at `factor` (0: untouched), and the judge's rating of it."""
+
+    factor: float
+    prompt: str
+    text: str
+    rating: int | None
+    score: float | None = None
+    reason: str | None = None
+    nll: float | None = None
+    """Mean negative log-likelihood of its tokens, in nats, under the untouched model."""
+
+
+@dataclass(frozen=True)
+class Fluency:
+    """How likely the continuations at one steering factor are to the untouched model.
+
+    `nll` is their mean negative log-likelihood in nats a token, `increase` what it has above the untouched model's own texts, `repeated` the
+    share of tokens that stand earlier in the same text; `breaks` tells that either is beyond what a model that still writes sense reaches
+    (see `fade_lens.generation.fluency.MAX_INCREASE`).
+    """
+
+    factor: float
+    nll: float
+    increase: float
+    repeated: float
+    breaks: bool
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A control for steering, its continuations rated for the same description.
+
+    `name` is "ablate" (the feature set to zero), "random" (a random direction of equal length) or "other" (another feature's
+    direction at equal length: that of feature `other`).
+    """
+
+    name: str
+    faithfulness: Metric
+    continuations: tuple[Continuation, ...] = ()
+    other: int | None = None
+
+
+@dataclass(frozen=True)
+class ClarityEvidence:
+    """Clarity and the texts written for it; `failures` says why requests gave no text."""
+
+    clarity: Metric
+    texts: tuple[SyntheticText, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RatedEvidence:
+    """Responsiveness and Purity, which rest on the same rated texts."""
+
+    responsiveness: Metric
+    purity: Metric
+    texts: tuple[RatedText, ...] = ()
+    stopped: str | None = None
+    """Why fewer texts were rated than the settings allow; None where all were."""
+
+
+@dataclass(frozen=True)
+class FaithfulnessEvidence:
+    """Faithfulness and the continuations behind it (none where the gate was not passed).
+
+    `fluency` has an entry for each steering factor; `arms` are the controls that were asked for.
+    """
+
+    faithfulness: Metric
+    continuations: tuple[Continuation, ...] = ()
+    fluency: tuple[Fluency, ...] = ()
+    arms: tuple[Arm, ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureSummary:
+    """What the corpus alone tells about a feature.
+
+    `firing_rate` is over counted tokens, `firing_texts` and `n_texts` over texts; `largest` is the largest activation,
+    `reference` the unit of steering factors (None if the feature never fires); `quantiles` are 101 evenly spaced
+    quantiles of its per-text activations, for plots.
+    """
+
+    firing_rate: float
+    firing_texts: int
+    n_texts: int
+    largest: float
+    reference: float | None
+    quantiles: tuple[float, ...]
+    top: tuple[TopText, ...] = field(default=())

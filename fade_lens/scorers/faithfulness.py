@@ -1,0 +1,396 @@
+"""Faithfulness: does steering the feature make the model write the concept?"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+
+from fade_lens._util.errors import InputError
+from fade_lens.data.descriptions import Description, read_descriptions
+from fade_lens.generation.decoders.decoding import Decoder
+from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
+from fade_lens.generation.steering import Request, decoder_for, generate
+from fade_lens.judge import Judge, Rating
+from fade_lens.metrics.fade import Metric, faithfulness, leading
+from fade_lens.metrics.trend import dose_response
+from fade_lens.runs.settings import Settings, rng, stream
+from fade_lens.scorers.continuations import OWN, UNTOUCHED, ContinuationStore, MemoryContinuations, Steered, Texts
+from fade_lens.scorers.controls import arm_directions, check_arms, other_feature
+from fade_lens.scorers.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
+from fade_lens.scorers.ratings import missing, rating_values, widest
+from fade_lens.subject.activations import Progress
+from fade_lens.subject.hooks import dtype_of
+from fade_lens.subject.subject import Subject
+from fade_lens.subject.tokens import after_bos, continued
+
+FLUENCY_PROMPTS = 10
+"""Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
+again would take half as long as writing them."""
+
+FIRST_PROMPTS = 21
+"""Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and untouched. With fewer the wrong
+factor is chosen more often: with 18 intervals hold a weak effect in 90 % of simulated runs, with 21 in 92 % (`tests/benchmarks/coverage.py`)."""
+
+Rated = Mapping[Steered, Sequence[Rating]]
+"""The ratings of the first continuations of each set."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One description's continuations, controls among them, and the ratings of some: `order` tells the set that each is of.
+
+    `order` grows from round to round, and is whole once `answer` is there.
+    """
+
+    texts: Mapping[Steered, Texts]
+    order: Sequence[Steered]
+    answer: Future[list[Rating]]
+
+
+class FaithfulnessEvaluator:
+    """The model continues natural beginnings, untouched and steered at several strengths; the judge rates what it wrote."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        judge: Judge,
+        settings: Settings | None = None,
+        store: ContinuationStore | None = None,
+    ) -> None:
+        self.subject, self.judge, self.settings = subject, judge, settings or subject.settings
+        self.store = store or MemoryContinuations()
+        check_arms(subject.features, self.settings)
+        self.prompts = self._prompts() if self.settings.steers else []
+        self._decoder: Decoder | None = None
+
+    def _prompts(self) -> list[tuple[int, ...]]:
+        """The run's natural beginnings: the first tokens of texts drawn from the corpus in random order, the same for every feature."""
+        tokens, settings = self.subject.tokens, self.settings
+        room = int(self.subject.model.cfg.n_ctx) - settings.new_tokens
+        if settings.prompt_tokens > room:
+            raise InputError(
+                f"prompt_tokens + new_tokens is {settings.prompt_tokens + settings.new_tokens}, but the model reads at "
+                f"most {self.subject.model.cfg.n_ctx} tokens; lower one of them"
+            )
+        long_enough = np.flatnonzero(tokens.lengths >= settings.prompt_tokens)
+        usable = long_enough if len(long_enough) >= settings.prompts else np.flatnonzero(tokens.lengths > 0)
+        generator = rng(settings.seed, "prompts")
+        chosen = generator.choice(usable, min(settings.prompts, len(usable)), replace=False)
+        if settings.preset == "paper":  # rates all; elsewhere the first ones may be all, and must be like the others
+            chosen = np.sort(chosen)
+        return [tuple(tokens[i][: settings.prompt_tokens].tolist()) for i in chosen.tolist()]
+
+    def _sets(self, index: int) -> list[Steered]:
+        """What is rated for a description of a feature, its baseline first: the untouched model, or factor 0 where that is asked for."""
+        own = [Steered(index, factor) for factor in self.settings.steered_factors]
+        baseline = Steered(index, 0.0) if Steered(index, 0.0) in own else UNTOUCHED
+        arms = [Steered(index, f, arm) for arm in self.settings.arms for f in self.settings.arm_factors(arm)]
+        return [baseline, *(steered for steered in own if steered != baseline), *arms]
+
+    def steer(self, indices: Sequence[int], progress: Progress | None = None) -> None:
+        """Generate what is not there yet for these features, baseline included, features and factors batched together."""
+        compared = [] if self.settings.preset == "paper" else [UNTOUCHED]  # for fluency, whatever the baseline
+        wanted = dict.fromkeys([*compared, *(steered for index in indices for steered in self._sets(index))])
+        missing = [steered for steered in wanted if self.store.continuations(*steered) is None]
+        for arm in (OWN, *self.settings.arms):
+            if group := [steered for steered in missing if steered.arm == arm]:
+                self._generate(arm, group, progress)
+
+    def _generate(self, arm: str, group: Sequence[Steered], progress: Progress | None) -> None:
+        """Continue every prompt for each of these sets, all of one arm, and keep the texts with their likelihoods."""
+        subject, settings = self.subject, self.settings
+        reference = np.nan_to_num([subject.reference(i) for i in subject.features.indices])
+        requests = [
+            Request(
+                prompt=prompt,
+                feature=None if steered == UNTOUCHED else subject.column(steered.feature),
+                factor=steered.factor,
+                # One stream a prompt and feature, whatever the factor and arm: they differ by steering, not by luck.
+                stream=stream(settings.seed, "continuation", steered.feature, number),
+            )
+            for steered in group
+            for number, prompt in enumerate(self.prompts)
+        ]
+        decoder = self._decoder = self._decoder or decoder_for(subject.model, subject.features, requests)
+        tokens = generate(
+            subject.model,
+            subject.features,
+            requests,
+            torch.tensor(reference, dtype=torch.float32),
+            mode="ablate" if arm == "ablate" else settings.mode,  # pyright: ignore[reportArgumentType]
+            directions=arm_directions(arm, subject.features, settings.seed),
+            new_tokens=settings.new_tokens,
+            temperature=settings.temperature,
+            decoder=decoder,
+            progress=progress,
+        )
+        n, read = len(self.prompts), 0 if settings.preset == "paper" else min(FLUENCY_PROMPTS, len(self.prompts))
+        likely = [i for i in range(len(requests)) if i % n < read and tokens[i, 0] >= 0]
+        prompts = [requests[i].prompt for i in likely]
+        nll = np.full(len(requests), np.nan)
+        nll[likely] = negative_log_likelihood(subject.model, prompts, tokens[likely], decoder)
+        tokenizer = subject.model.tokenizer
+        for position, steered in enumerate(group):
+            start = position * n
+            rows = zip(self.prompts, tokens[start : start + n].tolist(), strict=True)
+            texts = [continued(tokenizer, prompt, row) if row[0] >= 0 else "" for prompt, row in rows]
+            likelihoods = nll[start : start + read].tolist()
+            self.store.keep_continuations(steered.feature, steered.factor, texts, likelihoods, arm)
+
+    def ask(self, description: Description) -> Asked:
+        """Begin to have a description's continuations rated, in the background; `steer` has generated them.
+
+        Controls are rated in the same batches: nothing tells the judge which text is which.
+        """
+        texts: dict[Steered, Texts] = {}
+        for steered in self._sets(description.index):
+            kept = self.store.continuations(*steered)
+            if kept is None:
+                raise InputError(
+                    f"feature {steered.feature} has no continuations at factor {steered.factor}; "
+                    f"call steer([{description.index}]) first"
+                )
+            texts[steered] = kept
+        barred, order = self._barred(description.index), list[Steered]()
+        lost = self._overflow(description.index)
+
+        def following(ratings: list[Rating]) -> list[str]:
+            if lost is not None:  # nothing is asked in vain
+                return []
+            chosen = self._next(description, by_set(texts, order, ratings), barred)
+            order.extend(steered for steered, numbers in chosen.items() for _ in numbers)
+            return [texts[steered][number] for steered, numbers in chosen.items() for number in numbers]
+
+        seed = stream(self.settings.seed, "continuation order", description.key)
+        return Asked(texts, order, self.judge.submit_rounds(description.text, following, seed=seed))
+
+    def _next(self, description: Description, rated: Rated, barred: AbstractSet[float]) -> dict[Steered, range]:
+        """The prompts whose continuations are rated next in each set, none where it is enough.
+
+        First some at every factor; then the others at the best factor of each arm and untouched, until the interval is narrow enough.
+        """
+        settings, prompts = self.settings, len(self.prompts)
+        baseline, *steered = rated
+        n = len(rated[baseline])
+        if n == prompts or len(_table(OWN, rated, barred)) == 1:  # everything is known, or can never be
+            return {}
+        metric = self._value(description, OWN, rated, barred) if n else None
+        width = None if metric is None else widest(metric)
+        # Requests are filled without the controls, which change nothing of what they are set against.
+        sets = sum(s.arm == OWN for s in rated)
+        end = next_prompts(n, prompts, width, sets, self.judge.texts_per_request, settings)
+        if not n:
+            return dict.fromkeys(rated, range(end))
+        best = {arm: leading(_table(arm, rated, barred)) for arm in (OWN, *settings.arms)}
+        pursued = [baseline, *(s for s in steered if s.factor == best[s.arm])]
+        return dict.fromkeys(pursued, range(n, end)) if end > n else {}
+
+    def _value(self, description: Description, arm: str, rated: Rated, barred: AbstractSet[float]) -> Metric:
+        seed = stream(self.settings.seed, "faithfulness halves", description.key)
+        return faithfulness(_table(arm, rated, barred), preset=self.settings.preset, seed=seed)
+
+    def _barred(self, index: int) -> set[float]:
+        """The factors that are never the best, for they break the model."""
+        limit = self.settings.max_nll_increase
+        fluency = () if limit is None else self.fluency(index)
+        return {f.factor for f in fluency if limit is not None and f.factor != 0 and not f.increase <= limit}
+
+    def measure(self, description: Description, asked: Asked) -> FaithfulnessEvidence:
+        """Faithfulness, once the judge has answered."""
+        ratings = asked.answer.result()
+        rated, barred = by_set(asked.texts, asked.order, ratings), self._barred(description.index)
+        fluency, limit = self.fluency(description.index), self.settings.max_nll_increase
+
+        lost = self._overflow(description.index)
+
+        def value(arm: str) -> Metric:
+            return self._value(description, arm, rated, barred) if lost is None else Metric(None, lost)
+
+        if lost is not None:
+            metric = Metric(None, lost)
+        elif barred and all(f.factor in barred or f.factor == 0 for f in fluency):
+            metric = Metric(
+                None, f"every steering factor raises the texts' negative log-likelihood by over {limit:g} nats"
+            )
+        else:
+            metric = self._with_details(value(OWN), _table(OWN, rated, barred), fluency)
+        return FaithfulnessEvidence(
+            metric,
+            self._continuations(OWN, asked, rated),
+            fluency,
+            tuple(
+                Arm(
+                    arm,
+                    value(arm),
+                    self._continuations(arm, asked, rated),
+                    self.other(description.index) if arm == "other" else None,
+                )
+                for arm in self.settings.arms
+            ),
+        )
+
+    def other(self, index: int) -> int:
+        """The feature whose direction is the control arm "other" of a feature."""
+        return other_feature(self.subject.features, index, self.settings.seed)
+
+    def fluency(self, index: int) -> tuple[Fluency, ...]:
+        """How likely a feature's continuations are to the untouched model, by factor; `steer` has generated them."""
+        if self.settings.preset == "paper":  # which knows no fluency, and whose baseline is not the untouched model
+            return ()
+        base, usual = self._likelihood(UNTOUCHED)
+        found: list[Fluency] = []
+        for factor in self.settings.steered_factors:
+            nll, repeated = self._likelihood(Steered(index, factor))
+            broken = breaks(nll - base, repeated - usual)
+            found.append(Fluency(factor, nll, nll - base, repeated, broken))
+        return tuple(found)
+
+    def _overflow(self, index: int) -> str | None:
+        """Why Faithfulness is undefined where the model overflowed: the texts lost are those of the strongest steering, not any."""
+        factors: dict[float, int] = {}
+        for steered in self._sets(index):
+            if lost := (self.store.continuations(*steered) or ()).count(""):
+                factors[steered.factor] = factors.get(steered.factor, 0) + lost
+        if not factors:
+            return None
+        at = ", ".join(f"{factor:g}" for factor in sorted(factors))
+        return (
+            f"{sum(factors.values())} continuations (at factor {at}) mean nothing, for the model's activations overflowed "
+            f"{str(dtype_of(self.subject.model)).removeprefix('torch.')}: use smaller factors, or a model in bfloat16 or float32"
+        )
+
+    def _likelihood(self, steered: Steered) -> tuple[float, float]:
+        """Mean negative log-likelihood a token and share of repeated tokens of one set of continuations."""
+        texts = self.store.continuations(*steered) or ()
+        # Texts that mean nothing have none, nor those that the untouched model overflows on.
+        known = [one for one in self._nll(steered) if math.isfinite(one)]
+        return float(np.mean(known)) if known else math.nan, repeated_share(self.subject.model, texts)
+
+    def _nll(self, steered: Steered) -> tuple[float, ...]:
+        kept = self.store.continuations_nll(*steered)
+        assert kept is not None, "texts are kept with their likelihoods"
+        return kept
+
+    def _with_details(self, metric: Metric, ratings: Mapping[float, Any], fluency: Sequence[Fluency]) -> Metric:
+        """The metric with the trend over the factors and the best factor's fluency among its details."""
+        if metric.value is None:
+            return metric
+        details = dict(metric.details)
+        details["nll_increase"] = next((f.increase for f in fluency if f.factor == details["factor"]), None)
+        # Under "scale" the untouched model is factor 1, not 0; "ablate" has no doses.
+        doses = [f for f in sorted(ratings) if f != 0 or self.settings.mode != "scale"]
+        if self.settings.mode != "ablate" and len(doses) > 1:
+            common = min(len(ratings[f]) for f in doses)  # prompts that are rated at every dose
+            trend = dose_response(np.array(doses), np.stack([ratings[f][:common] == 2 for f in doses]))
+            details |= {"dose_response": trend.statistic, "dose_response_p": trend.p}
+        return replace(metric, details=details)
+
+    def _continuations(self, arm: str, asked: Asked, rated: Rated) -> tuple[Continuation, ...]:
+        """One arm's continuations that were asked about, with prompts and ratings; the untouched model's are the feature's own."""
+        tokenizer = self.subject.model.tokenizer
+        prompts = [continued(tokenizer, (), after_bos(prompt, tokenizer.bos_token_id)) for prompt in self.prompts]
+        found: list[Continuation] = []
+        for steered, ratings in rated.items():
+            if steered.arm == arm:
+                rows = zip_longest(ratings, self._nll(steered)[: len(ratings)])
+                for prompt, text, (rating, nll) in zip(prompts, asked.texts[steered], rows, strict=False):
+                    found.append(
+                        Continuation(steered.factor, prompt, text, rating.value, rating.score, rating.reason, nll)
+                    )
+        return tuple(found)
+
+    def gate(self, description: Description, clarity: Metric, responsiveness: Metric) -> Metric | None:
+        """None if Faithfulness is to be measured, else the undefined metric that says why it is not."""
+        threshold = self.settings.gate
+        if not self.settings.steers:
+            return Metric(None, "not measured: the run has no steering factors")
+        if (reason := self.subject.overflow(description.index)) is not None:
+            return Metric(None, reason)
+        if not np.isfinite(self.subject.reference(description.index)):
+            return Metric(None, "the feature never fires on the corpus, so steering has no unit")
+        if threshold is None:
+            return None
+        for name, metric in (("Clarity", clarity), ("Responsiveness", responsiveness)):
+            if metric.value is None:
+                return Metric(None, f"gate not judged: {name} is undefined ({metric.reason})")
+            if metric.value < threshold:
+                return Metric(None, f"gate not passed: {name} is {metric.value:.2f}, below {threshold:g}")
+        return None
+
+    def evaluate(self, descriptions: Any) -> dict[Description, FaithfulnessEvidence]:
+        """Faithfulness alone and without a gate, for a table of descriptions (see `read_descriptions`)."""
+        chosen = read_descriptions(descriptions)
+        if not self.settings.steers:
+            raise InputError(f"factors is {self.settings.factors}; give a factor other than 0 at which to steer")
+        self.steer([d.index for d in chosen])
+        asked = {d: self.ask(d) for d in chosen}
+        return {d: self.measure(d, answer) for d, answer in asked.items()}
+
+
+def by_set(sets: Iterable[Steered], order: Sequence[Steered], ratings: Sequence[Rating]) -> dict[Steered, list[Rating]]:
+    """The ratings of each set of continuations, `order` telling which set each is of."""
+    rated: dict[Steered, list[Rating]] = {steered: [] for steered in sets}
+    for steered, rating in zip(order, ratings, strict=True):
+        rated[steered].append(rating)
+    return rated
+
+
+def next_prompts(n: int, most: int, width: float | None, n_sets: int, batch: int, settings: Settings) -> int:
+    """After how many prompts, of `most`, the continuations are looked at next, `n` being rated with an interval of `width`; `n` if that is enough.
+
+    The first are rated in `n_sets` sets, the others at the best factor and untouched, in requests of `batch` texts.
+
+    >>> next_prompts(0, 50, None, 5, 15, Settings()), next_prompts(21, 50, 0.4, 5, 15, Settings()), next_prompts(21, 50, 0.3, 5, 15, Settings())
+    (21, 36, 21)
+    """
+    wanted = settings.interval_width
+    if wanted is None or settings.preset == "paper":
+        return most
+    if not n:
+        return min(filled(FIRST_PROMPTS, n_sets, batch), most)
+    if width is not None and width <= wanted:
+        return n
+    return min(n + filled(missing(n, width, wanted), 2, batch), most)
+
+
+def filled(prompts: float, n_sets: int, batch: int) -> int:
+    """About so many prompts or more: as many as fit, in `n_sets` sets, into the requests of `batch` texts that they take.
+
+    >>> filled(18, 5, 15), filled(8.4, 2, 15)
+    (18, 15)
+    """
+    return max(math.ceil(prompts * n_sets / batch) * batch // n_sets, 1)
+
+
+def longest_rounds(settings: Settings, batch: int) -> list[int]:
+    """How many continuations are rated in each round for a description that takes as many rounds as one can.
+
+    >>> longest_rounds(Settings(), 15)
+    [105, 14, 4]
+    """
+    baseline = 0.0 not in settings.steered_factors  # a set besides those that are steered
+    own, sets = len(settings.steered_factors) + baseline, settings.steered_sets + baseline
+    prompts = settings.prompts if settings.steers else 0
+    if settings.interval_width is None or settings.preset == "paper":
+        return [sets * prompts]
+    first = min(filled(FIRST_PROMPTS, own, batch), prompts)
+    step = filled(1, 2, batch)
+    later = [min(step, prompts - n) for n in range(first, prompts, step)]
+    return [first * sets, *((2 + len(settings.arms)) * n for n in later)]
+
+
+def _table(arm: str, rated: Rated, barred: AbstractSet[float]) -> dict[float, Any]:
+    """An arm's ratings by factor, as `metrics` takes them, the untouched model's among them."""
+    # An ablated feature has no factor; the one that stands for it is never barred.
+    used = {
+        s: ratings
+        for s, ratings in rated.items()
+        if s.factor == 0 or (s.arm == arm and (arm == "ablate" or s.factor not in barred))
+    }
+    return {steered.factor: rating_values(ratings) for steered, ratings in used.items()}

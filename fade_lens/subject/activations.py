@@ -1,0 +1,289 @@
+"""One pass over a corpus for all features of a run: per text the activation of largest magnitude, and where it is."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fade_lens._util.grid import Grid
+from fade_lens.data.corpus import TokenizedTexts
+from fade_lens.subject.features import Features
+from fade_lens.subject.hooks import HookTensor, Model, device_of, read_hooks
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int], None]
+
+WINDOW = 4096
+"""Texts sorted by length together: enough to waste no padding, few enough that a file of results is written a part at a time."""
+PIECE_ON_CPU, PIECE_ON_ACCELERATOR = 2**23, 2**29
+"""Bytes of activations encoded at once: what stays in a processor's cache, and what a GPU is busy with."""
+
+
+@dataclass(frozen=True)
+class MaxActivations:
+    """What a corpus (or any texts) did to some features.
+
+    Attributes:
+        values: per text and feature the activation of largest magnitude over the counted positions, signed, float32;
+            NaN where a text has no counted position, or where it overflowed at one. Memory is feature-major: one feature's
+            column is contiguous, and where all are too large for memory they lie in a file mapped into it.
+        positions: where it stands in the text's tokens (BOS is 0); -1 where there is none.
+        counted: positions of each text that count: neither special nor a massive-activation outlier.
+        active: counted positions of all texts at which each feature is not zero.
+        n_outliers: positions left out because their residual norm is a massive-activation outlier.
+        n_overflowed: texts of which some feature's activation is no finite number at a counted position.
+    """
+
+    values: Float[np.ndarray, "text feature"]
+    positions: Int[np.ndarray, "text feature"]
+    counted: Int[np.ndarray, " text"]
+    active: Int[np.ndarray, " feature"]
+    n_outliers: int
+    n_overflowed: int = 0
+
+    def overflowed(self, column: int) -> int:
+        """On how many texts a feature's activation is no finite number at a counted position: which is largest is not known there."""
+        return int((np.isnan(self.values[:, column]) & (self.counted > 0)).sum()) if self.n_overflowed else 0
+
+    @property
+    def firing_rate(self) -> Float[np.ndarray, " feature"]:
+        """Share of the counted positions at which each feature is not zero."""
+        return self.active / max(1, int(self.counted.sum()))
+
+
+@dataclass(frozen=True)
+class OutlierRule:
+    """Positions whose residual-stream norm is above `limit` never count.
+
+    A few tokens (the first ones of a text, some delimiters) carry massive activations that excite many latents far
+    beyond their normal range (Sun et al., 2024, "Massive Activations in Large Language Models"). The limit is one
+    number for a run, `factor` × the median norm over a fixed part of its corpus, so a text's maximum never depends
+    on the batch it was in. `limit = inf` switches the rule off.
+    """
+
+    limit: float
+    median: float = float("nan")
+
+    @classmethod
+    def fit(
+        cls, model: Model, features: Features, tokens: TokenizedTexts, *, factor: float, n_texts: int = 32
+    ) -> "OutlierRule":
+        """The rule for one model, hook and corpus: `factor` × the median norm over `n_texts` evenly spaced texts."""
+        if not np.isfinite(factor):
+            return cls(float("inf"))
+        norms: list[Tensor] = []
+        for batch in batches(spread(tokens, n_texts), 2048):
+            residual = read_hooks(model, batch.ids, [features.residual_hook])[features.residual_hook]
+            norms.append(norm(residual)[batch.counted.to(residual.device)].cpu())
+        finite = torch.cat(norms) if norms else torch.zeros(0)
+        finite = finite[finite.isfinite()]
+        median = float(finite.median()) if len(finite) else float("nan")
+        return cls(factor * median if median > 0 else float("inf"), median)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of similar length, padded on the right.
+
+    Attributes:
+        texts: their numbers in the input.
+        ids: tokens, padded with 0.
+        counted: which positions are real and not special.
+    """
+
+    texts: Int[np.ndarray, " text"]
+    ids: Int[Tensor, "text pos"]
+    counted: Bool[Tensor, "text pos"]
+
+
+def batches(tokens: TokenizedTexts, batch_tokens: int) -> Iterator[Batch]:
+    """Batches of at most `batch_tokens` tokens (padding included), empty texts left out.
+
+    The corpus goes by a window at a time, in each the longest texts first.
+    """
+    lengths = tokens.lengths
+    for window in range(0, len(tokens), WINDOW):
+        order = window + np.argsort(-lengths[window : window + WINDOW], kind="stable")
+        order = order[lengths[order] > 0]
+        start = 0
+        while start < len(order):
+            longest = int(lengths[order[start]])
+            chosen = order[start : start + max(1, batch_tokens // longest)]
+            ids = np.zeros((len(chosen), longest), dtype=np.int64)
+            counted = np.zeros((len(chosen), longest), dtype=bool)
+            for row, text in enumerate(chosen.tolist()):
+                ids[row, : lengths[text]] = tokens[text]
+                counted[row, : lengths[text]] = ~tokens.special_of(text)
+            yield Batch(chosen, torch.from_numpy(ids), torch.from_numpy(counted))
+            start += len(chosen)
+
+
+def max_activations(
+    model: Model,
+    features: Features,
+    tokens: TokenizedTexts,
+    outliers: OutlierRule,
+    *,
+    batch_tokens: int | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> MaxActivations:
+    """The activation of largest magnitude of every feature on every text, in one pass, results in the input's order.
+
+    Args:
+        outliers: positions that never count beside the special ones.
+        batch_tokens: tokens a batch, padding included; by default 2,048 on a CPU and 16,384 on an accelerator.
+        folder: where results too large for memory lie (see `Grid`).
+        progress: called with the number of texts done after each few.
+
+    Raises:
+        StoreError: results too large for memory, and no room for them in `folder`.
+    """
+    shape = (len(features), len(tokens))
+    values, positions = Grid(shape, np.float32, folder), Grid(shape, np.int32, folder)
+    empty = np.flatnonzero(tokens.lengths == 0)
+    values.rows[:, empty], positions.rows[:, empty] = np.nan, -1
+    counted = np.zeros(len(tokens), dtype=np.int64)
+    active, n_outliers, n_overflowed, window = torch.zeros(len(features), dtype=torch.int64), 0, 0, 0
+    for piece in encoded(model, features, tokens, outliers, batch_tokens):
+        if piece.texts[0] // WINDOW != window:
+            window = piece.texts[0] // WINDOW
+            values.release()
+            positions.release()
+        magnitude = piece.activations.abs().masked_fill_(~piece.usable.unsqueeze(-1), -1.0)
+        largest, at = magnitude.max(dim=1)  # [text, feature]
+        top = piece.activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
+        overflowed = ~largest.isfinite()  # the maximum of NaN and numbers is NaN
+        none = (largest < 0) | overflowed
+        values.rows[:, piece.texts] = top.masked_fill_(none, float("nan")).T.cpu().numpy()
+        positions.rows[:, piece.texts] = at.masked_fill_(none, -1).T.cpu().numpy()
+        counted[piece.texts] = piece.usable.sum(dim=1).cpu().numpy()
+        active += (magnitude > 0).sum(dim=(0, 1)).cpu()
+        n_outliers += piece.n_outliers
+        n_overflowed += int(overflowed.any(dim=1).sum())
+        if progress is not None:
+            progress(len(piece.texts))
+    return MaxActivations(values.rows.T, positions.rows.T, counted, active.numpy(), n_outliers, n_overflowed)
+
+
+def token_activations(
+    model: Model,
+    features: Features,
+    tokens: TokenizedTexts,
+    outliers: OutlierRule,
+    *,
+    columns: Sequence[Sequence[int]] | None = None,
+    batch_tokens: int | None = None,
+) -> list[Float[np.ndarray, "pos column"]]:
+    """Every position's activations for a few texts, float32, NaN where a position does not count or overflowed.
+
+    Args:
+        columns: for each text the columns of `features` that are wanted; all of them if None.
+    """
+    found = [np.zeros((0, 0), dtype=np.float32)] * len(tokens)
+    for piece in encoded(model, features, tokens, outliers, batch_tokens):
+        shown = piece.activations.float()
+        shown = shown.masked_fill(~piece.usable.unsqueeze(-1) | shown.isinf(), float("nan")).cpu().numpy()
+        for row, text in enumerate(piece.texts.tolist()):
+            wanted = shown[row, : tokens.lengths[text]]
+            found[text] = wanted.copy() if columns is None else wanted[:, list(columns[text])]
+    return found
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some texts of a batch, encoded.
+
+    Attributes:
+        texts: their numbers in the input.
+        activations: of the features asked for; NaN or infinite where they overflowed.
+        usable: which positions count: neither padding, nor special, nor outliers.
+        n_outliers: positions that do not count only because they are outliers.
+    """
+
+    texts: Int[np.ndarray, " text"]
+    activations: Float[Tensor, "text pos feature"]
+    usable: Bool[Tensor, "text pos"]
+    n_outliers: int
+
+
+def encoded(
+    model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule, batch_tokens: int | None
+) -> Iterator[Piece]:
+    """The corpus through the model, a batch at a time, and through the encoder, a few texts at a time.
+
+    The model is fastest on large batches; many features of a large batch would be gigabytes, and on a CPU the encoder is
+    faster on what its cache holds.
+    """
+    piece_bytes = PIECE_ON_CPU if device_of(model).type == "cpu" else PIECE_ON_ACCELERATOR
+    for read in hidden_states(model, features, tokens, outliers, batch_tokens):
+        at_once = max(1, piece_bytes // (4 * features.encoded_width * read.usable.shape[1]))
+        for start in range(0, len(read.texts), at_once):
+            some = slice(start, start + at_once)
+            with torch.no_grad():
+                activations = features.encode(read.hidden[some])
+            if read.overflowed[some].any():  # an encoder may make numbers of NaN
+                lost = read.overflowed[some].to(activations.device).unsqueeze(-1)
+                activations = activations.masked_fill(lost, float("nan"))
+            usable = read.usable[some].to(activations.device)
+            yield Piece(read.texts[some], activations, usable, int(read.massive[some].sum()))
+
+
+class Hidden(NamedTuple):
+    """What the features of a batch's texts are encoded from, and which positions are what.
+
+    Attributes:
+        texts: their numbers in the input.
+        hidden: the tensor at `read_hook`.
+        usable: which positions count; `massive` would, were they not outliers; at `overflowed`, some of which count, `hidden` is not finite.
+    """
+
+    texts: Int[np.ndarray, " text"]
+    hidden: HookTensor
+    usable: Bool[Tensor, "text pos"]
+    massive: Bool[Tensor, "text pos"]
+    overflowed: Bool[Tensor, "text pos"]
+
+
+def hidden_states(
+    model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule, batch_tokens: int | None = None
+) -> Iterator[Hidden]:
+    """The corpus through the model up to the features, a batch at a time."""
+    ruled = outliers.limit < float("inf")
+    names = [features.read_hook, features.residual_hook] if ruled else [features.read_hook]
+    for batch in batches(tokens, batch_tokens or (2048 if device_of(model).type == "cpu" else 16384)):
+        with torch.no_grad():
+            cache = read_hooks(model, batch.ids, names)
+        hidden = cache[features.read_hook]
+        counted = batch.counted.to(hidden.device)
+        overflowed = ~features.flatten(hidden).isfinite().all(dim=-1)
+        massive = torch.zeros_like(counted)
+        if ruled:  # what is infinite by overflow is no outlier that could be left out
+            massive = counted & ~overflowed & (norm(cache[features.residual_hook]) > outliers.limit).to(hidden.device)
+        yield Hidden(batch.texts, hidden, counted & ~massive, massive, overflowed)
+
+
+def spread(tokens: TokenizedTexts, n: int) -> TokenizedTexts:
+    """Up to `n` evenly spaced texts."""
+    return tokens.select(np.unique(np.linspace(0, len(tokens) - 1, min(n, len(tokens))).astype(int)).tolist())
+
+
+def norm(residual: Tensor) -> Float[Tensor, "text pos"]:
+    """Norm of each position's activation vector, all axes after `pos` in one, in float32."""
+    return residual.flatten(2).float().norm(dim=-1)
+
+
+def reference_activation(values: Float[np.ndarray, " text"], quantile: float) -> float:
+    """The unit of steering factors: a high quantile of |activation| over the texts where the feature is not zero.
+
+    Robust to a single outlier text, unlike the maximum; 1.0 is the maximum. NaN if the feature never fires.
+    """
+    firing = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(np.quantile(firing, quantile)) if len(firing) else float("nan")

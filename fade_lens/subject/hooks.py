@@ -1,0 +1,220 @@
+"""The small surface that fade_lens needs of a subject model, the same for `HookedTransformer`,
+`HookedSAETransformer` and TransformerLens' bridges (`TransformerBridge`, `SAETransformerBridge`)."""
+
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from fade_lens._util.errors import InputError, suggest
+
+HookTensor = Float[Tensor, "text pos *d_hook"]
+MARKER = re.compile(r"[<\[]\S+[>\]]")
+"""How a token is written that stands for no text."""
+
+SWITCHES = {
+    ".hook_mlp_in": "use_hook_mlp_in",
+    ".hook_attn_in": "use_attn_in",
+    ".hook_q_input": "use_split_qkv_input",
+    ".hook_k_input": "use_split_qkv_input",
+    ".hook_v_input": "use_split_qkv_input",
+    ".attn.hook_result": "use_attn_result",
+}
+"""Hooks that fire only where the model is told so, by the end of their names: the settings, which TransformerLens keeps off to save time."""
+MLP_INPUT = ".mlp.hook_in"
+"""What goes into an MLP, after its norm: a hook of bridges, which a `HookedTransformer` lacks and is given for the run."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What a subject model must offer; every TransformerLens model with hooks does."""
+
+    cfg: Any
+    tokenizer: Any
+
+    @property
+    def hook_dict(self) -> Mapping[str, Any]: ...
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Any, Mapping[str, Tensor]]: ...
+
+    def hooks(self, fwd_hooks: Any = ..., bwd_hooks: Any = ...) -> Any: ...
+
+
+def is_bridge(model: Model) -> bool:
+    """Whether the model wraps Hugging Face modules (TransformerLens' bridge) rather than being a `HookedTransformer`."""
+    return hasattr(model, "original_model")
+
+
+def device_of(model: Model) -> torch.device:
+    """The device that holds the model's first parameter."""
+    return next(cast(torch.nn.Module, model).parameters()).device
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """The dtype of the model's first parameter that is not quantized."""
+    floating = (p.dtype for p in cast(torch.nn.Module, model).parameters() if p.is_floating_point())
+    return next(floating, torch.float32)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision values as float32; float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def special_tokens(tokenizer: Any) -> set[int]:
+    """Ids of the tokens that stand for no text: BOS, EOS, padding, turn and image markers, reserved tokens.
+
+    A tokenizer lists some of them as its special tokens and marks others only where it holds its added tokens. What its chat
+    template writes around turns is one of them even where the tokenizer does not mark it (DeepSeek's `<｜User｜>`).
+    """
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    marks = {i for i, t in added.items() if t.special or (t.content in template and MARKER.fullmatch(t.content))}
+    return {*tokenizer.all_special_ids, *marks}
+
+
+def hook_aliases(model: Model) -> dict[str, str]:
+    """Names a bridge accepts beside its own, each with the name it stands for; empty for a `HookedTransformer`."""
+    if not is_bridge(model):
+        return {}
+    bridge = cast(Any, model)
+    found = {**bridge.hook_aliases, **bridge._collect_hook_aliases_from_registry()}
+    return {alias: name for alias, name in found.items() if isinstance(name, str)}
+
+
+def resolve_hook(model: Model, name: str) -> str:
+    """The name under which the model itself knows this hook point.
+
+    A bridge's `run_with_cache` silently returns nothing for an alias, so every hook name passes through here.
+
+    Raises:
+        InputError: the model has no such hook; names near to it are suggested.
+    """
+    attached = list(getattr(model, "acts_to_saes", {}) or {})
+    if attached:
+        raise InputError(
+            f"The model has SAEs attached at {attached}, so its activations would be reconstructions. "
+            "Call model.reset_saes() first; fade_lens runs the SAE itself."
+        )
+    aliases = hook_aliases(model)
+    resolved = aliases.get(name, name)
+    if resolved not in model.hook_dict and not lacks_mlp_input(model, resolved):
+        known = [*model.hook_dict, *aliases]
+        raise InputError(f"hook {name!r} is not a hook point of {model_name(model)}{suggest(name, known)}")
+    return resolved
+
+
+def lacks_mlp_input(model: Model, hook: str) -> bool:
+    """Whether the hook is the input of an MLP that a `HookedTransformer` has, but no hook point for."""
+    layer = layer_of(hook)
+    if layer is None or hook != f"blocks.{layer}{MLP_INPUT}" or hook in model.hook_dict or is_bridge(model):
+        return False
+    return layer < int(model.cfg.n_layers) and not getattr(model.cfg, "attn_only", False)
+
+
+def layer_of(hook: str) -> int | None:
+    """The block that a hook name belongs to: 9 for `blocks.9.hook_resid_post`, None outside the blocks."""
+    parts = hook.split(".")
+    return int(parts[1]) if len(parts) > 2 and parts[0] == "blocks" and parts[1].isdigit() else None
+
+
+def residual_hook(model: Model, hook: str) -> str:
+    """The residual-stream hook whose norms tell massive activations at `hook`: itself, or its block's input."""
+    layer = layer_of(hook)
+    if layer is None or ".hook_resid_" in hook or hook in (f"blocks.{layer}.hook_in", f"blocks.{layer}.hook_out"):
+        return hook
+    return resolve_hook(model, f"blocks.{layer}.hook_resid_pre")
+
+
+@contextmanager
+def running(model: Model, hooks: Iterable[str] = ()) -> Generator[None]:
+    """The time in which a model is run: without dropout, and with the settings and hook points that the resolved hooks need.
+
+    All is put back after, also after an error.
+
+    Raises:
+        InputError: a hook that this model cannot be made to fire.
+    """
+    whole: Any = model
+    training = [m for m in (*whole.modules(), *getattr(whole, "original_model", whole).modules()) if m.training]
+    with ExitStack() as afterwards:
+        for module in training:
+            module.training = False
+            afterwards.callback(setattr, module, "training", True)
+        for hook in dict.fromkeys(hooks):
+            if setting := next((s for end, s in SWITCHES.items() if hook.endswith(end)), None):
+                try:
+                    switch(model, setting, afterwards)
+                except (AssertionError, NotImplementedError, ValueError) as error:
+                    raise InputError(f"hook {hook!r} cannot be switched on in {model_name(model)}: {error}") from error
+            elif lacks_mlp_input(model, hook):
+                add_mlp_input(model, hook, afterwards)
+        yield
+
+
+def switch(model: Model, setting: str, afterwards: ExitStack, *, on: bool = True) -> None:
+    """Give a model's setting a value until `afterwards` closes."""
+    before = bool(getattr(model.cfg, setting, False))
+    if before == on:
+        return
+    # Both replace what the attention reads: a hook at one would go unheard beside the other.
+    rival = {"use_attn_in": "use_split_qkv_input", "use_split_qkv_input": "use_attn_in"}.get(setting)
+    if on and rival:
+        switch(model, rival, afterwards, on=False)
+    change = getattr(model, f"set_{setting}")
+    change(on)
+    afterwards.callback(change, before)
+
+
+def add_mlp_input(model: Model, hook: str, afterwards: ExitStack) -> None:
+    """Give a `HookedTransformer` a hook point at the input of an MLP until `afterwards` closes."""
+    hooked, point = cast(Any, model), HookPoint()
+    point.name = hook
+    mlp = hooked.blocks[layer_of(hook)].mlp
+    afterwards.callback(mlp.register_forward_pre_hook(lambda _, inputs: (point(inputs[0]), *inputs[1:])).remove)
+    for known in (hooked.hook_dict, hooked.mod_dict):
+        known[hook] = point
+        afterwards.callback(known.pop, hook)
+
+
+def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[str]) -> dict[str, Tensor]:
+    """The activations at resolved hook names, for right-padded tokens, running no layer above the last hook.
+
+    Padding stands on the right, where causal attention keeps it from every real position; no logits are computed.
+
+    Returns:
+        name → tensor `[text, pos, …]` on the model's device, in the model's dtype.
+    """
+    wanted = sorted(set(names))
+    layers = [layer_of(name) for name in wanted]
+    stop = None if None in layers else max(cast(list[int], layers)) + 1
+    if stop is None and all(name.startswith("hook_") for name in wanted):
+        stop = 0 if not is_bridge(model) else 1  # embeddings: no block is needed
+    options: dict[str, Any] = {"names_filter": wanted, "stop_at_layer": stop, "return_cache_object": False}
+    if is_bridge(model):
+        # A bridge cannot stop after its last block, and its left-padding logic is kept out by an explicit mask.
+        options["attention_mask"] = torch.ones_like(tokens)
+        if stop is not None and stop >= model.cfg.n_layers:
+            options["stop_at_layer"] = None
+    else:
+        options |= {"padding_side": "right", "return_type": None}
+    with running(model, wanted):
+        _, cache = model.run_with_cache(tokens.to(device_of(model)), **options)
+    return {name: cache[name] for name in wanted}
+
+
+@contextmanager
+def forward_hooks(model: Model, hooks: Sequence[tuple[str, Any]]) -> Generator[None]:
+    """The model with the given forward hooks, ready to run; removed on leaving."""
+    with running(model, [name for name, _ in hooks]), model.hooks(fwd_hooks=list(hooks)):
+        yield
+
+
+def model_name(model: Model) -> str:
+    """The name the model was loaded under."""
+    return str(getattr(model.cfg, "model_name", type(model).__name__))

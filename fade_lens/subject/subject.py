@@ -1,0 +1,178 @@
+"""What is evaluated: a model, some of its features, and the natural texts that they are seen on."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+
+from fade_lens._util.errors import InputError
+from fade_lens.data.corpus import Corpus, TokenizedTexts, tokenize
+from fade_lens.runs.settings import Settings
+from fade_lens.subject.activations import MaxActivations, OutlierRule, Progress, max_activations, reference_activation
+from fade_lens.subject.features import features_of
+from fade_lens.subject.hooks import Model, dtype_of
+from fade_lens.subject.identity import model_identity
+from fade_lens.subject.ties import Precision
+
+logger = logging.getLogger(__name__)
+
+logger = logging.getLogger(__name__)
+
+LONGEST_CONTEXT = 128
+LOST = 0.1
+"""Share of a corpus' text behind the ends of contexts that is told."""
+
+
+class Subject:
+    """Features of a model over a corpus: everything about them that needs no judge.
+
+    Attributes:
+        model: a `HookedSAETransformer`, `HookedTransformer` or bridge.
+        features: the SAE latents or neurons, in the order of `indices`.
+        tokens: the corpus as the model's tokens.
+        outliers: the rule for positions that never count.
+
+    Raises:
+        InputError: an unknown hook, an SAE that does not fit the model, an index out of range, an empty corpus.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: SAE[Any] | str,
+        corpus: Corpus | Sequence[str],
+        indices: Sequence[int],
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.model = model
+        self.features = features_of(model, source, indices)
+        self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
+        self.context = self._context(source)
+        self.tokens = self.corpus.tokenize(model, context=self.context, prepend_bos=self.features.prepend_bos)
+        if self.tokens.lost >= LOST:
+            logger.warning(
+                "%d of the %d texts of %s are longer than the context of %d tokens, so %.0f %% of its text is not read; "
+                "windows=True (--corpus-windows) cuts them into windows that are all read",
+                self.tokens.n_truncated,
+                len(self.tokens),
+                self.corpus.source,
+                self.context,
+                100 * self.tokens.lost,
+            )
+        if self.tokens.special.all():
+            raise InputError(f"{self.corpus.source} holds no token that counts once special tokens are left out")
+        self._column = {index: column for column, index in enumerate(self.features.indices)}
+        self._outliers: OutlierRule | None = None
+        self._activations: MaxActivations | None = None
+        self._precision: Precision | None = None
+
+    def _context(self, source: SAE[Any] | str) -> int:
+        """The context asked for, else the SAE's own up to 128 tokens; never more than the model's."""
+        limit = int(self.model.cfg.n_ctx)
+        if self.settings.context is not None:
+            if self.settings.context > limit:
+                raise InputError(f"context is {self.settings.context}, but the model reads at most {limit} tokens")
+            return self.settings.context
+        trained = None if isinstance(source, str) else source.cfg.metadata.context_size
+        return min(limit, LONGEST_CONTEXT, int(trained or LONGEST_CONTEXT))
+
+    @property
+    def outliers(self) -> OutlierRule:
+        """The rule for massive activations, fitted on the corpus at first use."""
+        if self._outliers is None:
+            factor = self.settings.outlier_factor
+            self._outliers = OutlierRule.fit(self.model, self.features, self.tokens, factor=factor)
+        return self._outliers
+
+    @property
+    def activations(self) -> MaxActivations:
+        """The corpus' activations, computed in one pass at first use."""
+        if self._activations is None:
+            self.observe()
+        assert self._activations is not None
+        return self._activations
+
+    def observe(self, stored: MaxActivations | None = None, progress: Progress | None = None) -> MaxActivations:
+        """Run the pass over the corpus, or take the result that a store kept of it. Equal values are made one (see `fade_lens.subject.ties`)."""
+        found = stored or max_activations(self.model, self.features, self.tokens, self.outliers, progress=progress)
+        if stored is None and self.precision is not None:
+            self.precision.tie(found.values)
+        self._activations = found
+        if found.n_overflowed:
+            logger.warning("%s.", self._not_finite(found.n_overflowed, "natural texts"))
+        return found
+
+    @property
+    def precision(self) -> Precision | None:
+        """How exact activations are, told at first use; None in preset "paper", which compares them digit by digit."""
+        if self._precision is None and self.settings.preset != "paper":
+            self._precision = Precision.of(self.model, self.features, self.tokens, self.outliers)
+        return self._precision
+
+    def overflow(self, index: int, written: int = 0) -> str | None:
+        """Why no metric of a feature is defined, if it overflowed on natural texts, or on so many `written` ones; else None.
+
+        Such texts are not like the others: they are those that excite the model most, often the concept's.
+        """
+        for n, kind in ((self.activations.overflowed(self.column(index)), "natural texts"), (written, "written texts")):
+            if n:
+                return self._not_finite(n, kind)
+        return None
+
+    def _not_finite(self, n: int, kind: str) -> str:
+        dtypes = {dtype_of(self.model), self.features.dtype}
+        narrow = min(dtypes, key=lambda dtype: torch.finfo(dtype).max)
+        mend = (
+            "load model and SAE in bfloat16 or float32"
+            if narrow == torch.float16
+            else "look for weights of model or SAE that are not finite"
+        )
+        return f"activations on {n} {kind} are not finite in {str(narrow).removeprefix('torch.')}: {mend}"
+
+    def column(self, index: int) -> int:
+        """Where a feature stands on every `feature` axis. Raises `InputError` for one that the subject does not have."""
+        if index not in self._column:
+            raise InputError(
+                f"feature {index} is described, but not among the subject's indices; make the Subject with it"
+            )
+        return self._column[index]
+
+    def natural(self, index: int) -> Float[np.ndarray, " text"]:
+        """One feature's largest activation on every text of the corpus."""
+        return self.activations.values[:, self.column(index)]
+
+    def reference(self, index: int) -> float:
+        """The unit of a feature's steering factors (NaN if it never fires)."""
+        quantile = 1.0 if self.settings.preset == "paper" else self.settings.reference_quantile
+        return reference_activation(self.natural(index), quantile)
+
+    def read(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Other texts as the model's tokens, cut as the corpus is."""
+        return tokenize(self.model, texts, self.context, self.features.prepend_bos)
+
+    def activate(self, texts: Sequence[str], progress: Progress | None = None) -> MaxActivations:
+        """Other texts' largest activations, all features in one pass; those that equal a natural text's have its value."""
+        found = max_activations(self.model, self.features, self.read(texts), self.outliers, progress=progress)
+        if self.precision is not None:
+            self.precision.snap(found.values, self.activations.values)
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """What decides this subject's numbers, beside the indices asked for."""
+        return {
+            "model": model_identity(self.model),
+            "features": self.features.identity(),
+            "corpus": {
+                "source": self.corpus.source,
+                "texts": len(self.tokens),
+                "tokens": self.tokens.fingerprint,
+                **({"documents": len(self.corpus)} if self.corpus.windows else {}),
+            },
+            "context": self.context,
+            "prepend_bos": self.features.prepend_bos,
+        }

@@ -1,0 +1,152 @@
+"""Which activations are equal: those that differ by no more than the computation rounds.
+
+The same text gets other last digits in a batch of another shape, so values that are equal in truth come out in some order: a
+feature with one value on every text would get a Clarity other than 0. So values are compared at the precision that they have.
+
+How precise that is, the dtype alone does not tell. An activation is a sum of many terms, and its error is as large as the
+roundings of the *terms*, however near to 0 they sum. `Precision.of` therefore looks how far each feature moves where the terms
+move a little: those that are encoded, and those of the residual stream that they are made of. That goes through any encoder
+(folded decoder norms, normalized inputs) and through neurons.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fade_lens.data.corpus import TokenizedTexts
+from fade_lens.subject.activations import OutlierRule, hidden_states, spread
+from fade_lens.subject.features import Features, Neurons
+from fade_lens.subject.hooks import Model, forward_hooks
+
+SLACK = {torch.float32: 32 * 2.0**-23, torch.bfloat16: 2 * 2.0**-7, torch.float16: 2 * 2.0**-10}
+"""How far two equal values may be, as a share of their terms and of themselves, by the dtype that they are made in.
+
+Measured between batches of 1 to 6,000 tokens (`tests/benchmarks/ties.py`).
+"""
+FAST = {"high": 2 * 2.0**-10, "medium": 2 * 2.0**-7}
+"""The same where torch may make float32 products of TensorFloat-32 or bfloat16 on an accelerator (`torch.set_float32_matmul_precision`)."""
+N_TEXTS = 16
+"""Texts that tell how large the terms are."""
+STEP = 2.0**-6
+"""By how much of their size the terms are moved: far more than any rounding, and little enough to be linear."""
+HALVINGS = 24
+"""How often the least gap between two groups is halved where values lie so densely that no gap is wide."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How exact activations are: two are equal that differ by no more than `absolute[feature] + relative · |value|`."""
+
+    absolute: Float[np.ndarray, " feature"]
+    relative: float
+
+    @classmethod
+    def of(cls, model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule) -> "Precision":
+        """The precision of the computation in its dtypes, from a few evenly spaced texts of the corpus."""
+        chosen, generator = spread(tokens, N_TEXTS), torch.Generator().manual_seed(0)
+
+        def shaken(terms: Tensor) -> Tensor:
+            noise = torch.randn(terms.shape, generator=generator).to(terms.device)
+            return terms.float() + STEP * sizes(terms) * noise
+
+        still = list(hidden_states(model, features, chosen, outliers))
+        moved = still
+        if features.residual_hook != features.read_hook:  # what is read is itself a sum of such terms
+            hook = (features.residual_hook, lambda terms, hook: shaken(terms).to(terms.dtype))  # noqa: ARG005
+            with forward_hooks(model, [hook]):
+                moved = list(hidden_states(model, features, chosen, outliers))
+        total, n, slack = torch.zeros(len(features), dtype=torch.float64), 0, 0.0
+        for before, after in zip(still, moved, strict=True):
+            real = before.usable & ~before.overflowed & ~after.overflowed
+            after = shaken(after.hidden)
+            for row in range(len(real)):  # of an encoder that needs all features, those of one text at a time
+                some = slice(row, row + 1)
+                with torch.no_grad():
+                    found = features.before_threshold(before.hidden[some])
+                    change = (features.before_threshold(after[some]) - found)[real[some].to(found.device)].double()
+                total += change.square().sum(0).nan_to_num(posinf=0.0).cpu()
+                n += len(change)
+                slack = max(slack, slack_of(before.hidden), slack_of(found))
+        absolute = (total / max(n, 1)).sqrt().numpy() / STEP * slack
+        if isinstance(features, Neurons) and still:
+            # An activation function sums too, in float32 at least: 1 + erf is exact to 1's last digit, however near to 0 it is.
+            absolute += SLACK[torch.float32] * float(sizes(still[0].hidden).square().mean().sqrt())
+        return cls(absolute, slack)
+
+    def within(self, feature: int, values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " value"]:
+        """How far from each value an equal one may be."""
+        return self.absolute[feature] + self.relative * np.abs(values)
+
+    def tie(self, values: Float[np.ndarray, "text feature"]) -> None:
+        """Give equal values of each feature one value, in place."""
+        for feature in range(values.shape[1]):
+            column = values[:, feature]
+            firing = np.flatnonzero((column != 0) & ~np.isnan(column))
+            distinct, place = np.unique(column[firing], return_inverse=True)
+            if len(distinct):
+                distinct = np.insert(distinct, zero := int(np.searchsorted(distinct, 0)), 0)
+                group = groups(distinct.astype(np.float64), self.within(feature, distinct.astype(np.float64)))
+                column[firing] = representatives(distinct, group, int(group[zero]))[place + (place >= zero)]
+
+    def snap(self, values: Float[np.ndarray, "text feature"], known: Float[np.ndarray, "known feature"]) -> None:
+        """Give values of other texts, in place, the value of `known` ones that they are equal to; of several, of the nearest."""
+        for feature in range(values.shape[1]):
+            column = values[:, feature]
+            fixed = np.unique(np.append(known[:, feature], [-np.inf, 0, np.inf]).astype(np.float32))  # NaN comes last
+            above = np.searchsorted(fixed, column).clip(1, np.searchsorted(fixed, np.inf))
+            low, high = fixed[above - 1], fixed[above]
+            nearest = np.where(np.abs(column - low) <= np.abs(high - column), low, high)
+            equal = np.abs(column - nearest) <= self.within(feature, nearest)
+            column[equal] = nearest[equal]
+
+
+def sizes(terms: Float[Tensor, "text pos *d"]) -> Float[Tensor, "*d"]:
+    """How large each entry usually is; a few massive ones (at BOS) do not show."""
+    return 1.4826 * terms.float().flatten(0, 1).nan_to_num().abs().median(dim=0).values
+
+
+def slack_of(tensor: Tensor) -> float:
+    """How far two equal values of a tensor may be, as a share of what they were made of.
+
+    float32's error is that of sums of many products; of half precision, whose sums are made in float32, that of the terms.
+    """
+    if tensor.dtype not in SLACK:
+        return SLACK[torch.float32] * torch.finfo(tensor.dtype).eps / torch.finfo(torch.float32).eps
+    fast = tensor.dtype == torch.float32 and tensor.device.type != "cpu"
+    return max(SLACK[tensor.dtype], FAST.get(torch.get_float32_matmul_precision(), 0.0) if fast else 0.0)
+
+
+def groups(values: Float[np.ndarray, " value"], within: Float[np.ndarray, " value"]) -> Int[np.ndarray, " value"]:
+    """The group of each of some distinct values in ascending order; `within` says how far an equal one may be.
+
+    A grid would split equal values that lie on both sides of a line, and joining neighbours without end would make one group of a
+    dense range. So neighbours that are near are joined, and a group that is wider than two equal values may be is cut where its gaps are
+    widest: what lies closest stays together.
+    """
+    gaps = np.diff(values)
+    cut = gaps > within[1:]
+    least = within[1:].copy()
+    for _ in range(HALVINGS):
+        group = np.append(0, np.cumsum(cut))
+        first = np.flatnonzero(np.diff(group, prepend=-1))
+        last = np.append(first[1:], len(values)) - 1
+        wide = (values[last] - values[first] > 2 * np.maximum(within[first], within[last]))[group]
+        if not wide.any():
+            break
+        least /= 2
+        cut |= wide[1:] & wide[:-1] & (gaps > least)
+    return np.append(0, np.cumsum(cut))
+
+
+def representatives(
+    distinct: Float[np.ndarray, " value"], group: Int[np.ndarray, " value"], silent: int
+) -> Float[np.ndarray, " value"]:
+    """For each value the middle one of its group; 0 for those that are equal to it."""
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    last = np.append(first[1:], len(group)) - 1
+    middle = distinct[(first + last) // 2]
+    middle[silent] = 0
+    return middle[group]
