@@ -1,6 +1,6 @@
 """Made-up results for tests of everything that shows results: deterministic, realistic in size and shape, hostile on request.
 
-The metrics are computed by `fade_lens.metrics.fade` from made-up activations and ratings, so values, intervals and reasons are of the real kind.
+The metrics are computed by `fade_lens.metrics` from made-up activations and ratings, so values, intervals and reasons are of the real kind.
 """
 
 from dataclasses import dataclass, replace
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.baselines.cross_scores import CrossMatrices
 from fade_lens.baselines.permutation import compare
 from fade_lens.data.descriptions import Description
 from fade_lens.metrics.fade import Metric, clarity, faithfulness, purity, responsiveness
-from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.evidence import (
     Arm,

@@ -8,10 +8,10 @@ from fade_lens._util import grid as grid_module
 from fade_lens._util.errors import StoreError
 from fade_lens._util.grid import Grid
 from fade_lens.data.corpus import Corpus
+from fade_lens.subject import activations as activations_module
 from fade_lens.subject.activations import OutlierRule, batches, max_activations, reference_activation, token_activations
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import read_hooks
-from fade_lens.subject.subject import activations as activations_module
 from tests.tiny import HOOK, WORDS, tiny_model, tiny_sae
 
 OFF = OutlierRule(float("inf"))

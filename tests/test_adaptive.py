@@ -10,8 +10,8 @@ from fade_lens import Fade, Settings
 from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.judge import Rating
 from fade_lens.judge.rounds import in_rounds
+from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import Metric, average_precision, faithfulness, gini, responsiveness
-from fade_lens.metrics.fade import intervals as bootstrap
 from fade_lens.scorers.faithfulness import FIRST_PROMPTS, filled, longest_rounds
 from fade_lens.scorers.ratings import FIRST_ROUND, enough, missing, next_end, widest
 from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds

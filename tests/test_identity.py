@@ -11,10 +11,10 @@ from sae_lens.registry import SAE_CLASS_REGISTRY
 from fade_lens._util.errors import InputError
 from fade_lens.cli import main
 from fade_lens.runs.store import FILE
+from fade_lens.subject import identity as identity_module
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import read_hooks
 from fade_lens.subject.identity import digest, model_identity, sae_identity, tokenizer_hash
-from fade_lens.subject.subject import identity as identity_module
 from tests import architectures
 from tests.planted import planted_sae
 from tests.test_cli import parts  # noqa: F401  a fixture

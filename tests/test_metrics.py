@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, jaccard_score, roc_auc_score
 
 from fade_lens._util.errors import InputError
+from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import (
     MIN_PROMPTS,
     MIN_TEXTS,
@@ -26,7 +27,6 @@ from fade_lens.metrics.fade import (
     purity,
     responsiveness,
 )
-from fade_lens.metrics.fade import intervals as bootstrap
 from fade_lens.metrics.intervals import Rows
 from fade_lens.metrics.ranking import Ranked
 from tests.benchmarks.coverage import SCHEMES

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.tables import clean
+from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.analysis.relabelling import Relabelling, relabelled, to_describe
 from fade_lens.analysis.verdicts import SEVERITY, best_of, defined, partners, scorable, verdict_of
 from fade_lens.neuronpedia import links
 from fade_lens.neuronpedia.frames import plain
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Score, Stats
-from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.runs.results import METRICS, Results
 from fade_lens.scorers.evidence import FeatureSummary
 

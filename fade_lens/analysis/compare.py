@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.words import visible
 from fade_lens.analysis.summary import Key, compare_sources, sae_words, summary
-from fade_lens.report.words import visible
 from fade_lens.runs.results import Result, Results
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.seeds import rng
 from fade_lens.metrics.ranking import auroc, average_precision, balanced_accuracy, best_f1, correlation, iou
 from fade_lens.runs.results import Results
-from fade_lens.runs.settings import rng
 from fade_lens.scorers.evidence import RatedText
 
 Test = Literal["missing labels", "extra labels"]

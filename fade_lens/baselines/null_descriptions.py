@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.seeds import rng
 from fade_lens.data.descriptions import Description
 from fade_lens.judge import Written
 from fade_lens.metrics.fade import Metric
-from fade_lens.runs.settings import rng
 from fade_lens.scorers.evidence import RatedEvidence
 
 ARMS = ("shuffled", "random", "generic")

@@ -20,11 +20,12 @@ from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.seeds import rng
 from fade_lens.judge import Judge, Rating, Written
 from fade_lens.judge.rounds import Following
 from fade_lens.runs.fade import Fade
 from fade_lens.runs.results import Results
-from fade_lens.runs.settings import Settings, rng
+from fade_lens.runs.settings import Settings
 from fade_lens.subject.hooks import Model, device_of, is_bridge, model_name, read_hooks, resolve_hook
 
 CLASSES: dict[str, tuple[str, ...]] = {

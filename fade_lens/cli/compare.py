@@ -62,7 +62,7 @@ def values(text: str) -> tuple[float, ...]:
 
 def means(comparison: "Comparison") -> Table:
     """The four metrics of every run or group, with intervals."""
-    from fade_lens.report.words import number
+    from fade_lens._util.words import number
 
     key = "run" if comparison.by == "run" else "group"
     shown = Table(title=f"Means with 95 % intervals, by {comparison.by}", title_justify="left")
@@ -86,7 +86,7 @@ def means(comparison: "Comparison") -> Table:
 
 def differences(comparison: "Comparison") -> Table:
     """The paired differences, with intervals and p-values."""
-    from fade_lens.report.words import number
+    from fade_lens._util.words import number
 
     shown = Table(title="Paired differences on shared features (first − second)", title_justify="left")
     for heading in ("first", "second"):

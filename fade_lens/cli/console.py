@@ -18,7 +18,7 @@ def plain(text: str) -> Any:
     """Text that rich shows as it is, whatever brackets it holds; what would steer the terminal is shown by its code."""
     from rich.text import Text
 
-    from fade_lens.report.words import visible
+    from fade_lens._util.words import visible
 
     return Text(visible(text))
 

@@ -67,7 +67,7 @@ def log(
 
 def lines(entry: "Entry", full: bool) -> list[str]:
     """An entry for a terminal: whatever the texts hold, nothing in them can act on it."""
-    from fade_lens.report.words import visible
+    from fade_lens._util.words import visible
 
     request, answer = entry.request, entry.answer
     tokens = f"{answer.get('prompt_tokens', 0)} + {answer.get('completion_tokens', 0)} tokens"
@@ -89,6 +89,6 @@ def lines(entry: "Entry", full: bool) -> list[str]:
 
 def one_line(text: str) -> str:
     """A text on one line, its beginning where it is long."""
-    from fade_lens.report.words import clip, visible
+    from fade_lens._util.words import clip, visible
 
     return clip(visible(" ".join(text.split())), SHOWN)

@@ -260,7 +260,7 @@ def check_subject(
 def check_model(name: str, device: str | None, dtype: str) -> None:
     """Raise `InputError` for a model, device or dtype that cannot be, `demo` being the demo's model."""
     if name != DEMO:
-        from fade_lens.subject.subject import loading
+        from fade_lens.subject import loading
 
         loading.check_model(name, device, dtype)
     elif device not in (None, "cpu") or dtype != "float32":

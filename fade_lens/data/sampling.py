@@ -2,7 +2,7 @@
 
 Most texts leave a feature silent, so a uniform sample would hold few texts that tell anything about it. The reference rates
 more texts of high activation and then treats them as if they were a uniform sample. Here each chosen text carries its
-inclusion probability; `fade_lens.metrics.fade` weights it by the inverse.
+inclusion probability; `fade_lens.metrics` weights it by the inverse.
 """
 
 import itertools

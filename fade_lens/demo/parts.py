@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fade_lens._util.cache import cache_folder
 from fade_lens._util.errors import FadeLensError, MissingExtraError
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions
@@ -26,14 +27,6 @@ DESCRIPTIONS: dict[int, str] = {
     951: 'the word "new"',
 }
 """Four descriptions of the demo's SAE; that of latent 951, which fires on the word "especially", is wrong on purpose."""
-
-
-def cache_folder() -> Path:
-    """Where unpacked parts are kept: `FADE_LENS_CACHE`, else the user's cache folder."""
-    chosen = os.environ.get("FADE_LENS_CACHE")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fade-lens"
-    base.mkdir(parents=True, exist_ok=True)
-    return base
 
 
 def model() -> "HookedSAETransformer":

@@ -160,7 +160,7 @@ def unknown_source(web: Web, hosts: Hosts, source: SourceId) -> str:
 
 def cache_of(bucket: str) -> Path:
     """Where a host's files are kept."""
-    from fade_lens.demo.parts import cache_folder
+    from fade_lens._util.cache import cache_folder
 
     host = "".join(c if c.isalnum() or c in ".-" else "_" for c in urlsplit(bucket).netloc)
     return cache_folder() / "neuronpedia" / host

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, TypeVar
 
+from fade_lens._util.words import amount, clip, number, plain
+from fade_lens.analysis.notes import Unscored
 from fade_lens.metrics.fade import Metric
-from fade_lens.report.notes import Unscored
 from fade_lens.report.standing import GATE, QUESTIONS, RANGES, TITLES, basis, below, concept_rates, standing, why
-from fade_lens.report.words import amount, clip, number, plain
 from fade_lens.runs.results import Result
 from fade_lens.scorers.evidence import Arm, RatedText, TopText
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from fade_lens._util.words import amount, clip, number
 from fade_lens.analysis.compare import Comparison, varying
 from fade_lens.report.page import environment, joined, policy
 from fade_lens.report.standing import QUESTIONS, RANGES, TITLES
-from fade_lens.report.words import amount, clip, number
 from fade_lens.runs.results import METRICS
 
 if TYPE_CHECKING:

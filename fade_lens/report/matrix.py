@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from fade_lens._util.words import clip
 from fade_lens.report.standing import RANGES, TITLES
-from fade_lens.report.words import clip
 from fade_lens.runs.results import Results
 
 MOST = 200

@@ -5,8 +5,8 @@ from typing import Any
 
 from markupsafe import escape
 
+from fade_lens.analysis.notes import Notes
 from fade_lens.report.cards import DETAILS, card
-from fade_lens.report.notes import Notes
 from fade_lens.report.page import environment, page
 from fade_lens.report.rows import entries, row, tally
 from fade_lens.report.standing import TITLES, gate_of

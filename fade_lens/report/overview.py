@@ -10,10 +10,10 @@ from typing import Any, cast
 
 from markupsafe import Markup
 
+from fade_lens._util.words import amount, clip, duration, number
 from fade_lens.analysis.summary import summary
 from fade_lens.metrics.fade import Metric
 from fade_lens.report.standing import GATED, QUESTIONS, RANGES, TITLES, gate_of
-from fade_lens.report.words import amount, clip, duration, number
 from fade_lens.runs.results import METRICS, Results
 
 WIDTH, HEIGHT, MARGIN = 240, 112, 10

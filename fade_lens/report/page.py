@@ -12,14 +12,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fade_lens._util.words import amount, clip, flat, plain, visible
+from fade_lens.analysis.notes import Notes, Unscored
 from fade_lens.report import overview
 from fade_lens.report.cards import bare_card, compact, fitted
 from fade_lens.report.matrix import heat_map
-from fade_lens.report.notes import Notes, Unscored
 from fade_lens.report.recipe import recipe
 from fade_lens.report.rows import Entry, added, entries, kinds, row, tally
 from fade_lens.report.standing import TITLES, gate_of
-from fade_lens.report.words import amount, clip, flat, plain, visible
 from fade_lens.runs.results import METRICS, Results
 
 CARDS_BYTES = 8_000_000

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.words import clip, number, visible
 from fade_lens.metrics.fade import Metric
 from fade_lens.report.overview import Mean, means
 from fade_lens.report.standing import RANGES, TITLES, below, concept_rates, gate_of, worst_first
-from fade_lens.report.words import clip, number, visible
 from fade_lens.runs.results import METRICS, Result, Results
 
 # Okabe and Ito's colours: told apart with any colour vision, and seen on white as on dark grey.

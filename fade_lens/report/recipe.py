@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
 
-from fade_lens.report.words import clip
+from fade_lens._util.words import clip
 from fade_lens.runs.settings import Settings
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fade_lens._util.words import amount, clip, number
+from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.metrics.fade import Metric
 from fade_lens.report.links import link_of
-from fade_lens.report.notes import CardNotes, Notes, Unscored
 from fade_lens.report.standing import ORDER, below, standing, why, worst_first
-from fade_lens.report.words import amount, clip, number
 from fade_lens.runs.results import Result, Results
 
 UNSCORED = "unscored"

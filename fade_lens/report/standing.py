@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from fade_lens._util.words import amount, number
 from fade_lens.metrics.fade import Metric
 from fade_lens.metrics.intervals import share_interval
-from fade_lens.report.words import amount, number
 from fade_lens.runs.results import Result
 from fade_lens.scorers.evidence import Continuation
 

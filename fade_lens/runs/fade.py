@@ -16,6 +16,7 @@ from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
+from fade_lens._util.seeds import stream
 from fade_lens.baselines.null_descriptions import NOT_RATED, is_generic, null_arms, write_once
 from fade_lens.baselines.permutation import beside_the_others
 from fade_lens.data.corpus import Corpus
@@ -25,7 +26,7 @@ from fade_lens.judge.reliability import Reliability
 from fade_lens.llm.transcripts import SharedTranscripts
 from fade_lens.neuronpedia.resolving import names_of
 from fade_lens.runs.results import Result, Results
-from fade_lens.runs.settings import Settings, stream
+from fade_lens.runs.settings import Settings
 from fade_lens.runs.store import FILE, RunStore, file_of, versions
 from fade_lens.scorers import ClarityEvaluator, FaithfulnessEvaluator, RatingEvaluator
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence, TopText

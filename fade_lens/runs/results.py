@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from IPython.display import IFrame
 
+    from fade_lens.analysis.notes import Notes
     from fade_lens.analysis.summary import Key
     from fade_lens.report.notebook import Table
-    from fade_lens.report.notes import Notes
 
 T = TypeVar("T")
 METRICS = ("clarity", "responsiveness", "purity", "faithfulness")

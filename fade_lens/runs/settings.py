@@ -1,14 +1,11 @@
-"""Everything that decides a run's numbers, in one place, and the random streams that come from its seed."""
+"""Everything that decides a run's numbers, in one place."""
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 from types import NoneType
 from typing import Any, cast, get_args, get_origin
-
-import numpy as np
 
 from fade_lens._util.errors import InputError
 from fade_lens.metrics.fade import Preset
@@ -181,14 +178,3 @@ def _plain(name: str, value: Any, kind: Any) -> Any:
         wanted = ("a whole number" if whole else "a number") + (" or None" if NoneType in allowed else "")
         raise InputError(f"{name} is {value!r}; give {wanted}")
     return allowed[0](value)
-
-
-def stream(seed: int, *purpose: object) -> int:
-    """A seed of its own for a purpose such as `("rated texts", 9)`, the same on every machine."""
-    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1  # fits torch's signed 64-bit seeds
-
-
-def rng(seed: int, *purpose: object) -> np.random.Generator:
-    """A generator of its own for a purpose."""
-    return np.random.default_rng(stream(seed, *purpose))

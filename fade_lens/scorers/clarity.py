@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.judge import Judge, Written
 from fade_lens.metrics.fade import Metric, clarity
-from fade_lens.runs.settings import Settings, stream
+from fade_lens.runs.settings import Settings
 from fade_lens.scorers.evidence import ClarityEvidence, SyntheticText
 from fade_lens.subject.activations import Progress
 from fade_lens.subject.subject import Subject

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fade_lens._util.errors import InputError
-from fade_lens.runs.settings import Settings, rng
+from fade_lens._util.seeds import rng
+from fade_lens.runs.settings import Settings
 from fade_lens.subject.features import Features
 
 CANDIDATES = 16

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.generation.decoders.decoding import Decoder
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
@@ -19,7 +20,7 @@ from fade_lens.generation.steering import Request, decoder_for, generate
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics.fade import Metric, faithfulness, leading
 from fade_lens.metrics.trend import dose_response
-from fade_lens.runs.settings import Settings, rng, stream
+from fade_lens.runs.settings import Settings
 from fade_lens.scorers.continuations import OWN, UNTOUCHED, ContinuationStore, MemoryContinuations, Steered, Texts
 from fade_lens.scorers.controls import arm_directions, check_arms, other_feature
 from fade_lens.scorers.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency

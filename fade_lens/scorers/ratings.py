@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.data.sampling import Design, design
 from fade_lens.judge import Judge, Rating
 from fade_lens.judge.rounds import whole
 from fade_lens.metrics.fade import Metric, purity, responsiveness
 from fade_lens.metrics.steered_table import UNRATED
-from fade_lens.runs.settings import Settings, rng, stream
+from fade_lens.runs.settings import Settings
 from fade_lens.scorers.evidence import RatedEvidence, RatedText
 from fade_lens.subject.subject import Subject
 

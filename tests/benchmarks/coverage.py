@@ -23,6 +23,7 @@ import numpy as np
 from scipy.stats import binom
 
 from fade_lens.data.sampling import Sample, stratified, uniform
+from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import (
     MIN_TEXTS,
     Metric,
@@ -33,7 +34,6 @@ from fade_lens.metrics.fade import (
     purity,
     responsiveness,
 )
-from fade_lens.metrics.fade import intervals as bootstrap
 from fade_lens.runs.settings import Settings
 from tests.benchmarks.simulated import (
     CORPUS,

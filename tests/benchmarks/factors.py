@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from fade_lens import demo
+from fade_lens._util.seeds import stream
 from fade_lens.generation.fluency import negative_log_likelihood, repeated_share
 from fade_lens.generation.steering import Request, generate
 from fade_lens.judge import Judge
-from fade_lens.runs.settings import Settings, stream
+from fade_lens.runs.settings import Settings
 from fade_lens.scorers.faithfulness import FaithfulnessEvaluator
 from fade_lens.subject.subject import Subject
 from tests.benchmarks.timing import machine

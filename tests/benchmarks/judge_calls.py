@@ -8,7 +8,7 @@ of those with it a share `--wrong-2` absent, the same texts whoever asks. The tr
 
 The reference asks 15 times for texts, rates 500 natural texts (a quarter of 90 % of them in each of the percentile bins 0-50-75-95-100, 10 %
 the most active) and, where the gate is passed, 50 continuations at each of 7 factors, 15 texts a call: 15 + 34 + 28 = 77. It gives no
-intervals and no weights; here its texts get both (the weights of its bins, `fade_lens.metrics.fade`' intervals), which is generous. Then each
+intervals and no weights; here its texts get both (the weights of its bins, `fade_lens.metrics`' intervals), which is generous. Then each
 part of fade_lens is given as many calls as it needs to have intervals on average as narrow as that. `interval_width` is the width at which it
 stops, so its average is below it; the one that gives the reference's average is searched for.
 
@@ -30,8 +30,8 @@ import numpy as np
 
 from fade_lens.data.sampling import Sample
 from fade_lens.judge import Judge
+from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import Metric, faithfulness, purity, responsiveness
-from fade_lens.metrics.fade import intervals as bootstrap
 from fade_lens.runs.settings import Settings
 from fade_lens.scorers.ratings import widest
 from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds, true_scores

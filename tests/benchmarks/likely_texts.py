@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from fade_lens.data.sampling import Sample, _allocate, stratified
-from fade_lens.metrics.fade import intervals as bootstrap
+from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import purity, responsiveness
 from fade_lens.scorers.ratings import widest
 from tests.benchmarks.simulated import FEATURES, corpus, true_scores

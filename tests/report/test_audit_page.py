@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.words import visible
+from fade_lens.analysis.notes import CardNotes, Notes, Unscored, is_link
 from fade_lens.data.descriptions import Description
 from fade_lens.report.matrix import MOST, heat_map, quantized
 from fade_lens.report.notebook import Table
-from fade_lens.report.notes import CardNotes, Notes, Unscored, is_link
 from fade_lens.report.page import page
 from fade_lens.report.recipe import recipe
 from fade_lens.report.standing import standing, why
-from fade_lens.report.words import visible
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings
 from fade_lens.scorers.evidence import ClarityEvidence, SyntheticText

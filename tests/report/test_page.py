@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fade_lens._util.words import plain, visible
 from fade_lens.judge.reliability import Agreement, GoldItem, gold_report
 from fade_lens.metrics.fade import Metric
 from fade_lens.report import page as pages
@@ -22,7 +23,6 @@ from fade_lens.report.notebook import result_card, results_table
 from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
 from fade_lens.report.standing import concept_rates, standing, worst_first
-from fade_lens.report.words import plain, visible
 from fade_lens.runs.results import Results
 from fade_lens.scorers.evidence import ClarityEvidence, RatedText, SyntheticText, TopText
 from tests.made_up import HOSTILE, KINDS, made_up_notes, made_up_result, made_up_results, made_up_run, with_cross

@@ -1,0 +1,29 @@
+"""The public names, the only list of them: `fade_lens/__init__.py` imports each when it is first used."""
+
+from . import neuronpedia as neuronpedia
+from ._util.errors import FadeLensError as FadeLensError
+from ._util.errors import InputError as InputError
+from ._util.errors import JudgeError as JudgeError
+from ._util.errors import MissingExtraError as MissingExtraError
+from ._util.errors import StoreError as StoreError
+from .analysis.compare import compare as compare
+from .analysis.summary import compare_sources as compare_sources
+from .analysis.summary import summary as summary
+from .data.corpus import Corpus as Corpus
+from .data.descriptions import Description as Description
+from .data.descriptions import read_descriptions as read_descriptions
+from .judge import Judge as Judge
+from .metrics.fade import Metric as Metric
+from .runs.fade import Fade as Fade
+from .runs.results import Result as Result
+from .runs.results import Results as Results
+from .runs.settings import Settings as Settings
+from .runs.store import RunStore as RunStore
+from .scorers import ClarityEvaluator as ClarityEvaluator
+from .scorers import FaithfulnessEvaluator as FaithfulnessEvaluator
+from .scorers import RatingEvaluator as RatingEvaluator
+from .subject.loading import load as load
+from .subject.subject import Subject as Subject
+
+__version__: str
+__all__: list[str]
