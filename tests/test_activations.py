@@ -12,6 +12,7 @@ from fade_lens.subject import activations as activations_module
 from fade_lens.subject.activations import OutlierRule, batches, max_activations, reference_activation, token_activations
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import read_hooks
+from fade_lens.subject.tokens import tokenize
 from tests.tiny import HOOK, WORDS, tiny_model, tiny_sae
 
 OFF = OutlierRule(float("inf"))
@@ -30,7 +31,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def tokens(model):
-    return Corpus.from_texts([*corpus_of(), ""]).tokenize(model, context=32, prepend_bos=True)
+    return tokenize(model, Corpus.from_texts([*corpus_of(), ""]), context=32, prepend_bos=True)
 
 
 def by_hand(model, features, tokens, limit=float("inf")):
@@ -73,7 +74,7 @@ def test_special_tokens_never_count(model):
     with torch.no_grad():
         bos = read_hooks(model, torch.tensor([[1]]), [HOOK])[HOOK][0, 0]
         sae.W_enc[:, 3] = 100 * bos / bos.norm() ** 2  # a latent that fires on BOS most of all
-    tokens = Corpus.from_texts(["the cat", "<eos> the cat"]).tokenize(model, context=8, prepend_bos=True)
+    tokens = tokenize(model, Corpus.from_texts(["the cat", "<eos> the cat"]), context=8, prepend_bos=True)
     found = max_activations(model, features_of(model, sae, [3]), tokens, OFF)
     assert (found.values < 90).all() and found.counted.tolist() == [2, 2]
     assert (found.positions[0] > 0).all()
@@ -125,7 +126,7 @@ def test_order_of_texts_and_features_changes_nothing(model):
     texts = corpus_of(30)
     features = features_of(model, tiny_sae("jumprelu"), INDICES)
     forwards, backwards = (
-        Corpus.from_texts(order).tokenize(model, context=32, prepend_bos=True) for order in (texts, texts[::-1])
+        tokenize(model, Corpus.from_texts(order), context=32, prepend_bos=True) for order in (texts, texts[::-1])
     )
     one = max_activations(model, features, forwards, OFF, batch_tokens=64)
     two = max_activations(model, features.select(INDICES[::-1]), backwards, OFF, batch_tokens=64)
@@ -206,7 +207,7 @@ def test_user_tensors_stay_usable_for_training(model, tokens):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_maxima_are_float32(dtype):
     model = tiny_model(dtype=dtype)
-    tokens = Corpus.from_texts(corpus_of(10)).tokenize(model, context=32, prepend_bos=True)
+    tokens = tokenize(model, Corpus.from_texts(corpus_of(10)), context=32, prepend_bos=True)
     found = max_activations(model, features_of(model, tiny_sae(), INDICES), tokens, OutlierRule(1e9))
     assert found.values.dtype == np.float32 and np.isfinite(found.values).all()
     full = max_activations(tiny_model(), features_of(tiny_model(), tiny_sae(), INDICES), tokens, OFF)

@@ -6,6 +6,7 @@ import torch
 
 from fade_lens import Subject, demo
 from fade_lens.data.descriptions import read_descriptions
+from fade_lens.subject.tokens import tokenize
 
 
 def test_the_data_is_whole():
@@ -17,7 +18,7 @@ def test_the_data_is_whole():
 @pytest.mark.real
 def test_the_model_is_the_real_one(gemma):
     """It finds its own samples likely (1.8 nats a token); a broken load does not (12.5 is chance)."""
-    texts = demo.corpus(limit=8).tokenize(gemma, context=48, prepend_bos=True)
+    texts = tokenize(gemma, demo.corpus(limit=8), context=48, prepend_bos=True)
     with torch.no_grad():
         losses = [
             float(gemma(torch.tensor(texts[i][None]), return_type="loss", padding_side="right")) for i in range(8)

@@ -244,7 +244,7 @@ def test_an_index_of_several_levels_and_ids_with_their_layer():
 
 
 def test_a_file_that_unpacks_to_more_than_is_read_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("fade_lens._util.tables.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("fade_lens._util.files.MAX_FILE_BYTES", 1000)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"index,description\n" + b"1,a\n" * 1000))
     for read in (read_descriptions, neuronpedia.descriptions):
         with pytest.raises(InputError, match="split it"):

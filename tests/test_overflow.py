@@ -8,6 +8,7 @@ from fade_lens import Fade
 from fade_lens.data.corpus import Corpus
 from fade_lens.subject.activations import OutlierRule, max_activations, token_activations
 from fade_lens.subject.features import features_of
+from fade_lens.subject.tokens import tokenize
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.tiny import HOOK, tiny_sae
@@ -31,7 +32,7 @@ def test_texts_that_overflow_are_told_from_texts_without_tokens(source):
     model = overflowing()
     features = features_of(model, HOOK if source == "neurons" else tiny_sae(source), [1, 2, 9])
     texts = ["the cat", f"the {LOUD} and the cat", "", "a dog", f"{LOUD}"]
-    tokens = Corpus.from_texts(texts).tokenize(model, context=16, prepend_bos=True)
+    tokens = tokenize(model, Corpus.from_texts(texts), context=16, prepend_bos=True)
     for limit in (float("inf"), 1e9):
         found = max_activations(model, features, tokens, OutlierRule(limit))
         assert np.isnan(found.values).all(axis=1).tolist() == [False, True, True, False, True]
@@ -50,7 +51,7 @@ def test_an_sae_that_overflows_alone_is_told():
         sae.W_enc[:, 2] = 6e4
         sae.b_enc[2] = 6e4
     features = features_of(model, sae.to(dtype=torch.float16), [1, 2])
-    tokens = Corpus.from_texts(["the cat", "a dog"]).tokenize(model, context=16, prepend_bos=True)
+    tokens = tokenize(model, Corpus.from_texts(["the cat", "a dog"]), context=16, prepend_bos=True)
     found = max_activations(model, features, tokens, OutlierRule(float("inf")))
     assert np.isfinite(found.values[:, 0]).all() and found.overflowed(0) == 0 and found.overflowed(1) > 0
 
@@ -58,7 +59,7 @@ def test_an_sae_that_overflows_alone_is_told():
 def test_the_rule_for_outliers_stands_on_what_is_finite():
     model = overflowing("the")
     features = features_of(model, tiny_sae(), [1])
-    tokens = Corpus.from_texts(["a cat", "the cat", "a dog"]).tokenize(model, context=16, prepend_bos=True)
+    tokens = tokenize(model, Corpus.from_texts(["a cat", "the cat", "a dog"]), context=16, prepend_bos=True)
     assert np.isfinite(OutlierRule.fit(model, features, tokens, factor=10.0).limit)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fade_lens import Fade, Results, compare_sources, summary
-from fade_lens._util.tables import clean
+from fade_lens._util.files import clean
 from fade_lens.data.descriptions import Description
 from tests.fake_judge import FakeJudge
 from tests.made_up import made_up_results

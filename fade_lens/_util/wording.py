@@ -38,6 +38,11 @@ def quoted(text: str) -> list[str]:
     return [string for groups in QUOTED.findall(text) if (string := "".join(groups).strip())]
 
 
+def one_line(text: object) -> str:
+    """A text as the library reads it: white space is one blank."""
+    return " ".join(str(text).split())
+
+
 def same_words(text: object) -> str:
     """What two descriptions share that say the same: with other capitals, quotes, dashes, or punctuation behind words."""
     folded = unicodedata.normalize("NFKC", str(text)).casefold()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.tables import clean
+from fade_lens._util.files import clean
+from fade_lens._util.wording import one_line
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.analysis.relabelling import Relabelling, relabelled, to_describe
 from fade_lens.analysis.verdicts import SEVERITY, best_of, defined, partners, scorable, verdict_of
 from fade_lens.neuronpedia import links
-from fade_lens.neuronpedia.frames import plain
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Score, Stats
 from fade_lens.runs.results import METRICS, Results
@@ -291,7 +291,7 @@ def suggest_best(group: list[dict[str, Any]]) -> None:
     for row in group:
         row["suggested_best_explanation_id"] = str(best["explanation_id"]) if best is not None else ""
         if best is not None and text_of(row) != text_of(best) and not row["suggestion"].startswith("it "):
-            row["suggestion"] = f"of this feature's descriptions {plain(best['description'])!r:.120} fits best"
+            row["suggestion"] = f"of this feature's descriptions {one_line(best['description'])!r:.120} fits best"
 
 
 def agreement_of(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -353,7 +353,7 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 def text_of(row: Mapping[str, Any]) -> str:
     """A row's description, "" where there is none."""
-    return plain(row["description"]) if row["description"] is not None and defined(row["description"]) else ""
+    return one_line(row["description"]) if row["description"] is not None and defined(row["description"]) else ""
 
 
 def row_key(row: Mapping[str, Any]) -> tuple[int, str]:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fade_lens._util.wording import one_line
 from fade_lens.analysis.verdicts import best_of, defined
 from fade_lens.neuronpedia.flagging import kinds_of
-from fade_lens.neuronpedia.frames import plain
 from fade_lens.scorers.evidence import FeatureSummary
 
 LEFT = ("doubtful", "untested", "unscored")
@@ -69,7 +69,7 @@ def best(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def moved_row(row: Mapping[str, Any], index: int, group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A description given to another feature: what its scores were there says nothing here."""
-    there = next((own for own in group if defined(own["description"]) and own["description"] is not None and plain(own["description"]) == plain(row["description"])), {})  # fmt: skip
+    there = next((own for own in group if defined(own["description"]) and own["description"] is not None and one_line(own["description"]) == one_line(row["description"])), {})  # fmt: skip
     named = {name: row[name] for name in ("description", "type_name", "explanation_model_name")}
     told = {"moved_from": int(row["index"]), "verdict_there": row["verdict"]}
     return {"index": index, "explanation_id": str(there.get("explanation_id") or ""), **named, **told}

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
-from fade_lens._util.tables import table_of
 from fade_lens.metrics.intervals import LEVEL, REPLICATES
 from fade_lens.runs.results import METRICS, Result, Results
 

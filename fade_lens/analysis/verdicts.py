@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from fade_lens.data.descriptions import DESCRIBED
 from fade_lens.neuronpedia.flagging import kinds_of
-from fade_lens.neuronpedia.frames import DESCRIBED, NONE
+from fade_lens.neuronpedia.frames import NONE
 from fade_lens.runs.results import METRICS
 
 GOOD = 0.5

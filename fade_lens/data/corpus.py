@@ -1,36 +1,17 @@
-"""Natural text: where it comes from, and how it becomes tokens for one model."""
+"""Natural text, and where it comes from."""
 
-import gzip
-import hashlib
-import json
-import logging
 import os
 import re
-import sys
-import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from jaxtyping import Bool, Int
-
-from fade_lens._util.errors import InputError, MissingExtraError
-from fade_lens._util.tables import clean
-from fade_lens.subject.hooks import Model, model_name, special_tokens
-from fade_lens.subject.tokens import after_bos, cut, decode
-
-logger = logging.getLogger(__name__)
+from fade_lens._util.errors import InputError
+from fade_lens._util.files import kind_of, open_text, parse_json, readable, table_column
 
 LIMIT = 10_000
-CHUNK = 2**20
-"""Characters (or token ids) in hand at once as Python objects; the rest is in arrays."""
-CHARACTERS_A_TOKEN = 8
-MARGIN = 64
-"""A text is cut before it is tokenized only if this many tokens stand between the last one kept and the cut."""
 FILE_KINDS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 LISTS = re.compile(
     r"(?:\w+\()?\[\s*(?:-?\d+(?:[\s,]+(?:-?\d+|\.{3}))+[\s,]*|\{\s*['\"](?:role|content|from|value)['\"]\s*:.*\}\s*)\][^\]]*",
@@ -97,7 +78,7 @@ class Corpus:
         rows = (row["input_ids"] if isinstance(row, Mapping) and "input_ids" in row else row for row in tokens)
         kept = [read_cell(row, f"tokens[{i}] of {source}") for i, row in enumerate(rows)]
         if (
-            wrong := next((i for i, row in enumerate(kept) if kind_of(row) not in ("", "token ids")), None)
+            wrong := next((i for i, row in enumerate(kept) if cell_kind(row) not in ("", "token ids")), None)
         ) is not None:
             raise InputError(f"tokens[{wrong}] of {source} is no list of token ids; give a list of ids for each text")
         if not any(kept):
@@ -158,211 +139,6 @@ class Corpus:
             return cls.from_hf(spec.removeprefix("hf:"), column=column, limit=limit or LIMIT, windows=windows)
         return cls.from_file(spec, column=column, limit=limit, windows=windows)
 
-    def tokenize(self, model: Model, *, context: int, prepend_bos: bool) -> "TokenizedTexts":
-        """This corpus as the model's tokens (see `tokenize`)."""
-        rows = self.texts if self.texts is not None else self.tokens
-        if rows is None:
-            rows = written_out(model, self.conversations or (), self.source)
-        return tokenize(model, rows, context, prepend_bos, windows=self.windows)
-
-
-@dataclass(frozen=True)
-class TokenizedTexts:
-    """Texts as one model's tokens, all in one flat array.
-
-    Attributes:
-        ids: token ids of all texts, one after another, int32, BOS included where the features want it.
-        offsets: where each text begins in `ids`; one more entry than texts.
-        special: which tokens are special (BOS, EOS, padding, ...): they never count as activations.
-        texts: what each text reads after truncation: exactly what the model sees, and so what the judge gets; a BOS that it was given
-            with is left out, the marks of chat turns are not.
-        documents: the number, in the corpus, of the document that each text is of: its own, or that of its window.
-        n_truncated: how many texts were longer than the context and lost their ends.
-        lost: share of all text, in characters (in token ids where those were given), that was lost so.
-    """
-
-    ids: Int[np.ndarray, " token"]
-    offsets: Int[np.ndarray, " text_and_one"]
-    special: Bool[np.ndarray, " token"]
-    texts: tuple[str, ...]
-    documents: Int[np.ndarray, " text"]
-    n_truncated: int = 0
-    lost: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, text: int) -> Int[np.ndarray, " pos"]:
-        return self.ids[self.offsets[text] : self.offsets[text + 1]].astype(np.int64)
-
-    def special_of(self, text: int) -> Bool[np.ndarray, " pos"]:
-        """Which tokens of one text are special."""
-        return self.special[self.offsets[text] : self.offsets[text + 1]]
-
-    @property
-    def lengths(self) -> Int[np.ndarray, " text"]:
-        """Tokens in each text, BOS included."""
-        return np.diff(self.offsets)
-
-    @property
-    def fingerprint(self) -> str:
-        """A short hash of all tokens and where texts begin."""
-        digest = hashlib.sha256()
-        for start in range(0, len(self.ids), CHUNK):
-            digest.update(self.ids[start : start + CHUNK].astype("<i8").tobytes())
-        digest.update(self.offsets.astype("<i8").tobytes())
-        return digest.hexdigest()[:16]
-
-    def select(self, texts: Sequence[int]) -> "TokenizedTexts":
-        """Some of the texts, in the order given."""
-        rows = [self[i] for i in texts]
-        return TokenizedTexts(
-            ids=np.concatenate(rows) if rows else self.ids[:0],
-            offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
-            special=np.concatenate([self.special_of(i) for i in texts]) if rows else self.special[:0],
-            texts=tuple(self.texts[i] for i in texts),
-            documents=self.documents[list(texts)],
-        )
-
-
-def tokenize(
-    model: Model,
-    texts: Sequence[str] | Sequence[Sequence[int]],
-    context: int,
-    prepend_bos: bool,
-    *,
-    windows: bool = False,
-) -> TokenizedTexts:
-    """Tokenize with the model's own tokenizer, one BOS in front if wanted, cut to `context` tokens (BOS counted) or into windows of it.
-
-    A BOS that a text begins with (a chat template writes one) is not doubled. No character is cut in two.
-
-    Raises:
-        InputError: the model has no tokenizer, no BOS where one is wanted, or a token id is not in its vocabulary.
-    """
-    tokenizer = tokenizer_of(model)
-    bos = tokenizer.bos_token_id
-    if prepend_bos and bos is None:
-        logger.info("%s has no BOS token; texts begin with their first token.", model_name(model))
-    lead = [bos] if prepend_bos and bos is not None else []
-    room = context - len(lead)
-    specials = np.array(sorted(special_tokens(tokenizer)), dtype=np.int32)
-    ids, special = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=bool)]
-    shown, documents = list[str](), list[int]()
-    ends, n_documents, n_truncated, lost, total = [0], 0, 0, 0, 0
-    for chunk in chunks(texts, sys.maxsize if windows else CHARACTERS_A_TOKEN * (room + MARGIN)):
-        if isinstance(chunk[0], str):
-            mark = str(tokenizer.bos_token) if lead else ""
-            chunk = [bare if mark and (bare := text.lstrip()).startswith(mark) else text for text in map(clean, chunk)]
-            rows = whole_tokens(tokenizer, chunk) if windows else first_tokens(tokenizer, chunk, room)
-        else:
-            mark, rows = "", [list(row) for row in chunk]
-            check_vocabulary(rows, int(model.cfg.d_vocab), n_documents)
-        kept: list[Sequence[int]] = []
-        for text, given in zip(chunk, rows, strict=True):
-            row = after_bos(given, bos) if lead else given
-            while mark and len(row) < len(given) and text.startswith(mark):
-                text = text.removeprefix(mark)
-            total += len(text)
-            if len(row) <= room:
-                kept.append(row)
-                shown.append(text if isinstance(text, str) else decode(tokenizer, row))
-            else:
-                start = 0
-                while start < len(row) and (windows or not start):
-                    part, words = cut(tokenizer, row[start : start + room + 1], room)
-                    start += len(part)
-                    kept.append(part)
-                    shown.append(words)
-                if not windows:
-                    n_truncated += 1
-                    lost += max(len(text) - len(shown[-1] if isinstance(text, str) else kept[-1]), 0)
-            documents += [n_documents] * (len(shown) - len(documents))
-            n_documents += 1
-        ends += (ends[-1] + np.cumsum([len(lead) + len(row) for row in kept])).tolist()
-        ids.append(np.fromiter((i for row in kept for i in (*lead, *row)), dtype=np.int32))
-        special.append(np.isin(ids[-1], specials))
-    return TokenizedTexts(
-        np.concatenate(ids),
-        np.array(ends, dtype=np.int64),
-        np.concatenate(special),
-        tuple(shown),
-        np.array(documents, dtype=np.int64),
-        n_truncated,
-        lost / max(total, 1),
-    )
-
-
-def tokenizer_of(model: Model) -> Any:
-    """The model's tokenizer. Raises `InputError` where it has none."""
-    if model.tokenizer is None:
-        raise InputError(f"{model_name(model)} has no tokenizer; set one with model.set_tokenizer(tokenizer)")
-    return model.tokenizer
-
-
-def written_out(model: Model, conversations: Sequence[Sequence[Message]], source: str) -> list[str]:
-    """Conversations as the texts that the model's chat template makes of them.
-
-    Raises:
-        InputError: the tokenizer has no chat template, or it refuses a conversation.
-    """
-    tokenizer = tokenizer_of(model)
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            f"{source} holds chat messages, and the tokenizer of {model_name(model)} has no chat template to write them out; "
-            "set model.tokenizer.chat_template, or give the texts themselves"
-        )
-    texts: list[str] = []
-    for number, messages in enumerate(conversations):
-        try:
-            texts.append(tokenizer.apply_chat_template(list(messages), tokenize=False) if messages else "")
-        except Exception as error:  # a template is a program, and raises what it likes
-            raise InputError(
-                f"texts[{number}] of {source} does not fit the chat template of {model_name(model)} ({error}); mend it or leave it out"
-            ) from error
-    return texts
-
-
-def chunks(texts: Sequence[str] | Sequence[Sequence[int]], longest: int) -> Iterator[list[Any]]:
-    """The texts in order, a few at a time: up to about `CHUNK` characters, of a long text only `longest` being counted."""
-    chunk: list[Any] = []
-    size = 0
-    for text in texts:
-        chunk.append(text)
-        size += min(len(text), longest)
-        if size >= CHUNK:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def first_tokens(tokenizer: Any, texts: list[str], room: int) -> list[list[int]]:
-    """Token ids of each text, at least the first `room` + 1 where it has more.
-
-    Only the beginning of a long text is tokenized, to well behind the last token that is kept, so that the cut cannot
-    change it; where that gave too few tokens (long runs of spaces), the whole text is.
-    """
-    heads = [text[: CHARACTERS_A_TOKEN * (room + MARGIN)] for text in texts]
-    rows = whole_tokens(tokenizer, heads)
-    short = [i for i, row in enumerate(rows) if len(heads[i]) < len(texts[i]) and len(row) <= room + MARGIN]
-    for i, row in zip(short, whole_tokens(tokenizer, [texts[i] for i in short]) if short else (), strict=True):
-        rows[i] = row
-    return rows
-
-
-def whole_tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, nothing put before or behind it."""
-    return cast(list[list[int]], tokenizer(texts, add_special_tokens=False, truncation=False)["input_ids"])
-
-
-def check_vocabulary(rows: Sequence[Sequence[int]], d_vocab: int, first: int = 0) -> None:
-    """Raise InputError for the first token id that the model does not have; `first` is the number of the first row."""
-    for i, row in enumerate(rows, start=first):
-        for token in row:
-            if not 0 <= token < d_vocab:
-                raise InputError(f"tokens[{i}] holds id {token}, but the model's vocabulary has {d_vocab} entries")
-
 
 def check_list(texts: Any) -> None:
     """Raise InputError for what is no list of texts; iterating a table or a dict would give its column names or keys."""
@@ -381,7 +157,7 @@ def gathered(cells: Iterable[Any], source: str, windows: bool) -> Corpus:
     kept, first = list[Cell](), dict[str, int]()
     for number, cell in enumerate(cells):
         kept.append(read_cell(cell, f"texts[{number}] of {source}"))
-        if kind := kind_of(kept[-1]):
+        if kind := cell_kind(kept[-1]):
             first.setdefault(kind, number)
     if len(first) > 1:
         (one, at), (other, there) = list(first.items())[:2]
@@ -404,7 +180,7 @@ def gathered(cells: Iterable[Any], source: str, windows: bool) -> Corpus:
     return replace(corpus, texts=tuple(cell or "" for cell in kept))
 
 
-def kind_of(cell: Cell) -> str:
+def cell_kind(cell: Cell) -> str:
     """What a cell holds; "" for an empty one."""
     return (
         ""
@@ -469,34 +245,17 @@ def check_limit(limit: int | None) -> None:
         raise InputError(f"limit is {limit}; read at least 1 text")
 
 
-@contextmanager
-def readable(path: Path) -> Generator[None, None, None]:
-    """What a damaged file, or one that is not in UTF-8, raises while it is read, as an InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    # The errors of pandas, pyarrow and of decoding are ValueErrors, those of gzip OSErrors.
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"{path.name} cannot be read ({why}); mend it if it is damaged, and save it as UTF-8 if it is text"
-        ) from error
-
-
 def cells_of_file(path: Path, column: str) -> Iterator[Any]:
     """The cells of a file, one by one where its kind allows it."""
-    name = path.name.removesuffix(".gz")
-    kind = Path(name).suffix.lower()
+    kind = kind_of(path)
     if kind not in FILE_KINDS:
         raise InputError(
             f"corpus file {path.name!r} is of a kind that is not read; give one of {', '.join(FILE_KINDS)} (or .gz)"
         )
     if kind in (".csv", ".parquet"):
-        yield from table_column(path, kind, column)
+        yield from table_column(path, column)
         return
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", errors="replace") as lines:
+    with open_text(path) as lines:
         if kind == ".txt":
             yield from (line.rstrip("\n") for line in lines)
         elif kind == ".json":
@@ -514,42 +273,6 @@ def cells_of_file(path: Path, column: str) -> Iterator[Any]:
                     )
 
 
-def table_column(path: Path, kind: str, column: str) -> Iterator[Any]:
-    """One column of a CSV or Parquet file, a part of the file at a time."""
-    names, parts = csv_parts(path, column) if kind == ".csv" else parquet_parts(path, column)
-    if column not in names:
-        raise InputError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
-    for part in parts:
-        yield from part
-
-
-def csv_parts(path: Path, column: str) -> tuple[list[str], Iterator[list[Any]]]:
-    """The columns of a CSV file, and one of them in parts."""
-    import pandas as pd
-
-    names = [str(name) for name in pd.read_csv(path, nrows=0).columns]
-
-    def parts() -> Iterator[list[Any]]:
-        options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "usecols": [column]}
-        reader: Any = pd.read_csv(path, chunksize=10_000, **options)
-        with reader:
-            for part in reader:
-                yield part[column].tolist()
-
-    return names, parts()
-
-
-def parquet_parts(path: Path, column: str) -> tuple[list[str], Iterator[list[Any]]]:
-    """The columns of a Parquet file, and one of them in parts."""
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise MissingExtraError("pyarrow", "parquet", "Reading Parquet") from None
-    file: Any = ParquetFile(path)
-    found = (batch.column(0).to_pylist() for batch in file.iter_batches(10_000, columns=[column]))
-    return list(file.schema_arrow.names), found
-
-
 def row_cell(row: Any, column: str, where: str) -> Any:
     """The cell of one JSON value: itself if a string or a list, else its `column`."""
     if isinstance(row, str | list):
@@ -558,11 +281,3 @@ def row_cell(row: Any, column: str, where: str) -> Any:
         keys = f"; it has {', '.join(map(str, cast(dict[str, Any], row)))}" if isinstance(row, dict) else ""
         raise InputError(f"{where} has no text under {column!r}{keys}")
     return cast(dict[str, Any], row)[column]
-
-
-def parse_json(text: str, where: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """JSON, or an InputError that says where it is broken; `pairs_hook` makes the objects of their pairs."""
-    try:
-        return json.loads(text, object_pairs_hook=pairs_hook)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not valid JSON: {error}") from error

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.tables import TABLES, kind_of, read_table, read_text
-from fade_lens.data.corpus import parse_json, readable
+from fade_lens._util.files import TABLES, kind_of, parse_json, read_table, read_text, readable
+from fade_lens._util.wording import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,8 @@ NO_NAME = re.compile(r"Unnamed: 0|\s*")
 PLACE_COLUMNS = (("model_id",), ("source_id", "layer", "hook", "hook_name"))
 MOST_FEATURES = 2**24
 """No SAE is wider."""
+DESCRIBED = "described"
+"""The state of a row with a description, in tables that have rows without one."""
 LARGEST_INDEX = 2**53
 """Beyond it, floats skip whole numbers."""
 
@@ -97,7 +99,7 @@ def sound(rows: Iterable[tuple[str, Any, Any]], origin: str) -> list[tuple[int, 
             )
         inside, index = numbered(given)
         places.add("/".join(filter(None, (place, inside))))
-        repeated += (row := (index, " ".join(text.split()))) in found
+        repeated += (row := (index, one_line(text))) in found
         found[row] = None
     one_place(places, origin)
     if empty or repeated:
@@ -129,8 +131,6 @@ def is_null(value: Any) -> bool:
 
 def imported(table: Any) -> tuple[Description, ...]:
     """The descriptions of a table that was imported from Neuronpedia, each with its origin."""
-    from fade_lens.neuronpedia.frames import usable
-
     kept = usable(table)
     if not len(kept):
         raise InputError(
@@ -138,6 +138,12 @@ def imported(table: Any) -> tuple[Description, ...]:
         )
     one_place(map("/".join, zip(kept["model_id"], kept["source_id"], strict=True)), "the table")
     return checked(zip(kept["index"].tolist(), kept["description"].tolist(), kept["origin"].tolist(), strict=True))
+
+
+def usable(table: Any) -> Any:
+    """The rows of an imported table that can be scored: with a text, each text of a feature once."""
+    kept = table[(table["state"] == DESCRIBED) & table["description"].map(lambda text: bool(one_line(text)))]
+    return kept[~kept.assign(text=kept["description"].map(one_line)).duplicated(["index", "text"])]
 
 
 def checked(rows: Iterable[tuple[Any, Any, str]]) -> tuple[Description, ...]:
@@ -149,7 +155,7 @@ def checked(rows: Iterable[tuple[Any, Any, str]]) -> tuple[Description, ...]:
             raise InputError(
                 f"the description of feature {index} is empty ({text!r}); leave the feature out or describe it"
             )
-        description = Description(index, " ".join(text.split()), origin)
+        description = Description(index, one_line(text), origin)
         if description.key in found:
             raise InputError(f"feature {index} has the same description twice ({text!r:.80}); give each once")
         found[description.key] = description

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any, ClassVar, TypeVar
 
 from fade_lens._util.errors import JudgeError
-from fade_lens._util.tables import clean
+from fade_lens._util.files import clean
 from fade_lens.judge import prompts
 from fade_lens.judge.parsing import Texts, parse_ratings, parse_texts, readable
 from fade_lens.llm.request import Call, Request

@@ -142,7 +142,7 @@ def read_gold(source: Any) -> tuple[GoldItem, ...]:
 def _csv_rows(path: Path) -> list[tuple[Any, Any, Any]]:
     if not path.is_file():
         raise InputError(f"gold file {str(path)!r} does not exist")
-    from fade_lens._util.tables import read_table
+    from fade_lens._util.files import read_table
     from fade_lens.data.descriptions import column_among
 
     try:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.files import json_value
 from fade_lens.neuronpedia.bulk import cache_of
 from fade_lens.neuronpedia.errors import NeuronpediaError, NotThereError
 from fade_lens.neuronpedia.ids import Hosts, SourceId
-from fade_lens.neuronpedia.lines import json_value
 from fade_lens.neuronpedia.records import Imported, feature_of
 from fade_lens.neuronpedia.transport import Web
 

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.files import json_lines
 from fade_lens.neuronpedia.errors import NeuronpediaError
 from fade_lens.neuronpedia.ids import NAME, Hosts, SourceId
-from fade_lens.neuronpedia.lines import json_lines
 from fade_lens.neuronpedia.records import Activation, Imported, Row, Stats, activation_of, index_of, row_of, stats_of
 from fade_lens.neuronpedia.transport import Web
 

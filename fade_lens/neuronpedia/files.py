@@ -1,16 +1,14 @@
 """Descriptions in files and folders that a user holds: bulk data, legacy exports, API answers, dashboard batches, plain tables."""
 
-import zlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.tables import TABLES, kind_of, read_table
+from fade_lens._util.files import TABLES, json_lines, json_value, kind_of, read_table, readable
 from fade_lens.data.descriptions import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, one_place, records_in, with_columns
 from fade_lens.neuronpedia import bulk
 from fade_lens.neuronpedia.ids import SourceId
-from fade_lens.neuronpedia.lines import json_lines, json_value
 from fade_lens.neuronpedia.records import Imported, Row, feature_of, records_of, row_of, word
 
 KINDS = ("explanations", "features", "activations")
@@ -146,12 +144,8 @@ def of_dashboard(record: dict[str, Any], where: str) -> Imported:
 
 def table_rows(path: Path) -> tuple[Row, ...]:
     """The rows of a table with a column for the index and one for the description, and whatever provenance it has."""
-    try:
+    with readable(path):
         table = read_table(path)
-    except InputError:
-        raise
-    except (EOFError, OSError, ValueError, zlib.error) as error:  # the errors of pandas are ValueErrors
-        raise InputError(f"{path.name} cannot be read as a table: {str(error) or 'it is cut off'}") from error
     return rows_of_table(table, path.name)
 
 

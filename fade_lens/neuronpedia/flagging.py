@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from fade_lens._util.wording import EXAMPLES, QUOTED, has_unspaced, same_words
-from fade_lens.neuronpedia.frames import DESCRIBED, NONE, plain
+from fade_lens._util.wording import EXAMPLES, QUOTED, has_unspaced, one_line, same_words
+from fade_lens.data.descriptions import DESCRIBED
+from fade_lens.neuronpedia.frames import NONE
 from fade_lens.neuronpedia.records import Imported, Score, Stats
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def found_in(row: Mapping[str, Any], source: _Source) -> list[tuple[str, str]]:
 
 def text_of(row: Mapping[str, Any]) -> str:
     """The description, "" where there is none."""
-    return plain(row["description"])[:READ] if row["state"] == DESCRIBED else ""
+    return one_line(row["description"])[:READ] if row["state"] == DESCRIBED else ""
 
 
 def missing(row: Mapping[str, Any], _: _Source) -> str:
@@ -166,11 +167,11 @@ def prompt_leak(row: Mapping[str, Any], _: _Source) -> str:
     match = LEAKS.search(re.sub(f"{EXAMPLES.pattern}[^.;:!?]*", " ", text, flags=re.I))
     if not match and row["state"] == DESCRIBED and not NAMED.search(text):
         match = MARKS.search(str(row["description"])[:READ])
-    return f"holds {plain(match[0])!r:.60}, the explainer's prompt or reasoning" if match else ""
+    return f"holds {one_line(match[0])!r:.60}, the explainer's prompt or reasoning" if match else ""
 
 
 def overlong(row: Mapping[str, Any], _: _Source) -> str:
-    length = len(plain(row["description"])) if row["state"] == DESCRIBED else 0
+    length = len(one_line(row["description"])) if row["state"] == DESCRIBED else 0
     return f"{length} characters" if length > LONGEST else ""
 
 

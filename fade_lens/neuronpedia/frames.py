@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fade_lens._util.wording import one_line
+from fade_lens.data.descriptions import DESCRIBED
 from fade_lens.neuronpedia.records import Imported, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DESCRIBED, NONE, UNKNOWN = "described", "none", "unknown"
-"""A feature has a description; was looked up and has none; was never looked up."""
+NONE, UNKNOWN = "none", "unknown"
+"""A feature without a description was looked up; or was never looked up."""
 
 COLUMNS = (
     "index",
@@ -40,8 +42,8 @@ def frame(found: Imported, indices: Sequence[int] | None = None) -> "pd.DataFram
     import pandas as pd
 
     rows = [row for row in found.rows if row.description is not None]
-    copies = Counter((row.index, plain(row.description)) for row in rows)
-    records = [record_of(row, copies[row.index, plain(row.description)]) for row in rows]
+    copies = Counter((row.index, one_line(row.description)) for row in rows)
+    records = [record_of(row, copies[row.index, one_line(row.description)]) for row in rows]
     described = {row.index for row in rows}
     # A record without a text says that somebody looked.
     looked_up = set(found.looked_up) | {row.index for row in found.rows}
@@ -97,14 +99,3 @@ def origin_of(row: Row) -> str:
         part for part in (row.explanation_model_name, f"({row.type_name})" if row.type_name else "") if part
     )
     return f"{place}, {maker}" if maker else place
-
-
-def plain(text: Any) -> str:
-    """A text as the library reads it: white space is one blank."""
-    return " ".join(str(text).split())
-
-
-def usable(table: Any) -> "pd.DataFrame":
-    """The rows that can be scored: with a text, each text of a feature once."""
-    kept = table[(table["state"] == DESCRIBED) & table["description"].map(lambda text: bool(plain(text)))]
-    return kept[~kept.assign(text=kept["description"].map(plain)).duplicated(["index", "text"])]

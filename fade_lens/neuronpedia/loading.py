@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.tables import TABLES
+from fade_lens._util.files import TABLES
+from fade_lens._util.wording import one_line
 from fade_lens.data.descriptions import whole_number
 from fade_lens.neuronpedia.api import read_feature, read_features
 from fade_lens.neuronpedia.bulk import read_bulk
 from fade_lens.neuronpedia.files import JSON, read_path, rows_of_table, source_of
-from fade_lens.neuronpedia.frames import frame, plain
+from fade_lens.neuronpedia.frames import frame
 from fade_lens.neuronpedia.ids import Hosts
 from fade_lens.neuronpedia.records import Imported
 from fade_lens.neuronpedia.resolving import resolve
@@ -96,10 +97,10 @@ def path_of(source: Any) -> Path | None:
 def with_scores(found: Imported, asked: Imported) -> Imported:
     """The descriptions with the scores that the API has of them, its statistics and contexts."""
     by_id = {row.explanation_id: row.scores for row in asked.rows if row.explanation_id}
-    by_text = {(row.index, plain(row.description)): row.scores for row in asked.rows}
+    by_text = {(row.index, one_line(row.description)): row.scores for row in asked.rows}
     rows = tuple(
         replace(
-            row, scores=by_id.get(row.explanation_id) or by_text.get((row.index, plain(row.description)), row.scores)
+            row, scores=by_id.get(row.explanation_id) or by_text.get((row.index, one_line(row.description)), row.scores)
         )
         for row in found.rows
     )
@@ -149,7 +150,7 @@ def imported_table(table: Any, where: str) -> Imported:
     """The rows of a DataFrame."""
     rows = tuple(
         replace(row, description=None)
-        if not plain(row.description or "") and not row.explanation_model_name and not row.model_id
+        if not one_line(row.description or "") and not row.explanation_model_name and not row.model_id
         else row
         for row in rows_of_table(table, where)
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.tables import table_of
+from fade_lens._util.files import table_of
 from fade_lens.baselines.cross_scores import CrossMatrices
 from fade_lens.baselines.permutation import NullComparison
 from fade_lens.data.descriptions import Description

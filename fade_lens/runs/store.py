@@ -14,10 +14,10 @@ from typing import Any, cast
 import numpy as np
 
 from fade_lens._util.errors import StoreError
+from fade_lens._util.files import clean
 from fade_lens._util.grid import Grid
-from fade_lens._util.tables import clean
-from fade_lens.data.corpus import TokenizedTexts
 from fade_lens.subject.activations import MaxActivations
+from fade_lens.subject.tokens import TokenizedTexts
 
 FILE = "run.sqlite"
 SUFFIXES = (".sqlite", ".sqlite3", ".db")

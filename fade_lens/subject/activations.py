@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fade_lens._util.grid import Grid
-from fade_lens.data.corpus import TokenizedTexts
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, read_hooks
+from fade_lens.subject.tokens import TokenizedTexts
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
-from fade_lens.data.corpus import Corpus, TokenizedTexts, tokenize
+from fade_lens.data.corpus import Corpus
 from fade_lens.runs.settings import Settings
 from fade_lens.subject.activations import MaxActivations, OutlierRule, Progress, max_activations, reference_activation
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model, dtype_of
 from fade_lens.subject.identity import model_identity
 from fade_lens.subject.ties import Precision
+from fade_lens.subject.tokens import TokenizedTexts, tokenize
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Subject:
         self.features = features_of(model, source, indices)
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         self.context = self._context(source)
-        self.tokens = self.corpus.tokenize(model, context=self.context, prepend_bos=self.features.prepend_bos)
+        self.tokens = tokenize(model, self.corpus, context=self.context, prepend_bos=self.features.prepend_bos)
         if self.tokens.lost >= LOST:
             logger.warning(
                 "%d of the %d texts of %s are longer than the context of %d tokens, so %.0f %% of its text is not read; "
@@ -153,7 +154,7 @@ class Subject:
 
     def read(self, texts: Sequence[str]) -> TokenizedTexts:
         """Other texts as the model's tokens, cut as the corpus is."""
-        return tokenize(self.model, texts, self.context, self.features.prepend_bos)
+        return tokenize(self.model, texts, context=self.context, prepend_bos=self.features.prepend_bos)
 
     def activate(self, texts: Sequence[str], progress: Progress | None = None) -> MaxActivations:
         """Other texts' largest activations, all features in one pass; those that equal a natural text's have its value."""

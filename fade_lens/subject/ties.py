@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fade_lens.data.corpus import TokenizedTexts
 from fade_lens.subject.activations import OutlierRule, hidden_states, spread
 from fade_lens.subject.features import Features, Neurons
 from fade_lens.subject.hooks import Model, forward_hooks
+from fade_lens.subject.tokens import TokenizedTexts
 
 SLACK = {torch.float32: 32 * 2.0**-23, torch.bfloat16: 2 * 2.0**-7, torch.float16: 2 * 2.0**-10}
 """How far two equal values may be, as a share of their terms and of themselves, by the dtype that they are made in.

@@ -20,11 +20,12 @@ from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
 from fade_lens import demo
-from fade_lens.data.corpus import Corpus, TokenizedTexts
+from fade_lens.data.corpus import Corpus
 from fade_lens.runs.store import RunStore
 from fade_lens.subject.activations import OutlierRule, batches, max_activations
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model
+from fade_lens.subject.tokens import TokenizedTexts, tokenize
 from tests.benchmarks.reference_times import reference
 from tests.benchmarks.timing import Row, alternate, machine, median, peak_memory, ratio, table
 
@@ -139,7 +140,7 @@ def memory(model: Model, length: int = 8) -> list[Row]:
     sae.device = next(sae.parameters()).device
     generator = np.random.default_rng(0)
     given = generator.integers(1000, 200_000, (TEXTS, length - 1)).tolist()
-    tokens = Corpus.from_tokens(given).tokenize(model, context=length, prepend_bos=True)
+    tokens = tokenize(model, Corpus.from_tokens(given), context=length, prepend_bos=True)
     features = features_of(model, sae, range(LATENTS))
     bare = OutlierRule(float("inf"))
     max_activations(model, features_of(model, sae, [0]), some(tokens, 512), bare)  # what the model itself needs, first
@@ -177,7 +178,7 @@ def tokenization(model: Model, texts: tuple[str, ...]) -> list[Row]:
     short = Corpus(tuple(f"{texts[i % len(texts)][:60]} {i}" for i in range(SHORT_TEXTS)), None, "short texts")
     started = time.perf_counter()
     with peak_memory() as most:
-        tokens = short.tokenize(model, context=64, prepend_bos=True)
+        tokens = tokenize(model, short, context=64, prepend_bos=True)
         above = most()
     seconds, scale = time.perf_counter() - started, MILLION / SHORT_TEXTS
     page = "\n".join(texts[:60])
@@ -188,7 +189,7 @@ def tokenization(model: Model, texts: tuple[str, ...]) -> list[Row]:
 
     times = alternate(
         {
-            "cut": lambda: Corpus.from_texts(long).tokenize(model, context=128, prepend_bos=True) and None,
+            "cut": lambda: tokenize(model, Corpus.from_texts(long), context=128, prepend_bos=True) and None,
             "whole": whole,
         },
         3,
@@ -219,10 +220,10 @@ def main() -> None:
     model, sae, corpus = demo.model(), demo.sae(), demo.corpus()
     sections = {arguments.only} if arguments.only else {"pass", "reference", "memory", "tokens"}
     rows: list[Row] = []
-    tokens = corpus.tokenize(model, context=64, prepend_bos=True)
+    tokens = tokenize(model, corpus, context=64, prepend_bos=True)
     if "pass" in sections:
         rows += the_pass(model, sae, some(tokens, arguments.texts), arguments.rounds)
-        rows.append(padding(corpus.tokenize(model, context=128, prepend_bos=True)))
+        rows.append(padding(tokenize(model, corpus, context=128, prepend_bos=True)))
     if "reference" in sections and arguments.python:
         rows += against_reference(arguments.python, model, sae, some(tokens, arguments.texts), arguments.rounds)
     if "memory" in sections:

@@ -26,6 +26,7 @@ from fade_lens import Fade, Judge, demo
 from fade_lens.scorers import FaithfulnessEvaluator
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.subject import Subject
+from fade_lens.subject.tokens import tokenize
 from tests.benchmarks.parity import SharedJudge
 from tests.benchmarks.reference_times import Reference, reference
 from tests.benchmarks.timing import Row, machine, table
@@ -129,7 +130,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model, sae = demo.model(), demo.sae()
-    tokens = demo.corpus(TEXTS).tokenize(model, context=CONTEXT, prepend_bos=True)
+    tokens = tokenize(model, demo.corpus(TEXTS), context=CONTEXT, prepend_bos=True)
     texts = list(tokens.texts)
     concept = f"the word '{common_word(texts)}'"
     candidates = [d.index for d in demo.descriptions()]

@@ -8,9 +8,9 @@ import pytest
 
 from fade_lens import neuronpedia, read_descriptions
 from fade_lens._util.errors import InputError
+from fade_lens._util.files import json_lines
 from fade_lens.neuronpedia import NeuronpediaError
 from fade_lens.neuronpedia.bulk import files, listing
-from fade_lens.neuronpedia.lines import json_lines
 from fade_lens.neuronpedia.transport import Web
 from tests.neuronpedia.fake_site import MODEL, SOURCE, FakeSite, etag, explanation
 

@@ -193,7 +193,7 @@ def test_plain_tables(tmp_path):
     }
     for name, raw in broken.items():
         (tmp_path / name).write_bytes(raw)
-        with pytest.raises(InputError, match=f"{name} cannot be read as a table"):
+        with pytest.raises(InputError, match=f"{name} cannot be read"):
             neuronpedia.descriptions(tmp_path / name)
     (tmp_path / "f.csv.gz").write_bytes(packed_table)
     assert len(neuronpedia.descriptions(tmp_path / "f.csv.gz")) == 5000
