@@ -13,6 +13,10 @@ from .data.corpus import Corpus as Corpus
 from .data.descriptions import Description as Description
 from .data.descriptions import read_descriptions as read_descriptions
 from .judge import Judge as Judge
+from .judge import Prompts as Prompts
+from .llm.chat import LLM as LLM
+from .llm.chat import Answer as Answer
+from .llm.request import Request as Request
 from .metrics.fade import Metric as Metric
 from .runs.fade import Fade as Fade
 from .runs.results import Result as Result

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from fade_lens.judge import prompts
+from fade_lens.judge.prompts import Prompts, read_rating
 from tests.fake_batches import FakeBatches
 
+OURS = Prompts()
 Rule = Callable[[str, str], int]
 Writer = Callable[[str, int], list[str]]
 
@@ -54,7 +55,8 @@ class FakeJudge:
     may name the kind for a request (None: by script and plan). Every request's body is in `bodies`, its headers in
     `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them. `batches` adds the Batch API.
     `says(body)` may give the words of an answer; `begins` are the likely first tokens (with log-probabilities) of an answer about one
-    text; `limit` is the whole body of "rate_limit". `reply(body)` may give status and body (JSON-able, text or bytes) of any request.
+    text; `limit` is the whole body of "rate_limit". `reply(body)` may give status and body (JSON-able, text or bytes) of any request. `asked_in` are the
+    prompts that it understands.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class FakeJudge:
         begins: Mapping[str, float] | None = None,
         limit: object = None,
         reply: Callable[[dict[str, Any]], "tuple[int, Any] | None"] | None = None,
+        asked_in: Prompts = OURS,
     ) -> None:
         unknown = (set(plan or {}) | set(script)) - {*ALL_KINDS, "ok"}
         assert not unknown, f"unknown misbehaviour {unknown}"
@@ -89,6 +92,7 @@ class FakeJudge:
         self.logprobs, self.echo_key = logprobs, echo_key
         self.says, self.begins, self.limit = says, begins, limit
         self.reply = reply
+        self.prompts = asked_in
         self.batches = FakeBatches(self) if batches else None
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -166,15 +170,15 @@ class FakeJudge:
         messages = body["messages"]
         message: dict[str, Any] = {"role": "assistant"}
         finish, logprobs = "stop", None
-        if (rating := prompts.read_rating(messages)) is not None:
+        if (rating := read_rating(messages)) is not None:
             concept, samples = rating
             content = _rating_content(
                 {name: self.rule(concept, text) for name, text in samples.items()}, kind, self.chance()
             )
-        elif (writing := prompts.read_writing(messages)) is not None:
+        elif (writing := self.prompts.read_writing(messages)) is not None:
             concept, n, variation = writing
             content = _writing_content(self.writer(concept, variation)[:n], kind)
-        elif (one := read_single(messages)) is not None:
+        elif (one := read_single(messages, self.prompts)) is not None:
             value = self.rule(*one)
             content = "Yes" if value == 2 else "No"
             logprobs = _logprobs(value) if self.logprobs and kind != "garbage" else None
@@ -204,14 +208,12 @@ class FakeJudge:
         }
 
 
-def read_single(messages: list[dict[str, str]]) -> tuple[str, str] | None:
+def read_single(messages: list[dict[str, str]], asked_in: Prompts = OURS) -> tuple[str, str] | None:
     """Concept and text of a one-text request, whatever its wording."""
-    from fade_lens.judge import single
-
     marks = {"concept": "\x01concept\x01", "text": "\x01text\x01"}
     # A concept that quotes a string is followed by lines on where the string is.
     found = {"concept": r"(?P<concept>[^\n]*)(?:\n“[^\n]*)*", "text": r"(?P<text>.*)"}
-    template = "\x02".join(part["content"] for part in single.messages(marks["concept"], marks["text"]))
+    template = "\x02".join(part["content"] for part in asked_in.single_messages(marks["concept"], marks["text"]))
     pattern = re.escape(template)
     for name, mark in marks.items():
         pattern = pattern.replace(re.escape(mark), found[name], 1).replace(re.escape(mark), f"(?P={name})")

@@ -332,9 +332,9 @@ def test_heat_map(server):
 
 def test_null_arms_score_nothing_and_write_nothing_twice(server, tmp_path):
     def writings() -> int:
-        from fade_lens.judge import prompts
+        from fade_lens.judge import Prompts
 
-        return sum(prompts.read_writing(body["messages"]) is not None for body in server.bodies)
+        return sum(Prompts().read_writing(body["messages"]) is not None for body in server.bodies)
 
     before = writings()
     plain = run(server, DESCRIPTIONS)

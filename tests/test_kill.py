@@ -40,7 +40,7 @@ sys.path[:0] = [{root!r}]
 import torch
 torch.set_num_threads(1)
 from tests.test_kill import evaluated
-import fade_lens.llm.transport, openai
+import fade_lens.llm.openai, openai
 print("ready", flush=True)
 for line in sys.stdin:
     store, _, seconds = line.strip().partition("\\t")

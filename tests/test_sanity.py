@@ -7,11 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from fade_lens import Judge
 from fade_lens._util.errors import InputError
 from fade_lens.analysis import sanity
 from fade_lens.baselines.planted import (
     CLASSES,
-    RuleJudge,
+    PlantedRule,
     class_tokens,
     embeddings,
     planted,
@@ -170,13 +171,12 @@ def test_a_model_without_such_words():
         planted(model)
 
 
-def test_the_rule_judge():
-    with RuleJudge({"names of animals": ("cat", "dog")}) as judge:
+def test_the_planted_rule_rates_and_writes_truly():
+    with Judge(PlantedRule({"names of animals": ("cat", "dog")})) as judge:
         judge.check()
         written = judge.write("names of animals", n_texts=7).texts
         assert len(set(written)) == 7 and all({"cat", "dog"} & set(t.split()) for t in written)
         assert [r.value for r in judge.rate("names of animals", ["the cat.", "catalogue", "a dog"])] == [2, 0, 2]
-        assert judge.usage.calls == 0
 
 
 # --- Command line -------------------------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ A latent reads the embeddings: a linear threshold that the embeddings of its wor
 of such a latent whatever the model is, and a whole run must say so: all four scores near 1, and near 0 where descriptions are shuffled.
 """
 
+import json
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
-from fade_lens.judge import Judge, Rating, Written
-from fade_lens.judge.rounds import Following
+from fade_lens.judge import Judge
+from fade_lens.llm.chat import Answer
+from fade_lens.llm.request import Request
 from fade_lens.runs.fade import Fade
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings
@@ -82,7 +83,9 @@ def planted(model: Model, *, n_texts: int = 400, settings: Settings = SETTINGS, 
     texts = made_up_texts(n_texts, {c: tuple(of) for c, of in tokens.items()}, settings.seed)
     concepts = list(tokens)
     sae = planted_latents(model, [sorted({i for ids in of.values() for i in ids}) for of in tokens.values()], texts)
-    with RuleJudge({concept: tuple(of) for concept, of in tokens.items()}) as judge:
+    with Judge(
+        PlantedRule({c: tuple(of) for c, of in tokens.items()}), texts_per_request=200, price=(0.0, 0.0)
+    ) as judge:
         fade = Fade(model, sae, corpus=texts, judge=judge, settings=settings)
         true = fade.evaluate(dict(enumerate(concepts)), progress=progress)
         shuffled = fade.evaluate(dict(enumerate(concepts[1:] + concepts[:1])), progress=progress)
@@ -209,51 +212,20 @@ def residual_norm(model: Model, hook: str, texts: Sequence[str], n: int = 32) ->
     return float(np.median(np.concatenate(norms)))
 
 
-class RuleJudge(Judge):
-    """A judge that knows the truth: it rates a text 2 where it has a word of the concept's class, else 0, and writes such texts."""
+class PlantedRule:
+    """A model that knows the truth: it rates a text 2 where it has a word of the concept's class, else 0, and writes such texts."""
 
-    def __init__(self, words: dict[str, tuple[str, ...]]) -> None:
-        super().__init__("rule", base_url="http://127.0.0.1:1/v1", rating="single", price=(0.0, 0.0))
+    name = "planted rule"
+
+    def __init__(self, words: Mapping[str, Sequence[str]]) -> None:
         self._words = words
 
-    def check(self, *, rates: bool = True, writes: bool = True) -> None:
-        """There is nobody to be asked."""
-
-    def submit_write(self, concept: str, *, n_texts: int = 30, seed: int = 0) -> "Future[Written]":
-        random, texts = rng(seed, "planted judge", concept), list[str]()
-        while len(texts) < n_texts:
-            words = [*random.choice(FILLERS, 6), str(random.choice(self._words[concept]))]
-            texts = list(dict.fromkeys([*texts, " ".join(str(word) for word in words)]))
-        return done(Written(texts, []))
-
-    def submit_rate(
-        self,
-        concept: str,
-        texts: Sequence[str],
-        *,
-        seed: int = 0,  # noqa: ARG002
-        repeat: int = 0,  # noqa: ARG002
-    ) -> "Future[list[Rating]]":
-        return done([self._rating(concept, text) for text in texts])
-
-    def submit_rounds(
-        self,
-        concept: str,
-        following: Following,
-        *,
-        seed: int = 0,  # noqa: ARG002
-    ) -> "Future[list[Rating]]":
-        ratings: list[Rating] = []
-        while texts := following(ratings):
-            ratings += [self._rating(concept, text) for text in texts]
-        return done(ratings)
-
-    def _rating(self, concept: str, text: str) -> Rating:
-        return Rating(2 if set(re.findall(r"\w+", text)) & set(self._words[concept]) else 0)
-
-
-def done(value: Any) -> "Future[Any]":
-    """A future that has its value already."""
-    future: Future[Any] = Future()
-    future.set_result(value)
-    return future
+    async def ask(self, request: Request) -> Answer:
+        """Ratings or texts, as the judge asks for them."""
+        words = self._words.get(request.concept, FILLERS[:1])
+        if request.kind == "rate":
+            found = {name: bool(set(re.findall(r"\w+", text)) & set(words)) for name, text in request.texts.items()}
+            return Answer(json.dumps({"ratings": [{"id": name, "rating": 2 * there} for name, there in found.items()]}))
+        random = rng(request.parameters["seed"], "planted judge", request.concept)
+        texts = [" ".join([*random.choice(FILLERS, 6), str(random.choice(words))]) for _ in range(request.parts)]
+        return Answer(json.dumps({"texts": texts}))

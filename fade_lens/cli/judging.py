@@ -14,6 +14,7 @@ from fade_lens.cli.options import (
     Concurrency,
     Gold,
     JudgeName,
+    JudgePrompts,
     MaxCalls,
     MaxCost,
     Price,
@@ -50,6 +51,7 @@ class Judging:
     tokens_per_minute: TokensPerMinute = None
     batch: Batch = False
     judge_name: JudgeName = None
+    judge_prompts: JudgePrompts = None
     repeats: Repeats = 0
     second_judge: SecondJudge = None
     gold: Gold = None
@@ -58,8 +60,12 @@ class Judging:
 
     def open(self, spec: str) -> "Judge":
         """The judge of a spec, asked as the options say. Raises `InputError`."""
-        about_the_run = {"repeats", "second_judge", "gold", "transcripts", "dry_run", "judge_name"}
+        about_the_run = {"repeats", "second_judge", "gold", "transcripts", "dry_run", "judge_name", "judge_prompts"}
         how = {name: value for name, value in asdict(self).items() if name not in about_the_run}
+        if self.judge_prompts is not None:
+            from fade_lens.judge import Prompts
+
+            how["prompts"] = Prompts.load(self.judge_prompts)
         return open_judge(spec, name=self.judge_name, **how)
 
     def checks(self) -> dict[str, Any]:

@@ -117,6 +117,13 @@ JudgeName = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+JudgePrompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with words of your own for the judge: rating, writing, single and others (see `fade_lens.Prompts`).",
+        rich_help_panel=PANEL,
+    ),
+]
 SecondJudge = Annotated[
     str | None,
     typer.Option(

@@ -4,9 +4,8 @@ import math
 import random
 from typing import TYPE_CHECKING
 
-from fade_lens.judge import prompts
-from fade_lens.llm.budget import CHARS_PER_TOKEN, Estimate, Number
-from fade_lens.llm.transport import EXPECTED_THOUGHTS
+from fade_lens.llm.budget import CHARS_PER_TOKEN, EXPECTED_THOUGHTS, Estimate, Number
+from fade_lens.llm.request import Message
 
 if TYPE_CHECKING:
     from fade_lens.judge.judge import Judge
@@ -23,9 +22,11 @@ def rating(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
         from fade_lens.judge import single
 
         calls = n_texts + len(single.BACKGROUND)
-        return reckoned(judge, calls, calls * tokens(single.messages(CONCEPT, "")) + n_texts * text_tokens, calls)
+        return reckoned(
+            judge, calls, calls * tokens(judge.prompts.single_messages(CONCEPT, "")) + n_texts * text_tokens, calls
+        )
     calls = math.ceil(n_texts / judge.texts_per_request)
-    prompt = calls * tokens(prompts.rating_messages(CONCEPT, {}, tag=100)) + n_texts * (text_tokens + 18)
+    prompt = calls * tokens(judge.prompts.rating_messages(CONCEPT, {}, tag=100)) + n_texts * (text_tokens + 18)
     return reckoned(judge, calls, prompt, n_texts * 12 + calls * 8)
 
 
@@ -34,7 +35,7 @@ def writing(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
     if not n_texts:
         return NOTHING
     calls = math.ceil(n_texts / judge.texts_per_set)
-    messages = prompts.writing_messages(CONCEPT, 10, variation=1, tag=100, rng=random.Random(0))
+    messages = judge.prompts.writing_messages(CONCEPT, 10, variation=1, tag=100, rng=random.Random(0))
     return reckoned(judge, calls, calls * tokens(messages), n_texts * min(text_tokens, 60))
 
 
@@ -45,6 +46,6 @@ def reckoned(judge: "Judge", calls: int, prompt_tokens: Number, completion_token
     return Estimate(calls, round(prompt_tokens), round(completion_tokens), cost)
 
 
-def tokens(messages: list[prompts.Message]) -> float:
+def tokens(messages: list[Message]) -> float:
     """About how many tokens a chat has."""
     return sum(len(message["content"]) for message in messages) / CHARS_PER_TOKEN

@@ -1,30 +1,32 @@
 """`Judge`: one language model that writes texts for a concept and rates texts against it."""
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fade_lens._util.errors import InputError, JudgeError
-from fade_lens.judge import prompts
-from fade_lens.judge.asking import CHECKED, BatchedRating, Legibility, Rating, SingleRating, Writing, Written
+from fade_lens.judge.asking import CHECKED, Legibility
 from fade_lens.judge.checks import check_concept, check_name, check_numbers, check_rating, check_texts
+from fade_lens.judge.prompts import Prompts
+from fade_lens.judge.rating import BatchedRating, Rating, SingleRating
 from fade_lens.judge.rounds import Following, in_rounds
+from fade_lens.judge.writing import Writing, Written
 from fade_lens.llm.budget import Budget, Estimate, Ledger, Number, Usage, price_of
-from fade_lens.llm.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, find_key, parse_spec
+from fade_lens.llm.chat import LLM, InProcess
+from fade_lens.llm.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, keyed, parse_spec
+from fade_lens.llm.endpoint import azure_endpoint as azure
 from fade_lens.llm.loop import LoopThread
-from fade_lens.llm.request import Call
+from fade_lens.llm.openai import OpenAIClient
+from fade_lens.llm.queue import Call, Queue, Retries
 from fade_lens.llm.transcripts import MemoryTranscripts, Transcripts
-from fade_lens.llm.transport import Transport
 
 T = TypeVar("T")
-PIECES, PIECE = 256, 1 << 14
-"""Pieces of a file of weights that are looked at, and the bytes of each."""
 Way = Literal["auto", "batched", "single"]
 
 LOCAL_DEFAULTS: dict[str, Any] = {
@@ -38,8 +40,9 @@ LOCAL_DEFAULTS: dict[str, Any] = {
 
 
 class Judge:
-    """A language model behind an OpenAI-compatible server, asked from a private thread: works in scripts and in notebooks.
+    """A language model, asked from a private thread: works in scripts and in notebooks.
 
+    `model` is the name of a model behind an OpenAI-compatible server, or an `LLM` of your own: any object with `async def ask(request)`.
     `base_url` None is OpenAI's own address, whatever the environment says. The key is `api_key`, or `FADE_LENS_API_KEY`
     (any server) or `OPENAI_API_KEY` (OpenAI alone) from the environment or `.env`; it is never shown, logged or stored.
     `rating` is "batched" (`texts_per_request` texts a request; strong models), "single" (one text a request, scored by
@@ -51,13 +54,16 @@ class Judge:
     `temperature` None is 0 for ratings and 1 for writing; reasoning models get none. `writer` is another judge (or its
     spec, see `parse`) that writes the texts. `price` is (prompt, completion) in dollars a million tokens. `batch` sends what
     can wait through the server's Batch API, at half the price and within a day; a run that is stopped meanwhile collects it later.
+    `prompts` are the words it is asked in, those of a writer or second judge given by spec too (see `Prompts`).
+    A pickled judge holds its configuration alone: unpickled, in another process too, it finds its key in the environment and counts calls
+    and cost from nothing, so that limits hold for each copy.
 
     Raises `InputError` for arguments that cannot be used. Nothing is sent before the first question.
     """
 
     def __init__(
         self,
-        model: str,
+        model: str | LLM,
         *,
         base_url: str | None = None,
         api_key: str | None = None,
@@ -76,11 +82,12 @@ class Judge:
         writer: "Judge | str | None" = None,
         batch: bool = False,
         name: str | None = None,
+        prompts: Prompts | None = None,
         _endpoint: Endpoint | None = None,
         _start: Callable[[], tuple[str, str]] | None = None,
         _budget: Budget | None = None,
     ) -> None:
-        if not model.strip():
+        if isinstance(model, str) and not model.strip():
             raise InputError(f"model is {model!r}: give a model's name, such as 'gpt-4o-mini'")
         check_rating(rating)
         check_numbers(
@@ -93,15 +100,19 @@ class Judge:
             requests_per_minute=(requests_per_minute, 1e-3, math.inf),
             tokens_per_minute=(tokens_per_minute, 1, math.inf),
         )
-        if _endpoint is not None and (base_url, api_key) != (None, None):
+        own = None if isinstance(model, str) else InProcess(model, timeout=timeout)
+        if (own or _endpoint) is not None and (base_url, api_key) != (None, None):
             raise InputError("base_url and api_key do not apply to this kind of judge: leave them out")
-        self.model = model.strip()
-        self.endpoint = _endpoint or endpoint(base_url, api_key)
+        if own is not None and batch:
+            raise InputError("batch is for servers with a Batch API, not for a model of your own: leave it out")
+        self.model = own.model if own is not None else str(model).strip()
+        self.endpoint = _endpoint or (own.endpoint if own is not None else endpoint(base_url, api_key))
         if name is not None:
             self.endpoint = replace(self.endpoint, known_as=check_name(name))
         self.rating: Way = "batched" if rating == "auto" else rating
         self.texts_per_request, self.texts_per_set = texts_per_request, texts_per_set
         self.temperature, self.batch = temperature, batch
+        self.prompts = prompts or Prompts()
         self._cold = 0.0 if temperature is None else float(temperature)
         if price is None and self.endpoint.is_openai:
             price = price_of(self.model)
@@ -120,20 +131,28 @@ class Judge:
         self._answered: set[str] | None = None
         """Keys of what this session was answered."""
         self._legible_ratings, self._legible_texts = Legibility(), Legibility()
-        self._transport = Transport(
-            self.model,
-            self.endpoint,
-            ledger=self._ledger,
-            budget=self._budget,
-            concurrency=concurrency,
-            timeout=timeout,
-            max_retries=max_retries,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            start=_start,
-            batch=batch,
-        )
+        pace: dict[str, Any] = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        about: dict[str, Any] = {"ledger": self._ledger, "retries": Retries(max_retries, self._ledger)}
+        if own is not None:
+            own.endpoint = self.endpoint
+        provider = own or OpenAIClient(self.model, self.endpoint, timeout=timeout, start=_start, batch=batch, **about)
+        self._queue = Queue(provider, budget=self._budget, concurrency=concurrency, **pace, **about)
         self._thread = LoopThread()
+        self._made_with: dict[str, Any] = {
+            "rating": self.rating,
+            "texts_per_request": texts_per_request,
+            "texts_per_set": texts_per_set,
+            "concurrency": concurrency,
+            "timeout": timeout,
+            "max_retries": max_retries,
+            "temperature": temperature,
+            "writer": writer,
+            "batch": batch,
+            "prompts": self.prompts,
+            "_start": _start,
+            **pace,
+        }
+        """The arguments that nothing else holds as they were given."""
 
     # ---------------------------------------------------------------- other ways to make one
 
@@ -148,23 +167,18 @@ class Judge:
         path = Path(gguf_path).expanduser()
         if not path.is_file():
             raise InputError(f"gguf_path {str(path)!r} is not a file: give the path of a GGUF model")
+        from fade_lens.llm import local
+
         server = {name: value for name, value in {"n_ctx": n_ctx, "parallel": parallel}.items() if value is not None}
-
-        def start() -> tuple[str, str]:
-            from fade_lens.llm import local
-
-            running = local.serve(path, **server)
-            return running.base_url, running.model
-
         # The port changes from run to run; the file is what determines answers.
-        place = Endpoint("http://127.0.0.1/v1", name=f"gguf:{fingerprint(path)}")
+        place = Endpoint("http://127.0.0.1/v1", name=f"gguf:{local.fingerprint(path)}")
         own = {**LOCAL_DEFAULTS, **_without_auto(options)}
-        return cls(path.stem, _endpoint=place, _start=start, **own)
+        return cls(path.stem, _endpoint=place, _start=partial(local.address, path, **server), **own)
 
     @classmethod
     def ollama(cls, model: str, *, base_url: str = OLLAMA_URL, api_key: str | None = None, **options: Any) -> "Judge":
         """A model served by Ollama, by default on this machine; rated one text a request unless `rating` says otherwise."""
-        place = Endpoint(checked_url(base_url), find_key(api_key, ()))
+        place = keyed(checked_url(base_url), api_key, ())
         own = {**LOCAL_DEFAULTS, **_without_auto(options)}
         return cls(model, _endpoint=place, **own)
 
@@ -182,15 +196,7 @@ class Judge:
 
         An `azure_endpoint` that ends in /openai/v1 is the API without versions, which finds the deployment by its name.
         """
-        address = checked_url(azure_endpoint)
-        versioned = not address.endswith("/openai/v1")
-        place = Endpoint(
-            f"{address}/openai/deployments/{deployment}" if versioned else address,
-            find_key(api_key, ("AZURE_OPENAI_API_KEY",)),
-            key_header="api-key",
-            query={"api-version": api_version} if versioned else {},
-            needs_key="AZURE_OPENAI_API_KEY",
-        )
+        place = azure(azure_endpoint, deployment, api_key, api_version)
         return cls(deployment, _endpoint=place, **options)
 
     @classmethod
@@ -214,14 +220,14 @@ class Judge:
                 )
             return cls.azure(model, azure_endpoint=address, **options)
         if kind in SERVERS and base_url is not None:
-            place = Endpoint(base_url, find_key(options.pop("api_key", None), SERVERS[kind][1]))
+            place = keyed(base_url, options.pop("api_key", None), SERVERS[kind][1])
             free: dict[str, Any] = {"price": (0.0, 0.0)} if place.loopback else {}
             return cls(model, _endpoint=place, **(free | options))
         return cls(model, base_url=base_url, **options)
 
     def beside(self, spec: str) -> "Judge":
-        """Another judge by its spec (see `parse`), under this one's limits on calls and cost."""
-        other = Judge.parse(spec, _budget=self._budget)
+        """Another judge by its spec (see `parse`), with this one's prompts and under its limits on calls and cost."""
+        other = Judge.parse(spec, prompts=self.prompts, _budget=self._budget)
         if self._budget.max_cost is not None and other._ledger.price is None:
             raise InputError(
                 f"max_cost needs the price of every judge and that of {spec!r} is unknown: pass it as Judge(..., price=...)"
@@ -311,7 +317,7 @@ class Judge:
             "texts_per_request": self.texts_per_request if self.rating == "batched" else 1,
             "texts_per_set": self.texts_per_set,
             "temperature": self.temperature,
-            "prompts": prompts.VERSION,
+            "prompts": self.prompts.identity,
             "writer": None if self.writer is None else self.writer.identity,
         }
 
@@ -331,12 +337,12 @@ class Judge:
     @property
     def reasons(self) -> bool:
         """Whether the model thinks before it answers, in tokens that are paid for and not seen."""
-        return self._transport.reasoning
+        return self._queue.provider.reasoning
 
     def close(self) -> None:
         """Ends what is in flight and the private thread. A local server lives on for the process's other judges."""
-        self._transport.stop(JudgeError("the judge was closed"))
-        self._thread.close(self._transport.close)
+        self._queue.stop(JudgeError("the judge was closed"))
+        self._thread.close(self._queue.close)
         if self.writer is not None and self._owns_writer:
             self.writer.close()
 
@@ -346,6 +352,13 @@ class Judge:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The judge made anew from its configuration, its key (see `Endpoint`) and its counters left out."""
+        provider = self._queue.provider
+        model = provider.llm if isinstance(provider, InProcess) else self.model
+        limits = {"max_calls": self._budget.max_calls, "max_cost": self._budget.max_cost, "price": self._ledger.price}
+        return partial(type(self), model, _endpoint=self.endpoint, **self._made_with, **limits), ()
+
     def __repr__(self) -> str:
         writer = "" if self.writer is None else f", writer={self.writer!r}"
         return f"Judge({self.model!r}, endpoint={self.endpoint.label!r}, rating={self.rating!r}{writer})"
@@ -353,15 +366,15 @@ class Judge:
     # ---------------------------------------------------------------- inside
 
     def _rater(self, call: Call, concept: str, seed: int, repeat: int, **limits: Any) -> BatchedRating | SingleRating:
-        about: dict[str, Any] = {"transport": self._transport, "call": call, "concept": concept, "repeat": repeat}
-        about |= {"overall": self._legible_ratings, **limits}
+        about: dict[str, Any] = {"queue": self._queue, "prompts": self.prompts, "call": call, "concept": concept}
+        about |= {"repeat": repeat, "overall": self._legible_ratings, **limits}
         if self.rating == "single":
             return SingleRating(**about)
         return BatchedRating(**about, seed=seed, size=self.texts_per_request, temperature=self._cold)
 
     def _writing(self, call: Call, concept: str, seed: int, **limits: Any) -> Writing:
-        about: dict[str, Any] = {"transport": self._transport, "call": call, "concept": concept, "seed": seed}
-        about |= {"overall": self._legible_texts, "set_size": self.texts_per_set, **limits}
+        about: dict[str, Any] = {"queue": self._queue, "prompts": self.prompts, "call": call, "concept": concept}
+        about |= {"seed": seed, "overall": self._legible_texts, "set_size": self.texts_per_set, **limits}
         return Writing(**about, temperature=1.0 if self.temperature is None else float(self.temperature))
 
     def _check(self, ask: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
@@ -370,13 +383,13 @@ class Judge:
     def _submit(self, work: Callable[[Call], Coroutine[Any, Any, T]], call: Call | None = None) -> "Future[T]":
         # Outside of a session each question stands for itself.
         call = call or Call(self._transcripts, set() if self._answered is None else self._answered)
-        self._transport.calls.add(call)
+        self._queue.calls.add(call)
         future = self._thread.submit(work(call))
 
         def done(finished: "Future[T]") -> None:
             if finished.cancelled() or finished.exception() is not None:
                 call.stop(JudgeError("this work was given up"))
-            self._transport.calls.discard(call)
+            self._queue.calls.discard(call)
 
         future.add_done_callback(done)
         return future
@@ -389,25 +402,10 @@ class Judge:
             raise
 
     def _settle(self, transcripts: Transcripts) -> None:
-        for call in list(self._transport.calls):
+        for call in list(self._queue.calls):
             if call.transcripts is transcripts:
                 call.stop(JudgeError("the session has ended"))
-        self._thread.run(lambda: self._transport.drain(10.0))
-
-
-def fingerprint(path: Path) -> str:
-    """What tells a file of weights from another, wherever it lies: its size, its beginning and its end, and pieces from all over it.
-
-    Models that were trained further differ almost everywhere; reading all of a large file would take longer than the first answers.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(PIECE << 6))
-        for at in range(PIECES):
-            file.seek(max(0, size - PIECE) * (at + 1) // PIECES)
-            digest.update(file.read(PIECE))
-    return digest.hexdigest()[:12]
+        self._thread.run(lambda: self._queue.drain(10.0))
 
 
 def _without_auto(options: dict[str, Any]) -> dict[str, Any]:

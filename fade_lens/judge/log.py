@@ -6,7 +6,7 @@ from typing import Any
 
 from fade_lens.judge import prompts
 from fade_lens.judge.parsing import parse_ratings, parse_texts
-from fade_lens.llm.wire import Answer
+from fade_lens.llm.chat import Answer
 
 KINDS = ("rate", "rate one", "write", "batch")
 CUT = ("length", "content_filter")

@@ -10,36 +10,14 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from fade_lens.llm.thoughts import without_thoughts
+
 _DEEPEST = 40
 _MOST_UNCLOSED = 200  # bounds the time that an adversarial answer can take
 _ID_KEYS = ("id", "sample", "sample_id", "sampleid", "text_id", "key", "number")
 _RATING_KEYS = ("rating", "score", "label", "value", "rate")
 _TEXT_KEYS = ("text", "sample", "content", "sentence", "example")
 _TEXT_LIST_KEYS = ("texts", "samples", "examples", "sentences", "items")
-_THOUGHT = r"(?:\w{1,20}:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis|inner_monologue)"
-_THOUGHTS_BEGIN = re.compile(
-    rf"<\|?(?:begin_of_|start_)?{_THOUGHT}(?:\s[^<>]{{0,100}})?\|?>|\[think\]|◁think▷|<\|channel>\s*thought", re.I
-)
-_THOUGHTS_END = re.compile(
-    rf"(?:<(?:/|\|(?:end_of_|end_|/)){_THOUGHT}\|?>|\[/think\]|◁/think▷|<channel\|>)(?:\s*<\|?(?:begin_of_solution|start_response)\|?>)?",
-    re.I,
-)
-_STAGES = tuple(
-    (re.compile(begin), re.compile(final))
-    for begin, final in (
-        (r".{0,60}<\|channel\|>", r"<\|channel\|>\s*final(?:\s*<\|constrain\|>)?[^<]{0,60}<\|message\|>"),
-        (r"\s*analysis(?=[A-Z])", r"assistant\s*final"),  # the same where the server drops special tokens
-        (r"(?i)\s*here(?:'s| is) my thought process", r"(?i)here(?:'s| is) my response\W"),
-    )
-)
-"""How an answer begins whose thoughts come first without tags, and what its last part follows."""
-_STAGE_END = re.compile(r"<\|(?:return|end|start|call|channel)\|>")
-_FINAL = re.compile(
-    r"(?:<\|?(?:answer|response|final_answer|final|output|solution|begin_of_solution|start_response)\|?>"
-    r"|\bfinal (?:answer|version|list|output|json|result|set|texts|ratings)\b[^\[{\n]{0,40}[:：]\**)\s*(?=[\[{｛［]|```)",
-    re.I,
-)
-"""What stands before an answer that drafts may precede."""
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.S)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?=[,\]}])', re.S)
@@ -123,16 +101,6 @@ def _values(answer: str) -> tuple[list[Any], bool]:
         if read[-1] != ([], True) and read[-1][1]:
             break
     return max(read, key=lambda one: (one[1] and bool(one[0]), len(one[0])))
-
-
-def without_thoughts(answer: str) -> str:
-    """What follows a reasoning model's thoughts and drafts; nothing where they do not end. Some servers drop the opening tag."""
-    for begin, final in _STAGES:
-        if begin.match(answer):
-            parts = final.split(answer)
-            answer = _STAGE_END.split(parts[-1])[0] if len(parts) > 1 else ""
-    answer = _THOUGHTS_BEGIN.split(_THOUGHTS_END.split(answer)[-1])[0]
-    return _FINAL.split(answer)[-1]
 
 
 def _load(text: str) -> Any | None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fade_lens._util.errors import InputError
-from fade_lens.judge.asking import Rating
+from fade_lens.judge.rating import Rating
 from fade_lens.llm.budget import Estimate, Usage
 from fade_lens.metrics.intervals import share_interval
 
@@ -183,7 +183,8 @@ class Reliability:
         self.judge, self.repeats = judge, repeats
         self._owns_second = isinstance(second, str)
         self.second = judge.beside(second) if isinstance(second, str) else second
-        if (other := self.second) is not None and other.endpoint.base_url != judge.endpoint.base_url:
+        other = self.second
+        if other is not None and (other.endpoint.base_url != judge.endpoint.base_url or not other.endpoint.base_url):
             who = [(one.endpoint.known(one.model), one.endpoint.identity) for one in (judge, other)]
             if who[0] == who[1]:
                 raise InputError(

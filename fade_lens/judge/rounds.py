@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from fade_lens.judge.asking import Rating
 from fade_lens.judge.checks import check_texts
+from fade_lens.judge.rating import Rating
 
 Following = Callable[[list[Rating]], Sequence[str]]
 """From the ratings of all texts so far, in order, to the texts to be rated next; none ends the rounds."""

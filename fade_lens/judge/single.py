@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fade_lens._util.wording import EXAMPLES, occurrence, quoted
-
 PARAMETERS: dict[str, object] = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
 """Request parameters: one greedy token with its alternatives."""
 
@@ -32,55 +30,6 @@ BACKGROUND: tuple[str, ...] = (
     "package com.example.shop;\n\nimport java.util.List;\n\npublic class Cart {\n    private final List<Item> items;\n\n    public double total() {\n        return items.stream().mapToDouble(Item::price).sum();\n    }\n}",
 )
 """Texts of many kinds, of the length and the untidiness of a web corpus: their scores show where a concept's zero point lies."""
-
-_SYSTEM = "You check texts for a feature. If the text contains the feature, answer Yes; otherwise answer No."
-
-# (text, concept, answer): words, syntax, topics and formats, with near misses; a string inside another word answers both ways.
-_EXAMPLES: tuple[tuple[str, str, str], ...] = (
-    ("She opened the window and looked at the rain.", 'the word "window"', "Yes"),
-    ("They sang together every evening.", 'the word "get"', "No"),
-    ("The orchestra will play two symphonies on Friday, and tickets cost $20.", "music and concerts", "Yes"),
-    ("La biblioteca abre a las nueve de la mañana.", "the weather", "No"),
-    ("def area(r):\n    return 3.14 * r * r", 'SQL queries with "select"', "No"),
-    ("The bridge was finished in 1994 and repaired in 2011.", "years in the 1990s", "Yes"),
-    ("We left early so that we could see the sunrise over the lake.", 'the phrase "in order to"', "No"),
-    ("Where did they go? Nobody knows.", "question marks", "Yes"),
-    ("The museum opened in 1956 and has had a café since 2003.", "years in the 1990s", "No"),
-    ("He walked to the shop to buy some milk and a newspaper.", 'forms of the word "walk"', "Yes"),
-    ("The company sold 4,000 tractors last year.", "family and relatives", "No"),
-    ("for (int i = 0; i < n; i++) {\n    sum += a[i];\n}", "for loops in program code", "Yes"),
-)
-
-
-def messages(concept: str, text: str) -> list[dict[str, str]]:
-    """The chat that asks whether `text` expresses `concept`, to be answered by one word."""
-    chat = [{"role": "system", "content": _SYSTEM}]
-    for sample, feature, answer in _EXAMPLES:
-        chat += [{"role": "user", "content": _question(feature, sample)}, {"role": "assistant", "content": answer}]
-    return [*chat, {"role": "user", "content": _question(concept, text)}]
-
-
-def _question(concept: str, text: str) -> str:
-    notes = "".join(f"{_occurrence(string, text)}\n" for string in _quoted(concept))
-    return f"Text: {text}\n\nFeature: {concept}\n{notes}Does the text contain this feature?"
-
-
-LONGEST_QUOTED = 40
-"""Characters of a quoted string that is looked up."""
-
-
-def _quoted(concept: str) -> list[str]:
-    """The strings that `concept` quotes as what it is about, not those it gives as examples."""
-    example = EXAMPLES.search(concept)
-    found = quoted(concept[: example.start()] if example else concept)
-    return [string for string in found if len(string) <= LONGEST_QUOTED][:3]
-
-
-def _occurrence(string: str, text: str) -> str:
-    """A line on where `string` is in `text`: models that read tokens are poor at seeing letters."""
-    inside = occurrence(string, text)
-    where = "no" if inside is None else f"only inside “{inside}”" if inside else "yes"
-    return f"“{string}” in the text: {where}"
 
 
 def score(top_logprobs: Sequence[tuple[str, float]]) -> float | None:

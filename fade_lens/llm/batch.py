@@ -9,15 +9,14 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fade_lens._util.errors import JudgeError
-from fade_lens.llm.endpoint import redact
+from fade_lens.llm.chat import Transient, Unanswered
+from fade_lens.llm.endpoint import Endpoint, redact
+from fade_lens.llm.queue import Retries
 from fade_lens.llm.transcripts import Transcripts, key_of
-from fade_lens.llm.wire import Refused, Rejected, Transient, Unanswered, translated
-
-if TYPE_CHECKING:
-    from fade_lens.llm.transport import Transport
+from fade_lens.llm.wire import Refused, Rejected, translated
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -78,8 +77,8 @@ class Ended:
 class Batches:
     """The batches of one judge; lives in its event loop."""
 
-    def __init__(self, transport: "Transport") -> None:
-        self._transport = transport
+    def __init__(self, model: str, endpoint: Endpoint, retries: Retries) -> None:
+        self._model, self._endpoint, self._retries = model, endpoint, retries
         self._gathering: dict[int, tuple[Gathering, asyncio.Task[Ended]]] = {}
         self._collecting: dict[str, asyncio.Task[Ended]] = {}
 
@@ -113,7 +112,7 @@ class Batches:
 
     @property
     def _azure(self) -> bool:
-        return "/deployments/" in self._transport.endpoint.base_url
+        return "/deployments/" in self._endpoint.base_url
 
     @property
     def _path(self) -> str:
@@ -122,7 +121,7 @@ class Batches:
     @property
     def _base_url(self) -> str:
         """Where files and batches are: on Azure beside the deployments."""
-        return self._transport.endpoint.base_url.split("/deployments/")[0]
+        return self._endpoint.base_url.split("/deployments/")[0]
 
     async def _send(self, client: Any, gathering: Gathering) -> Ended:
         """A file uploaded, noted beside every request, made a batch and waited for."""
@@ -134,9 +133,8 @@ class Batches:
             file = await self._call(lambda: client.files.create(file=("requests.jsonl", content), purpose="batch"))
         except JudgeError as error:
             if any(f"HTTP {status}" in str(error) for status in (404, 405, 501)):
-                endpoint = self._transport.endpoint
                 raise JudgeError(
-                    f"judge {self._transport.model!r} at {endpoint.label} has no Batch API ({error}): leave batch out"
+                    f"judge {self._model!r} at {self._endpoint.label} has no Batch API ({error}): leave batch out"
                 ) from None
             raise
         for key in gathering.lines:
@@ -145,7 +143,7 @@ class Batches:
         ended = await self._collected(client, file.id, gathering.transcripts)
         if ended.status == "failed":
             raise JudgeError(
-                f"judge {self._transport.model!r} at {self._transport.endpoint.label} refused a batch of "
+                f"judge {self._model!r} at {self._endpoint.label} refused a batch of "
                 f"{len(gathering.lines)} requests: {ended.reason}; everything answered so far is kept"
             )
         return ended
@@ -180,7 +178,7 @@ class Batches:
         if batch.output_file_id:
             completions = read_lines(await self._call(lambda: _text(client, str(batch.output_file_id))))
         problems = "; ".join(str(error.message) for error in (batch.errors.data or [] if batch.errors else []))
-        reason = redact(problems, self._transport.endpoint.key)[:300] or f"it is {batch.status}"
+        reason = redact(problems, self._endpoint.key)[:300] or f"it is {batch.status}"
         logger.info("judge: batch %s is %s with %d answers", batch.id, batch.status, len(completions))
         return Ended(batch.status, completions, reason)
 
@@ -197,11 +195,10 @@ class Batches:
 
     async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
         """One request about files or batches, tried again where that may help. Raises `JudgeError`."""
-        transport = self._transport
-        where = f"judge {transport.model!r} at {transport.endpoint.label}"
+        where = f"judge {self._model!r} at {self._endpoint.label}"
         failure: Exception
         try:
-            return await transport.retrying()(translated, ask, model=transport.model, endpoint=transport.endpoint)
+            return await self._retries()(translated, ask, model=self._model, endpoint=self._endpoint)
         except (Transient, Unanswered, Refused, Rejected) as error:
             failure = error
         raise JudgeError(f"{where} does not do batches: {failure}; what was sent is collected by a later run")

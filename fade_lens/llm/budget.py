@@ -57,6 +57,9 @@ BATCH_DISCOUNT = 0.5
 CHARS_PER_TOKEN = 4.0
 """For estimates, and where a server reports no token counts."""
 
+EXPECTED_THOUGHTS = 500
+"""What a reasoning model's thoughts are reckoned with, in tokens."""
+
 
 def price_of(model: str) -> tuple[float, float] | None:
     """The list price of an OpenAI model (a dated snapshot has its family's), or None where it is not in the table."""

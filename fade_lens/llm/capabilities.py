@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fade_lens.judge import prompts
-from fade_lens.llm.request import Request
+from fade_lens.llm.request import Message, Request, Structure
 from fade_lens.llm.words import room_told
 
 logger = logging.getLogger(__name__)
@@ -185,21 +184,21 @@ def _held(body: Mapping[str, Any]) -> set[str]:
     return set(body) | {message["role"] for message in body["messages"]}
 
 
-def _merged(messages: list[prompts.Message]) -> list[prompts.Message]:
+def _merged(messages: list[Message]) -> list[Message]:
     """The messages with what the system says put before the user's first words."""
     system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
     first, *others = [message for message in messages if message["role"] != "system"]
     return [{**first, "content": f"{system}\n\n{first['content']}"}, *others] if system else messages
 
 
-def _response_format(form: str, structure: str) -> dict[str, Any] | None:
+def _response_format(form: str, structure: Structure) -> dict[str, Any] | None:
     if form == "json_schema":
-        schema = {"name": structure, "strict": True, "schema": prompts.SCHEMAS[structure]}
+        schema = {"name": structure.name, "strict": True, "schema": structure.schema}
         return {"type": "json_schema", "json_schema": schema}
     if form == "json_schema, simple":
         return {
             "type": "json_schema",
-            "json_schema": {"name": structure, "schema": _simple(prompts.SCHEMAS[structure])},
+            "json_schema": {"name": structure.name, "schema": _simple(structure.schema)},
         }
     return {"type": "json_object"} if form == "json_object" else None
 

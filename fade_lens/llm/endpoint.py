@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from fade_lens._util.errors import InputError
@@ -81,6 +82,8 @@ class Endpoint:
     """What stands for the address where there is none before the server is started."""
     known_as: str = ""
     """What the user calls the server, wherever it is."""
+    key_names: tuple[str, ...] = ()
+    """Which of the environment's keys may be sent there."""
 
     @property
     def label(self) -> str:
@@ -123,6 +126,20 @@ class Endpoint:
         key = self.key.reveal()
         return {self.key_header: f"Bearer {key}" if self.key_header == "Authorization" else key}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: no key. Raises `InputError` for a key that the environment does not give again."""
+        found = find_key(None, self.key_names)
+        if self.key is not None and (found is None or found.reveal() != self.key.reveal()):
+            name = self.needs_key or next(iter(self.key_names), "FADE_LENS_API_KEY")
+            raise InputError(
+                f"the key for {self.label} was given as api_key, and a key is never pickled: set {name} in the environment "
+                "(or in .env) of every process, and leave api_key out"
+            )
+        return {**vars(self), "key": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({**state, "key": find_key(None, state["key_names"])})
+
 
 def endpoint(base_url: str | None, api_key: str | None) -> Endpoint:
     """The endpoint for `base_url` (None: OpenAI's own) and its key: the argument's, or the environment's where it may be sent.
@@ -131,12 +148,27 @@ def endpoint(base_url: str | None, api_key: str | None) -> Endpoint:
     """
     url = OPENAI_URL if base_url is None else checked_url(base_url)
     if url == OPENAI_URL:
-        names = ("FADE_LENS_API_KEY", "OPENAI_API_KEY")
-        return Endpoint(url, find_key(api_key, names), needs_key="OPENAI_API_KEY")
-    place = Endpoint(url, find_key(api_key, ("FADE_LENS_API_KEY",)))
+        return keyed(url, api_key, ("FADE_LENS_API_KEY", "OPENAI_API_KEY"), needs_key="OPENAI_API_KEY")
+    place = keyed(url, api_key, ("FADE_LENS_API_KEY",))
     if place.key is not None and url.startswith("http://") and not place.loopback:
         logger.warning("the key for %s goes over an unencrypted connection: use https where the server has it", url)
     return place
+
+
+def keyed(url: str, api_key: str | None, names: tuple[str, ...], **more: Any) -> Endpoint:
+    """The endpoint at a checked address, with the key given or that of `names` in the environment."""
+    return Endpoint(url, find_key(api_key, names), key_names=names, **more)
+
+
+def azure_endpoint(address: str, deployment: str, api_key: str | None, api_version: str) -> Endpoint:
+    """A deployment's endpoint; an address that ends in /openai/v1 is the API without versions."""
+    address = checked_url(address)
+    name = "AZURE_OPENAI_API_KEY"
+    more: dict[str, Any] = {"key_header": "api-key", "needs_key": name}
+    if address.endswith("/openai/v1"):
+        return keyed(address, api_key, (name,), **more)
+    place = f"{address}/openai/deployments/{deployment}"
+    return keyed(place, api_key, (name,), query={"api-version": api_version}, **more)
 
 
 def checked_url(base_url: str) -> str:

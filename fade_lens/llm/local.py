@@ -2,6 +2,7 @@
 
 import atexit
 import faulthandler
+import hashlib
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ _END_SECONDS = 10.0
 """How long the end of the interpreter waits for a server that is still answering."""
 _LEAST_TOKENS = 2048
 """What a request should have at least: a rating's worked examples alone take several hundred."""
+PIECES, PIECE = 256, 1 << 14
+"""Pieces of a file of weights that are looked at, and the bytes of each."""
 _servers: dict[tuple[object, ...], "LocalServer"] = {}
 _lock = threading.Lock()
 
@@ -148,6 +151,27 @@ def serve(
         if key not in _servers:
             _servers[key] = LocalServer(gguf_path, n_ctx=n_ctx, parallel=parallel, threads=threads)
         return _servers[key]
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a file of weights from another, wherever it lies: its size, its beginning and its end, and pieces from all over it.
+
+    Models that were trained further differ almost everywhere; reading all of a large file would take longer than the first answers.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(PIECE << 6))
+        for at in range(PIECES):
+            file.seek(max(0, size - PIECE) * (at + 1) // PIECES)
+            digest.update(file.read(PIECE))
+    return digest.hexdigest()[:12]
+
+
+def address(gguf_path: str | os.PathLike[str], **options: Any) -> tuple[str, str]:
+    """Where the process serves a file, and the name of the model there; see `serve`."""
+    server = serve(gguf_path, **options)
+    return server.base_url, server.model
 
 
 def _checked(gguf_path: str | os.PathLike[str]) -> Path:

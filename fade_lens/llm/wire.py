@@ -4,14 +4,15 @@ import json
 import re
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fade_lens._util.errors import JudgeError
-from fade_lens.judge.parsing import without_thoughts
 from fade_lens.llm.budget import CHARS_PER_TOKEN, Number
 from fade_lens.llm.capabilities import FORMAT_REJECTED, ROLE_REJECTED
+from fade_lens.llm.chat import Answer, Transient, Unanswered
 from fade_lens.llm.endpoint import Endpoint, Secret, redact, without_key
+from fade_lens.llm.request import Request
+from fade_lens.llm.thoughts import without_thoughts
 from fade_lens.llm.waits import wait_asked
 from fade_lens.llm.words import MOST_BYTES, read_body, status_in, words_of
 
@@ -51,91 +52,44 @@ _NO_MODEL = re.compile(
 _NO_PROVIDER = re.compile(r"requested parameters|no (endpoints|providers?).{0,60}support", re.I)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model answered."""
+def read_completion(body: Any, request: Request, *, key: Secret | None = None) -> Answer:
+    """A chat completion's first choice; the request's estimate stands in where the server counts no tokens. Raises for anything else.
 
-    content: str
-    finish_reason: str = "stop"
-    refusal: str | None = None
-    top_logprobs: list[tuple[str, float]] | None = None
-    """Alternatives of the first token."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    thought_tokens: int = 0
-    """Of these, what went into thoughts, as far as the server shows it."""
-    batched: bool = False
-    """Whether a Batch API gave it, at its price."""
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Answer":
-        """The answer that a transcript holds."""
-        logprobs = record.get("top_logprobs")
-        pairs = None if logprobs is None else [(str(token), float(logprob)) for token, logprob in logprobs]
-        known: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
-        known["top_logprobs"] = pairs
-        return cls(**known)
-
-    @classmethod
-    def from_completion(cls, body: Any, *, prompt_tokens: Number, key: Secret | None = None) -> "Answer":
-        """A chat completion's first choice; `prompt_tokens` stands in where the server counts none. Raises for anything else.
-
-        A stream of events is put together. A `key` that the server repeats is left out.
-        """
-        body = _whole(body)
-        choice = body["choices"][0]
-        if body.get("error") or choice.get("error"):  # some gateways answer 200 with an error inside
-            raise ValueError(str(body.get("error") or choice["error"]))
-        message = choice["message"]
-        content, thought = _text(message.get("content")), _thought(message)
-        finish = str(choice.get("finish_reason") or "stop")
-        if not content.strip() and finish == "stop" and (answer := without_thoughts(thought).strip()):
-            # A server that takes all for thoughts: only what is whole and in the very form asked for is the answer.
-            content = answer if _FORM_ASKED.match(answer) and _is_json(answer) else content
-        refusal = message.get("refusal") or ("content filter" if finish == "content_filter" else None)
-        tokens = (choice.get("logprobs") or {}).get("content") or []
-        alternatives = tokens[0].get("top_logprobs") or [tokens[0]] if tokens else None
-        usage = body.get("usage") or {}
-        details = usage.get("completion_tokens_details") or {}
-        counted = details.get("reasoning_tokens") or usage.get("reasoning_tokens")
-        shown = len(content) + len(thought)
-        return cls(
-            content=without_key(content, key),
-            finish_reason=finish,
-            refusal=None if refusal is None else without_key(str(refusal), key),
-            top_logprobs=None if alternatives is None else [(a["token"], float(a["logprob"])) for a in alternatives],
-            prompt_tokens=int(usage.get("prompt_tokens") or prompt_tokens),
-            completion_tokens=int(usage.get("completion_tokens") or shown / CHARS_PER_TOKEN),
-            thought_tokens=int(counted or len(thought) / CHARS_PER_TOKEN),
-        )
-
-    @property
-    def whereabouts(self) -> str:
-        """What an answer did in which nothing can be read: where its words went."""
-        said = without_thoughts(self.content).strip()
-        cut, thought = self.finish_reason == "length", self.thought_tokens or (self.content.strip() and not said)
-        tokens = f"{self.completion_tokens:,} tokens"
-        if thought and not said:
-            seen = f"began {self.content[:80]!r}" if self.content.strip() else "is empty"
-            mend = "switch the model's thinking off" + (", or let it answer longer" if cut else "")
-            return f"{seen}: all of its {tokens} went into reasoning; {mend}"
-        if cut and not said:
-            return (
-                f"was cut after {tokens} without a word: the server's context is full, or its limit on answers too low"
-            )
-        if not said:
-            return "was empty"
-        return f"began {said[:80]!r}" + (f" and was cut after {tokens}" if cut else "")
+    A stream of events is put together. A `key` that the server repeats is left out.
+    """
+    body = _whole(body)
+    choice = body["choices"][0]
+    if body.get("error") or choice.get("error"):  # some gateways answer 200 with an error inside
+        raise ValueError(str(body.get("error") or choice["error"]))
+    message = choice["message"]
+    content, thought = _text(message.get("content")), _thought(message)
+    finish = str(choice.get("finish_reason") or "stop")
+    if not content.strip() and finish == "stop" and (answer := without_thoughts(thought).strip()):
+        # A server that takes all for thoughts: only what is whole and in the very form asked for is the answer.
+        content = answer if request.structure is not None and request.structure.admits(_json(answer)) else content
+    refusal = message.get("refusal") or ("content filter" if finish == "content_filter" else None)
+    tokens = (choice.get("logprobs") or {}).get("content") or []
+    alternatives = tokens[0].get("top_logprobs") or [tokens[0]] if tokens else None
+    usage = body.get("usage") or {}
+    details = usage.get("completion_tokens_details") or {}
+    counted = details.get("reasoning_tokens") or usage.get("reasoning_tokens")
+    shown = len(content) + len(thought)
+    return Answer(
+        content=without_key(content, key),
+        finish_reason=finish,
+        refusal=None if refusal is None else without_key(str(refusal), key),
+        top_logprobs=None if alternatives is None else [(a["token"], float(a["logprob"])) for a in alternatives],
+        prompt_tokens=int(usage.get("prompt_tokens") or request.prompt_tokens),
+        completion_tokens=int(usage.get("completion_tokens") or shown / CHARS_PER_TOKEN),
+        thought_tokens=int(counted or len(thought) / CHARS_PER_TOKEN),
+    )
 
 
-_FORM_ASKED = re.compile(r"\{\s*\"(ratings|texts)\"\s*:")
-
-
-def _is_json(text: str) -> bool:
+def _json(text: str) -> Any:
     try:
-        return isinstance(json.loads(text), dict)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return False
+        return None
 
 
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts")
@@ -178,25 +132,6 @@ def _whole(body: Any) -> Any:
     usage = next((event["usage"] for event in body[::-1] if event.get("usage")), {})
     choice = {"message": message, "finish_reason": finish, "logprobs": {"content": logprobs} if logprobs else None}
     return {"choices": [choice] if choices else [], "usage": usage}
-
-
-class Unanswered(Exception):
-    """A request that gets no answer; only its own texts are lost. `too_long` says that fewer or shorter texts may do.
-
-    `said` holds all of the server's words.
-    """
-
-    def __init__(self, reason: str, *, too_long: bool = False, said: str = "") -> None:
-        super().__init__(reason)
-        self.too_long, self.said = too_long, said
-
-
-class Transient(Exception):
-    """A failure that asking again may mend; `connected` is False where the server was not even reached."""
-
-    def __init__(self, reason: str, *, retry_after: Number | None = None, connected: bool = True) -> None:
-        super().__init__(reason)
-        self.retry_after, self.connected = retry_after, connected
 
 
 class Refused(Exception):
@@ -264,9 +199,7 @@ def open_client(base_url: str, endpoint: Endpoint, timeout: Number) -> Any:
     )
 
 
-async def post(
-    client: Any, body: Mapping[str, Any], *, model: str, prompt_tokens: Number, endpoint: Endpoint
-) -> Answer:
+async def post(client: Any, body: Mapping[str, Any], request: Request, *, model: str, endpoint: Endpoint) -> Answer:
     """One chat completion, asked once. Raises `Transient`, `Unanswered`, `Refused`, `Rejected` or `JudgeError`."""
 
     async def ask() -> Answer | Exception:
@@ -278,7 +211,7 @@ async def post(
         response = raw.http_response
         answered = read_body(response.content, response.charset_encoding)
         try:
-            return Answer.from_completion(answered, prompt_tokens=prompt_tokens, key=endpoint.key)
+            return read_completion(answered, request, key=endpoint.key)
         except (ValueError, TypeError, LookupError, AttributeError):
             status = status_in(answered) or response.status_code
         return classify(status, response.headers, answered, "nothing", model=model, endpoint=endpoint)

@@ -16,6 +16,7 @@ import numpy as np
 from fade_lens._util.errors import StoreError
 from fade_lens._util.files import clean
 from fade_lens._util.grid import Grid
+from fade_lens._util.words import clip
 from fade_lens.subject.activations import MaxActivations
 from fade_lens.subject.tokens import TokenizedTexts
 
@@ -24,6 +25,8 @@ SUFFIXES = (".sqlite", ".sqlite3", ".db")
 FORMAT = 4
 TOLD = 8
 """Differences that a refusal names; another model differs in dozens."""
+SHOWN = 80
+"""Characters of a value that it shows; prompts are long."""
 COMMITTED_BYTES = 2**26
 """Activations written in one transaction."""
 PACKAGES = ("fade-lens", "sae-lens", "torch", "transformer-lens", "transformers")
@@ -88,7 +91,7 @@ class RunStore:
         if not differences:
             return
         self.close()
-        told = [f"{name} was {old!r}, is {new!r}" for name, (old, new) in differences.items()]
+        told = [f"{name} was {clip(repr(old), SHOWN)}, is {clip(repr(new), SHOWN)}" for name, (old, new) in differences.items()]
         was = "; ".join([*told[:TOLD], *([f"and {len(told) - TOLD} more"] if len(told) > TOLD else [])])
         mend = "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked is not asked again"
         if "judge.model" in differences:

@@ -35,7 +35,7 @@ from fade_lens import Fade, Judge, demo
 from fade_lens.data.descriptions import Description
 from fade_lens.demo.parts import DATA, gemma_folder
 from fade_lens.generation.steering import never_generated
-from fade_lens.judge import prompts
+from fade_lens.judge import Prompts
 from fade_lens.runs.results import Result
 from fade_lens.subject.hooks import Model
 from tests.benchmarks.parity_metrics import REFERENCE, environment
@@ -60,9 +60,9 @@ class SharedJudge(FakeJudge):
         if rating := re.match(r"Concept: (.*)\n(?=Sequence ID \d+: ')", asked):
             parts = re.split(r"(?:^|\n)Sequence ID (\d+): ", asked[rating.end() :])[1:]
             samples = {name: text[1:-1] for name, text in zip(parts[::2], parts[1::2], strict=True)}
-            ours = prompts.rating_messages(rating[1], samples, tag=100)
+            ours = Prompts().rating_messages(rating[1], samples, tag=100)
             return super().completion({**body, "messages": ours}, "mapping")
-        ours = prompts.writing_messages(asked, 100, variation=1, tag=100, rng=random.Random(0))
+        ours = Prompts().writing_messages(asked, 100, variation=1, tag=100, rng=random.Random(0))
         completion = super().completion({**body, "messages": ours}, kind)
         message = completion["choices"][0]["message"]
         message["content"] = json.dumps(json.loads(message["content"])["texts"])

@@ -8,6 +8,7 @@ import pytest
 from fade_lens._util.errors import JudgeError
 from fade_lens.cli import in_options
 from fade_lens.judge import Judge, MemoryTranscripts, asking, prompts, single
+from fade_lens.judge.rating import ATTEMPTS
 from fade_lens.judge.log import Entry
 from tests.fake_judge import FakeJudge
 
@@ -82,7 +83,7 @@ def test_a_judge_that_leaves_a_text_out_is_asked_about_it_once_more() -> None:
 @pytest.mark.parametrize("words", ["{}", "", '{"texts": []}', "No."])
 @pytest.mark.parametrize("another", [False, True])
 def test_a_writer_that_writes_nothing_is_found_at_the_start(words: str, another: bool) -> None:
-    silent = of_kind(prompts.read_writing, words)
+    silent = of_kind(prompts.Prompts().read_writing, words)
     with FakeJudge(says=silent) as fake, FakeJudge() as able:
         url, options = (able.base_url, {"writer": f"{fake.base_url}#w"}) if another else (fake.base_url, {})
         with Judge("m", base_url=url, **options) as judge:
@@ -169,7 +170,7 @@ def test_within_a_run_an_unreadable_answer_is_paid_for_once() -> None:
             judge.rate(CONCEPT, TEXTS[:1])
             asked = fake.requests
             judge.rate(CONCEPT, TEXTS[:1])
-            assert fake.requests == asked == asking.ATTEMPTS
+            assert fake.requests == asked == ATTEMPTS
         judge.rate(CONCEPT, TEXTS[:1])  # outside of a run each question stands for itself
         assert fake.requests == 2 * asked
         judge.rate(CONCEPT, TEXTS[:1])

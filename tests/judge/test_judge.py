@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fade_lens._util.errors import InputError, JudgeError
-from fade_lens.judge import BudgetReached, Judge, MemoryTranscripts, asking, prompts
+from fade_lens.judge import BudgetReached, Judge, MemoryTranscripts, Rating, asking, prompts
 from fade_lens.llm.budget import PRICES, checked_price
 from tests.fake_judge import ALL_KINDS, BAD_ANSWERS, FAILURES, FORMS, FakeJudge, evenly, mentions
 
@@ -20,7 +20,7 @@ TEXTS = [f"Text {at} with a {('cat', 'catalog', 'dog')[at % 3]} in it." for at i
 VALUES = [(2, 1, 0)[at % 3] for at in range(100)]
 
 
-def values(ratings: list[asking.Rating]) -> list[int | None]:
+def values(ratings: list[Rating]) -> list[int | None]:
     return [rating.value for rating in ratings]
 
 
@@ -212,7 +212,7 @@ def test_written_texts_are_unique_and_as_many_as_asked() -> None:
     with FakeJudge() as fake, Judge("m", base_url=fake.base_url) as judge:
         written = judge.write(CONCEPT, n_texts=25)
         assert len(written.texts) == len(set(written.texts)) == 25 and not written.failures
-        assert {prompts.read_writing(body["messages"])[2] for body in fake.bodies} == {1, 2, 3}
+        assert {prompts.Prompts().read_writing(body["messages"])[2] for body in fake.bodies} == {1, 2, 3}
         assert all(body["temperature"] == 1.0 for body in fake.bodies)
         assert judge.write(CONCEPT, n_texts=0).texts == []
 

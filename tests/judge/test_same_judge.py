@@ -10,10 +10,10 @@ import pytest
 from fade_lens._util.errors import InputError, StoreError
 from fade_lens.cli.judging import Judging
 from fade_lens.judge import Judge, MemoryTranscripts
-from fade_lens.judge.judge import PIECE, fingerprint
 from fade_lens.judge.reliability import Reliability
 from fade_lens.llm import local
 from fade_lens.llm.endpoint import OWN, Endpoint
+from fade_lens.llm.local import PIECE, fingerprint
 from fade_lens.runs.store import RunStore
 from tests.fake_judge import FakeJudge
 

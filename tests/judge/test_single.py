@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fade_lens.judge import single
-from fade_lens.judge.single import BACKGROUND, Calibration, messages, score
+from fade_lens.judge import Prompts, single
+from fade_lens.judge.single import BACKGROUND, Calibration, score
 
 finite = st.floats(-50, 50)
 CONCEPT = 'the word "here"'
+messages = Prompts().single_messages
 
 
 def test_messages_are_a_chat_that_ends_with_the_text_and_the_concept():
@@ -129,7 +130,7 @@ def test_one_token_with_its_alternatives_is_asked_for():
 
 def test_where_a_quoted_string_stands() -> None:
     def note(concept: str, text: str) -> str:
-        return single.messages(concept, text)[-1]["content"]
+        return messages(concept, text)[-1]["content"]
 
     assert "“!” in the text: yes" in note('the exclamation mark "!"', "Come in!")
     assert "“!” in the text: no" in note('the exclamation mark "!"', "Come in.")

@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from fade_lens._util.errors import InputError, MissingExtraError
-from fade_lens.judge import single
+from fade_lens.judge import Prompts, single
 from fade_lens.llm import local
 from fade_lens.llm.local import LocalServer, serve
 
@@ -157,7 +157,7 @@ def server() -> Iterator[LocalServer]:
 
 
 def ask(server: LocalServer, concept: str, text: str) -> float:
-    body = {"model": server.model, "messages": single.messages(concept, text), **single.PARAMETERS}
+    body = {"model": server.model, "messages": Prompts().single_messages(concept, text), **single.PARAMETERS}
     request = urllib.request.Request(
         f"{server.base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )

@@ -9,8 +9,9 @@ import pytest
 
 from fade_lens._util.errors import JudgeError
 from fade_lens.judge import Judge, MemoryTranscripts
+from fade_lens.llm.chat import Transient, Unanswered
 from fade_lens.llm.endpoint import endpoint
-from fade_lens.llm.wire import Refused, Rejected, Transient, Unanswered, classify
+from fade_lens.llm.wire import Refused, Rejected, classify
 from fade_lens.llm.words import read_body, room_told, status_in, words_of
 from tests.fake_judge import FakeJudge, sentences
 

@@ -9,10 +9,11 @@ import pytest
 
 from fade_lens._util.errors import JudgeError
 from fade_lens.judge import Judge
-from fade_lens.llm import transport, waits
+from fade_lens.llm import queue, waits
+from fade_lens.llm.chat import Transient
 from fade_lens.llm.endpoint import endpoint
 from fade_lens.llm.waits import LONGEST_WAIT, wait_asked
-from fade_lens.llm.wire import Transient, classify
+from fade_lens.llm.wire import classify
 from tests.fake_judge import FakeJudge
 
 NOW = 1_795_000_000
@@ -129,7 +130,7 @@ def test_a_quota_that_comes_back_is_not_used_up() -> None:
 def test_a_wait_told_in_the_body_holds_for_all_requests_and_is_shown_once(
     limit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(transport, "SHOWN_WAIT", 0.3)
+    monkeypatch.setattr(queue, "SHOWN_WAIT", 0.3)
     with (
         FakeJudge(script=["rate_limit"] * 2, retry_after=None, limit=limit) as fake,
         Judge("m", base_url=fake.base_url, concurrency=2) as judge,
@@ -141,7 +142,7 @@ def test_a_wait_told_in_the_body_holds_for_all_requests_and_is_shown_once(
 
 
 def test_a_wait_at_the_start_is_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(transport, "SHOWN_WAIT", 0.1)
+    monkeypatch.setattr(queue, "SHOWN_WAIT", 0.1)
     with FakeJudge(script=["rate_limit"], retry_after="0.2") as fake, Judge("m", base_url=fake.base_url) as judge:
         judge.check()
     assert "asks to wait 0.2 s (HTTP 429: too many requests)" in caplog.text

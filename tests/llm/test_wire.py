@@ -1,15 +1,14 @@
-"""Small rules: what errors mean, prices, keys of transcripts, prompts read back."""
-
-import random
+"""Small rules: what errors mean, prices, keys of transcripts."""
 
 import pytest
 
 from fade_lens._util.errors import JudgeError
-from fade_lens.judge import prompts
 from fade_lens.llm.budget import Ledger, Usage, price_of
+from fade_lens.llm.chat import Answer, Transient, Unanswered
 from fade_lens.llm.endpoint import endpoint
+from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import MemoryTranscripts, Transcripts, key_of
-from fade_lens.llm.wire import Answer, Refused, Rejected, Transient, Unanswered, classify
+from fade_lens.llm.wire import Refused, Rejected, classify, read_completion
 
 
 @pytest.mark.parametrize(
@@ -49,8 +48,10 @@ def test_what_an_http_error_means(status: int, body: dict[str, str], kind: type[
 
 
 def test_answers_of_many_servers() -> None:
+    asked = Request("rate", "c", [{"role": "user", "content": 31 * "x"}], {}, expects=1)
+
     def read(message: dict[str, object], **choice: object) -> Answer:
-        return Answer.from_completion({"choices": [{"message": message, **choice}]}, prompt_tokens=7.9)
+        return read_completion({"choices": [{"message": message, **choice}]}, asked)
 
     assert read({"content": "hi"}) == Answer("hi", prompt_tokens=7, completion_tokens=0)
     assert read({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}).content == "ab"
@@ -63,7 +64,7 @@ def test_answers_of_many_servers() -> None:
     assert Answer.from_record({**asdict(answer), "time": 1.0}) == answer
     for bad in ({}, {"choices": []}, {"error": {"message": "overloaded"}}, {"choices": [{}]}, [], "text", None):
         with pytest.raises((ValueError, TypeError, LookupError, AttributeError)):
-            Answer.from_completion(bad, prompt_tokens=0)
+            read_completion(bad, asked)
 
 
 def test_transcript_keys() -> None:
@@ -86,23 +87,3 @@ def test_usage_adds_up() -> None:
     assert ledger.usage - before == Usage(calls=1, retries=3)
     assert (before + Usage(cost=None)).cost is None
     assert price_of("gpt-4o-mini-2024-07-18") == price_of("gpt-4o-mini") and price_of("nobody-knows") is None
-
-
-def test_prompts_can_be_read_back_and_leak_no_id() -> None:
-    samples = {"482": "one\n\ntwo", "193": ""}
-    messages = prompts.rating_messages("a <tag> 'x'", samples, tag=731)
-    assert prompts.read_rating(messages) == ("a <tag> 'x'", samples)
-    assert prompts.read_writing(messages) is None
-    written = prompts.writing_messages("c", 7, variation=3, tag=5, rng=random.Random(0))
-    assert prompts.read_writing(written) == ("c", 7, 3) and prompts.read_rating(written) is None
-    # An example with ids in the instructions is what makes judges invent them.
-    assert not [number for number in range(10, 1000) if f'"{number}"' in messages[0]["content"]]
-
-
-def test_sets_of_one_concept_differ() -> None:
-    def user(variation: int) -> str:
-        return prompts.writing_messages("c", 10, variation=variation, tag=5, rng=random.Random(variation))[-1][
-            "content"
-        ]
-
-    assert len({user(variation) for variation in range(1, 9)}) == 8

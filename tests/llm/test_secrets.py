@@ -11,9 +11,11 @@ import pytest
 from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.judge import Judge, MemoryTranscripts
 from fade_lens.llm import endpoint, wire
+from fade_lens.llm.request import Request
 from tests.fake_judge import FINAL, FakeJudge
 
 KEY = "sk-very-secret-key-0123456789"
+ASKED = Request("rate", "c", [{"role": "user", "content": "x"}], {}, expects=1)
 TEXTS = ["a cat", "a dog"]
 
 
@@ -73,7 +75,7 @@ def test_a_key_that_a_server_puts_into_its_answer_is_left_out() -> None:
     message = {"content": f"sk-learn EMPTY {KEY}", "refusal": f"no: {KEY}"}
     for key, content in [(KEY, "sk-learn EMPTY ***"), ("EMPTY", message["content"])]:
         secret = endpoint.Secret(key)
-        answer = wire.Answer.from_completion({"choices": [{"message": message}]}, prompt_tokens=1, key=secret)
+        answer = wire.read_completion({"choices": [{"message": message}]}, ASKED, key=secret)
         assert answer.content == content and (KEY in str(answer.refusal)) == (key == "EMPTY")
 
 

@@ -1,0 +1,188 @@
+"""How ratings are asked for: shuffled batches with opaque ids, or one text a request."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from fade_lens._util.files import clean
+from fade_lens.judge.asking import CHECKED, Asking, all_of, why_unread
+from fade_lens.judge.parsing import parse_ratings
+from fade_lens.judge.prompts import RATINGS, cut
+from fade_lens.llm.chat import Unanswered
+from fade_lens.llm.request import Request
+
+ATTEMPTS = 6
+"""Requests that one text may take part in within a run before it counts as unrated: a batch, a smaller one, then alone."""
+SINGLE_ATTEMPTS = 3
+"""Requests about one text alone."""
+REFUSALS = 3
+"""Requests that a text may be refused in by itself."""
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A judge's rating of one text for one concept."""
+
+    value: int | None
+    """0 (not expressed), 1 (partly), 2 (clearly), or None."""
+    score: float | None = None
+    """Graded score (log-odds relative to the concept's zero point, in nats) where the way of rating gives one."""
+    reason: str | None = None
+    """Why `value` is None."""
+
+
+@dataclass(kw_only=True)
+class BatchedRating(Asking):
+    """One concept's texts rated in batches: what is missing or malformed is asked again, in smaller batches."""
+
+    seed: int
+    repeat: int
+    size: int
+    temperature: float
+    attempts: int = ATTEMPTS
+
+    FORM = "ratings of several texts in one answer"
+    OTHERWISE = "Take a stronger model, or rating='single' if its server gives log-probabilities"
+
+    async def rate(self, texts: Sequence[str]) -> list[Rating]:
+        """Ratings in the order of `texts`; equal texts are rated once."""
+        unique = list(dict.fromkeys(texts))
+        ratings = await self._batches(unique, self.size, attempt=0, tried=0, refusals=0, path="")
+        return [ratings[text] for text in texts]
+
+    async def check(self) -> None:
+        """Raises `JudgeError` if a few texts cannot be rated."""
+        for rating in await self.rate(CHECKED[1]):
+            if rating.value is None:
+                raise self.unable(str(rating.reason))
+
+    async def _batches(
+        self, texts: list[str], size: int, *, attempt: int, tried: int, refusals: int, path: str
+    ) -> dict[str, Rating]:
+        rng = random.Random(clean(f"{self.seed}|{self.repeat}|{self.concept}|{path}|{attempt}"))
+        order = rng.sample(texts, len(texts))
+        batches = [order[at : at + size] for at in range(0, len(order), size)]
+        parts = await all_of(
+            self._batch(batch, attempt=attempt, tried=tried, refusals=refusals, path=f"{path}/{at}")
+            for at, batch in enumerate(batches)
+        )
+        return {text: rating for part in parts for text, rating in part.items()}
+
+    async def _batch(
+        self, texts: list[str], *, attempt: int, tried: int, refusals: int, path: str
+    ) -> dict[str, Rating]:
+        samples, request = self._request(texts, attempt, path)
+        found: dict[str, int] = {}
+        refused = too_long = False
+        try:
+            answer = await self.queue.ask(request, self.call)
+        except Unanswered as error:
+            if not error.too_long or len(texts) == 1:
+                return dict.fromkeys(texts, Rating(None, reason=str(error)))
+            too_long, reason, tried = True, str(error), tried + 1
+        else:
+            found = {} if answer.refusal else parse_ratings(self.said(answer), samples)
+            refused, reason = bool(answer.refusal), why_unread(answer, attempt)
+            tried += self.counts(request, answer, bool(found))
+        ratings = {samples[name]: Rating(value) for name, value in found.items()}
+        missing = [text for text in texts if text not in ratings]
+        refusals += refused and len(texts) == 1
+        if missing and (tried >= self.attempts or refusals >= REFUSALS or (self.hopeless and not too_long)):
+            ratings |= dict.fromkeys(missing, Rating(None, reason=reason))
+        elif missing:
+            size = math.ceil(self.size / 3) if attempt == 0 else 1
+            ratings |= await self._batches(
+                missing, size, attempt=attempt + 1, tried=tried, refusals=refusals, path=path
+            )
+        return ratings
+
+    def _request(self, texts: list[str], attempt: int, path: str) -> tuple[dict[str, str], Request]:
+        rng = random.Random(clean(f"ids|{self.seed}|{self.repeat}|{self.concept}|{path}|{attempt}"))
+        # Three digits: one token in most vocabularies, and never to be taken for a rating.
+        tag, *names = rng.sample(range(100, 1000), len(texts) + 1)
+        samples = {str(name): text for name, text in zip(names, texts, strict=True)}
+        request = Request(
+            kind="rate",
+            concept=self.concept,
+            messages=self.prompts.rating_messages(self.concept, samples, tag=tag),
+            parameters={"temperature": self.temperature, "max_tokens": 100 + 40 * len(texts)},
+            expects=14 * len(texts),
+            structure=RATINGS,
+            repeat=self.repeat,
+            attempt=attempt,
+            note={"seed": self.seed},
+            parts=len(texts),
+            texts=samples,
+        )
+        return samples, request
+
+
+@dataclass(kw_only=True)
+class SingleRating(Asking):
+    """One concept's texts rated one a request, by log-probabilities and calibrated on background texts."""
+
+    repeat: int
+    attempts: int = SINGLE_ATTEMPTS
+
+    FORM = "log-probabilities of Yes and No, which rating one text a request needs"
+    OTHERWISE = "Give rating='batched', or take a model that answers without thinking first"
+
+    async def rate(self, texts: Sequence[str]) -> list[Rating]:
+        """Ratings in the order of `texts`; equal texts are rated once."""
+        from fade_lens.judge import single
+
+        unique = list(dict.fromkeys(texts))
+        background = [self._score(text, 0) for text in single.BACKGROUND]
+        results = await all_of([*background, *(self._score(text, self.repeat) for text in unique)])
+        zero = [score for score in results[: len(background)] if isinstance(score, float)]
+        if not zero:
+            reason = f"no background text could be rated for this concept, so there is no zero point ({results[0]})"
+            return [Rating(None, reason=reason)] * len(texts)
+        calibration = single.Calibration.fit(zero)
+        scores = dict(zip(unique, results[len(background) :], strict=True))
+        return [
+            Rating(calibration.rating(score), calibration.graded(score))
+            if not isinstance(score := scores[text], str)
+            else Rating(None, reason=score)
+            for text in texts
+        ]
+
+    async def check(self) -> None:
+        """Raises `JudgeError` if a text gets no score."""
+        if isinstance(why := await self._score(CHECKED[1][0], self.repeat), str):
+            raise self.unable(why)
+
+    async def _score(self, text: str, repeat: int) -> float | str:
+        """The text's score, or why it has none."""
+        from fade_lens.judge import single
+
+        text = cut(text)
+        reason, tried = "", 0
+        for attempt in count():
+            request = Request(
+                kind="rate one",
+                concept=self.concept,
+                messages=self.prompts.single_messages(self.concept, text),
+                parameters=dict(single.PARAMETERS),
+                expects=1,
+                repeat=repeat,
+                attempt=attempt,
+                texts={"": text},
+            )
+            try:
+                answer = await self.queue.ask(request, self.call)
+            except Unanswered as error:
+                return str(error)
+            score = None if answer.refusal else single.read(answer.top_logprobs)
+            tried += self.counts(request, answer, score is not None)
+            if score is not None:
+                return float(score)
+            silent = answer.top_logprobs is None and not answer.refusal
+            reason = "the server gives none" if silent else why_unread(answer, attempt)
+            if tried >= self.attempts or (self.hopeless and not answer.refusal):
+                if silent and not self.overall.readable:
+                    raise self.unable(reason)
+                break
+        return reason

@@ -1,0 +1,169 @@
+"""The one question interface: `LLM`, what it is asked (`Request`) and what it answers (`Answer`)."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from inspect import iscoroutinefunction
+from typing import Any, Protocol, runtime_checkable
+
+from fade_lens._util.errors import InputError, JudgeError
+from fade_lens.llm.budget import CHARS_PER_TOKEN, Number
+from fade_lens.llm.endpoint import Endpoint
+from fade_lens.llm.request import Request
+from fade_lens.llm.thoughts import without_thoughts
+from fade_lens.llm.transcripts import Transcripts
+
+IN_PROCESS = "in this process"
+"""What stands for the address of a model that has none."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered."""
+
+    content: str
+    finish_reason: str = "stop"
+    refusal: str | None = None
+    top_logprobs: list[tuple[str, float]] | None = None
+    """Alternatives of the first token."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    thought_tokens: int = 0
+    """Of these, what went into thoughts, as far as the server shows it."""
+    batched: bool = False
+    """Whether a Batch API gave it, at its price."""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Answer":
+        """The answer that a transcript holds."""
+        logprobs = record.get("top_logprobs")
+        pairs = None if logprobs is None else [(str(token), float(logprob)) for token, logprob in logprobs]
+        known: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+        known["top_logprobs"] = pairs
+        return cls(**known)
+
+    @property
+    def whereabouts(self) -> str:
+        """What an answer did in which nothing can be read: where its words went."""
+        said = without_thoughts(self.content).strip()
+        cut, thought = self.finish_reason == "length", self.thought_tokens or (self.content.strip() and not said)
+        tokens = f"{self.completion_tokens:,} tokens"
+        if thought and not said:
+            seen = f"began {self.content[:80]!r}" if self.content.strip() else "is empty"
+            mend = "switch the model's thinking off" + (", or let it answer longer" if cut else "")
+            return f"{seen}: all of its {tokens} went into reasoning; {mend}"
+        if cut and not said:
+            return (
+                f"was cut after {tokens} without a word: the server's context is full, or its limit on answers too low"
+            )
+        if not said:
+            return "was empty"
+        return f"began {said[:80]!r}" + (f" and was cut after {tokens}" if cut else "")
+
+
+class Unanswered(Exception):
+    """A request that gets no answer; only its own texts are lost. `too_long` says that fewer or shorter texts may do.
+
+    `said` holds all of the server's words.
+    """
+
+    def __init__(self, reason: str, *, too_long: bool = False, said: str = "") -> None:
+        super().__init__(reason)
+        self.too_long, self.said = too_long, said
+
+
+class Transient(Exception):
+    """A failure that asking again may mend; `connected` is False where the server was not even reached."""
+
+    def __init__(self, reason: str, *, retry_after: Number | None = None, connected: bool = True) -> None:
+        super().__init__(reason)
+        self.retry_after, self.connected = retry_after, connected
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """Any language model, or a rule that stands for one: `Judge(llm)` asks it.
+
+    `ask` is asynchronous because one thread keeps many requests in flight; work that blocks, such as a model's forward pass, belongs in
+    `await asyncio.to_thread(...)`. It raises `Unanswered` where this request alone is lost, `Transient` where asking again may help, and
+    `JudgeError` where the model cannot answer at all. Everything else that it raises ends the run.
+
+    Its answers are kept under its `name`, or its class' name where it has none: change the name when the answers change.
+
+    >>> class Parrot:
+    ...     async def ask(self, request: Request) -> Answer:
+    ...         return Answer(request.messages[-1]["content"])
+    """
+
+    async def ask(self, request: Request) -> Answer:
+        """The answer to one question."""
+        ...
+
+
+class Provider:
+    """A model as a `Queue` asks it: an `LLM` that also says what it is called and what it can do. These defaults suit most models."""
+
+    def __init__(self, model: str, endpoint: Endpoint, *, batches: bool = False) -> None:
+        self.model, self.endpoint, self.batches = model, endpoint, batches
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether the model thinks before it answers, in tokens that count."""
+        return False
+
+    async def ask(self, request: Request) -> Answer:
+        """The answer to one question, asked once. Raises `Transient`, `Unanswered` or `JudgeError`."""
+        raise NotImplementedError
+
+    async def ask_batch(self, request: Request, key: str, transcripts: Transcripts) -> Answer | None:  # noqa: ARG002
+        """The answer from a batch, of this run or of an earlier one; None where the request is to be asked by itself."""
+        return None
+
+    def fits(self, request: Request) -> bool:  # noqa: ARG002
+        """Whether there is room for the request and its answer, as far as is known."""
+        return True
+
+    def gone(self, failure: Transient) -> JudgeError:
+        """The error for a model that does not answer any more."""
+        return JudgeError(f"judge {self.model!r} does not answer: {failure}; everything answered so far is kept")
+
+    async def connected(self) -> None:
+        """Makes ready to answer."""
+
+    def drop(self) -> None:
+        """Waits for no batch any more."""
+
+    async def close(self) -> None:
+        """Ends what is open."""
+
+
+class InProcess(Provider):
+    """A model of the user's own, asked by calling it.
+
+    Raises `InputError` for an object that has no asynchronous `ask`.
+    """
+
+    def __init__(self, llm: LLM, *, timeout: Number) -> None:
+        kind = type(llm).__name__
+        if not iscoroutinefunction(getattr(llm, "ask", None)):
+            raise InputError(
+                f"model is a {kind}, which cannot be asked: give a model's name, or an object with "
+                "`async def ask(self, request)` that returns a fade_lens.Answer"
+            )
+        super().__init__(str(getattr(llm, "name", kind)), Endpoint("", name=IN_PROCESS))
+        self.llm, self._timeout = llm, timeout
+
+    async def ask(self, request: Request) -> Answer:
+        """The model's answer; tokens that it does not count are estimated."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self.llm.ask(request)
+        except TimeoutError:
+            raise Transient(f"no answer within {self._timeout:g} s") from None
+        if not isinstance(answer, Answer):
+            raise JudgeError(f"{type(self.llm).__name__}.ask gave a {type(answer).__name__}: return a fade_lens.Answer")
+        return replace(
+            answer,
+            prompt_tokens=answer.prompt_tokens or round(request.prompt_tokens),
+            completion_tokens=answer.completion_tokens or round(len(answer.content) / CHARS_PER_TOKEN),
+        )
