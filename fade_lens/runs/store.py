@@ -91,7 +91,10 @@ class RunStore:
         if not differences:
             return
         self.close()
-        told = [f"{name} was {clip(repr(old), SHOWN)}, is {clip(repr(new), SHOWN)}" for name, (old, new) in differences.items()]
+        told = [
+            f"{name} was {clip(repr(old), SHOWN)}, is {clip(repr(new), SHOWN)}"
+            for name, (old, new) in differences.items()
+        ]
         was = "; ".join([*told[:TOLD], *([f"and {len(told) - TOLD} more"] if len(told) > TOLD else [])])
         mend = "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked is not asked again"
         if "judge.model" in differences:

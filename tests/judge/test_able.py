@@ -8,8 +8,8 @@ import pytest
 from fade_lens._util.errors import JudgeError
 from fade_lens.cli import in_options
 from fade_lens.judge import Judge, MemoryTranscripts, asking, prompts, single
-from fade_lens.judge.rating import ATTEMPTS
 from fade_lens.judge.log import Entry
+from fade_lens.judge.rating import ATTEMPTS
 from tests.fake_judge import FakeJudge
 
 CONCEPT = "the word 'cat'"
