@@ -7,12 +7,12 @@ import pytest
 from scipy.stats import wilcoxon
 
 from fade_lens._util.errors import InputError
-from fade_lens.analysis.summary import LEAST_FEATURES, UNCONDITIONAL, compare_sources, summary
+from fade_lens.analysis.summary import LEAST_FEATURES, compare_sources, summary, unconditional
 from fade_lens.data.descriptions import Description
-from fade_lens.metrics.fade import Metric
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Results
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence
-from tests.made_up import made_up_result
+from tests.made_up import made_up_result, with_evidence
 
 BASE = made_up_result("right", n_rated=20)
 RUN = {"features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9.hook_resid_post", "size": 4096}}
@@ -21,12 +21,8 @@ RUN = {"features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9
 def result(index, clarity, faithfulness=0.3, origin="a", text="d"):
     """A result with chosen Clarity and Faithfulness; a string is the reason why one is undefined."""
     clear, faithful = (Metric(None, v) if isinstance(v, str) else Metric(float(v)) for v in (clarity, faithfulness))
-    return replace(
-        BASE,
-        description=Description(index, f"{text} {index}", origin),
-        clarity_evidence=ClarityEvidence(clear),
-        faithfulness_evidence=FaithfulnessEvidence(faithful),
-    )
+    named = replace(BASE, description=Description(index, f"{text} {index}", origin))
+    return with_evidence(named, clarity=ClarityEvidence(clear), faithfulness=FaithfulnessEvidence(faithful))
 
 
 def row(frame, metric, group="all"):
@@ -46,7 +42,7 @@ def test_means_and_what_is_undefined():
     assert clear["mean"] == pytest.approx(np.mean([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.2, 0.1])) and clear.n == 8
     assert clear.undefined == pytest.approx(1 / 9) and clear.reasons == "the judge wrote no text (1)"
     assert clear.low < clear["mean"] < clear.high
-    faithful, unconditional = row(frame, "faithfulness"), row(frame, UNCONDITIONAL)
+    faithful, unconditional = row(frame, "faithfulness"), row(frame, unconditional("faithfulness"))
     assert faithful["mean"] == pytest.approx(0.4) and faithful.n == 6
     assert faithful.reasons == "gate not passed: Clarity is …, below … (2); never fires (1)"
     assert (
@@ -58,7 +54,7 @@ def test_means_and_what_is_undefined():
 
 def test_what_the_gate_could_not_judge_is_not_counted_as_without_effect():
     reason = "gate not judged: Clarity is undefined (the judge wrote no text)"
-    unconditional = row(summary(Results((result(0, "the judge wrote no text", reason),))), UNCONDITIONAL)
+    unconditional = row(summary(Results((result(0, "the judge wrote no text", reason),))), unconditional("faithfulness"))
     assert unconditional.n == 0 and unconditional.undefined == 1
 
 
