@@ -14,6 +14,8 @@ from fade_lens.runs.results import Results
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence
 from tests.made_up import made_up_result, with_evidence
 
+UNCONDITIONAL = unconditional("faithfulness")
+
 BASE = made_up_result("right", n_rated=20)
 RUN = {"features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9.hook_resid_post", "size": 4096}}
 
@@ -42,7 +44,7 @@ def test_means_and_what_is_undefined():
     assert clear["mean"] == pytest.approx(np.mean([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.2, 0.1])) and clear.n == 8
     assert clear.undefined == pytest.approx(1 / 9) and clear.reasons == "the judge wrote no text (1)"
     assert clear.low < clear["mean"] < clear.high
-    faithful, unconditional = row(frame, "faithfulness"), row(frame, unconditional("faithfulness"))
+    faithful, unconditional = row(frame, "faithfulness"), row(frame, UNCONDITIONAL)
     assert faithful["mean"] == pytest.approx(0.4) and faithful.n == 6
     assert faithful.reasons == "gate not passed: Clarity is …, below … (2); never fires (1)"
     assert (
@@ -54,7 +56,7 @@ def test_means_and_what_is_undefined():
 
 def test_what_the_gate_could_not_judge_is_not_counted_as_without_effect():
     reason = "gate not judged: Clarity is undefined (the judge wrote no text)"
-    unconditional = row(summary(Results((result(0, "the judge wrote no text", reason),))), unconditional("faithfulness"))
+    unconditional = row(summary(Results((result(0, "the judge wrote no text", reason),))), UNCONDITIONAL)
     assert unconditional.n == 0 and unconditional.undefined == 1
 
 
