@@ -17,12 +17,10 @@ from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import Metric
-from fade_lens.metrics.trend import dose_response
 from fade_lens.scorers.continuations import OWN, UNTOUCHED, ContinuationStore, MemoryContinuations, Steered, Texts
 from fade_lens.scorers.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
 from fade_lens.scorers.ratings import rating_values
 from fade_lens.scorers.stopping import StoppingSettings, missing, widest
-from fade_lens.subject.tokens import after_bos, continued
 
 if TYPE_CHECKING:
     from fade_lens.generation.decoders.decoding import Decoder
@@ -193,6 +191,7 @@ class FaithfulnessEvaluator:
         from fade_lens.generation.fluency import negative_log_likelihood
         from fade_lens.generation.steering import Request, decoder_for, generate
         from fade_lens.scorers.controls import arm_directions
+        from fade_lens.subject.tokens import continued
 
         subject, settings = self.subject, self.settings
         reference = np.nan_to_num([subject.reference(i) for i in subject.features.indices])
@@ -379,6 +378,8 @@ class FaithfulnessEvaluator:
         """The metric with the trend over the factors and the best factor's fluency among its details."""
         if metric.value is None:
             return metric
+        from fade_lens.metrics.trend import dose_response
+
         details = dict(metric.details)
         details["nll_increase"] = next((f.increase for f in fluency if f.factor == details["factor"]), None)
         # Under "scale" the untouched model is factor 1, not 0; "ablate" has no doses.
@@ -391,6 +392,8 @@ class FaithfulnessEvaluator:
 
     def _continuations(self, arm: str, asked: Asked, rated: Rated) -> tuple[Continuation, ...]:
         """One arm's continuations that were asked about, with prompts and ratings; the untouched model's are the feature's own."""
+        from fade_lens.subject.tokens import after_bos, continued
+
         tokenizer = self.subject.model.tokenizer
         prompts = [continued(tokenizer, (), after_bos(prompt, tokenizer.bos_token_id)) for prompt in self.prompts]
         found: list[Continuation] = []

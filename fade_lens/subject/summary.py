@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from fade_lens.subject.tokens import pieces
-
 if TYPE_CHECKING:
     from fade_lens.subject.subject import Subject
 
@@ -44,6 +42,7 @@ class FeatureSummary:
 def summaries(subject: "Subject") -> dict[int, FeatureSummary]:
     """Every feature of a subject, by its index; the strongest texts of all are run once more, each once."""
     from fade_lens.subject.activations import token_activations
+    from fade_lens.subject.tokens import pieces
 
     strongest = {
         index: strongest_texts(subject.natural(index), subject.settings.top_texts) for index in subject.features.indices
