@@ -17,7 +17,7 @@ from .judge import Prompts as Prompts
 from .llm.chat import LLM as LLM
 from .llm.chat import Answer as Answer
 from .llm.request import Request as Request
-from .metrics.fade import Metric as Metric
+from .metrics.metric import Metric as Metric
 from .runs.fade import Fade as Fade
 from .runs.results import Result as Result
 from .runs.results import Results as Results

@@ -13,20 +13,22 @@ from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.baselines.cross_scores import CrossMatrices
 from fade_lens.baselines.permutation import compare
 from fade_lens.data.descriptions import Description
-from fade_lens.metrics.fade import Metric, clarity, faithfulness, purity, responsiveness
+from fade_lens.metrics.fade import clarity, purity, responsiveness
+from fade_lens.metrics.faithfulness import faithfulness
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.evidence import (
     Arm,
     ClarityEvidence,
     Continuation,
     FaithfulnessEvidence,
-    FeatureSummary,
     Fluency,
     RatedEvidence,
     RatedText,
     SyntheticText,
-    TopText,
 )
+from fade_lens.scorers.fade import FadeEvidence
+from fade_lens.subject.summary import FeatureSummary, TopText
 
 KINDS = ("right", "wrong", "rough", "right", "rough", "unwritten", "right", "dead")
 """What goes round in `made_up_results`: right and wrong descriptions, and ways in which metrics are undefined."""
@@ -145,6 +147,18 @@ class Prose:
         return self.body[start : start + characters]
 
 
+def fade_evidence(
+    clarity: ClarityEvidence, rated: RatedEvidence, faithfulness: FaithfulnessEvidence
+) -> dict[str, FadeEvidence]:
+    """FADE's evidence as a result holds it."""
+    return {"fade": FadeEvidence(clarity, rated, faithfulness)}
+
+
+def with_evidence(result: Result, **changes: Any) -> Result:
+    """A result with parts of FADE's evidence replaced: `clarity`, `rated_texts`, `faithfulness`."""
+    return replace(result, evidence={"fade": replace(result.fade, **changes)})
+
+
 def made_up_result(
     kind: str = "right",
     *,
@@ -185,6 +199,7 @@ def made_up_result(
             quantiles=tuple(float(q) for q in np.quantile(made.natural, np.linspace(0, 1, 101))),
             top=tuple(top),
         ),
+        fade_evidence(
         ClarityEvidence(
             made.metrics["clarity"],
             tuple(SyntheticText(words(i, characters // 2), None if i == 3 else float(a)) for i, a in enumerate(made.synthetic)),
@@ -222,6 +237,7 @@ def made_up_result(
             tuple(Fluency(f, 2.1 + f**2 / 3, f**2 / 3, f / 10, f >= 3) for f in made.continued if f),
             (Arm("random", Metric(0.04, interval=(0.0, 0.15)), (Continuation(1.0, "a", "b", 0), Continuation(2.0, "a", "c", 2))),
              Arm("other", Metric(None, bad[0] if hostile else "no other feature fires"), other=index + 1)) if made.continued else (),
+        ),
         ),
     )  # fmt: skip
 

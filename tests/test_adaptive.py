@@ -11,7 +11,10 @@ from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.judge import Rating
 from fade_lens.judge.rounds import in_rounds
 from fade_lens.metrics import intervals as bootstrap
-from fade_lens.metrics.fade import Metric, average_precision, faithfulness, gini, responsiveness
+from fade_lens.metrics.fade import responsiveness
+from fade_lens.metrics.faithfulness import faithfulness
+from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.scorers.faithfulness import FIRST_PROMPTS, filled, longest_rounds
 from fade_lens.scorers.ratings import FIRST_ROUND, enough, missing, next_end, widest
 from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds
@@ -254,7 +257,7 @@ def test_prompts_of_a_round_fill_requests():
 
 def test_later_prompts_are_measured_at_the_factor_chosen_without_them(monkeypatch):
     """No effect at all, few prompts to choose on: without stopping there is no bias, and with it the interval holds 0."""
-    monkeypatch.setattr("fade_lens.metrics.fade.REPLICATES", 200)
+    monkeypatch.setattr("fade_lens.metrics.faithfulness.REPLICATES", 200)
     rng = np.random.default_rng(0)
     signed, held, maximum = [], 0, []
     for run in range(80):

@@ -7,12 +7,14 @@ import pytest
 from scipy.stats import wilcoxon
 
 from fade_lens._util.errors import InputError
-from fade_lens.analysis.summary import LEAST_FEATURES, UNCONDITIONAL, compare_sources, summary
+from fade_lens.analysis.summary import LEAST_FEATURES, compare_sources, summary, unconditional
 from fade_lens.data.descriptions import Description
-from fade_lens.metrics.fade import Metric
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Results
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence
-from tests.made_up import made_up_result
+from tests.made_up import made_up_result, with_evidence
+
+UNCONDITIONAL = unconditional("faithfulness")
 
 BASE = made_up_result("right", n_rated=20)
 RUN = {"features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9.hook_resid_post", "size": 4096}}
@@ -21,12 +23,8 @@ RUN = {"features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9
 def result(index, clarity, faithfulness=0.3, origin="a", text="d"):
     """A result with chosen Clarity and Faithfulness; a string is the reason why one is undefined."""
     clear, faithful = (Metric(None, v) if isinstance(v, str) else Metric(float(v)) for v in (clarity, faithfulness))
-    return replace(
-        BASE,
-        description=Description(index, f"{text} {index}", origin),
-        clarity_evidence=ClarityEvidence(clear),
-        faithfulness_evidence=FaithfulnessEvidence(faithful),
-    )
+    named = replace(BASE, description=Description(index, f"{text} {index}", origin))
+    return with_evidence(named, clarity=ClarityEvidence(clear), faithfulness=FaithfulnessEvidence(faithful))
 
 
 def row(frame, metric, group="all"):

@@ -12,9 +12,9 @@ from fade_lens.analysis.compare import compare, facts_of, told_apart, varying
 from fade_lens.analysis.summary import compare_sources, summary
 from fade_lens.cli import main
 from fade_lens.data.descriptions import Description
-from fade_lens.metrics.fade import Metric
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Results
-from tests.made_up import HOSTILE, made_up_results
+from tests.made_up import HOSTILE, made_up_results, with_evidence
 from tests.report.test_page import Document
 
 
@@ -22,7 +22,7 @@ def run_of(layer=9, size=4096, n=16, judge="small", shift=0.0, name="", **featur
     """A run whose Clarity is `shift` higher than that of another."""
     made = made_up_results(n, n_rated=20, characters=20)
     items = tuple(
-        replace(r, clarity_evidence=replace(r.clarity_evidence, clarity=Metric(r.clarity.value + shift)))
+        with_evidence(r, clarity=replace(r.clarity_evidence, clarity=Metric(r.clarity.value + shift)))
         if r.clarity.value is not None
         else r
         for r in made
@@ -123,7 +123,7 @@ def test_a_metric_undefined_everywhere():
         replace(
             r,
             items=tuple(
-                replace(i, clarity_evidence=replace(i.clarity_evidence, clarity=Metric(None, "no text"))) for i in r
+                with_evidence(i, clarity=replace(i.clarity_evidence, clarity=Metric(None, "no text"))) for i in r
             ),
         )
         for r in (run_of(5, n=3), run_of(9, n=3))

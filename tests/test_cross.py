@@ -8,7 +8,9 @@ from fade_lens._util.errors import InputError
 from fade_lens.baselines.cross_scores import CrossMatrices, RatedMass, clarity_matrix, ranked_rows, rated_matrices
 from fade_lens.baselines.permutation import LEAST, assignment, benjamini_hochberg, compare, fit_statistic, percentile
 from fade_lens.data.descriptions import Description
-from fade_lens.metrics.fade import Metric, average_precision, clarity, gini
+from fade_lens.metrics.fade import clarity
+from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.scorers.evidence import RatedEvidence, RatedText
 from tests.fake_judge import FakeJudge
 from tests.planted import CLASSES, TRUE, judge_of, natural_texts, planted_model

@@ -6,11 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fade_lens.metrics.detection import Detection, detection
-from fade_lens.scorers.evidence import RatedText
+from fade_lens.metrics.labelled import LabelledTexts
+from fade_lens.metrics.metric import Metric
+from fade_lens.scorers.evidence import RatedEvidence, RatedText
 
 
-def rated(rows) -> list[RatedText]:
-    return [RatedText(i, "t", float(a), float(p), r) for i, (a, r, p) in enumerate(rows)]
+def rated(rows) -> LabelledTexts:
+    nothing = Metric(None, "not asked")
+    texts = (RatedText(i, "t", float(a), float(p), r) for i, (a, r, p) in enumerate(rows))
+    return RatedEvidence(nothing, nothing, tuple(texts)).labelled
 
 
 def by_hand(rows) -> dict[str, float]:
@@ -74,7 +78,7 @@ def test_too_much_named_is_seen_where_auroc_is_blind():
 
 
 def test_undefined():
-    assert detection([]) == Detection(reason="no text is rated 2")
+    assert detection(rated([])) == Detection(reason="no text is rated 2")
     flat = detection(rated([(1.0, 2, 1.0), (1.0, 0, 1.0)]))
     assert flat.correlation is None and flat.f1 == pytest.approx(2 / 3)
     missing = detection(rated([(float("nan"), 2, 1.0), (1.0, 0, 1.0)]))

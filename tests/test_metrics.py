@@ -11,24 +11,20 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 
 from fade_lens._util.errors import InputError
 from fade_lens.metrics import intervals as bootstrap
-from fade_lens.metrics.fade import (
-    MIN_PROMPTS,
-    MIN_TEXTS,
-    Metric,
+from fade_lens.metrics.fade import MIN_TEXTS, clarity, purity, responsiveness
+from fade_lens.metrics.faithfulness import MIN_PROMPTS, faithfulness
+from fade_lens.metrics.intervals import Rows
+from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.ranking import (
+    Ranked,
     auroc,
     average_precision,
     balanced_accuracy,
     best_f1,
-    clarity,
     correlation,
-    faithfulness,
     gini,
     iou,
-    purity,
-    responsiveness,
 )
-from fade_lens.metrics.intervals import Rows
-from fade_lens.metrics.ranking import Ranked
 from tests.benchmarks.coverage import SCHEMES
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "reference_golden.json").read_text())["records"]

@@ -8,18 +8,18 @@ import pytest
 
 from fade_lens._util.errors import InputError
 from fade_lens.data.descriptions import Description
-from fade_lens.metrics.fade import Metric
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.evidence import (
     ClarityEvidence,
     Continuation,
     FaithfulnessEvidence,
-    FeatureSummary,
     RatedEvidence,
     RatedText,
     SyntheticText,
-    TopText,
 )
+from fade_lens.subject.summary import FeatureSummary, TopText
+from tests.made_up import fade_evidence
 
 SUMMARY = FeatureSummary(0.01, 40, 100, 7.5, 6.0, (0.0, 1.0, 7.5), (TopText(3, 7.5, ("<bos>", "a"), (None, 7.5)),))
 
@@ -49,7 +49,9 @@ def result(index=9, **changes) -> Result:
             (Continuation(0.0, "p", "t", 0), Continuation(1.0, "p", "u", None, None, "failed")),
         ),
     }
-    return Result(Description(index, "the word 'new'", "a dict"), **(given | changes))
+    given |= changes
+    parts = (given.pop(name) for name in ("clarity_evidence", "rated_evidence", "faithfulness_evidence"))
+    return Result(Description(index, "the word 'new'", "a dict"), evidence=fade_evidence(*parts), **given)
 
 
 def test_the_frame_says_why_a_value_is_missing():

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fade_lens import Judge
 from fade_lens._util.errors import InputError
 from fade_lens.analysis import sanity
-from fade_lens.baselines.planted import (
+from fade_lens.analysis.planted import (
     CLASSES,
     PlantedRule,
     class_tokens,
@@ -19,8 +19,10 @@ from fade_lens.baselines.planted import (
     separators,
 )
 from fade_lens.cli import app
+from fade_lens.metrics.labelled import LabelledTexts
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Results
-from fade_lens.scorers.evidence import RatedText
+from fade_lens.scorers.evidence import RatedEvidence, RatedText
 from tests.made_up import made_up_results
 from tests.tiny import OTHERS, tiny_bridge, tiny_model
 
@@ -85,15 +87,18 @@ def text(activation: float, rating: int | None, inclusion: float = 1.0) -> Rated
     return RatedText(0, "", activation, inclusion, rating)
 
 
+def labelled(texts: list[RatedText]) -> LabelledTexts:
+    nothing = Metric(None, "not asked")
+    return RatedEvidence(nothing, nothing, tuple(texts)).labelled
+
+
 def test_which_descriptions_of_a_run_are_used():
     good = [text(5.0, 2)] * 4 + [text(0.0, 0)] * 4
-    assert sanity.labelled(good) is not None
-    assert sanity.labelled(good[1:]) is None, "three texts rated 2"
-    assert sanity.labelled(good[:4]) is None, "none rated 0"
-    assert sanity.labelled([text(1.0, 2)] * 4 + [text(1.0, 0)] * 4) is None, "a score that cannot fall"
-    values, positive, weights = sanity.labelled(
-        [*good, text(3.0, 1), text(3.0, None), text(np.nan, 2), text(0.0, 0, 0.25)]
-    )
+    assert sanity.usable(labelled(good))
+    assert not sanity.usable(labelled(good[1:])), "three texts rated 2"
+    assert not sanity.usable(labelled(good[:4])), "none rated 0"
+    assert not sanity.usable(labelled([text(1.0, 2)] * 4 + [text(1.0, 0)] * 4)), "a score that cannot fall"
+    values, positive, weights = labelled([*good, text(3.0, 1), text(3.0, None), text(np.nan, 2), text(0.0, 0, 0.25)])
     assert len(values) == 9 and positive.sum() == 4 and weights[-1] == 4
 
 
@@ -101,7 +106,7 @@ def test_a_run_s_own_evidence():
     results = made_up_results(16)
     found = sanity.of_run(results)
     assert found == sanity.of_run(results), "the same for the same seed"
-    assert {c.cases for c in found} == {sum(sanity.labelled(r.rated_evidence.texts) is not None for r in results)}
+    assert {c.cases for c in found} == {sum(sanity.usable(r.rated_evidence.labelled) for r in results)}
     notice = by_test(found)
     for metric in ("average precision", "best F1", "IoU", "correlation"):
         assert notice[metric, "extra labels"].passed and notice[metric, "extra labels"].fall > 0.02
@@ -111,7 +116,7 @@ def test_a_run_s_own_evidence():
 
 def test_a_run_without_a_description_that_looks_right():
     wrong = made_up_results(16)
-    kept = tuple(r for r in wrong if sanity.labelled(r.rated_evidence.texts) is None)
+    kept = tuple(r for r in wrong if not sanity.usable(r.rated_evidence.labelled))
     with pytest.raises(InputError, match=f"none of the {len(kept)} descriptions"):
         sanity.of_run(Results(kept))
 
@@ -193,7 +198,7 @@ def test_command(tmp_path, monkeypatch):
     monkeypatch.setattr("fade_lens.cli.sanity.open_model", lambda *_: sober(tiny_model(seed=3)))
     shown = CliRunner().invoke(app, ["sanity", "--planted"], env={"COLUMNS": "160"})
     assert shown.exit_code == 0 and "Planted truth: found" in shown.output and "shuffled" in shown.output
-    monkeypatch.setattr("fade_lens.baselines.planted.Planted.passed", property(lambda self: False))
+    monkeypatch.setattr("fade_lens.analysis.planted.Planted.passed", property(lambda self: False))
     assert CliRunner().invoke(app, ["sanity", "--planted", "--json"]).exit_code == 1
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fade_lens.report.cards import whole_characters, window
-from fade_lens.scorers.evidence import TopText
 from fade_lens.subject.hooks import special_tokens
+from fade_lens.subject.summary import TopText
 from fade_lens.subject.tokens import HALF, after_bos, continued, cut, decode, pieces
 from tests.alphabets import TEXTS, byte_level, with_fallback
 from tests.tiny import word_tokenizer

@@ -17,8 +17,9 @@ from fade_lens.analysis.verdicts import SEVERITY, best_of, defined, partners, sc
 from fade_lens.neuronpedia import links
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Score, Stats
-from fade_lens.runs.results import METRICS, Results
-from fade_lens.scorers.evidence import FeatureSummary
+from fade_lens.runs.results import Results
+from fade_lens.scorers.fade import METRICS
+from fade_lens.subject.summary import FeatureSummary
 
 if TYPE_CHECKING:
     import pandas as pd

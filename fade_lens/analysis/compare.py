@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.words import visible
-from fade_lens.analysis.summary import Key, compare_sources, sae_words, summary
+from fade_lens.analysis.summary import Key, compare_sources, sae_words, specs_among, summary
 from fade_lens.runs.results import Result, Results
+from fade_lens.scorers.base import ScoreSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,12 +57,14 @@ class Comparison:
             `n`, `n_features`, `undefined`, `reasons` as in `aggregates.summary`.
         paired: one row a metric and pair of runs that share features, as in `aggregates.compare_sources`; empty where none do.
         by: what the groups of `frame` are.
+        specs: the scores of any of the runs.
     """
 
     runs: tuple[RunFacts, ...]
     frame: "pd.DataFrame"
     paired: "pd.DataFrame"
     by: str = "run"
+    specs: tuple[ScoreSpec, ...] = ()
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`, and `paired` beside it as NAME-paired.csv where there are pairs."""
@@ -134,7 +137,7 @@ def compare(
     paired = _paired(runs, seed)
     for side in ("a", "b"):
         paired[side] = [renamed[name].run for name in paired[side]]
-    return Comparison(known, frame, paired, by if isinstance(by, str) else "group")
+    return Comparison(known, frame, paired, by if isinstance(by, str) else "group", specs_among(runs))
 
 
 def opened(source: Results | str | Path) -> Results:

@@ -7,7 +7,7 @@ from typing import Any
 from fade_lens._util.wording import one_line
 from fade_lens.analysis.verdicts import best_of, defined
 from fade_lens.neuronpedia.flagging import kinds_of
-from fade_lens.scorers.evidence import FeatureSummary
+from fade_lens.subject.summary import FeatureSummary
 
 LEFT = ("doubtful", "untested", "unscored")
 """Verdicts with which a description stays where there is no better one."""

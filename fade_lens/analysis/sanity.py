@@ -13,7 +13,7 @@ asks the opposite, how well the concept tells where the feature fires, and fails
 keeps its Responsiveness, and Purity shows it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
+from fade_lens.metrics.labelled import LabelledTexts
 from fade_lens.metrics.ranking import auroc, average_precision, balanced_accuracy, best_f1, correlation, iou
 from fade_lens.runs.results import Results
-from fade_lens.scorers.evidence import RatedText
 
 Test = Literal["missing labels", "extra labels"]
 Score = Callable[
@@ -62,7 +62,7 @@ METRICS: dict[str, tuple[Score, float]] = {
     "correlation": (correlation, 2.0),
     "balanced accuracy": (balanced_accuracy, 1.0),
 }
-"""Every score of labelled texts that a run reports, by name, with the size of its range. Faithfulness has no labels to change."""
+"""FADE's scores and those of detection by name, with the size of the range. Faithfulness has no labels to change."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,16 @@ def _ideal_fall(score: Score, test: Test, frequency: float) -> float:
     return before - after
 
 
+def scores_of(results: Results) -> dict[str, tuple[Score, float]]:
+    """Every score of labelled texts that a run reports: `METRICS`, and those of other scorers that have labels."""
+
+    def from_arrays(of_labels: Callable[[LabelledTexts], float | None]) -> Score:
+        return lambda values, positive, weights: of_labels(LabelledTexts(values, positive, weights))
+
+    others = [spec for spec in results.specs if spec.of_labels is not None]
+    return METRICS | {s.title: (from_arrays(s.of_labels), s.range[1] - s.range[0]) for s in others if s.of_labels}
+
+
 def of_run(results: Results, *, draws: int = DRAWS, seed: int = 0) -> tuple[Check, ...]:
     """Both tests of every metric on the rated texts of a run's descriptions that look right (`LEAST_POSITIVES`, `LEAST_AUROC`).
 
@@ -121,18 +131,19 @@ def of_run(results: Results, *, draws: int = DRAWS, seed: int = 0) -> tuple[Chec
     Raises:
         InputError: no description of the run can be used.
     """
-    falls: dict[tuple[str, Test], list[float]] = {(name, test): [] for name in METRICS for test in TESTS}
-    usable = [found for result in results if (found := labelled(result.rated_evidence.texts)) is not None]
-    if not usable:
+    scores = scores_of(results)
+    falls: dict[tuple[str, Test], list[float]] = {(name, test): [] for name in scores for test in TESTS}
+    kept = [texts for result in results if usable(texts := result.rated_evidence.labelled)]
+    if not kept:
         raise InputError(
             f"none of the {len(results)} descriptions has {LEAST_POSITIVES} texts rated 2, one rated 0 and a Responsiveness of "
             f"{2 * LEAST_AUROC - 1:g}: there is no score that could fall"
         )
-    for number, (values, positive, weights) in enumerate(usable):
+    for number, (values, positive, weights) in enumerate(kept):
         for test in TESTS:
             random = rng(seed, "sanity", test, number)
             changed = [changed_labels(test, positive, weights, random) for _ in range(draws)]
-            for name, (score, size) in METRICS.items():
+            for name, (score, size) in scores.items():
                 before = score(values, positive, weights)
                 after = [found for labels in changed if (found := score(values, labels, weights)) is not None]
                 if before is not None and after:
@@ -144,18 +155,12 @@ def of_run(results: Results, *, draws: int = DRAWS, seed: int = 0) -> tuple[Chec
     return tuple(checks)
 
 
-def labelled(
-    texts: Iterable[RatedText],
-) -> tuple[Float[np.ndarray, "text"], Bool[np.ndarray, "text"], Float[np.ndarray, "text"]] | None:
-    """Activations, labels and weights of the texts rated 2 or 0; None where there is too little of them for the tests."""
-    used = [t for t in texts if t.rating in (0, 2) and not np.isnan(t.activation)]
-    values = np.array([t.activation for t in used], dtype=np.float64)
-    positive = np.array([t.rating == 2 for t in used], dtype=bool)
-    weights = 1 / np.array([t.inclusion for t in used], dtype=np.float64)
-    if positive.sum() < LEAST_POSITIVES or positive.all():
-        return None
-    found = _auroc(values, positive, weights)
-    return (values, positive, weights) if found is not None and found >= LEAST_AUROC else None
+def usable(texts: LabelledTexts) -> bool:
+    """Whether there is enough of both labels, and the activation tells them apart well enough, for the tests."""
+    if texts.positive.sum() < LEAST_POSITIVES or texts.one_sided is not None:
+        return False
+    found = _auroc(*texts)
+    return found is not None and found >= LEAST_AUROC
 
 
 def changed_labels(

@@ -18,7 +18,8 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.metrics.intervals import LEVEL, REPLICATES
-from fade_lens.runs.results import METRICS, Result, Results
+from fade_lens.runs.results import Result, Results
+from fade_lens.scorers.base import ScoreSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +28,12 @@ Key = Callable[[Result], object]
 
 LEAST_FEATURES = 5
 """Fewer features than this give a mean without an interval, and a comparison without a test."""
-UNCONDITIONAL = "faithfulness_unconditional"
-"""Faithfulness with 0 for every description that did not pass the gate."""
+_UNCONDITIONAL = "_unconditional"
+
+
+def unconditional(name: str) -> str:
+    """The row of a gated score that counts 0 for every description that did not pass the gate."""
+    return name + _UNCONDITIONAL
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,13 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
         groups.setdefault(row.group, []).append(row)
     if not groups:
         raise InputError("results hold no description; there is nothing to summarize")
+    scores = rows_of(results)
     arms = list(dict.fromkeys(arm for rows in groups.values() for row in rows for arm in row.nulls))
     records: list[dict[str, Any]] = []
     for group, rows in groups.items():
-        measured = {name: [_value(row.result, name) for row in rows] for name in (*METRICS, UNCONDITIONAL)}
+        measured = {name: [_value(row.result, name) for row in rows] for name in scores}
         for arm in arms:
-            for name in METRICS:
+            for name in (name for name in scores if not name.endswith(_UNCONDITIONAL)):
                 measured[f"{name} - null:{arm}"] = [_minus_null(row, arm, name) for row in rows]
         for name, values in measured.items():
             if " - null:" in name and not any(value is not None for value, _ in values):
@@ -124,7 +130,7 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
     records: list[dict[str, Any]] = []
     for a, b in combinations(sources, 2):
         shared = [feature for feature in sources[a] if feature in sources[b]]
-        for name in (*METRICS, UNCONDITIONAL) if shared else ():
+        for name in rows_of(results) if shared else ():
             pairs = np.array(
                 [(_average(sources[a][feature], name), _average(sources[b][feature], name)) for feature in shared]
             )
@@ -152,6 +158,18 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
         )
     numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_value")
     return table_of(records).astype(dict.fromkeys(numbers, "float64"))
+
+
+def specs_among(results: Results | Sequence[Results]) -> tuple[ScoreSpec, ...]:
+    """The scores of a run, or of any of several."""
+    runs = [results] if isinstance(results, Results) else results
+    return tuple(dict.fromkeys(spec for run in runs for spec in run.specs))
+
+
+def rows_of(results: Results | Sequence[Results]) -> list[str]:
+    """The names of all scores, then those of the gated ones with 0 below the gate."""
+    specs = specs_among(results)
+    return [*(spec.name for spec in specs), *(unconditional(spec.name) for spec in specs if spec.gated)]
 
 
 def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
@@ -192,8 +210,8 @@ def _facts(run: Mapping[str, Any]) -> dict[str, str]:
 
 def _value(result: Result, name: str) -> tuple[float | None, str]:
     """A metric's value, or None and the reason."""
-    metric = result.metrics["faithfulness" if name == UNCONDITIONAL else name]
-    if name == UNCONDITIONAL and metric.value is None and (metric.reason or "").startswith("gate not passed"):
+    metric = result.metric(name.removesuffix(_UNCONDITIONAL))
+    if name.endswith(_UNCONDITIONAL) and metric.value is None and (metric.reason or "").startswith("gate not passed"):
         return 0.0, ""
     return metric.value, metric.reason or ""
 

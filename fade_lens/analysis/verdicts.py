@@ -7,7 +7,7 @@ from typing import Any, cast
 from fade_lens.data.descriptions import DESCRIBED
 from fade_lens.neuronpedia.flagging import kinds_of
 from fade_lens.neuronpedia.frames import NONE
-from fade_lens.runs.results import METRICS
+from fade_lens.scorers.fade import METRICS
 
 GOOD = 0.5
 """A metric below it speaks against a description."""

@@ -17,8 +17,11 @@ from jaxtyping import Float, Int
 
 from fade_lens._util.errors import InputError
 from fade_lens.scorers.evidence import RatedEvidence
+from fade_lens.scorers.fade import FadeScorer
 
-NAMES = ("clarity", "responsiveness", "purity")
+SPECS = FadeScorer.specs[:3]
+NAMES = tuple(spec.name for spec in SPECS)
+"""Those of FADE's scores that rest on texts: steered texts are one feature's own."""
 
 Matrix = Float[np.ndarray, "feature description"]
 

@@ -1,14 +1,10 @@
 """Null arms: descriptions that should score nothing, scored like real ones, so that a score can be read as score minus null."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
 from fade_lens.data.descriptions import Description
-from fade_lens.judge import Written
-from fade_lens.metrics.fade import Metric
-from fade_lens.scorers.evidence import RatedEvidence
 
 ARMS = ("shuffled", "random", "generic")
 """What each does with a description of feature f:
@@ -20,9 +16,6 @@ ARMS = ("shuffled", "random", "generic")
 GENERIC = "any text"
 ORIGIN = "null:"
 TRIES = 1000
-_WHY = "not rated: every text expresses the generic description"
-NOT_RATED = RatedEvidence(Metric(None, _WHY), Metric(None, _WHY))
-"""What stands for the ratings of the generic arm."""
 
 
 def null_arms(
@@ -46,28 +39,6 @@ def check_arms(arms: Sequence[str]) -> None:
     for arm in arms:
         if arm not in ARMS:
             raise InputError(f"nulls holds {arm!r}; give some of {', '.join(map(repr, ARMS))}")
-
-
-def is_null(description: Description) -> bool:
-    """Whether a description belongs to a null arm."""
-    return description.origin.startswith(ORIGIN)
-
-
-def is_generic(description: Description) -> bool:
-    """Whether a description belongs to the arm that is not rated."""
-    return description.origin == ORIGIN + "generic"
-
-
-def write_once(
-    ask: Callable[[Description], Future[Written]], descriptions: Sequence[Description]
-) -> dict[Description, Future[Written]]:
-    """Have texts written for every description; a null arm takes those written for the same words."""
-    asked: dict[Description, Future[Written]] = {}
-    by_words: dict[str, Future[Written]] = {}
-    for d in descriptions:
-        asked[d] = by_words[d.text] if is_null(d) and d.text in by_words else ask(d)
-        by_words.setdefault(d.text, asked[d])
-    return asked
 
 
 def _shuffled(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, str]]:

@@ -61,19 +61,18 @@ def values(text: str) -> tuple[float, ...]:
 
 
 def means(comparison: "Comparison") -> Table:
-    """The four metrics of every run or group, with intervals."""
+    """The scores of every run or group, with intervals."""
     from fade_lens._util.words import number
 
     key = "run" if comparison.by == "run" else "group"
     shown = Table(title=f"Means with 95 % intervals, by {comparison.by}", title_justify="left")
     shown.add_column(comparison.by, overflow="fold")
-    metrics = ("clarity", "responsiveness", "purity", "faithfulness")
-    for metric in metrics:
-        shown.add_column(metric.capitalize(), justify="right", min_width=len(metric))
+    for spec in comparison.specs:
+        shown.add_column(spec.title, justify="right", min_width=len(spec.title))
     for group, rows in comparison.frame.groupby(key, sort=False):
         cells: list[str] = []
-        for metric in metrics:
-            row = rows[rows["metric"] == metric].iloc[0]
+        for spec in comparison.specs:
+            row = rows[rows["metric"] == spec.name].iloc[0]
             if row["mean"] != row["mean"]:
                 cells.append("–")
                 continue

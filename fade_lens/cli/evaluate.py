@@ -82,6 +82,12 @@ def evaluate(
     ] = "0.5,1,1.5,2",
     mode: Annotated[str, typer.Option(help="Steering: add, clamp, scale or ablate.")] = "add",
     arms: Annotated[str, typer.Option(help="Controls for steering, rated likewise: any of ablate,random,other.")] = "",
+    scorers: Annotated[
+        str,
+        typer.Option(
+            help="What to score by: fade, or the names of scorers that installed packages bring, such as fade,name."
+        ),
+    ] = "fade",
     nulls: Annotated[
         str,
         typer.Option(
@@ -110,6 +116,7 @@ def evaluate(
     from fade_lens.baselines.null_descriptions import check_arms
     from fade_lens.runs.settings import Settings
     from fade_lens.runs.store import file_of
+    from fade_lens.scorers.base import scorers_of
 
     settings = Settings(
         preset=preset,  # pyright: ignore[reportArgumentType]
@@ -128,7 +135,8 @@ def evaluate(
     chosen = chosen_descriptions(descriptions, features, sae_release, sae_id, sae)
     asked = judging.open(judge)
     check_arms(asked_nulls := names(nulls))
-    more: dict[str, Any] = {"nulls": asked_nulls, **judging.checks()}
+    scorers_of(asked_scorers := names(scorers))
+    more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, **judging.checks()}
     texts = open_corpus(corpus, corpus_column, corpus_limit, corpus_windows)
     published = check_subject(model, sae_release, sae_id, sae, hook, device, dtype)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
@@ -212,14 +220,15 @@ def about_the_judge(run: "Mapping[str, Any]") -> list[str]:
 
 
 def table(results: "Results") -> Table:
-    """The four metrics of every description."""
+    """The scores of every description."""
     shown = Table(title="Does the description tell the truth?", title_justify="left")
     shown.add_column("feature", justify="right")
     shown.add_column("description", overflow="fold", max_width=44)
-    for name in ("Clarity", "Responsiveness", "Purity", "Faithfulness"):
-        shown.add_column(name, justify="right", min_width=len(name))
+    for spec in results.specs:
+        shown.add_column(spec.title, justify="right", min_width=len(spec.title))
     for result in results:
-        cells = [f"{m.value:.2f}" if m.value is not None else "–" for m in result.metrics.values()]
+        scores = [result.metric(spec.name).value for spec in results.specs]
+        cells = ["–" if value is None else f"{value:.2f}" for value in scores]
         shown.add_row(str(result.description.index), plain(result.description.text), *cells)
     reasons = {f"{r.description.index}: {m.reason}" for r in results for m in r.metrics.values() if m.reason}
     shown.caption = plain("\n".join(f"– {reason}" for reason in sorted(reasons)[:8])) if reasons else None

@@ -13,10 +13,9 @@ from fade_lens.cli.console import console
 from fade_lens.cli.options import DEMO, open_model
 
 if TYPE_CHECKING:
+    from fade_lens.analysis.planted import Planted
     from fade_lens.analysis.sanity import Check
-    from fade_lens.baselines.planted import Planted
 
-METRICS = ("clarity", "responsiveness", "purity", "faithfulness")
 RESULTS = "results.json.gz"
 
 
@@ -55,7 +54,7 @@ def sanity(
         found["run"] = tests.of_run(results, draws=draws, seed=seed)
     truth = None
     if planted:
-        from fade_lens.baselines.planted import planted as plant
+        from fade_lens.analysis.planted import planted as plant
 
         truth = plant(open_model(model, device, dtype))
     if as_json:
@@ -101,6 +100,8 @@ def cells_of(check: "Check") -> tuple[str, str, str]:
 
 def rows_of(planted: "Planted") -> list[dict[str, Any]]:
     """Every description of planted latents with its scores."""
+    from fade_lens.scorers.fade import METRICS
+
     return [
         {"latent": r.description.index, "description": r.description.text, "true": results is planted.true}
         | {name: r.metrics[name].value for name in METRICS}
@@ -112,6 +113,8 @@ def rows_of(planted: "Planted") -> list[dict[str, Any]]:
 def planted_table(planted: "Planted") -> Table:
     """Planted latents with their true and their shuffled descriptions."""
     verdict = "found" if planted.passed else "NOT FOUND: do not trust this set-up"
+    from fade_lens.scorers.fade import METRICS
+
     shown = Table(title=f"Planted truth: {verdict}", title_justify="left")
     shown.add_column("latent", justify="right")
     shown.add_column("description")

@@ -22,7 +22,6 @@ from fade_lens.metrics.intervals import share_interval
 if TYPE_CHECKING:
     from fade_lens.data.descriptions import Description
     from fade_lens.judge.judge import Judge
-    from fade_lens.scorers.evidence import RatedEvidence
 
 RATED_AGAIN = 45
 """Texts a description that are rated again, drawn at random from those that were rated."""
@@ -245,13 +244,14 @@ class Reliability:
         }
         self._gold_report = gold_report(self.gold, [rated[item.concept, item.text] for item in self.gold])
 
-    def ask(self, rated: "Mapping[Description, RatedEvidence]", seed: Callable[..., int]) -> "list[Future[Any]]":
-        """Begin to have some texts of every description rated again, in another order."""
-        for d, evidence in rated.items():
+    def ask(
+        self, rated: "Mapping[Description, Sequence[tuple[str, int]]]", seed: Callable[..., int]
+    ) -> "list[Future[Any]]":
+        """Begin to have some texts of every description rated again, in another order; `rated` has each text with its rating."""
+        for d, there in rated.items():
             random = np.random.default_rng(seed("rated again", d.key))
-            there = [text for text in evidence.texts if text.rating is not None]
             chosen = [there[i] for i in sorted(random.permutation(len(there))[:RATED_AGAIN].tolist())]
-            texts = [text.text for text in chosen]
+            texts = [text for text, _ in chosen]
             futures = [
                 (f"repeat {n}", self.judge.submit_rate(d.text, texts, seed=seed("repeat", n, d.key), repeat=n))
                 for n in range(1, self.repeats + 1)
@@ -259,7 +259,7 @@ class Reliability:
             if self.second is not None:
                 answer = self.second.submit_rate(d.text, texts, seed=seed("second judge", d.key))
                 futures.append((self.second.model, answer))
-            self._asked[d] = [text.rating for text in chosen], futures
+            self._asked[d] = [rating for _, rating in chosen], futures
         return [future for _, futures in self._asked.values() for _, future in futures]
 
     def of(self, description: "Description") -> tuple[Agreement, ...]:

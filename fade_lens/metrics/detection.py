@@ -4,14 +4,12 @@ AUROC alone passes a description that names too little: it fails the missing-lab
 correlation pass. All are weighted by 1 / inclusion, so that they estimate the corpus and not the sample.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fade_lens.metrics.fade import correlation
-from fade_lens.metrics.ranking import Ranked, balanced_accuracy, iou
-from fade_lens.scorers.evidence import RatedText
+from fade_lens.metrics.labelled import LabelledTexts
+from fade_lens.metrics.ranking import Ranked, balanced_accuracy, correlation, iou
 
 
 @dataclass(frozen=True)
@@ -40,29 +38,25 @@ class Detection:
     reason: str | None = None
 
 
-def detection(texts: Sequence[RatedText]) -> Detection:
+def detection(texts: LabelledTexts) -> Detection:
     """Detection-style scores of one description's rated texts.
 
-    >>> texts = [RatedText(i, "", a, 1.0, r) for i, (a, r) in enumerate([(4.0, 2), (3.0, 0), (2.0, 2), (0.0, 0), (0.0, 0)])]
+    >>> texts = LabelledTexts.of_ratings(np.array([4.0, 3.0, 2.0, 0.0, 0.0]), np.array([2, 0, 2, 0, 0]))
     >>> found = detection(texts)
     >>> found.f1, found.threshold, round(found.iou, 3), round(found.balanced_accuracy, 3)
     (0.8, 2.0, 0.667, 0.833)
     """
-    kept = [t for t in texts if t.rating in (0, 2) and not np.isnan(t.activation)]
-    positive = np.array([t.rating == 2 for t in kept], dtype=bool)
-    for rating, missing in ((2, not positive.any()), (0, positive.all())):
-        if missing:
-            return Detection(reason=f"no text is rated {rating}")
-    values = np.array([t.activation for t in kept], dtype=np.float64)
-    weights = 1 / np.array([t.inclusion for t in kept], dtype=np.float64)
+    if (rating := texts.one_sided) is not None:
+        return Detection(reason=f"no text is rated {rating}")
+    values, positive, weights = texts
     hits, alarms = Ranked(values, positive, weights[None]).cumulated()
     f1 = (2 * hits / (hits + alarms + hits[:, -1:]))[0]
     threshold = float(np.unique(values)[::-1][int(np.argmax(f1))])
     return Detection(
         f1=float(f1.max()),
         threshold=threshold,
-        iou=iou(values, positive, weights, threshold=float(np.nextafter(threshold, -np.inf))),
-        correlation=correlation(values, positive, weights),
+        iou=iou(*texts, threshold=float(np.nextafter(threshold, -np.inf))),
+        correlation=correlation(*texts),
         correlation_fires=correlation((values > 0).astype(np.float64), positive, weights),
-        balanced_accuracy=balanced_accuracy(values, positive, weights),
+        balanced_accuracy=balanced_accuracy(*texts),
     )

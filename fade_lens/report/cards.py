@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 
 from fade_lens._util.words import amount, clip, number, plain
 from fade_lens.analysis.notes import Unscored
-from fade_lens.metrics.fade import Metric
-from fade_lens.report.standing import GATE, QUESTIONS, RANGES, TITLES, basis, below, concept_rates, standing, why
+from fade_lens.metrics.metric import Metric
+from fade_lens.report.standing import GATE, basis, below, concept_rates, standing, why
 from fade_lens.runs.results import Result
-from fade_lens.scorers.evidence import Arm, RatedText, TopText
+from fade_lens.scorers.base import ScoreSpec
+from fade_lens.scorers.evidence import Arm, RatedText
+from fade_lens.scorers.fade import FadeEvidence
+from fade_lens.subject.summary import TopText
 
 T = TypeVar("T")
 
@@ -53,10 +56,13 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
             "index": result.description.index,
             "text": clip(result.description.text, 3000),
             "origin": clip(result.description.origin, 200),
+            # The sections on written, rated and steered texts are FADE's.
+            "fade": any(isinstance(found, FadeEvidence) for found in result.evidence.values()),
+            "not_steered": result.faithfulness.reason or "no continuations",
             "standing": standing(result, gate),
             "why": why(result, gate),
             "flags": [clip(flag, 200) for flag in result.flags],
-            "metrics": [_metric(name, metric, detail, gate) for name, metric in result.metrics.items()],
+            "metrics": [_metric(spec, result.metric(spec.name), detail, gate) for spec in result.specs],
             "feature": {
                 "rate": feature.firing_rate,
                 "texts": feature.firing_texts,
@@ -194,17 +200,17 @@ def choose(texts: Sequence[RatedText], n: int) -> list[RatedText]:
     return sorted(chosen.values(), key=lambda t: -t.activation)
 
 
-def _metric(name: str, metric: Metric, detail: Detail, gate: float) -> dict[str, Any]:
+def _metric(spec: ScoreSpec, metric: Metric, detail: Detail, gate: float) -> dict[str, Any]:
     return {
-        "name": TITLES[name],
-        "question": QUESTIONS[name],
-        "range": RANGES[name],
-        "bad": below(name, metric, gate),
+        "name": spec.title,
+        "question": spec.question,
+        "range": spec.range,
+        "bad": below(spec, metric, gate),
         # Rounded here as in the table, so that card and table cannot differ by a rounding of a rounding.
         "value": None if metric.value is None else round(metric.value, 2),
         "interval": None if metric.interval is None else [round(end, 2) for end in metric.interval],
         "reason": clip(metric.reason or metric.interval_reason or "", max(300, detail.characters // 2)),
-        "basis": basis(name, metric),
+        "basis": basis(spec, metric),
     }
 
 

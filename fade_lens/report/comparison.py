@@ -3,24 +3,21 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from fade_lens._util.words import amount, clip, number
 from fade_lens.analysis.compare import Comparison, varying
+from fade_lens.analysis.summary import unconditional
 from fade_lens.report.page import environment, joined, policy
-from fade_lens.report.standing import QUESTIONS, RANGES, TITLES
-from fade_lens.runs.results import METRICS
+from fade_lens.scorers.base import ScoreSpec
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 AXES = {"layer": "layer", "width": "width (latents)", "l0": "L0 (latents a token)"}
-UNCONDITIONAL = "faithfulness_unconditional"
-SHOWN = (*METRICS, UNCONDITIONAL)
-NAMES = {**TITLES, UNCONDITIONAL: "Faithfulness, 0 below the gate"}
-LIMITS = {**RANGES, UNCONDITIONAL: (0.0, 1.0)}
 WIDTH, HEIGHT = 300, 190
 LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
 
@@ -45,19 +42,33 @@ def _parts(comparison: Comparison) -> dict[str, Any]:
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(str(row[key]), {})[str(row["metric"])] = row
-    extra = [m for m in dict.fromkeys(str(row["metric"]) for row in rows) if m not in SHOWN]
-    shown = [*SHOWN, *extra]
+    shown = shown_of(comparison)
+    names = {name: titled(name, shown) for name in dict.fromkeys(str(row["metric"]) for row in rows)}
+    questions = {spec.name: spec.question for spec in comparison.specs}
     return {
         "title": f"{len(comparison.runs)} runs compared",
         "by": comparison.by,
         "runs": [_facts(place, fact) for place, fact in enumerate(comparison.runs, 1)],
-        "metrics": [(NAMES.get(m, m.replace(" - null:", " minus null: ")), QUESTIONS.get(m, "")) for m in shown],
+        "metrics": [(title, questions.get(m, "")) for m, title in names.items()],
         "groups": [
-            (place, clip(name, 120), [_cell(found.get(m), m) for m in shown])
+            (place, clip(name, 120), [_cell(found.get(m), shown.get(m)) for m in names])
             for place, (name, found) in enumerate(groups.items(), 1)
         ],
-        "pairs": [_pair(row) for row in comparison.paired.to_dict("records")],
+        "pairs": [_pair(row, shown) for row in comparison.paired.to_dict("records")],
     }
+
+
+def shown_of(comparison: Comparison) -> dict[str, ScoreSpec]:
+    """The scores by the names of their rows, those with 0 below the gate among them."""
+    gated = {unconditional(spec.name): spec for spec in comparison.specs if spec.gated}
+    return {spec.name: spec for spec in comparison.specs} | {
+        name: replace(spec, name=name, title=f"{spec.title}, 0 below the gate") for name, spec in gated.items()
+    }
+
+
+def titled(name: str, shown: Mapping[str, ScoreSpec]) -> str:
+    """What people call a row of a comparison."""
+    return shown[name].title if name in shown else name.replace(" - null:", " minus null: ")
 
 
 def _facts(place: int, fact: Any) -> dict[str, str]:
@@ -80,7 +91,7 @@ def _facts(place: int, fact: Any) -> dict[str, str]:
     }
 
 
-def _cell(row: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
+def _cell(row: Mapping[str, Any] | None, spec: ScoreSpec | None) -> dict[str, Any]:
     if row is None or _missing(row["mean"]):
         return {
             "value": "undefined",
@@ -89,21 +100,21 @@ def _cell(row: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
             "undefined": "",
         }
     interval = None if _missing(row["low"]) else (float(row["low"]), float(row["high"]))
-    low = -1.0 if " - null:" in metric else LIMITS[metric][0]
+    limits = (-1.0, 1.0) if spec is None else spec.range  # differences to null descriptions have no spec
     undefined = float(row["undefined"])
     return {
         "value": number(float(row["mean"])),
         "note": f"{number(interval[0])} to {number(interval[1])}" if interval else "no interval: too few features",
-        "bar": bar(float(row["mean"]), interval, (low, 1.0)),
+        "bar": bar(float(row["mean"]), interval, limits),
         "undefined": f"{undefined:.0%} undefined" if undefined else "",
     }
 
 
-def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
+def _pair(row: Mapping[str, Any], shown: Mapping[str, ScoreSpec]) -> dict[str, Any]:
     known = not _missing(row["difference"])
     interval = None if not known or _missing(row["low"]) else (float(row["low"]), float(row["high"]))
     return {
-        "metric": NAMES.get(str(row["metric"]), str(row["metric"])),
+        "metric": titled(str(row["metric"]), shown),
         "a": clip(str(row["a"]), 80),
         "b": clip(str(row["b"]), 80),
         "means": f"{number(_float(row['mean_a']))} and {number(_float(row['mean_b']))}",
@@ -136,14 +147,16 @@ def _plots(comparison: Comparison) -> list[dict[str, Any]]:
     for fact in varying(comparison):
         xs = {run.run: float(getattr(run, fact)) for run in comparison.runs}
         panels: list[dict[str, Any]] = []
-        for metric in METRICS:
-            rows = [r for r in comparison.frame.to_dict("records") if r["metric"] == metric and not _missing(r["mean"])]
+        for spec in comparison.specs:
+            rows = [
+                r for r in comparison.frame.to_dict("records") if r["metric"] == spec.name and not _missing(r["mean"])
+            ]
             points = [
                 (xs[str(r["run"])], float(r["mean"]), None if _missing(r["low"]) else (float(r["low"]), float(r["high"])), list(xs).index(str(r["run"])) + 1)
                 for r in rows
             ]  # fmt: skip
             panels.append(
-                {"title": TITLES[metric], "drawing": scatter(points, RANGES[metric], AXES[fact]), "said": _said(points)}
+                {"title": spec.title, "drawing": scatter(points, spec.range, AXES[fact]), "said": _said(points)}
             )
         estimated = fact == "l0" and any(run.l0_from == "estimate" for run in comparison.runs)
         made.append({"axis": AXES[fact], "panels": panels, "estimated": estimated})
@@ -191,7 +204,7 @@ def scatter(
 
 
 def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
-    """Four panels of means with intervals, by group or against "layer", "width" or "l0"."""
+    """A panel of means with intervals for each score, by group or against "layer", "width" or "l0"."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -205,9 +218,14 @@ def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
         raise InputError(
             f"against is {against!r}; give 'run', or what is known of all runs and differs: {', '.join(varying(comparison)) or 'nothing here'}"
         )
-    figure = make_subplots(2, 2, subplot_titles=[TITLES[m] for m in METRICS], vertical_spacing=0.2)
-    for place, metric in enumerate(METRICS):
-        rows = [r for r in comparison.frame.to_dict("records") if r["metric"] == metric and not _missing(r["mean"])]
+    figure = make_subplots(
+        high := -(-len(comparison.specs) // 2),
+        2,
+        subplot_titles=[s.title for s in comparison.specs],
+        vertical_spacing=0.2,
+    )
+    for place, spec in enumerate(comparison.specs):
+        rows = [r for r in comparison.frame.to_dict("records") if r["metric"] == spec.name and not _missing(r["mean"])]
         ends = [(r["mean"], r["mean"]) if _missing(r["low"]) else (r["low"], r["high"]) for r in rows]
         names = [label(str(r[key]), 60) for r in rows]
         trace = go.Scatter(
@@ -222,7 +240,7 @@ def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
         figure.add_trace(trace, place // 2 + 1, place % 2 + 1)
         if against != "run":
             figure.update_xaxes(title_text=AXES[against], row=place // 2 + 1, col=place % 2 + 1)
-    return figure.update_layout(showlegend=False, height=680)
+    return figure.update_layout(showlegend=False, height=340 * high)
 
 
 def _said(points: Iterable[tuple[float, float, Any, int]]) -> str:

@@ -7,13 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from fade_lens._util.words import clip
-from fade_lens.report.standing import RANGES, TITLES
+from fade_lens.baselines.cross_scores import SPECS
 from fade_lens.runs.results import Results
 
 MOST = 200
 """Of more features or descriptions a cell is smaller than a dot, and the matrices are left out."""
 UNDEFINED = 255
-NAMES = ("clarity", "responsiveness", "purity")
 
 
 def heat_map(results: Results, places: dict[str, int]) -> dict[str, Any] | None:
@@ -30,8 +29,8 @@ def heat_map(results: Results, places: dict[str, int]) -> dict[str, Any] | None:
             [r.description.index, clip(r.description.text, 120), places[r.description.key]] for r in results.items
         ],
         "metrics": [
-            {"name": TITLES[name], "range": RANGES[name], "data": quantized(getattr(cross, name), *RANGES[name])}
-            for name in NAMES
+            {"name": spec.title, "range": spec.range, "data": quantized(getattr(cross, spec.name), *spec.range)}
+            for spec in SPECS
         ],
     }
 

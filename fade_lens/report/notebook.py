@@ -9,8 +9,8 @@ from fade_lens.analysis.notes import Notes
 from fade_lens.report.cards import DETAILS, card
 from fade_lens.report.page import environment, page
 from fade_lens.report.rows import entries, row, tally
-from fade_lens.report.standing import TITLES, gate_of
-from fade_lens.runs.results import METRICS, Result, Results
+from fade_lens.report.standing import gate_of
+from fade_lens.runs.results import Result, Results
 
 TABLE_ROWS = 100
 """Rows of the static table."""
@@ -24,11 +24,11 @@ def result_card(result: Result) -> str:
 
 
 def results_table(results: Results) -> str:
-    """The four metrics of every description, the worst first; nothing in it runs."""
+    """The scores of every description, the worst first; nothing in it runs."""
     gate = gate_of(results.run)
     ordered = entries(results, None, gate)
-    shown = [row(place, entry, gate) for place, entry in enumerate(ordered[:TABLE_ROWS])]
-    headings = [(name, TITLES[name]) for name in METRICS]
+    shown = [row(place, entry, gate, results.specs) for place, entry in enumerate(ordered[:TABLE_ROWS])]
+    headings = [(spec.name, spec.title) for spec in results.specs]
     return str(_macros().table(shown, headings, tally(ordered), len(ordered)))
 
 

@@ -1,4 +1,4 @@
-"""The head of the page: what was evaluated and how, and how the four metrics are distributed over the run."""
+"""The head of the page: what was evaluated and how, and how the scores are distributed over the run."""
 
 import re
 from collections import Counter
@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from fade_lens._util.words import amount, clip, duration, number
 from fade_lens.analysis.summary import summary
-from fade_lens.metrics.fade import Metric
-from fade_lens.report.standing import GATED, QUESTIONS, RANGES, TITLES, gate_of
-from fade_lens.runs.results import METRICS, Results
+from fade_lens.metrics.metric import Metric
+from fade_lens.report.standing import gate_of
+from fade_lens.runs.results import Results
 
 WIDTH, HEIGHT, MARGIN = 240, 112, 10
 WORDS = {"sae": "SAE latents", "single": "one text a request", "batched": "several texts a request"}
@@ -50,18 +50,17 @@ class Panel:
 
 
 def panels(results: Results) -> list[Panel]:
-    """The four metrics: in words, and drawn description by description with intervals."""
+    """The scores: in words, and drawn description by description with intervals."""
     gate = gate_of(results.run)
     found = means(results)
     made: list[Panel] = []
-    for name in METRICS:
-        metrics = [r.metrics[name] for r in results]
-        limit = gate if name in GATED else None
-        made.append(
-            Panel(
-                TITLES[name], QUESTIONS[name], spread(metrics, found.get(name)), drawing(metrics, RANGES[name], limit)
-            )
-        )
+    for spec in results.specs:
+        metrics = [r.metric(spec.name) for r in results]
+        limit = gate if spec.decides else None
+        words = spread(metrics, found.get(spec.name))
+        if isinstance(spec.chance, float) and spec.chance:
+            words += f"; chance level {number(spec.chance)}"
+        made.append(Panel(spec.title, spec.question, words, drawing(metrics, spec.range, limit)))
     return made
 
 
@@ -138,11 +137,11 @@ def drawing(metrics: Sequence[Metric], bounds: tuple[float, float], gate: float 
 def reasons(results: Results) -> list[tuple[str, str, int]]:
     """Why metrics are undefined: metric, reason, number of descriptions; reasons that differ in numbers only are one."""
     found: dict[tuple[str, str], list[str]] = {}
-    for name in METRICS:
+    for spec in results.specs:
         for result in results:
-            reason = result.metrics[name].reason
+            reason = result.metric(spec.name).reason
             if reason is not None:
-                found.setdefault((TITLES[name], re.sub(r"-?\d+(?:[.,]\d+)*", "…", reason)), []).append(reason)
+                found.setdefault((spec.title, re.sub(r"-?\d+(?:[.,]\d+)*", "…", reason)), []).append(reason)
     rows = [
         (title, clip(same[0] if len(set(same)) == 1 else pattern, 300), len(same))
         for (title, pattern), same in found.items()

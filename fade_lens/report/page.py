@@ -19,8 +19,8 @@ from fade_lens.report.cards import bare_card, compact, fitted
 from fade_lens.report.matrix import heat_map
 from fade_lens.report.recipe import recipe
 from fade_lens.report.rows import Entry, added, entries, kinds, row, tally
-from fade_lens.report.standing import TITLES, gate_of
-from fade_lens.runs.results import METRICS, Results
+from fade_lens.report.standing import gate_of
+from fade_lens.runs.results import Results
 
 CARDS_BYTES = 8_000_000
 """What the cards of a page may take together: with the table of 1,000 descriptions the page stays under 10 MB."""
@@ -55,6 +55,7 @@ def page(
         style=style,
         script=script,
         gate=gate,
+        deciding=" or ".join(spec.title for spec in results.specs if spec.decides),
         table_only=table_only,
         page_rows=PAGE_ROWS,
         tally=tally(ordered),
@@ -64,8 +65,8 @@ def page(
         nulls=overview.against_nulls(results),
         settings=flat(results.run),
         recipe=recipe(results.run),
-        metrics=[(name, TITLES[name]) for name in METRICS],
-        rows=[row(place, entry, gate) for place, entry in enumerate(ordered)],
+        metrics=[(spec.name, spec.title) for spec in results.specs],
+        rows=[row(place, entry, gate, results.specs) for place, entry in enumerate(ordered)],
         flags=kinds(flag for entry in ordered for flag in entry.flags),
         verdicts=sorted({clip(e.notes.verdict, 40) for e in ordered} - {""}),
         audited=any(e.notes.verdict or e.notes.severity is not None or e.notes.suggestion for e in ordered),

@@ -1,4 +1,4 @@
-"""plotly figures for notebooks: one description's evidence, and the four metrics of a whole run."""
+"""plotly figures for notebooks: one description's evidence, and the scores of a whole run."""
 
 import html
 from collections.abc import Sequence
@@ -9,10 +9,12 @@ from plotly.subplots import make_subplots
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.words import clip, number, visible
-from fade_lens.metrics.fade import Metric
+from fade_lens.baselines.cross_scores import SPECS
+from fade_lens.metrics.metric import Metric
 from fade_lens.report.overview import Mean, means
-from fade_lens.report.standing import RANGES, TITLES, below, concept_rates, gate_of, worst_first
-from fade_lens.runs.results import METRICS, Result, Results
+from fade_lens.report.standing import below, concept_rates, gate_of, worst_first
+from fade_lens.runs.results import Result, Results
+from fade_lens.scorers.base import ScoreSpec
 
 # Okabe and Ito's colours: told apart with any colour vision, and seen on white as on dark grey.
 GREY, BLUE, ORANGE, GREEN, PURPLE = "#8a8a8a", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
@@ -30,7 +32,7 @@ def result_figure(result: Result) -> go.Figure:
         specs=[[{}, {}], [{}, {"type": "polar"}]],
         subplot_titles=(
             "Activation: synthetic and natural texts", "Activation by the judge's rating",
-            "Concept rate by steering factor", "The four metrics",
+            "Concept rate by steering factor", "The scores",
         ),
         vertical_spacing=0.18,
     )  # fmt: skip
@@ -48,19 +50,19 @@ def result_figure(result: Result) -> go.Figure:
 
 
 def overview_figure(results: Results) -> go.Figure:
-    """The four metrics of every description with their 95 % intervals; of many descriptions, the distributions."""
+    """The scores of every description with their 95 % intervals; of many descriptions, the distributions."""
     found = means(results)
-    titles = [_overview_title(name, [r.metrics[name] for r in results], found.get(name)) for name in METRICS]
+    titles = [_overview_title(s, [r.metric(s.name) for r in results], found.get(s.name)) for s in results.specs]
     few = len(results) <= ONE_BY_ONE
     figure = (
-        make_subplots(1, 4, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+        make_subplots(1, len(titles), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
         if few
-        else make_subplots(2, 2, subplot_titles=titles, vertical_spacing=0.2)
+        else make_subplots(-(-len(titles) // 2), 2, subplot_titles=titles, vertical_spacing=0.2)
     )
     (_one_by_one if few else _distributions)(figure, results)
     figure.update_layout(
         title=f"{len(results)} description{'' if len(results) == 1 else 's'}",
-        height=220 + 26 * len(results) if few else 680,
+        height=220 + 26 * len(results) if few else 340 * -(-len(titles) // 2),
         showlegend=False,
         bargap=0.05,
         margin={"t": 120},
@@ -148,16 +150,14 @@ def _steering(figure: go.Figure, result: Result) -> None:
 
 
 def _radar(figure: go.Figure, result: Result) -> None:
-    metrics = result.metrics
+    metrics = {spec.title: result.metric(spec.name) for spec in result.specs}
     floor = min([0.0] + [m.value for m in metrics.values() if m.value is not None])
     corners = {
-        name: f"{TITLES[name]}<br>{number(m.value)}{_bracket(m)}"
-        if m.value is not None
-        else f"{TITLES[name]}<br>undefined"
+        name: f"{name}<br>{number(m.value)}{_bracket(m)}" if m.value is not None else f"{name}<br>undefined"
         for name, m in metrics.items()
     }
-    defined = [n for n in METRICS if metrics[n].value is not None]
-    missing = [n for n in METRICS if metrics[n].value is None]
+    defined = [n for n in metrics if metrics[n].value is not None]
+    missing = [n for n in metrics if metrics[n].value is None]
     around = [*defined, *defined[:1]] if len(defined) > 2 else defined
     figure.add_trace(
         go.Scatterpolar(
@@ -186,11 +186,11 @@ def _radar(figure: go.Figure, result: Result) -> None:
     )
     figure.update_polars(
         radialaxis={"range": [floor, 1], "tickvals": [v for v in (-0.5, 0, 0.5, 1) if v >= floor], "angle": 45, "tickangle": 45},
-        angularaxis={"categoryorder": "array", "categoryarray": [corners[n] for n in METRICS], "rotation": 135, "direction": "clockwise"},
+        angularaxis={"categoryorder": "array", "categoryarray": [corners[n] for n in metrics], "rotation": 135, "direction": "clockwise"},
     )  # fmt: skip
     for place, name in enumerate(missing):
         figure.add_annotation(
-            text=f"× {TITLES[name]} undefined: {label(metrics[name].reason or '', 80)}",
+            text=f"× {name} undefined: {label(metrics[name].reason or '', 80)}",
             showarrow=False,
             font={"size": 11, "color": ORANGE},
             xref="paper",
@@ -207,9 +207,9 @@ def _one_by_one(figure: go.Figure, results: Results) -> None:
     names = [f"{r.description.index}: {label(r.description.text, 40)}" for r in ordered]
     # Two descriptions that look the same are still two categories.
     rows = [name + "\u200b" * names[:place].count(name) for place, name in enumerate(names)]
-    for column, name in enumerate(METRICS, 1):
-        low, high = RANGES[name]
-        metrics = [r.metrics[name] for r in ordered]
+    for column, spec in enumerate(results.specs, 1):
+        low, high = spec.range
+        metrics = [r.metric(spec.name) for r in ordered]
         shown = [(row, m) for row, m in zip(rows, metrics, strict=True) if m.value is not None]
         absent = [(row, m) for row, m in zip(rows, metrics, strict=True) if m.value is None]
         figure.add_trace(
@@ -219,7 +219,7 @@ def _one_by_one(figure: go.Figure, results: Results) -> None:
                 mode="markers",
                 marker={
                     "size": 9,
-                    "color": [ORANGE if below(name, m, gate) else BLUE for _, m in shown],
+                    "color": [ORANGE if below(spec, m, gate) else BLUE for _, m in shown],
                 },
                 error_x={
                     "type": "data",
@@ -246,22 +246,22 @@ def _one_by_one(figure: go.Figure, results: Results) -> None:
             1,
             column,
         )
-        figure.update_xaxes(range=[low - 0.08, 1.08], row=1, col=column)
+        figure.update_xaxes(range=[low - 0.08, high + 0.08], row=1, col=column)
     # Categories count upwards, so the worst goes last in the list to be on top.
     figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], automargin=True)
 
 
 def _distributions(figure: go.Figure, results: Results) -> None:
     found = means(results)
-    for place, name in enumerate(METRICS):
+    for place, spec in enumerate(results.specs):
         row, column = place // 2 + 1, place % 2 + 1
-        low, high = RANGES[name]
-        values = [v for r in results if (v := r.metrics[name].value) is not None]
+        low, high = spec.range
+        values = [v for r in results if (v := r.metric(spec.name).value) is not None]
         bins: dict[str, Any] = {"start": low, "end": high + 1e-6, "size": (high - low) / 20}
         figure.add_trace(
             go.Histogram(x=values, xbins=bins, marker={"color": BLUE}, hovertemplate="%{x}: %{y}<extra></extra>"), row, column
         )  # fmt: skip
-        if mean := found.get(name):
+        if mean := found.get(spec.name):
             place_in: dict[str, Any] = {"row": row, "col": column}
             if mean.interval:
                 low_end, high_end = mean.interval
@@ -271,8 +271,8 @@ def _distributions(figure: go.Figure, results: Results) -> None:
         figure.update_yaxes(title_text="descriptions", row=row, col=column)
 
 
-def _overview_title(name: str, metrics: Sequence[Metric], mean: Mean | None) -> str:
-    words = [f"<b>{TITLES[name]}</b>"]
+def _overview_title(spec: ScoreSpec, metrics: Sequence[Metric], mean: Mean | None) -> str:
+    words = [f"<b>{spec.title}</b>"]
     if mean is not None:
         words.append(f"mean {mean.words}")
     if missing := sum(m.value is None for m in metrics):
@@ -308,18 +308,18 @@ def cross_figure(results: Results) -> go.Figure:
     columns = [name + "\u200b" * names[:place].count(name) for place, name in enumerate(names)]
     rows = [f"feature {feature}" for feature in cross.features]
     figure = go.Figure()
-    for name in METRICS[:3]:
-        low, high = RANGES[name]
+    for spec in SPECS:
+        low, high = spec.range
         figure.add_trace(
             go.Heatmap(
-                z=getattr(cross, name),
+                z=getattr(cross, spec.name),
                 x=columns,
                 y=rows,
                 zmin=low,
                 zmax=high,
                 colorscale="RdBu_r" if low < 0 else "Blues",
-                visible=name == METRICS[0],
-                colorbar={"title": TITLES[name]},
+                visible=spec is SPECS[0],
+                colorbar={"title": spec.title},
                 hovertemplate="%{y}<br>%{x}<br>%{z:.2f}<extra></extra>",
             )
         )
@@ -339,8 +339,8 @@ def cross_figure(results: Results) -> go.Figure:
             )
         )
     buttons = [
-        {"label": TITLES[name], "method": "update", "args": [{"visible": [name == other for other in METRICS[:3]] + [True, True]}]}
-        for name in METRICS[:3]
+        {"label": spec.title, "method": "update", "args": [{"visible": [spec is other for other in SPECS] + [True, True]}]}
+        for spec in SPECS
     ]  # fmt: skip
     side = min(1600, 260 + 16 * max(len(rows), len(columns)))
     figure.update_layout(

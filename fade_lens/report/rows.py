@@ -7,10 +7,11 @@ from typing import Any
 
 from fade_lens._util.words import amount, clip, number
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
-from fade_lens.metrics.fade import Metric
+from fade_lens.metrics.metric import Metric
 from fade_lens.report.links import link_of
 from fade_lens.report.standing import ORDER, below, standing, why, worst_first
 from fade_lens.runs.results import Result, Results
+from fade_lens.scorers.base import ScoreSpec
 
 UNSCORED = "unscored"
 
@@ -85,9 +86,10 @@ def tally(rows: Sequence[Entry]) -> dict[str, int]:
     return {name: counts[name] for name in (*ORDER, UNSCORED)}
 
 
-def row(place: int, entry: Entry, gate: float) -> dict[str, Any]:
+def row(place: int, entry: Entry, gate: float, specs: Sequence[ScoreSpec]) -> dict[str, Any]:
     """One row as the templates want it."""
-    metrics = {} if isinstance(entry.item, Unscored) else entry.item.metrics
+    item = entry.item
+    scored = () if isinstance(item, Unscored) else [(spec, item.metric(spec.name)) for spec in specs]
     return {
         "place": place,
         "index": entry.index,
@@ -97,7 +99,7 @@ def row(place: int, entry: Entry, gate: float) -> dict[str, Any]:
         "why": entry.why,
         "flags": [clip(flag, 120) for flag in entry.flags],
         "kinds": " ".join(kinds(entry.flags)),
-        "cells": [cell(name, metric, below(name, metric, gate)) for name, metric in metrics.items()],
+        "cells": [cell(spec.name, metric, below(spec, metric, gate)) for spec, metric in scored],
         "verdict": clip(entry.notes.verdict, 40),
         "severity": entry.notes.severity,
         "severity_words": "" if entry.notes.severity is None else f"severity {amount(entry.notes.severity)}",

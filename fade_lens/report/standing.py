@@ -6,27 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from fade_lens._util.words import amount, number
-from fade_lens.metrics.fade import Metric
 from fade_lens.metrics.intervals import share_interval
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Result
+from fade_lens.scorers.base import ScoreSpec
 from fade_lens.scorers.evidence import Continuation
 
 Standing = Literal["fails", "undecided", "dead", "holds"]
 
 GATE = 0.5
-"""Clarity and Responsiveness below which a description is called failing, where the run's settings name no gate."""
-TITLES = {
-    "clarity": "Clarity", "responsiveness": "Responsiveness", "purity": "Purity", "faithfulness": "Faithfulness",
-}  # fmt: skip
-QUESTIONS = {
-    "clarity": "Does text written to express the description activate the feature?",
-    "responsiveness": "Do natural texts that express it activate the feature?",
-    "purity": "Does the feature fire for nothing else?",
-    "faithfulness": "Does steering the feature make the model write it?",
-}
-RANGES = {"clarity": (-1.0, 1.0), "responsiveness": (-1.0, 1.0), "purity": (0.0, 1.0), "faithfulness": (0.0, 1.0)}
-GATED = ("clarity", "responsiveness")
-"""The metrics that decide a description's standing."""
+"""What a score that decides must reach for a description not to be called failing, where the run's settings name no gate."""
 ORDER: tuple[Standing, ...] = ("fails", "undecided", "dead", "holds")
 
 
@@ -37,29 +26,35 @@ def gate_of(run: Mapping[str, Any]) -> float:
     return float(gate) if isinstance(gate, int | float) and not isinstance(gate, bool) else GATE
 
 
-def below(name: str, metric: Metric, gate: float) -> bool:
-    """Whether this metric alone makes a description fail."""
-    return name in GATED and metric.value is not None and metric.value < gate
+def below(spec: ScoreSpec, metric: Metric, gate: float) -> bool:
+    """Whether this score alone makes a description fail."""
+    return spec.decides and metric.value is not None and metric.value < gate
+
+
+def deciding(result: Result) -> dict[str, Metric]:
+    """The scores that decide a description's standing, by their titles."""
+    return {spec.title: result.metric(spec.name) for spec in result.specs if spec.decides}
 
 
 def standing(result: Result, gate: float = GATE) -> Standing:
     """How a description stands.
 
-    "dead": the feature never fires on the corpus, so that nothing speaks for or against the description; "fails": Clarity or
-    Responsiveness is below the gate; "undecided": one is undefined; "holds": both reach it.
+    "dead": the feature never fires on the corpus, so that nothing speaks for or against the description; "fails": a score that
+    decides (Clarity and Responsiveness do) is below the gate; "undecided": one is undefined, or there is none; "holds": all reach it.
     """
     if result.feature.firing_texts == 0:
         return "dead"
-    if any(below(name, metric, gate) for name, metric in result.metrics.items()):
+    values = [metric.value for metric in deciding(result).values()]
+    if any(value is not None and value < gate for value in values):
         return "fails"
-    return "undecided" if any(result.metrics[name].value is None for name in GATED) else "holds"
+    return "undecided" if None in values or not values else "holds"
 
 
 def worst_first(results: Iterable[Result], gate: float = GATE) -> list[Result]:
-    """Failing descriptions first, then undecided ones and dead features, each by its lower one of Clarity and Responsiveness."""
+    """Failing descriptions first, then undecided ones and dead features, each by the lowest of the scores that decide."""
 
     def key(result: Result) -> tuple[int, float, float]:
-        values = [v for name in GATED if (v := result.metrics[name].value) is not None]
+        values = [metric.value for metric in deciding(result).values() if metric.value is not None]
         return ORDER.index(standing(result, gate)), min(values, default=0.0), sum(values)
 
     return sorted(results, key=key)
@@ -73,34 +68,36 @@ def why(result: Result, gate: float = GATE) -> str:
         return "the feature never fires on the corpus" + (
             f", but on {fired} of {len(written)} texts written for the description" if fired else ""
         )
-    both = {TITLES[name]: result.metrics[name].value for name in GATED}
-    low = [f"{name} is {number(value)}" for name, value in both.items() if value is not None and value < gate]
+    decide = {title: metric.value for title, metric in deciding(result).items()}
+    if not decide:
+        return "none of the run's scores decides"
+    low = [f"{title} is {number(value)}" for title, value in decide.items() if value is not None and value < gate]
     if low:
         return f"{' and '.join(low)}, below {gate:g}"
-    missing = [name for name, value in both.items() if value is None]
+    missing = [title for title, value in decide.items() if value is None]
     if missing:
         return f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} undefined"
-    return f"Clarity and Responsiveness are at least {gate:g}"
+    return f"{' and '.join(decide)} {'are' if len(decide) > 1 else 'is'} at least {gate:g}"
 
 
-def basis(name: str, metric: Metric) -> str:
+def basis(spec: ScoreSpec, metric: Metric) -> str:
     """The counts that a metric rests on, in words."""
     counts, details = metric.counts, metric.details
     parts: list[str] = []
-    if name == "clarity" and "natural" in counts:
-        parts.append(
-            f"{amount(counts.get('synthetic', 0))} synthetic against {amount(counts['natural'])} natural texts"
-        )
-    if name in ("responsiveness", "purity") and "rated_2" in counts:
+    if {"synthetic", "natural"} <= counts.keys():
+        parts.append(f"{amount(counts['synthetic'])} synthetic against {amount(counts['natural'])} natural texts")
+    elif "rated_2" in counts:
         parts.append("texts rated " + ", ".join(f"{r}: {amount(counts.get(f'rated_{r}', 0))}" for r in (2, 1, 0)))
         if counts.get("unrated"):
             parts.append(f"unrated: {amount(counts['unrated'])}")
-    if name == "purity" and (prevalence := details.get("prevalence")) is not None:
-        parts.append(f"chance level {number(prevalence, 3)}")
-    if name == "faithfulness" and "prompts" in counts:
+    elif "prompts" in counts:
         parts.append(f"{amount(counts['prompts'])} prompts{_every_factor(counts)}")
         if (factor := details.get("factor")) is not None:
             parts.append(f"factor chosen: {factor:g}")
+    elif metric.value is not None:
+        parts += [f"{name.replace('_', ' ')}: {amount(n)}" for name, n in counts.items()]
+    if chance := spec.chance_of(metric):
+        parts.append(f"chance level {number(chance, 3)}")
     return "; ".join(parts)
 
 

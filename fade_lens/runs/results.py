@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
-from fade_lens.baselines.cross_scores import CrossMatrices
+from fade_lens.baselines.cross_scores import NAMES, CrossMatrices
 from fade_lens.baselines.permutation import NullComparison
 from fade_lens.data.descriptions import Description
 from fade_lens.judge.reliability import Agreement
 from fade_lens.llm.budget import Usage
-from fade_lens.metrics.detection import Detection, detection
-from fade_lens.metrics.fade import Metric
-from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, FeatureSummary, RatedEvidence
+from fade_lens.metrics.detection import Detection
+from fade_lens.metrics.metric import Metric
+from fade_lens.scorers.base import NOT_SCORED, Scored, ScoreSpec, scorer_of, specs_of
+from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
+from fade_lens.scorers.fade import NOTHING, FadeEvidence
+from fade_lens.subject.summary import FeatureSummary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,23 +37,21 @@ if TYPE_CHECKING:
     from fade_lens.report.notebook import Table
 
 T = TypeVar("T")
-METRICS = ("clarity", "responsiveness", "purity", "faithfulness")
-DETECTION = ("f1", "iou", "correlation", "balanced_accuracy")
-FORMAT = 2
+FORMAT = 3
 MAX_FILE_BYTES = 2 * 2**30
-UNRATED_SHARE = 0.02
-"""A single text without a rating is told where it is more than this share."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One description of one feature: four metrics and what they rest on."""
+    """One description of one feature: its scores and what they rest on, by the scorers of the run.
+
+    FADE's four and their evidence have names of their own; where a run has no FADE they are undefined and empty.
+    """
 
     description: Description
     feature: FeatureSummary
-    clarity_evidence: ClarityEvidence
-    rated_evidence: RatedEvidence
-    faithfulness_evidence: FaithfulnessEvidence
+    evidence: Mapping[str, Scored]
+    """By the name of the scorer."""
     null: NullComparison | None = None
     neuronpedia: str = field(default="", compare=False)
     """The Neuronpedia source of the run's features, such as "gpt2-small/8-res-jb", where the run knows it."""
@@ -58,6 +59,40 @@ class Result:
     """What the judge's answers cost that this rests on, in this run or before (descriptions with the same text share them)."""
     agreement: tuple[Agreement, ...] = ()
     """How far ratings of some of the same texts agree with it: the judge's own repeated, a second judge's."""
+
+    @property
+    def specs(self) -> tuple[ScoreSpec, ...]:
+        """The scores that it has, in the order of the run's scorers."""
+        return specs_of(self.evidence)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The scores by name."""
+        return {name: metric for found in self.evidence.values() for name, metric in found.metrics.items()}
+
+    def metric(self, name: str) -> Metric:
+        """One score; undefined where the run did not ask for it."""
+        return self.metrics.get(name, NOT_SCORED)
+
+    @property
+    def fade(self) -> FadeEvidence:
+        """FADE's evidence, empty where the run has none."""
+        return next((found for found in self.evidence.values() if isinstance(found, FadeEvidence)), NOTHING)
+
+    @property
+    def clarity_evidence(self) -> ClarityEvidence:
+        """The texts written for the description."""
+        return self.fade.clarity
+
+    @property
+    def rated_evidence(self) -> RatedEvidence:
+        """The rated natural texts."""
+        return self.fade.rated_texts
+
+    @property
+    def faithfulness_evidence(self) -> FaithfulnessEvidence:
+        """The steered texts."""
+        return self.fade.faithfulness
 
     @property
     def clarity(self) -> Metric:
@@ -79,15 +114,10 @@ class Result:
         """Does steering it make the model write the concept?"""
         return self.faithfulness_evidence.faithfulness
 
-    @cached_property
+    @property
     def detection(self) -> Detection:
         """Best F1, IoU, correlation and balanced accuracy on the rated texts."""
-        return detection(self.rated_evidence.texts)
-
-    @property
-    def metrics(self) -> dict[str, Metric]:
-        """The four metrics by name."""
-        return {name: getattr(self, name) for name in METRICS}
+        return self.rated_evidence.detection
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -99,21 +129,7 @@ class Result:
             flags.append("dense: fires on over 10 % of tokens")
         if self.feature.n_texts and 0 < self.feature.firing_texts < 10:
             flags.append(f"rare: fires on {self.feature.firing_texts} texts of the corpus")
-        for asked, kind in (
-            (self.rated_evidence.texts, "natural texts"),
-            (self.faithfulness_evidence.continuations, "continuations"),
-        ):
-            unrated = sum(a.rating is None for a in asked)
-            if unrated > 1 or unrated > UNRATED_SHARE * len(asked):
-                flags.append(f"unrated: {unrated} of {len(asked)} {kind} got no rating")
-        for fluency in self.faithfulness_evidence.fluency:
-            if fluency.breaks and fluency.factor == self.faithfulness.details.get("factor"):
-                flags.append(
-                    f"steering: factor {fluency.factor:g} breaks the model (texts {fluency.increase:+.1f} nats a token, "
-                    f"{fluency.repeated:.0%} repeated)"
-                )
-        if failures := len(self.clarity_evidence.failures):
-            flags.append(f"writing: {failures} request{'' if failures == 1 else 's'} gave no text")
+        flags += [flag for found in self.evidence.values() for flag in found.flags]
         if self.null is not None and (better := self.null.better_feature) is not None:
             kind = "swapped" if better == self.null.suggested_feature else "mislabelled"
             kind, also = ("copied", " has the same description and") if self.null.copied else (kind, "")
@@ -135,20 +151,14 @@ class Result:
             row |= {name: metric.value, f"{name}_low": low, f"{name}_high": high}
         for name, metric in self.metrics.items():
             row[f"{name}_reason"] = metric.reason
-        counts = self.purity.counts
-        row |= {f"n_{key}": counts.get(key, 0) for key in ("rated_0", "rated_1", "rated_2", "unrated")}
-        row["n_synthetic"] = len(self.clarity_evidence.texts)
-        row["n_continuations"] = len(self.faithfulness_evidence.continuations)
-        row["prevalence"] = self.purity.details.get("prevalence")
-        row["best_factor"] = self.faithfulness.details.get("factor")
-        row["dose_response_p"] = self.faithfulness.details.get("dose_response_p")
-        row["nll_increase"] = self.faithfulness.details.get("nll_increase")
-        row |= {f"faithfulness_{arm.name}": arm.faithfulness.value for arm in self.faithfulness_evidence.arms}
-        row |= {name: getattr(self.detection, name) for name in DETECTION}
-        null = self.null or NullComparison()
-        row |= {f"{name}_null_percentile": getattr(null, f"{name}_percentile") for name in METRICS[:3]}
-        row |= {name: getattr(null, name) for name in ("p_value", "q_value", "better_feature", "suggested_feature")}
-        row["null_reason"] = null.reason
+        for found in self.evidence.values():
+            row |= found.columns()
+        if self.null is not None:
+            row |= {f"{name}_null_percentile": getattr(self.null, f"{name}_percentile") for name in NAMES}
+            row |= {
+                name: getattr(self.null, name) for name in ("p_value", "q_value", "better_feature", "suggested_feature")
+            }
+            row["null_reason"] = self.null.reason
         row["firing_rate"] = self.feature.firing_rate
         row["largest_activation"] = self.feature.largest
         row["judge_calls"] = None if self.usage is None else self.usage.calls
@@ -222,21 +232,27 @@ class Results:
         return tuple(replace(r, neuronpedia=known) if known and not r.neuronpedia else r for r in found)
 
     @cached_property
+    def specs(self) -> tuple[ScoreSpec, ...]:
+        """The scores of the run, in the order of its scorers."""
+        return specs_of([name for result in self.items for name in result.evidence] or ["fade"])
+
+    @cached_property
     def frame(self) -> "pd.DataFrame":
-        """One row a description: the four metrics with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page."""
+        """One row a description: its scores with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page."""
         from fade_lens.report.links import urls_of
 
         frame = table_of(r.to_row() for r in self.items)
         frame["dashboard_url"] = urls_of(self)
+        scores = {spec.name for spec in self.specs}
         for name in frame.columns:
-            if name in (*METRICS, *DETECTION) or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):
+            if name in scores or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):
                 frame[name] = frame[name].astype("float64")
             if name in ("better_feature", "suggested_feature", "judge_calls"):
                 frame[name] = frame[name].astype("Int64")
         return frame
 
     def plot(self) -> "go.Figure":
-        """The four metrics of every description, with intervals."""
+        """The scores of every description, with intervals."""
         from fade_lens.report.plots import overview_figure
 
         return overview_figure(self)
@@ -306,9 +322,9 @@ class Results:
                     f"results file {path.name!r} has format {record['format']}; this version reads {FORMAT}: evaluate again, "
                     "with the run's folder as transcripts, so that nothing is asked twice"
                 )
-            nulls = {arm: from_plain(tuple[Result, ...], items) for arm, items in record.get("nulls", {}).items()}
+            nulls = {arm: tuple(map(result_of, items)) for arm, items in record.get("nulls", {}).items()}
             cross = CrossMatrices.from_dict(kept) if (kept := record.get("cross")) else None
-            return cls(from_plain(tuple[Result, ...], record["items"]), record["run"], cross, nulls)
+            return cls(tuple(map(result_of, record["items"])), record["run"], cross, nulls)
         except InputError:
             raise
         except (
@@ -327,6 +343,16 @@ class Results:
         from fade_lens.report.notebook import results_table
 
         return results_table(self)
+
+
+def result_of(record: Mapping[str, Any]) -> Result:
+    """The result of a record; each scorer says of what class its evidence is.
+
+    Raises:
+        InputError: a scorer that is not registered.
+    """
+    evidence = {name: from_plain(scorer_of(name).Evidence, found) for name, found in record["evidence"].items()}
+    return replace(from_plain(Result, {**record, "evidence": {}}), evidence=evidence)
 
 
 def to_plain(value: Any) -> Any:
@@ -350,6 +376,8 @@ def from_plain(kind: Any, value: Any) -> Any:
     if origin is types.UnionType:
         chosen = [a for a in arguments if a is not type(None)]
         return None if value is None else from_plain(chosen[0], value) if len(chosen) == 1 else value
+    if origin is Mapping and dataclasses.is_dataclass(arguments[1]):
+        return {str(key): from_plain(arguments[1], one) for key, one in value.items()}
     if origin is tuple:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         return tuple(from_plain(k, v) for k, v in zip(kinds, value, strict=True))

@@ -3,19 +3,30 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fade_lens._util.options import option
 from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.judge import Judge, Written
-from fade_lens.metrics.fade import Metric, clarity
-from fade_lens.runs.settings import Settings
+from fade_lens.metrics.fade import clarity
+from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.evidence import ClarityEvidence, SyntheticText
-from fade_lens.subject.activations import Progress
-from fade_lens.subject.subject import Subject
+from fade_lens.subject.settings import SubjectSettings
+
+if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
+    from fade_lens.subject.activations import Progress
+    from fade_lens.subject.subject import Subject
+
+
+@dataclass(frozen=True)
+class ClaritySettings(SubjectSettings):
+    """What Clarity costs."""
+
+    synthetic_texts: int = option(30, "Texts that the judge writes for each description (Clarity).", least=1)
 
 
 @dataclass(frozen=True)
@@ -37,15 +48,18 @@ class WrittenActivations:
 class ClarityEvaluator:
     """The judge writes texts for each description; their activations are set against the corpus'."""
 
-    def __init__(self, subject: Subject, judge: Judge, settings: Settings | None = None) -> None:
-        self.subject, self.judge, self.settings = subject, judge, settings or subject.settings
+    def __init__(self, subject: "Subject", judge: Judge, settings: ClaritySettings | None = None) -> None:
+        self.subject, self.judge = subject, judge
+        self.settings = settings or ClaritySettings.of(subject.settings)
 
     def ask(self, description: Description) -> Future[Written]:
         """Begin to have texts written, in the background."""
         seed = stream(self.settings.seed, "synthetic", description.key)
         return self.judge.submit_write(description.text, n_texts=self.settings.synthetic_texts, seed=seed)
 
-    def activate(self, written: Mapping[Description, Written], progress: Progress | None = None) -> WrittenActivations:
+    def activate(
+        self, written: Mapping[Description, Written], progress: "Progress | None" = None
+    ) -> WrittenActivations:
         """What every written text does to every feature of the run, all in one pass and each different text once."""
         texts = list(dict.fromkeys(text for answer in written.values() for text in answer.texts))
         found = self.subject.activate(texts, progress)

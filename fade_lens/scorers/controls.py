@@ -1,33 +1,35 @@
 """Controls for steering: does another push of equal strength make the model write the concept just as well?"""
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
-from fade_lens.runs.settings import Settings
-from fade_lens.subject.features import Features
+
+if TYPE_CHECKING:
+    from fade_lens.subject.features import Features
 
 CANDIDATES = 16
 """Features drawn at random, of which the control is the one whose direction is most nearly as long."""
 
 
-def check_arms(features: Features, settings: Settings) -> None:
+def check_arms(features: "Features", arms: Sequence[str]) -> None:
     """Raise `InputError` for a control that these features cannot have; before anything is generated."""
-    if "other" in settings.arms and features.n_features < 2:
+    if "other" in arms and features.n_features < 2:
         raise InputError("arms holds 'other', but there is only one feature; leave it out")
-    if "ablate" in settings.arms and getattr(features, "sequential", False):
+    if "ablate" in arms and getattr(features, "sequential", False):
         raise InputError(
             "arms holds 'ablate', which needs activations that depend on no earlier position; leave it out"
         )
 
 
-def arm_directions(arm: str, features: Features, seed: int) -> Float[Tensor, "feature d_out"] | None:
-    """For each feature a control direction as long as its own; None where the control is no direction.
+def arm_directions(arm: str, features: "Features", seed: int) -> Any:
+    """For each feature a control direction as long as its own (`[feature, d_out]`); None where the control is no direction.
 
     The same for a feature whatever features are beside it: it comes from the seed and the feature's index.
     """
+    import torch
+
     own = features.directions()
     if arm == "random":
         drawn = [rng(seed, "random direction", index).standard_normal(own.shape[1]) for index in features.indices]
@@ -39,7 +41,7 @@ def arm_directions(arm: str, features: Features, seed: int) -> Float[Tensor, "fe
     return other * (own.norm(dim=-1, keepdim=True) / other.norm(dim=-1, keepdim=True).clamp(min=1e-12))
 
 
-def other_feature(features: Features, index: int, seed: int) -> int:
+def other_feature(features: "Features", index: int, seed: int) -> int:
     """Another feature of the same source: of `CANDIDATES` drawn, the one whose direction is most nearly as long."""
     n = features.n_features
     drawn = rng(seed, "other direction", index).choice(n, min(CANDIDATES + 1, n), replace=False).tolist()

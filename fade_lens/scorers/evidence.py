@@ -1,8 +1,13 @@
 """What each number rests on: the texts, activations, ratings and continuations behind one description's metrics."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
-from fade_lens.metrics.fade import Metric
+import numpy as np
+
+from fade_lens.metrics.detection import Detection, detection
+from fade_lens.metrics.labelled import UNRATED, LabelledTexts
+from fade_lens.metrics.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,6 @@ class RatedText:
     rating: int | None
     score: float | None = None
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class TopText:
-    """One of the natural texts that activate the feature most, token by token (None: a position that never counts)."""
-
-    number: int
-    activation: float
-    tokens: tuple[str, ...]
-    activations: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,20 @@ class RatedEvidence:
     stopped: str | None = None
     """Why fewer texts were rated than the settings allow; None where all were."""
 
+    @cached_property
+    def detection(self) -> Detection:
+        """Best F1, IoU, correlation and balanced accuracy on the rated texts."""
+        return detection(self.labelled)
+
+    @cached_property
+    def labelled(self) -> LabelledTexts:
+        """The texts rated 2 or 0, each weighted by 1 / inclusion."""
+        return LabelledTexts.of_ratings(
+            np.array([t.activation for t in self.texts], dtype=np.float64),
+            np.array([UNRATED if t.rating is None else t.rating for t in self.texts], dtype=np.int64),
+            1 / np.array([t.inclusion for t in self.texts], dtype=np.float64),
+        )
+
 
 @dataclass(frozen=True)
 class FaithfulnessEvidence:
@@ -115,21 +124,3 @@ class FaithfulnessEvidence:
     continuations: tuple[Continuation, ...] = ()
     fluency: tuple[Fluency, ...] = ()
     arms: tuple[Arm, ...] = ()
-
-
-@dataclass(frozen=True)
-class FeatureSummary:
-    """What the corpus alone tells about a feature.
-
-    `firing_rate` is over counted tokens, `firing_texts` and `n_texts` over texts; `largest` is the largest activation,
-    `reference` the unit of steering factors (None if the feature never fires); `quantiles` are 101 evenly spaced
-    quantiles of its per-text activations, for plots.
-    """
-
-    firing_rate: float
-    firing_texts: int
-    n_texts: int
-    largest: float
-    reference: float | None
-    quantiles: tuple[float, ...]
-    top: tuple[TopText, ...] = field(default=())

@@ -6,29 +6,29 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.options import option
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description, read_descriptions
-from fade_lens.generation.decoders.decoding import Decoder
-from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
-from fade_lens.generation.steering import Request, decoder_for, generate
 from fade_lens.judge import Judge, Rating
-from fade_lens.metrics.fade import Metric, faithfulness, leading
-from fade_lens.metrics.trend import dose_response
-from fade_lens.runs.settings import Settings
+from fade_lens.metrics.faithfulness import faithfulness, leading
+from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.continuations import OWN, UNTOUCHED, ContinuationStore, MemoryContinuations, Steered, Texts
-from fade_lens.scorers.controls import arm_directions, check_arms, other_feature
 from fade_lens.scorers.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
-from fade_lens.scorers.ratings import missing, rating_values, widest
-from fade_lens.subject.activations import Progress
-from fade_lens.subject.hooks import dtype_of
-from fade_lens.subject.subject import Subject
-from fade_lens.subject.tokens import after_bos, continued
+from fade_lens.scorers.ratings import rating_values
+from fade_lens.scorers.stopping import StoppingSettings, missing, widest
+
+if TYPE_CHECKING:
+    from fade_lens.generation.decoders.decoding import Decoder
+    from fade_lens.subject.activations import Progress
+    from fade_lens.subject.subject import Subject
+
+MODES = ("add", "clamp", "scale", "ablate")
+ARMS = ("ablate", "random", "other")
 
 FLUENCY_PROMPTS = 10
 """Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
@@ -40,6 +40,84 @@ factor is chosen more often: with 18 intervals hold a weak effect in 90 % of sim
 
 Rated = Mapping[Steered, Sequence[Rating]]
 """The ratings of the first continuations of each set."""
+
+
+@dataclass(frozen=True)
+class FaithfulnessSettings(StoppingSettings):
+    """How the feature is steered, and what that costs."""
+
+    factors: tuple[float, ...] = option(
+        (0.5, 1.0, 1.5, 2.0),
+        """Steering strengths in units of the feature's reference activation; 0, the unsteered model, is always added. With none, `()`,
+        Faithfulness is not measured.""",
+    )
+    """Measured on Gemma 3 270M and 29 latents of the demo's SAE whose concepts a rule can check (`tests/benchmarks/factors.py`): over all of
+    them the concept shows in 4, 9, 11 and 12 % of continuations at these factors and in 13 % at 3, while the texts get 0.1, 0.9, 1.4, 1.9 and
+    2.3 nats a token less likely than the model's own; from 2 nats on hardly one is a sentence. Single latents differ: those that show their
+    concept in over a third of the texts do so best at 1 ("!"), 1.5 ("Mr.", spending), 2 (email addresses) or beyond 3 ("double"), and half of all never do."""
+
+    mode: str = option(
+        "add", "Steering: add the decoder direction; or clamp, scale or ablate the feature's activation.", choices=MODES
+    )
+    arms: tuple[str, ...] = option(
+        (),
+        """Controls for steering, rated for the same description: ablate the feature, steer along a random direction of equal length, or
+        along that of an other feature. Each but ablate costs as many continuations as the feature's own.""",
+        choices=ARMS,
+    )
+    max_nll_increase: float | None = option(
+        None,
+        "A factor whose texts are this many nats a token less likely to the unsteered model than its own is never the best; None: no limit.",
+    )
+    prompts: int = option(
+        30,
+        "Natural beginnings that are continued at every factor; how many of them are rated, `interval_width` tells.",
+        least=1,
+    )
+    prompt_tokens: int = option(16, "Tokens of each beginning, BOS included.", least=1)
+    new_tokens: int = option(30, "Tokens of each continuation.", least=1)
+    temperature: float = option(0.7, "Of the continuations; 0 is greedy.", least=0)
+
+    def check(self) -> None:
+        """Raise `InputError` for factors and controls that do not go together."""
+        super().check()
+        if self.arms and not self.factors:
+            raise InputError(
+                f"arms is {self.arms}, but there are no factors at which to steer them; give factors or no arms"
+            )
+        for factor in self.factors:
+            if not math.isfinite(factor):
+                raise InputError(f"factors holds {factor}; every factor must be a finite number")
+        if len(set(self.factors)) < len(self.factors):
+            raise InputError(f"factors {self.factors} holds a factor twice; give each once")
+        if self.max_nll_increase is not None and self.preset == "paper":
+            raise InputError("max_nll_increase has no meaning in preset 'paper', which knows no fluency; leave it out")
+
+    @property
+    def steered_factors(self) -> tuple[float, ...]:
+        """The factors that change the model (0 in "add" mode leaves it unsteered and is generated once a run).
+
+        The reference's baseline is the model steered at factor 0, that is, with the feature ablated: so is "paper"'s.
+        """
+        if self.mode == "add" or not self.factors:
+            return tuple(f for f in self.factors if f != 0)
+        if self.preset == "paper" and self.mode != "ablate":
+            return tuple(dict.fromkeys((0.0, *self.factors)))
+        return self.factors
+
+    @property
+    def steers(self) -> bool:
+        """Whether there is a factor at which to steer; without one, Faithfulness is not measured."""
+        return any(self.steered_factors)
+
+    def arm_factors(self, arm: str) -> tuple[float, ...]:
+        """The factors at which a control is steered: those of the feature, or one that stands for "ablated"."""
+        return (1.0,) if arm == "ablate" else tuple(f for f in self.steered_factors if f != 0)
+
+    @property
+    def steered_sets(self) -> int:
+        """How often the prompts are continued for each feature, controls included, the unsteered model not."""
+        return len(self.steered_factors) + sum(len(self.arm_factors(arm)) for arm in self.arms)
 
 
 @dataclass(frozen=True)
@@ -59,14 +137,17 @@ class FaithfulnessEvaluator:
 
     def __init__(
         self,
-        subject: Subject,
+        subject: "Subject",
         judge: Judge,
-        settings: Settings | None = None,
+        settings: FaithfulnessSettings | None = None,
         store: ContinuationStore | None = None,
     ) -> None:
-        self.subject, self.judge, self.settings = subject, judge, settings or subject.settings
+        from fade_lens.scorers.controls import check_arms
+
+        self.subject, self.judge = subject, judge
+        self.settings = settings or FaithfulnessSettings.of(subject.settings)
         self.store = store or MemoryContinuations()
-        check_arms(subject.features, self.settings)
+        check_arms(subject.features, self.settings.arms)
         self.prompts = self._prompts() if self.settings.steers else []
         self._decoder: Decoder | None = None
 
@@ -94,7 +175,7 @@ class FaithfulnessEvaluator:
         arms = [Steered(index, f, arm) for arm in self.settings.arms for f in self.settings.arm_factors(arm)]
         return [baseline, *(steered for steered in own if steered != baseline), *arms]
 
-    def steer(self, indices: Sequence[int], progress: Progress | None = None) -> None:
+    def steer(self, indices: Sequence[int], progress: "Progress | None" = None) -> None:
         """Generate what is not there yet for these features, baseline included, features and factors batched together."""
         compared = [] if self.settings.preset == "paper" else [UNTOUCHED]  # for fluency, whatever the baseline
         wanted = dict.fromkeys([*compared, *(steered for index in indices for steered in self._sets(index))])
@@ -103,8 +184,15 @@ class FaithfulnessEvaluator:
             if group := [steered for steered in missing if steered.arm == arm]:
                 self._generate(arm, group, progress)
 
-    def _generate(self, arm: str, group: Sequence[Steered], progress: Progress | None) -> None:
+    def _generate(self, arm: str, group: Sequence[Steered], progress: "Progress | None") -> None:
         """Continue every prompt for each of these sets, all of one arm, and keep the texts with their likelihoods."""
+        import torch
+
+        from fade_lens.generation.fluency import negative_log_likelihood
+        from fade_lens.generation.steering import Request, decoder_for, generate
+        from fade_lens.scorers.controls import arm_directions
+        from fade_lens.subject.tokens import continued
+
         subject, settings = self.subject, self.settings
         reference = np.nan_to_num([subject.reference(i) for i in subject.features.indices])
         requests = [
@@ -238,12 +326,16 @@ class FaithfulnessEvaluator:
 
     def other(self, index: int) -> int:
         """The feature whose direction is the control arm "other" of a feature."""
+        from fade_lens.scorers.controls import other_feature
+
         return other_feature(self.subject.features, index, self.settings.seed)
 
     def fluency(self, index: int) -> tuple[Fluency, ...]:
         """How likely a feature's continuations are to the untouched model, by factor; `steer` has generated them."""
         if self.settings.preset == "paper":  # which knows no fluency, and whose baseline is not the untouched model
             return ()
+        from fade_lens.generation.fluency import breaks
+
         base, usual = self._likelihood(UNTOUCHED)
         found: list[Fluency] = []
         for factor in self.settings.steered_factors:
@@ -260,6 +352,8 @@ class FaithfulnessEvaluator:
                 factors[steered.factor] = factors.get(steered.factor, 0) + lost
         if not factors:
             return None
+        from fade_lens.subject.hooks import dtype_of
+
         at = ", ".join(f"{factor:g}" for factor in sorted(factors))
         return (
             f"{sum(factors.values())} continuations (at factor {at}) mean nothing, for the model's activations overflowed "
@@ -268,6 +362,8 @@ class FaithfulnessEvaluator:
 
     def _likelihood(self, steered: Steered) -> tuple[float, float]:
         """Mean negative log-likelihood a token and share of repeated tokens of one set of continuations."""
+        from fade_lens.generation.fluency import repeated_share
+
         texts = self.store.continuations(*steered) or ()
         # Texts that mean nothing have none, nor those that the untouched model overflows on.
         known = [one for one in self._nll(steered) if math.isfinite(one)]
@@ -282,6 +378,8 @@ class FaithfulnessEvaluator:
         """The metric with the trend over the factors and the best factor's fluency among its details."""
         if metric.value is None:
             return metric
+        from fade_lens.metrics.trend import dose_response
+
         details = dict(metric.details)
         details["nll_increase"] = next((f.increase for f in fluency if f.factor == details["factor"]), None)
         # Under "scale" the untouched model is factor 1, not 0; "ablate" has no doses.
@@ -294,6 +392,8 @@ class FaithfulnessEvaluator:
 
     def _continuations(self, arm: str, asked: Asked, rated: Rated) -> tuple[Continuation, ...]:
         """One arm's continuations that were asked about, with prompts and ratings; the untouched model's are the feature's own."""
+        from fade_lens.subject.tokens import after_bos, continued
+
         tokenizer = self.subject.model.tokenizer
         prompts = [continued(tokenizer, (), after_bos(prompt, tokenizer.bos_token_id)) for prompt in self.prompts]
         found: list[Continuation] = []
@@ -342,12 +442,13 @@ def by_set(sets: Iterable[Steered], order: Sequence[Steered], ratings: Sequence[
     return rated
 
 
-def next_prompts(n: int, most: int, width: float | None, n_sets: int, batch: int, settings: Settings) -> int:
+def next_prompts(n: int, most: int, width: float | None, n_sets: int, batch: int, settings: StoppingSettings) -> int:
     """After how many prompts, of `most`, the continuations are looked at next, `n` being rated with an interval of `width`; `n` if that is enough.
 
     The first are rated in `n_sets` sets, the others at the best factor and untouched, in requests of `batch` texts.
 
-    >>> next_prompts(0, 50, None, 5, 15, Settings()), next_prompts(21, 50, 0.4, 5, 15, Settings()), next_prompts(21, 50, 0.3, 5, 15, Settings())
+    >>> settings = FaithfulnessSettings()
+    >>> next_prompts(0, 50, None, 5, 15, settings), next_prompts(21, 50, 0.4, 5, 15, settings), next_prompts(21, 50, 0.3, 5, 15, settings)
     (21, 36, 21)
     """
     wanted = settings.interval_width
@@ -369,10 +470,10 @@ def filled(prompts: float, n_sets: int, batch: int) -> int:
     return max(math.ceil(prompts * n_sets / batch) * batch // n_sets, 1)
 
 
-def longest_rounds(settings: Settings, batch: int) -> list[int]:
+def longest_rounds(settings: FaithfulnessSettings, batch: int) -> list[int]:
     """How many continuations are rated in each round for a description that takes as many rounds as one can.
 
-    >>> longest_rounds(Settings(), 15)
+    >>> longest_rounds(FaithfulnessSettings(), 15)
     [105, 14, 4]
     """
     baseline = 0.0 not in settings.steered_factors  # a set besides those that are steered

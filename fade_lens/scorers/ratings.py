@@ -4,27 +4,36 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fade_lens._util.options import option
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.data.sampling import Design, design
 from fade_lens.judge import Judge, Rating
 from fade_lens.judge.rounds import whole
-from fade_lens.metrics.fade import Metric, purity, responsiveness
-from fade_lens.metrics.steered_table import UNRATED
-from fade_lens.runs.settings import Settings
+from fade_lens.metrics.fade import purity, responsiveness
+from fade_lens.metrics.labelled import UNRATED
+from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.evidence import RatedEvidence, RatedText
-from fade_lens.subject.subject import Subject
+from fade_lens.scorers.stopping import StoppingSettings, missing, widest
+
+if TYPE_CHECKING:
+    from fade_lens.subject.subject import Subject
 
 FIRST_ROUND = 60
 """Texts of the first round. Fewer, and intervals that look narrow by luck stop too many ratings."""
-GROWTH = 2.0
-"""No round brings the texts to more than this many times those before: a width of few texts promises little."""
-SHORT = 0.9
-"""Share of the texts that are reckoned to be missing that a round asks for: what is asked for in vain costs more than a round."""
+
+
+@dataclass(frozen=True)
+class RatingSettings(StoppingSettings):
+    """What Responsiveness and Purity cost."""
+
+    rated_texts: int = option(
+        200, "Natural texts that the judge rates for each description (Responsiveness, Purity).", least=1
+    )
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,9 @@ class Asked:
 class RatingEvaluator:
     """The judge rates natural texts, more of them where the feature fires, each with its known probability of being chosen."""
 
-    def __init__(self, subject: Subject, judge: Judge, settings: Settings | None = None) -> None:
-        self.subject, self.judge, self.settings = subject, judge, settings or subject.settings
+    def __init__(self, subject: "Subject", judge: Judge, settings: RatingSettings | None = None) -> None:
+        self.subject, self.judge = subject, judge
+        self.settings = settings or RatingSettings.of(subject.settings)
 
     def ask(self, description: Description) -> Asked:
         """Choose the texts and begin to have them rated, in the background: no description waits for another's rounds."""
@@ -103,12 +113,13 @@ class RatingEvaluator:
         )
 
 
-def next_end(n: int, most: int, width: float | None, batch: int, settings: Settings) -> int:
+def next_end(n: int, most: int, width: float | None, batch: int, settings: StoppingSettings) -> int:
     """After how many texts, of `most`, the ratings are looked at next, `n` being rated with intervals of `width` at the widest.
 
     As many as bring it to `settings.interval_width` if it falls with the root of their number, in whole requests of `batch` texts.
 
-    >>> next_end(0, 200, None, 15, Settings()), next_end(60, 200, 0.4, 15, Settings()), next_end(60, 200, None, 15, Settings())
+    >>> settings = RatingSettings()
+    >>> next_end(0, 200, None, 15, settings), next_end(60, 200, 0.4, 15, settings), next_end(60, 200, None, 15, settings)
     (60, 90, 105)
     """
     if settings.interval_width is None or settings.preset == "paper":
@@ -119,19 +130,7 @@ def next_end(n: int, most: int, width: float | None, batch: int, settings: Setti
     return whole(max(filled, n + 1), batch, most)
 
 
-def missing(n: int, width: float | None, wanted: float) -> float:
-    """How many more than `n` are worth asking for at once, so that an interval gets no wider than `wanted`."""
-    growth = GROWTH if width is None else min((width / wanted) ** 2, GROWTH)
-    return SHORT * n * (growth - 1)
-
-
-def widest(*metrics: Metric) -> float | None:
-    """The width of the widest interval; None where one has none."""
-    widths = [metric.interval[1] - metric.interval[0] for metric in metrics if metric.interval is not None]
-    return max(widths) if len(widths) == len(metrics) else None
-
-
-def enough(responsiveness: Metric, purity: Metric, settings: Settings) -> str | None:
+def enough(responsiveness: Metric, purity: Metric, settings: StoppingSettings) -> str | None:
     """Why no more texts need to be rated, or None.
 
     It looks at the width of the intervals and at which side of the gate Responsiveness lies, and at no single text.

@@ -11,15 +11,13 @@ from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
 from fade_lens.data.corpus import Corpus
-from fade_lens.runs.settings import Settings
 from fade_lens.subject.activations import MaxActivations, OutlierRule, Progress, max_activations, reference_activation
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model, dtype_of
 from fade_lens.subject.identity import model_identity
+from fade_lens.subject.settings import SubjectSettings
 from fade_lens.subject.ties import Precision
 from fade_lens.subject.tokens import TokenizedTexts, tokenize
-
-logger = logging.getLogger(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +31,7 @@ class Subject:
 
     Attributes:
         model: a `HookedSAETransformer`, `HookedTransformer` or bridge.
+        source: the SAE or hook name that the features are of.
         features: the SAE latents or neurons, in the order of `indices`.
         tokens: the corpus as the model's tokens.
         outliers: the rule for positions that never count.
@@ -47,10 +46,10 @@ class Subject:
         source: SAE[Any] | str,
         corpus: Corpus | Sequence[str],
         indices: Sequence[int],
-        settings: Settings | None = None,
+        settings: SubjectSettings | None = None,
     ) -> None:
-        self.settings = settings or Settings()
-        self.model = model
+        self.settings = settings or SubjectSettings()
+        self.model, self.source = model, source
         self.features = features_of(model, source, indices)
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         self.context = self._context(source)

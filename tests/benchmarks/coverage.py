@@ -24,16 +24,10 @@ from scipy.stats import binom
 
 from fade_lens.data.sampling import Sample, stratified, uniform
 from fade_lens.metrics import intervals as bootstrap
-from fade_lens.metrics.fade import (
-    MIN_TEXTS,
-    Metric,
-    average_precision,
-    clarity,
-    faithfulness,
-    gini,
-    purity,
-    responsiveness,
-)
+from fade_lens.metrics.fade import MIN_TEXTS, clarity, purity, responsiveness
+from fade_lens.metrics.faithfulness import faithfulness
+from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.runs.settings import Settings
 from tests.benchmarks.simulated import (
     CORPUS,

@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 
-from fade_lens.metrics.fade import clarity, faithfulness, purity, responsiveness
+from fade_lens.metrics.fade import clarity, purity, responsiveness
+from fade_lens.metrics.faithfulness import faithfulness
 from fade_lens.metrics.intervals import REPLICATES
 from tests.benchmarks.timing import Row, machine, table
 

@@ -31,7 +31,9 @@ import numpy as np
 from fade_lens.data.sampling import Sample
 from fade_lens.judge import Judge
 from fade_lens.metrics import intervals as bootstrap
-from fade_lens.metrics.fade import Metric, faithfulness, purity, responsiveness
+from fade_lens.metrics.fade import purity, responsiveness
+from fade_lens.metrics.faithfulness import faithfulness
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.settings import Settings
 from fade_lens.scorers.ratings import widest
 from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds, true_scores

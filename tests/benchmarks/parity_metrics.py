@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fade_lens.metrics.fade import clarity, faithfulness, purity, responsiveness
+from fade_lens.metrics.fade import clarity, purity, responsiveness
+from fade_lens.metrics.faithfulness import faithfulness
 
 GOLDEN = Path(__file__).parents[1] / "data" / "reference_golden.json"
 REFERENCE = "fade-language==0.1.2"

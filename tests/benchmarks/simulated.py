@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fade_lens.data.sampling import design
-from fade_lens.metrics.fade import Metric, average_precision, faithfulness, gini, leading, purity, responsiveness
+from fade_lens.metrics.fade import purity, responsiveness
+from fade_lens.metrics.faithfulness import faithfulness, leading
+from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.runs.settings import Settings
 from fade_lens.scorers.faithfulness import next_prompts
 from fade_lens.scorers.ratings import enough, next_end, widest

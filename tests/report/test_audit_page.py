@@ -19,7 +19,15 @@ from fade_lens.report.standing import standing, why
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings
 from fade_lens.scorers.evidence import ClarityEvidence, SyntheticText
-from tests.made_up import HOSTILE, made_up_notes, made_up_result, made_up_results, made_up_run, with_cross
+from tests.made_up import (
+    HOSTILE,
+    made_up_notes,
+    made_up_result,
+    made_up_results,
+    made_up_run,
+    with_cross,
+    with_evidence,
+)
 from tests.report.test_page import Document
 
 
@@ -112,7 +120,7 @@ def test_a_dead_feature_stands_apart() -> None:
     written = ClarityEvidence(
         result.clarity, (SyntheticText("a", 3.0), SyntheticText("b", 0.0), SyntheticText("c", None))
     )
-    assert why(replace(result, clarity_evidence=written)).endswith("but on 1 of 3 texts written for the description")
+    assert why(with_evidence(result, clarity=written)).endswith("but on 1 of 3 texts written for the description")
     assert "1 dead" in Document(page(Results((result,), {}))).text
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fade_lens._util.words import plain, visible
 from fade_lens.judge.reliability import Agreement, GoldItem, gold_report
-from fade_lens.metrics.fade import Metric
+from fade_lens.metrics.metric import Metric
 from fade_lens.report import page as pages
 from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitted, least, window
 from fade_lens.report.notebook import result_card, results_table
@@ -24,8 +24,18 @@ from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
 from fade_lens.report.standing import concept_rates, standing, worst_first
 from fade_lens.runs.results import Results
-from fade_lens.scorers.evidence import ClarityEvidence, RatedText, SyntheticText, TopText
-from tests.made_up import HOSTILE, KINDS, made_up_notes, made_up_result, made_up_results, made_up_run, with_cross
+from fade_lens.scorers.evidence import ClarityEvidence, RatedText, SyntheticText
+from fade_lens.subject.summary import TopText
+from tests.made_up import (
+    HOSTILE,
+    KINDS,
+    made_up_notes,
+    made_up_result,
+    made_up_results,
+    made_up_run,
+    with_cross,
+    with_evidence,
+)
 
 VOID = {"meta", "input", "br", "img", "link", "hr", "path"}
 UNSEEN = re.compile(
@@ -161,7 +171,7 @@ def test_how_far_the_judge_is_to_be_trusted_is_shown(plain_run: Results, by: str
     agreed = Agreement.of(by, [0, 2, 2, 0], [0, 2, 0, 0])
     why = f"both intervals are no wider than 0.3{by}"
     first = plain_run.items[0]
-    first = replace(first, agreement=(agreed,), rated_evidence=replace(first.rated_evidence, stopped=why))
+    first = with_evidence(replace(first, agreement=(agreed,)), rated_texts=replace(first.rated_evidence, stopped=why))
     gold = gold_report([GoldItem("c", "t", 2), GoldItem("c", "u", 2), GoldItem("c", "v", 0)], [2, 0, 0])
     run = {**plain_run.run, "gold": gold, "agreement": {"run": [asdict(agreed)]}}
     document = Document(page(replace(plain_run, items=(first, *plain_run.items[1:]), run=json.loads(json.dumps(run)))))
@@ -204,7 +214,7 @@ def test_visible_changes_only_what_is_unseen(text: str) -> None:
 def test_numbers_that_json_lacks() -> None:
     result = made_up_result()
     odd = (SyntheticText("a", math.nan), SyntheticText("b", math.inf), SyntheticText("c", None))
-    made = card(replace(result, clarity_evidence=ClarityEvidence(result.clarity, odd)))
+    made = card(with_evidence(result, clarity=ClarityEvidence(result.clarity, odd)))
     assert json.loads(compact(made))["synthetic"]["of"] == 3
     assert [value for value, _ in made["synthetic"]["texts"]] == [None, None, None]
 
@@ -228,7 +238,7 @@ def test_standing_follows_the_gate() -> None:
     result = made_up_result("right")
     assert standing(result) == "holds"
     assert standing(result, gate=0.999999) == "fails"
-    unknown = replace(result, clarity_evidence=ClarityEvidence(Metric(None, "no synthetic text")))
+    unknown = with_evidence(result, clarity=ClarityEvidence(Metric(None, "no synthetic text")))
     assert standing(unknown) == "undecided"
     run = made_up_run() | {"settings": {"gate": 0.99}}
     assert "is below 0.99" in Document(page(Results((result,), run))).text

@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 import pytest
 
 from fade_lens.report.plots import ONE_BY_ONE, label, overview_figure, result_figure
-from fade_lens.runs.results import METRICS, Results
+from fade_lens.runs.results import Results
+from fade_lens.scorers.fade import METRICS
 from tests.made_up import HOSTILE, KINDS, made_up_result, made_up_results
 
 

@@ -178,15 +178,16 @@ function controls(steering) {
 
 function card(data, width) {
   if (!data.metrics.length) return [...head(data), audit(data)].filter((part) => part !== null);
-  const faithfulness = data.metrics[3];
   const counts = data.rated.counts;
   const groups = [
     { name: "Natural texts (a dot is 1 % of the corpus)", kind: "natural", points: data.natural },
+  ];
+  if (data.fade) groups.push(
     { name: `Synthetic texts written for the description (${data.synthetic.of})`, kind: "synthetic", points: data.synthetic.points },
     { name: `Rated 0, not expressed (${counts[0]})`, kind: "zero", points: data.rated.points[0] },
     { name: `Rated 1, partly (${counts[1]})`, kind: "one", points: data.rated.points[1] },
     { name: `Rated 2, clearly (${counts[2]})`, kind: "two", points: data.rated.points[2] },
-  ];
+  );
   if (counts[3]) groups.push({ name: `Unrated (${counts[3]})`, kind: "unrated", points: data.rated.points[3] });
   const feature = data.feature;
   return [
@@ -202,12 +203,12 @@ function card(data, width) {
     section("Texts that activate it most", data.top.length ? "Shade: activation of the token; framed: the peak; dotted: positions that never count." : "None: the feature never fires on the corpus.",
       el("ol", { class: "texts" }, ...data.top.map((text) => item([el("b", {}, short(text.activation)), ` text ${text.number}`], shaded(text, Math.abs(feature.largest))))),
       data.top.length < data.top_of ? el("p", { class: "note" }, some(data.top.length, data.top_of)) : null),
-    section("Rated natural texts", data.rated.of ? `By activation; ${some(data.rated.texts.length, data.rated.of)}${data.rated.texts.length < data.rated.of ? ", disagreements first choice" : ""}.` : "No text was rated.",
+    ...(data.fade ? [section("Rated natural texts", data.rated.of ? `By activation; ${some(data.rated.texts.length, data.rated.of)}${data.rated.texts.length < data.rated.of ? ", disagreements first choice" : ""}.` : "No text was rated.",
       ...(data.rated.of ? ratedTexts(data.rated) : [])),
     section("Synthetic texts", data.synthetic.of ? `Written by the judge for the description; ${some(data.synthetic.texts.length, data.synthetic.of)}.` : "The judge wrote none.",
       ...data.synthetic.failures.map((failure) => el("p", { class: "flag", dir: "auto" }, failure)),
       el("ol", { class: "texts" }, ...data.synthetic.texts.map(([activation, text]) => item([activation === null ? "no counted position" : el("b", {}, short(activation))], plain(text))))),
-    section("Steering", data.steering.rates.length ? "Continuations rated 2, with 95 % Wilson intervals; dashed: the untouched model." : `Not steered: ${faithfulness.reason || "no continuations"}`,
-      data.steering.rates.length ? rates(data.steering.rates, width) : null, ...controls(data.steering), ...steered(data.steering)),
+    section("Steering", data.steering.rates.length ? "Continuations rated 2, with 95 % Wilson intervals; dashed: the untouched model." : `Not steered: ${data.not_steered}`,
+      data.steering.rates.length ? rates(data.steering.rates, width) : null, ...controls(data.steering), ...steered(data.steering))] : []),
   ].filter((part) => part !== null);
 }

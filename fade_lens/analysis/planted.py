@@ -27,6 +27,7 @@ from fade_lens.llm.request import Request
 from fade_lens.runs.fade import Fade
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings
+from fade_lens.scorers.fade import METRICS
 from fade_lens.subject.hooks import Model, device_of, is_bridge, model_name, read_hooks, resolve_hook
 
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -55,7 +56,7 @@ class Planted:
     @property
     def passed(self) -> bool:
         """Whether every true score is above 0.5 and every shuffled one below."""
-        for name in ("clarity", "responsiveness", "purity", "faithfulness"):
+        for name in METRICS:
             right = [result.metrics[name].value or 0.0 for result in self.true]
             wrong = [result.metrics[name].value or 0.0 for result in self.shuffled]
             if min(right) <= 0.5 or max(wrong) >= 0.5:

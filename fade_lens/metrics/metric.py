@@ -1,0 +1,63 @@
+"""One metric of one description: a value with its interval, or none with the reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from fade_lens._util.errors import InputError
+
+Preset = Literal["default", "paper"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of one feature and description.
+
+    `value` is None exactly when `reason` says why. `interval` has nominal coverage 95 %; where a value has none,
+    `interval_reason` says why. `counts` are the numbers of texts behind the value; `details` are further numbers of the same
+    evidence (unweighted value, prevalence, chosen factor, ...).
+    """
+
+    value: float | None
+    reason: str | None = None
+    interval: tuple[float, float] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    details: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    interval_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) != (self.reason is not None):
+            raise InputError(
+                f"Metric(value={self.value}, reason={self.reason!r}): give a reason exactly when there is no value"
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """A JSON-able dict; `from_dict` reads it back."""
+        return {
+            "value": self.value,
+            "reason": self.reason,
+            "interval": None if self.interval is None else list(self.interval),
+            "counts": dict(self.counts),
+            "details": dict(self.details),
+            "interval_reason": self.interval_reason,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, object]) -> "Metric":
+        """The metric that `to_dict` wrote."""
+        fields = dict(record)
+        if isinstance(interval := fields.get("interval"), (list, tuple)):
+            low, high = interval
+            fields["interval"] = (float(low), float(high))
+        return cls(**fields)  # pyright: ignore[reportArgumentType]
+
+
+def check_preset(preset: Preset) -> None:
+    """Raise `InputError` for an unknown preset."""
+    if preset not in get_args(Preset):
+        raise InputError(f"preset is {preset!r}; give one of {', '.join(map(repr, get_args(Preset)))}")
+
+
+def around(value: float, interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval, stretched to hold the value: pseudo-texts can pull all of it below a perfect score. No score is above 1, so no interval is."""
+    return min(interval[0], value), min(max(interval[1], value), 1.0)

@@ -1,0 +1,138 @@
+"""One call of `Fade.evaluate`: the order of its stages. The judge asks and answers while torch computes."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fade_lens._util.progress import Stages
+from fade_lens._util.seeds import stream
+from fade_lens.baselines.cross_scores import CrossMatrices
+from fade_lens.baselines.permutation import NullComparison, beside_the_others
+from fade_lens.data.descriptions import Description
+from fade_lens.judge import Judge
+from fade_lens.judge.reliability import Reliability
+from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.runs.results import Result, Results
+from fade_lens.runs.settings import Settings
+from fade_lens.runs.store import RunStore, versions
+from fade_lens.scorers.base import Scored, Scorer, Scoring
+from fade_lens.scorers.fade import FadeEvidence, FadeScorer
+from fade_lens.subject.hooks import model_name
+from fade_lens.subject.subject import Subject
+from fade_lens.subject.summary import summaries
+
+Arms = Mapping[str, tuple[Description, ...]]
+
+
+class Pipeline:
+    """Any scorers over descriptions of one subject."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        judge: Judge,
+        settings: Settings,
+        scorers: Mapping[str, type[Scorer]],
+        reliability: Reliability,
+        store: RunStore | None,
+        stages: Stages,
+    ) -> None:
+        self.subject, self.judge, self.settings, self.scorers = subject, judge, settings, scorers
+        self.reliability, self.store, self.stages = reliability, store, stages
+        self._observed = False
+
+    def run(self, chosen: tuple[Description, ...], arms: Arms, identity: Mapping[str, Any]) -> Results:
+        """Score descriptions and the null descriptions of each arm; `identity` is what the run is known by."""
+        started, before = time.monotonic(), self.judge.usage
+        nulls = {d: arm for arm, some in arms.items() for d in some}
+        every = tuple(dict.fromkeys([*chosen, *nulls]))
+        scoring = Scoring(self.subject, self.judge, self.settings, self.store, nulls, self.stages, self._observe)
+        scorers = {name: scorer(scoring) for name, scorer in self.scorers.items()}
+        self._check_judge()
+        seed = partial(stream, self.settings.seed)
+        with self.stages.showing():
+            self.reliability.ask_gold(seed, scoring.wait)
+            asked = {name: scorer.ask(every) for name, scorer in scorers.items()}
+            self._observe()
+            scored = {name: scorer.measure(asked[name]) for name, scorer in scorers.items()}
+            evidence = {d: {name: found[d] for name, found in scored.items()} for d in every}
+            again = self.reliability.ask({d: rated_of(evidence[d]) for d in chosen}, seed)
+            about = summaries(self.subject)
+            if again:
+                scoring.wait("judge: rating texts again", again)
+        found = {d: Result(d, about[d.index], evidence[d]) for d in every}
+        fade = next((scorer for scorer in scorers.values() if isinstance(scorer, FadeScorer)), None)
+        cross, beside = self._beside(chosen, fade, [found[d].fade for d in chosen])
+        items = (
+            replace(found[d], null=null, usage=self.reliability.usage_of(d.text), agreement=self.reliability.of(d))
+            for d, null in zip(chosen, beside, strict=True)
+        )
+        record = {**identity, **self._record(identity, fade)}
+        record["usage"] = asdict(self.judge.usage - before + self.reliability.usage)
+        record["seconds"] = round(time.monotonic() - started, 1)
+        by_arm = {arm: tuple(found[d] for d in some) for arm, some in arms.items()}
+        return Results(tuple(items), record | self.reliability.report(), cross, by_arm)
+
+    def _check_judge(self) -> None:
+        """A judge that has answered is there; a run that is resumed may have nothing left to ask."""
+        needed = any("judge" in spec.needs for scorer in self.scorers.values() for spec in scorer.specs)
+        if needed and not self.judge.usage.calls and not (self.store is not None and self.store.answered):
+            self.judge.check()
+
+    def _observe(self) -> None:
+        """The pass over the corpus, or what the store has of it; once."""
+        if self._observed:
+            return
+        self._observed = True
+        indices = self.subject.features.indices
+        kept = None if self.store is None else self.store.activations(indices)
+        advance = self.stages.stage("model: natural texts", len(self.subject.tokens))
+        found = self.subject.observe(kept, advance)
+        if kept is not None:
+            advance(len(self.subject.tokens))
+        elif self.store is not None:
+            self.store.keep_texts(self.subject.tokens)
+            self.store.keep_activations(indices, found)
+
+    def _beside(
+        self,
+        chosen: Sequence[Description],
+        fade: FadeScorer | None,
+        evidence: Sequence[FadeEvidence],
+    ) -> tuple[CrossMatrices | None, Sequence[NullComparison | None]]:
+        """FADE's scores of every feature for every description, and each description beside the others; nothing without FADE."""
+        if fade is None or fade.activations is None:
+            return None, [None] * len(chosen)
+        rows = [fade.activations.rows(fade.written[d].texts) for d in chosen]
+        natural = self.subject.activations.values
+        if lost := [c for c in range(natural.shape[1]) if self.subject.activations.overflowed(c)]:
+            natural = natural.copy()
+            natural[:, lost] = np.nan  # what is known of these features is not known of the whole corpus
+        return beside_the_others(chosen, natural, fade.activations.values, rows, [one.rated_texts for one in evidence])
+
+    def _record(self, identity: Mapping[str, Any], fade: FadeScorer | None) -> dict[str, Any]:
+        """What there is to know of a run beside what decides its numbers."""
+        activations, tokens = self.subject.activations, self.subject.tokens
+        written = None if fade is None else fade.activations
+        return {
+            # What model and SAE are called decides no number, so it is no part of the identity that a store checks.
+            "model": {"name": model_name(self.subject.model), **identity["model"]},
+            "features": {**identity["features"], **names_of(self.subject.source)},
+            "versions": versions(),
+            "n_outliers": activations.n_outliers,
+            "n_overflowed": {
+                "natural": activations.n_overflowed,
+                "written": 0 if written is None else int(written.overflowed.any(axis=1).sum()),
+            },
+            "n_truncated": tokens.n_truncated,
+            "text_lost": round(tokens.lost, 4),
+        }
+
+
+def rated_of(evidence: Mapping[str, Scored]) -> list[tuple[str, int]]:
+    """The texts that the judge rated for a description, whatever scorer asked."""
+    return [pair for found in evidence.values() for pair in found.rated()]

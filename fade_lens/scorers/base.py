@@ -1,0 +1,252 @@
+"""What a scorer is, and how one is registered: a file with a subclass of `Scorer` under `@scorer("name")` is all that a new one takes.
+
+A scorer turns a subject, descriptions and a judge into `Metric`s with the evidence behind them. A run calls `ask` of every scorer, so that the
+judge works on all of them at once, and then `measure` of each. Results, reports, comparisons and the command line read its `specs`.
+"""
+
+import logging
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.progress import Stages
+from fade_lens.data.descriptions import Description
+from fade_lens.judge import Estimate, Judge
+from fade_lens.metrics.labelled import LabelledTexts
+from fade_lens.metrics.metric import Metric
+from fade_lens.scorers.continuations import ContinuationStore
+from fade_lens.subject.settings import SubjectSettings
+
+if TYPE_CHECKING:
+    from fade_lens.subject.subject import Subject
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINTS = "fade_lens.scorers"
+"""The group of entry points by which an installed package brings scorers."""
+NOT_SCORED = Metric(None, "not among the run's scores")
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """One score that a scorer gives, as tables and reports show it.
+
+    Attributes:
+        name: of its column in `Results.frame`: lower case, unique among all scorers.
+        title: what people read.
+        question: that it answers, in a sentence.
+        range: its least and its largest value.
+        chance: what a description that says nothing gets: a number, or the name of the detail of each `Metric` that holds it.
+        needs: "judge", "steering": what it cannot be measured without.
+        decides: whether a description fails where it is below the run's gate.
+        gated: whether it is measured only where the scores that decide reach the gate; summaries also give its mean with 0 elsewhere.
+        of_labels: the score as a function of labelled texts, which `fade_lens.analysis.sanity` tests; None where it has no labels.
+    """
+
+    name: str
+    title: str
+    question: str
+    range: tuple[float, float] = (0.0, 1.0)
+    chance: float | str = 0.0
+    needs: tuple[str, ...] = ("judge",)
+    decides: bool = False
+    gated: bool = False
+    of_labels: Callable[[LabelledTexts], float | None] | None = field(default=None, compare=False)
+
+    def chance_of(self, metric: Metric) -> float | None:
+        """The chance level of one metric; None where it is not known."""
+        return metric.details.get(self.chance) if isinstance(self.chance, str) else self.chance
+
+
+class Scored:
+    """What the scores of one description rest on. A scorer's is a frozen dataclass of plain values with type hints, by which it is saved and loaded."""
+
+    metrics: Mapping[str, Metric]
+    """The scores by the names of the scorer's specs."""
+    flags: tuple[Any, ...] = ()
+    """What a reader should know before trusting them."""
+
+    def columns(self) -> dict[str, Any]:
+        """Further columns of `Results.frame`."""
+        return {}
+
+    def rated(self) -> list[tuple[str, int]]:
+        """Texts that the judge rated, with their ratings: some are rated again where the judge's agreement is asked for."""
+        return []
+
+
+@dataclass(frozen=True)
+class PlainScores(Scored):
+    """Evidence of a scorer that keeps its scores and nothing else."""
+
+    metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One run, as its scorers see it.
+
+    Attributes:
+        subject: model, features and corpus.
+        judge: who is asked.
+        settings: of the whole run; a scorer takes its own with `Settings.of(settings)`.
+        store: where continuations are kept; None: nowhere.
+        nulls: the kind of each null description ("shuffled", "random", "generic") among the descriptions.
+        stages: progress bars.
+        observe: makes sure of the pass over the corpus. What needs no activations is asked before it, so that the judge works meanwhile.
+    """
+
+    subject: "Subject"
+    judge: Judge
+    settings: SubjectSettings
+    store: ContinuationStore | None
+    nulls: Mapping[Description, str]
+    stages: Stages
+    observe: Callable[[], None]
+
+    def wait(self, name: str, futures: Iterable["Future[Any]"]) -> None:
+        """Wait for the judge, the bar moving as answers come; the first error ends the run."""
+        pending = set(futures)
+        advance = self.stages.stage(name, len(pending))
+        while pending:
+            done, pending = wait(pending, return_when="FIRST_COMPLETED")
+            for future in done:
+                future.result()
+            advance(len(done))
+
+
+class Scorer(ABC):
+    """What every scorer is; an object of it lives for one run.
+
+    Attributes:
+        specs: the scores that it gives.
+        Settings: a frozen dataclass that inherits from `SubjectSettings`, with its own settings beside those.
+        Evidence: the class of what `measure` gives.
+    """
+
+    specs: ClassVar[tuple[ScoreSpec, ...]]
+    Settings: ClassVar[type[SubjectSettings]] = SubjectSettings
+    Evidence: ClassVar[type[Scored]] = PlainScores
+
+    def __init__(self, scoring: Scoring) -> None:
+        self.scoring = scoring
+
+    @classmethod
+    @abstractmethod
+    def estimate(
+        cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None
+    ) -> Estimate:
+        """What the judge is asked at most.
+
+        Args:
+            judge: who is asked; its `estimate` tells the price of texts written and rated.
+            settings: of the whole run.
+            n_descriptions: how many are scored.
+            n_texts: how many natural texts there are at most.
+            null: the kind of null description that all of them are; None: they are real ones.
+        """
+
+    @abstractmethod
+    def ask(self, descriptions: Sequence[Description]) -> Any:
+        """Begin to ask the judge, in the background; what this gives is handed to `measure`."""
+
+    @abstractmethod
+    def measure(self, asked: Any) -> Mapping[Description, Any]:
+        """Wait for the answers and compute: the evidence of every description that `ask` was given."""
+
+
+Class = TypeVar("Class", bound=type[Scorer])
+REGISTRY: dict[str, type[Scorer]] = {}
+
+
+def scorer(name: str) -> Callable[[Class], Class]:
+    """Register a class as a scorer under a name: `Fade.evaluate(..., scorers=("fade", name))`, `--scorers fade,name`.
+
+    Raises:
+        InputError: the name, the name of a score or that of a setting is another scorer's.
+    """
+
+    def register(made: Class) -> Class:
+        others = {other: known for other, known in REGISTRY.items() if other != name}
+        if (known := REGISTRY.get(name)) is not None and known.__qualname__ != made.__qualname__:
+            raise InputError(
+                f"a scorer is already registered as {name!r} ({known.__qualname__}); give yours another name"
+            )
+        taken = {spec.name: other for other, known in others.items() for spec in known.specs}
+        owners = {f.name: owner for known in others.values() for f, owner in owned(known.Settings)}
+        for spec in made.specs:
+            if not spec.name.isidentifier() or not spec.name.islower():
+                raise InputError(f"score {spec.name!r} of scorer {name!r}: give a name of small letters, digits and _")
+            if spec.name in taken:
+                raise InputError(
+                    f"score {spec.name!r} of scorer {name!r} is already one of {taken[spec.name]!r}; call it otherwise"
+                )
+        for f, owner in owned(made.Settings):
+            if owners.get(f.name, owner) is not owner:
+                raise InputError(
+                    f"setting {f.name!r} of scorer {name!r} is already one of another scorer; call it otherwise"
+                )
+        REGISTRY[name] = made
+        return made
+
+    return register
+
+
+def owned(settings: type[SubjectSettings]) -> list[tuple[Any, type]]:
+    """The fields of settings, each with the class that it comes from."""
+    line = [kind for kind in settings.__mro__ if issubclass(kind, SubjectSettings)]
+    return [(f, next(kind for kind in reversed(line) if f.name in kind.__annotations__)) for f in fields(settings)]
+
+
+@cache
+def load_own() -> None:
+    """Import the package's scorers: every module beside this one."""
+    package = import_module(__package__ or "fade_lens.scorers")
+    for module in pkgutil.iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+
+
+@cache
+def load_installed() -> None:
+    """Import the scorers of installed packages, by their entry points; one that cannot be imported is told and left out."""
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        except Exception as error:
+            logger.warning("scorer %r of %s cannot be imported: %s", point.name, point.value, error)
+
+
+def scorer_of(name: str) -> type[Scorer]:
+    """The scorer of a name.
+
+    Raises:
+        InputError: none is registered under it, here or by an installed package.
+    """
+    for load in (load_own, load_installed):
+        if name not in REGISTRY:
+            load()
+    if name not in REGISTRY:
+        raise InputError(
+            f"there is no scorer {name!r}; there is {', '.join(map(repr, sorted(REGISTRY)))}{suggest(name, REGISTRY)}. "
+            "Import the module that registers it, or install its package"
+        )
+    return REGISTRY[name]
+
+
+def scorers_of(names: Sequence[str]) -> dict[str, type[Scorer]]:
+    """The scorers of several names. Raises `InputError` for an unknown one, or for none."""
+    if isinstance(names, str) or not names:
+        raise InputError(f"scorers is {names!r}; give a tuple of at least one name, such as ('fade',)")
+    return {name: scorer_of(name) for name in names}
+
+
+def specs_of(names: Iterable[str]) -> tuple[ScoreSpec, ...]:
+    """The scores of some scorers, in their order."""
+    return tuple(spec for name in dict.fromkeys(names) for spec in scorer_of(name).specs)

@@ -1,0 +1,225 @@
+"""FADE as one scorer of four scores, so that judge and torch work at the same time and the gate saves steering."""
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fade_lens.data.descriptions import Description
+from fade_lens.judge import Estimate, Judge, Written
+from fade_lens.metrics.metric import Metric
+from fade_lens.scorers.base import NOT_SCORED, Scored, Scorer, ScoreSpec, Scoring, scorer
+from fade_lens.scorers.clarity import ClarityEvaluator, ClaritySettings, WrittenActivations
+from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
+from fade_lens.scorers.faithfulness import Asked as SteeredAsked
+from fade_lens.scorers.faithfulness import FaithfulnessEvaluator, FaithfulnessSettings, longest_rounds
+from fade_lens.scorers.ratings import Asked as RatingsAsked
+from fade_lens.scorers.ratings import RatingEvaluator, RatingSettings
+from fade_lens.subject.settings import SubjectSettings
+
+STEERED_AT_ONCE = 512
+"""Continuations generated before they are kept and sent to the judge, so that both work at the same time."""
+UNRATED_SHARE = 0.02
+"""A single text without a rating is told where it is more than this share."""
+DETECTION = ("f1", "iou", "correlation", "balanced_accuracy")
+_WHY = Metric(None, "not rated: every text expresses the generic description")
+NOT_RATED = RatedEvidence(_WHY, _WHY)
+"""What stands for the ratings of a generic null description."""
+
+
+@dataclass(frozen=True)
+class FadeSettings(FaithfulnessSettings, RatingSettings, ClaritySettings):
+    """Settings of all four scores."""
+
+
+@dataclass(frozen=True)
+class FadeEvidence(Scored):
+    """What the four scores of one description rest on."""
+
+    clarity: ClarityEvidence
+    rated_texts: RatedEvidence
+    faithfulness: FaithfulnessEvidence
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The four by name."""
+        return {
+            "clarity": self.clarity.clarity,
+            "responsiveness": self.rated_texts.responsiveness,
+            "purity": self.rated_texts.purity,
+            "faithfulness": self.faithfulness.faithfulness,
+        }
+
+    @property
+    def flags(self) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Texts that got no rating or were not written, and steering that breaks the model."""
+        flags: list[str] = []
+        steered = self.faithfulness.continuations
+        for asked, kind in ((self.rated_texts.texts, "natural texts"), (steered, "continuations")):
+            unrated = sum(a.rating is None for a in asked)
+            if unrated > 1 or unrated > UNRATED_SHARE * len(asked):
+                flags.append(f"unrated: {unrated} of {len(asked)} {kind} got no rating")
+        for fluency in self.faithfulness.fluency:
+            if fluency.breaks and fluency.factor == self.faithfulness.faithfulness.details.get("factor"):
+                flags.append(
+                    f"steering: factor {fluency.factor:g} breaks the model (texts {fluency.increase:+.1f} nats a token, "
+                    f"{fluency.repeated:.0%} repeated)"
+                )
+        if failures := len(self.clarity.failures):
+            flags.append(f"writing: {failures} request{'' if failures == 1 else 's'} gave no text")
+        return tuple(flags)
+
+    def columns(self) -> dict[str, Any]:
+        """Counts, the chosen factor, controls, detection-style scores."""
+        purity, faithful = self.rated_texts.purity, self.faithfulness.faithfulness
+        detected = self.rated_texts.detection
+        found = {name: getattr(detected, name) for name in DETECTION}
+        return {
+            **{f"n_{key}": purity.counts.get(key, 0) for key in ("rated_0", "rated_1", "rated_2", "unrated")},
+            "n_synthetic": len(self.clarity.texts),
+            "n_continuations": len(self.faithfulness.continuations),
+            "prevalence": purity.details.get("prevalence"),
+            "best_factor": faithful.details.get("factor"),
+            "dose_response_p": faithful.details.get("dose_response_p"),
+            "nll_increase": faithful.details.get("nll_increase"),
+            **{f"faithfulness_{arm.name}": arm.faithfulness.value for arm in self.faithfulness.arms},
+            **{name: math.nan if value is None else value for name, value in found.items()},
+        }
+
+    def rated(self) -> list[tuple[str, int]]:
+        """The rated natural texts."""
+        return [(text.text, text.rating) for text in self.rated_texts.texts if text.rating is not None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the judge writes and rates for each description."""
+
+    descriptions: tuple[Description, ...]
+    written: Mapping[Description, Future[Written]]
+    rated: Mapping[Description, RatingsAsked]
+
+
+@scorer("fade")
+class FadeScorer(Scorer):
+    """Clarity, Responsiveness, Purity and Faithfulness (Puri et al., Findings of ACL 2025)."""
+
+    specs: ClassVar[tuple[ScoreSpec, ...]] = (
+        ScoreSpec(
+            "clarity",
+            "Clarity",
+            "Does text written to express the description activate the feature?",
+            (-1.0, 1.0),
+            decides=True,
+        ),
+        ScoreSpec(
+            "responsiveness",
+            "Responsiveness",
+            "Do natural texts that express it activate the feature?",
+            (-1.0, 1.0),
+            decides=True,
+        ),
+        ScoreSpec("purity", "Purity", "Does the feature fire for nothing else?", chance="prevalence"),
+        ScoreSpec(
+            "faithfulness",
+            "Faithfulness",
+            "Does steering the feature make the model write it?",
+            needs=("judge", "steering"),
+            gated=True,
+        ),
+    )
+    Settings: ClassVar[type[SubjectSettings]] = FadeSettings
+    Evidence: ClassVar[type[Scored]] = FadeEvidence
+
+    def __init__(self, scoring: Scoring) -> None:
+        super().__init__(scoring)
+        self.settings = FadeSettings.of(scoring.settings)
+        subject, judge = scoring.subject, scoring.judge
+        self.clarity = ClarityEvaluator(subject, judge, self.settings)
+        self.ratings = RatingEvaluator(subject, judge, self.settings)
+        self.faithfulness = FaithfulnessEvaluator(subject, judge, self.settings, scoring.store)
+        self.written: dict[Description, Written] = {}
+        """The texts written for each description, once they are measured."""
+        self.activations: WrittenActivations | None = None
+        """What they do to every feature of the run, once they are measured."""
+
+    @classmethod
+    def estimate(
+        cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None
+    ) -> Estimate:
+        """As if all descriptions passed the gate and no rating stopped early."""
+        own = FadeSettings.of(settings)
+        if null == "generic":  # one writing for the whole run, and nothing is rated
+            return judge.estimate(own.synthetic_texts, 0)
+        # Other nulls take the texts that were written. Natural texts and continuations are never rated in one request.
+        written = own.synthetic_texts if null is None else 0
+        rounds = [(written, min(own.rated_texts, n_texts))]
+        rounds += [(0, n) for n in longest_rounds(own, judge.texts_per_request)]
+        first, *others = (judge.estimate(*texts, n_concepts=n_descriptions) for texts in rounds)
+        return sum(others, first)
+
+    def ask(self, descriptions: Sequence[Description]) -> Asked:
+        """Have texts written, and natural texts rated; a null description takes the texts written for the same words."""
+        nulls = self.scoring.nulls
+        written: dict[Description, Future[Written]] = {}
+        by_words: dict[str, Future[Written]] = {}
+        for d in descriptions:
+            written[d] = by_words[d.text] if d in nulls and d.text in by_words else self.clarity.ask(d)
+            by_words.setdefault(d.text, written[d])
+        self.scoring.observe()
+        rated = {d: self.ratings.ask(d) for d in descriptions if nulls.get(d) != "generic"}
+        return Asked(tuple(descriptions), written, rated)
+
+    def measure(self, asked: Asked) -> dict[Description, FadeEvidence]:
+        """Clarity of all; then the gate in the order of the descriptions, those that pass it steered while others are still rated."""
+        stages, wait = self.scoring.stages, self.scoring.wait
+        wait("judge: writing texts", asked.written.values())
+        self.written = {d: answer.result() for d, answer in asked.written.items()}
+        advance = stages.stage("model: written texts", sum(len(w.texts) for w in self.written.values()))
+        self.activations = self.clarity.activate(self.written, advance)
+        clear = self.clarity.measure(self.written, self.activations)
+
+        rated: dict[Description, RatedEvidence] = {}
+        stopped: dict[Description, Metric] = {}
+        steered: dict[Description, SteeredAsked] = {}
+        group: list[Description] = []
+        n_texts = len(self.faithfulness.prompts) * self.settings.steered_sets
+        at_once = max(1, STEERED_AT_ONCE // max(n_texts, 1))
+        n_features = len({d.index for d in asked.descriptions})
+        advance = stages.stage("judge: rating natural texts", len(asked.rated))
+        steering = stages.stage(
+            "model: steered texts", n_features * n_texts + len(self.faithfulness.prompts) if n_texts else 0
+        )
+        # Which descriptions make a group depends on their order alone, never on how fast the judge answers.
+        for d in asked.descriptions:
+            rated[d] = self.ratings.measure(d, asked.rated[d]) if d in asked.rated else NOT_RATED
+            advance(1 if d in asked.rated else 0)
+            reason = self.faithfulness.gate(d, clear[d].clarity, rated[d].responsiveness)
+            if reason is not None:
+                stopped[d] = reason
+                continue
+            group.append(d)
+            if len(group) == at_once:
+                steered |= self._steered(group, steering)
+                group = []
+        steered |= self._steered(group, steering)
+
+        wait("judge: rating steered texts", [answer.answer for answer in steered.values()])
+        faithful = {d: self.faithfulness.measure(d, answer) for d, answer in steered.items()}
+        faithful |= {d: FaithfulnessEvidence(reason) for d, reason in stopped.items()}
+        return {d: FadeEvidence(clear[d], rated[d], faithful[d]) for d in asked.descriptions}
+
+    def _steered(self, group: Sequence[Description], advance: Any) -> dict[Description, SteeredAsked]:
+        """Continuations of these descriptions, sent to the judge: it rates them while the next are generated."""
+        if group:
+            self.faithfulness.steer([d.index for d in group], advance)
+        return {d: self.faithfulness.ask(d) for d in group}
+
+
+METRICS = tuple(spec.name for spec in FadeScorer.specs)
+"""FADE's four, for what is about FADE by nature: audit verdicts, planted truth, cross scores (all but the last)."""
+NOTHING = FadeEvidence(
+    ClarityEvidence(NOT_SCORED), RatedEvidence(NOT_SCORED, NOT_SCORED), FaithfulnessEvidence(NOT_SCORED)
+)
+"""What stands for FADE's evidence where a run has none."""

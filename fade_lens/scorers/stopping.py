@@ -1,0 +1,41 @@
+"""When enough is rated: texts and continuations are rated in rounds, until the intervals are narrow enough."""
+
+from dataclasses import dataclass
+
+from fade_lens._util.options import option
+from fade_lens.metrics.metric import Metric
+from fade_lens.subject.settings import SubjectSettings
+
+GROWTH = 2.0
+"""No round brings the texts to more than this many times those before: a width of few texts promises little."""
+SHORT = 0.9
+"""Share of the missing texts, as they are reckoned, that a round asks for: a text too many costs more than another round."""
+
+
+@dataclass(frozen=True)
+class StoppingSettings(SubjectSettings):
+    """When rating stops, and which descriptions are worth the rating of steered texts."""
+
+    interval_width: float | None = option(
+        0.3,
+        """Rating goes in rounds and stops before `rated_texts` once the 95 % intervals of Responsiveness and Purity are both no wider
+        than this, or that of Responsiveness lies below the gate. Continuations are rated at every factor for the first prompts, then at
+        the best factor alone, until Faithfulness' interval is no wider either. None: everything is rated, as preset "paper" always does.""",
+        above=0,
+        mend="give a width above 0, or None to rate all texts",
+    )
+    gate: float | None = option(
+        0.5, "Faithfulness is measured where Clarity and Responsiveness are both at least this; None: always."
+    )
+
+
+def missing(n: int, width: float | None, wanted: float) -> float:
+    """How many more than `n` are worth asking for at once, so that an interval gets no wider than `wanted`."""
+    growth = GROWTH if width is None else min((width / wanted) ** 2, GROWTH)
+    return SHORT * n * (growth - 1)
+
+
+def widest(*metrics: Metric) -> float | None:
+    """The width of the widest interval; None where one has none."""
+    widths = [metric.interval[1] - metric.interval[0] for metric in metrics if metric.interval is not None]
+    return max(widths) if len(widths) == len(metrics) else None

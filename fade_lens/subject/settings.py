@@ -1,0 +1,45 @@
+"""Settings of what is evaluated: which positions of which texts count, and the unit of steering."""
+
+from dataclasses import dataclass
+from typing import get_args
+
+from fade_lens._util.options import Options, option
+from fade_lens.metrics.metric import Preset
+
+
+@dataclass(frozen=True)
+class SubjectSettings(Options):
+    """What a `Subject` needs to know; the settings of every scorer begin with it."""
+
+    preset: Preset = option(
+        "default",
+        "default: signed, weighted, cross-fitted; paper: the reference implementation's arithmetic, digit for digit.",
+        choices=get_args(Preset),
+    )
+    seed: int = option(
+        0,
+        "All randomness of the run comes from it, from the feature and from the purpose; the order of features changes nothing.",
+        least=0,
+    )
+    context: int | None = option(
+        None,
+        "Tokens of a text that count, BOS included; unless given, what the SAE was trained on, at most 128.",
+        least=2,
+    )
+    outlier_factor: float = option(
+        5.0,
+        "Positions whose residual norm is above this many medians never count (massive activations); inf: off.",
+        above=1,
+        mend="it must be above 1 (inf switches the rule off)",
+    )
+    reference_quantile: float = option(
+        0.99,
+        "A feature's reference activation: this quantile of its largest activations over the texts on which it fires.",
+        above=0,
+        most=1,
+    )
+    top_texts: int = option(
+        10,
+        "Strongest natural texts kept with their token-level activations, for people to look at.",
+        least=0,
+    )
