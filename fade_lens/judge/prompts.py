@@ -175,24 +175,8 @@ class Prompts:
     """Text, description and Yes or No of worked examples. The thresholds of ratings were measured with the default ones."""
 
     def __post_init__(self) -> None:
-        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
-            parts = (
-                [value]
-                if isinstance(value, str)
-                else [p for part in value for p in ([part] if isinstance(part, str) else part)]
-            )
-            for text in parts:
-                if not isinstance(text, str) or not text.strip() or not text.encode("utf-8", "ignore").decode() == text:
-                    raise InputError(f"prompts.{name} holds {text!r:.60}: give texts that are not empty")
-            if isinstance(value, str):
-                _check_placeholders(name, value)
-            elif not value and name != "single_examples":
-                raise InputError(f"prompts.{name} is empty: give at least one text")
-        for example in self.single_examples:
-            if len(example) != 3 or example[2] not in ("Yes", "No"):
-                raise InputError(
-                    f"prompts.single_examples holds {example!r:.80}: give text, description, and 'Yes' or 'No'"
-                )
+        for field in fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
 
     @classmethod
     def load(cls, path: str | Path) -> "Prompts":
@@ -203,35 +187,26 @@ class Prompts:
         """
         path = Path(path)
         try:
-            if path.stat().st_size > MOST_BYTES:
-                raise InputError(f"prompts {path.name!r} is larger than {MOST_BYTES >> 10} KiB: give a file of prompts")
-            given = tomllib.loads(path.read_text(encoding="utf-8"))
+            with path.open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
         except OSError as error:
-            raise InputError(f"prompts {str(path)!r} cannot be read: {error.strerror or error}") from None
-        except ValueError as error:  # TOML's and decoding's
-            raise InputError(f"prompts {path.name!r} is no TOML file in UTF-8: {error}") from None
-        known: dict[str, Any] = {f.name: f.default for f in fields(cls)}
-        for name, value in given.items():
+            raise InputError(f"prompts file {str(path)!r} cannot be read: {error.strerror or error}") from None
+        if len(content) > MOST_BYTES:
+            raise InputError(
+                f"prompts file {path.name!r} is larger than {MOST_BYTES >> 10} KiB: give a file of prompts"
+            )
+        try:
+            given = tomllib.loads(content.decode("utf-8"))
+        except (ValueError, RecursionError) as error:  # TOML's and decoding's
+            raise InputError(f"prompts file {path.name!r} is no TOML file in UTF-8: {error}") from None
+        known = [field.name for field in fields(cls)]
+        for name in given:
             if name not in known:
+                near = suggest(name, known)
                 raise InputError(
-                    f"prompts {path.name!r} has the key {name!r}{suggest(name, known)}; the keys are {', '.join(known)}"
+                    f"prompts file {path.name!r} has the key {name!r}{near}; the keys are {', '.join(known)}"
                 )
-            if isinstance(known[name], tuple) and isinstance(value, list):
-                given[name] = value = _tuples(cast("list[Any]", value))
-            nested = name == "single_examples"
-            parts = value if isinstance(known[name], tuple) and isinstance(value, tuple) else (value,)
-            if isinstance(value, tuple) != isinstance(known[name], tuple) or any(
-                isinstance(p, tuple) != nested for p in parts
-            ):
-                form = (
-                    "a list of [text, description, answer]"
-                    if nested
-                    else "a list of texts"
-                    if isinstance(known[name], tuple)
-                    else "a text"
-                )
-                raise InputError(f"prompts {path.name!r}: {name} is {value!r:.60}; give {form}")
-        return cls(**given)
+        return cls(**{name: _checked(name, value) for name, value in given.items()})
 
     @property
     def identity(self) -> Any:
@@ -280,29 +255,55 @@ class Prompts:
         return (described[2], int(found["n"]), int(found["set"])) if described and found else None
 
 
+def _checked(name: str, value: Any) -> Any:
+    """A prompt as its field holds it: a text, texts or examples. Raises `InputError` for anything else, and for wrong placeholders."""
+    if name == "single_examples":
+        rows = [
+            tuple(cast("list[Any]", row)) if isinstance(row, list | tuple) else () for row in _listed(value) or [()]
+        ]
+        usable = value in ([], ()) or all(
+            len(row) == 3 and all(map(_is_text, row)) and row[2] in ("Yes", "No") for row in rows
+        )
+        found, form = (tuple(rows) if value else ()), "[text, description, 'Yes' or 'No'] for each example"
+    elif name in ("leanings", "lengths"):
+        found = tuple(_listed(value))
+        usable, form = bool(found) and all(map(_is_text, found)), "at least one text, none of them empty"
+    else:
+        found, usable, form = value, _is_text(value), "a text that is not empty"
+    if not usable:
+        raise InputError(f"prompts: {name} is {value!r:.80}; give {form}")
+    if isinstance(found, str):
+        _check_placeholders(name, found)
+    return found
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(cast("list[Any]", value)) if isinstance(value, list | tuple) else []
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.encode("utf-8", "ignore").decode() == value
+
+
 def _check_placeholders(name: str, text: str) -> None:
     """Raises `InputError` for a placeholder that is missing or that nothing is filled in for."""
-    may = {one.rstrip("?") for one in _FILLED.get(name, ())}
-    must = {one for one in _FILLED.get(name, ()) if not one.endswith("?")}
+    filled = _FILLED.get(name, ())
+    may, must = {one.rstrip("?") for one in filled}, {one for one in filled if not one.endswith("?")}
     held = set(_PLACEHOLDER.findall(text))
     if unknown := sorted(held - may):
         known = (
             f"only {', '.join(f'{{{one}}}' for one in sorted(may))} can be filled in" if may else "nothing is filled in"
         )
         raise InputError(
-            f"prompts.{name} holds {{{unknown[0]}}}, but {known} there: leave it out (description and samples follow by themselves)"
+            f"prompts: {name} holds {{{unknown[0]}}}, but {known} there; leave it out (description and samples follow the rules anyway)"
         )
     if missing := sorted(must - held):
-        raise InputError(f"prompts.{name} lacks {{{missing[0]}}}: put it where that is to stand")
+        raise InputError(f"prompts: {name} lacks {{{missing[0]}}}; put it where that is to stand")
 
 
 def _filled(template: str, **values: str) -> str:
     """A prompt with its placeholders filled in, once: braces in what is filled in stay."""
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
-
-
-def _tuples(values: list[Any]) -> tuple[Any, ...]:
-    return tuple(_tuples(cast("list[Any]", value)) if isinstance(value, list) else value for value in values)
 
 
 def _quoted(concept: str) -> list[str]:

@@ -160,8 +160,9 @@ class InProcess(Provider):
                 answer = await self.llm.ask(request)
         except TimeoutError:
             raise Transient(f"no answer within {self._timeout:g} s") from None
-        if not isinstance(answer, Answer):
-            raise JudgeError(f"{type(self.llm).__name__}.ask gave a {type(answer).__name__}: return a fade_lens.Answer")
+        if not isinstance(answer, Answer) or not isinstance(answer.content, str):
+            kind = type(self.llm).__name__
+            raise JudgeError(f"{kind}.ask gave {answer!r:.80}: return a fade_lens.Answer whose content is a text")
         return replace(
             answer,
             prompt_tokens=answer.prompt_tokens or round(request.prompt_tokens),

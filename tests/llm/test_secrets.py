@@ -1,16 +1,21 @@
 """Keys and addresses: shown to the server that the user chose, and to nobody and nothing else."""
 
+import base64
 import json
 import logging
+import pickle
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fade_lens._util.errors import InputError, JudgeError
-from fade_lens.judge import Judge, MemoryTranscripts
+from fade_lens.judge import Judge, MemoryTranscripts, Prompts
 from fade_lens.llm import endpoint, wire
+from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Request
 from tests.fake_judge import FINAL, FakeJudge
 
@@ -250,3 +255,81 @@ def test_bad_keys(key: str) -> None:
 def test_a_gguf_that_is_not_there() -> None:
     with pytest.raises(InputError, match="not a file"):
         Judge.parse("gguf:/nowhere/model.gguf")
+
+
+def made_again(judge: Judge) -> Judge:
+    content = pickle.dumps(judge)
+    assert KEY.encode() not in content and base64.b64encode(KEY.encode())[:-4] not in content
+    return pickle.loads(content)
+
+
+def test_a_pickled_judge_holds_no_key_and_finds_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FADE_LENS_API_KEY", KEY)
+    prompts = Prompts(rating="Own rules.")
+    with FakeJudge(key=KEY) as fake:
+        first = Judge(
+            "m", base_url=fake.base_url, max_calls=50, price=(1.0, 2.0), name="mine", texts_per_request=7,
+            temperature=0.5, concurrency=3, prompts=prompts, writer=f"{fake.base_url}#w",
+        )  # fmt: skip
+        first.rate("the word 'cat'", TEXTS)
+        judge = made_again(first)
+        assert judge.identity == first.identity and judge.usage.calls == 0 and repr(judge) == repr(first)
+        assert judge.endpoint == replace(first.endpoint, key=judge.endpoint.key) and judge.prompts == prompts
+        assert [r.value for r in judge.rate("the word 'cat'", TEXTS)] == [
+            r.value for r in first.rate("the word 'cat'", TEXTS)
+        ]
+        assert judge.estimate(30, 100) == first.estimate(30, 100) and judge.price_of(10**6, 0) == 1.0
+        monkeypatch.setenv("FADE_LENS_API_KEY", "another")
+        with pytest.raises(JudgeError, match="does not accept the key"):
+            pickle.loads(pickle.dumps(judge.__class__("m", base_url=fake.base_url))).rate("the word 'cat'", TEXTS)
+
+
+def test_a_worker_finds_the_key_in_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    content = pickle.dumps(Judge("gpt-4o-mini"))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-worker")
+    found = pickle.loads(content).endpoint.key
+    assert found is not None and found.reveal() == "sk-of-the-worker"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(JudgeError, match="set OPENAI_API_KEY"):
+        pickle.loads(content).rate("c", TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (lambda: Judge("m", api_key=KEY), "OPENAI_API_KEY"),
+        (lambda: Judge("m", base_url="https://h.example/v1", api_key=KEY), "FADE_LENS_API_KEY"),
+        (lambda: Judge.azure("d", azure_endpoint="https://a.example", api_key=KEY), "AZURE_OPENAI_API_KEY"),
+        (lambda: Judge.parse("openrouter:o/m", api_key=KEY), "OPENROUTER_API_KEY"),
+        (lambda: Judge("n", base_url="http://localhost:1/v1", writer=Judge("m", api_key=KEY)), "OPENAI_API_KEY"),
+    ],
+)
+def test_a_key_given_as_argument_is_not_pickled_but_told(
+    made: Callable[[], Judge], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=f"set {name} in the environment") as refused:
+        pickle.dumps(made())
+    assert KEY not in str(refused.value)
+    monkeypatch.setenv(name, KEY)  # the same one is found again
+    made_again(made())
+
+
+def test_judges_without_a_key_can_be_pickled(tmp_path: Path) -> None:
+    path = tmp_path / "small.gguf"
+    path.write_bytes(b"GGUF")
+    for judge in (
+        Judge.ollama("m"),
+        Judge.local(path, n_ctx=512, name="small"),
+        Judge.parse("vllm:m"),
+        Judge(Silent()),
+    ):
+        again = made_again(judge)
+        assert again.identity == judge.identity and again.usage == judge.usage and repr(again) == repr(judge)
+
+
+class Silent:
+    """A model that answers nothing; pickled as any object is."""
+
+    async def ask(self, request: Request) -> Answer:
+        return Answer("")
