@@ -437,7 +437,7 @@ def test_conversations_are_cut_into_windows_too():
 def test_a_context_without_room_beside_bos_is_refused():
     for windows in (False, True):
         with pytest.raises(InputError, match="leaves no token beside BOS"):
-            Corpus.from_texts(["the cat"], windows=windows).tokenize(tiny_model(), context=1, prepend_bos=True)
+            tokenize(MODEL, Corpus.from_texts(["the cat"], windows=windows), context=1, prepend_bos=True)
 
 
 @pytest.mark.parametrize(
