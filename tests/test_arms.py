@@ -86,7 +86,7 @@ def test_repeated_share():
 
 
 def test_what_breaks_the_model():
-    assert not breaks(1.9, 0.2) and breaks(2.1, 0.0) and breaks(0.0, 0.3) and breaks(math.nan, 0.0)
+    assert not breaks(1.9, 0.2) and breaks(2.1, 0.0) and breaks(0.0, 0.3) and not breaks(math.nan, 0.0)
 
 
 # --- Dose-response --------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -292,3 +293,16 @@ def test_what_nobody_reads_stops_nothing():
         for _ in range(3):
             terminal.print("nobody reads this")
         assert terminal.quiet
+
+
+def test_what_a_library_prints_itself_is_not_printed_twice():
+    from fade_lens.cli import unsaid
+
+    record = logging.LogRecord("loud.part", logging.WARNING, "", 0, "words", (), None)
+    assert unsaid(record)
+    loud = logging.getLogger("loud")
+    loud.addHandler(handler := logging.StreamHandler())
+    assert not unsaid(record)
+    loud.propagate = False
+    loud.removeHandler(handler)
+    assert unsaid(record)

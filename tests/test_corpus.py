@@ -432,3 +432,18 @@ def test_conversations_are_cut_into_windows_too():
     model = model_with(byte_level("<bos>", chat=True))
     tokens = tokenize(model, Corpus.from_texts([CHAT], windows=True), context=9, prepend_bos=True)
     assert "".join(tokens.texts) == WRITTEN and set(tokens.documents) == {0}
+
+
+def test_a_context_without_room_beside_bos_is_refused():
+    for windows in (False, True):
+        with pytest.raises(InputError, match="leaves no token beside BOS"):
+            tokenize(MODEL, Corpus.from_texts(["the cat"], windows=windows), context=1, prepend_bos=True)
+
+
+@pytest.mark.parametrize(
+    "cells", [["(464, 3797)", "(5,)"], ["array([464, 3797], dtype=int32)"], ["['the', ' cat']"], ["[464]", "[464, 2]"]]
+)
+def test_other_lists_that_were_written_out_are_refused(cells):
+    with pytest.raises(InputError, match="a list that was written out"):
+        Corpus.from_texts(cells)
+    Corpus.from_texts([*cells, "some words"])

@@ -171,3 +171,11 @@ def test_dropout_is_off_while_a_model_runs():
     assert all(module.training for module in hf.modules()), "the model is given back as it was"
     hf.eval()
     assert torch.equal(first[0], both()[0]) and (first[1] == both()[1]).all()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bridge of gpt2"])
+def test_embeddings_have_one_name_under_every_kind_of_model(name):
+    model = made(name)
+    features = features_of(model, "hook_embed", [0, 3])
+    found = read_hooks(model, TOKENS, [features.read_hook])[features.read_hook]
+    torch.testing.assert_close(found, model.W_E[TOKENS], rtol=1e-5, atol=1e-5)

@@ -141,6 +141,16 @@ def test_what_the_modules_themselves_keep_is_told(tmp_path):
         assert identify(root) == before
 
 
+def test_a_hook_of_torch_on_a_module_is_told(tmp_path):
+    for kind, model in models(tmp_path):
+        before = model_identity(model)
+        for part in (model.blocks[0], model.blocks[1].mlp):
+            for register in (part.register_forward_pre_hook, part.register_forward_hook):
+                with register(lambda *_: None):
+                    assert model_identity(model) != before, kind
+        assert model_identity(model) == before
+
+
 def test_what_decides_no_number_is_not_told(tmp_path):
     sae = tiny_sae("standard", reshape_activations="hook_z", hook="blocks.0.attn.hook_z")
     before = sae_identity(sae)

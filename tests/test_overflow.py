@@ -112,3 +112,22 @@ def test_weights_that_are_not_finite_are_named_as_such():
             {0: TRUE[0]}, progress=False
         )[0]
     assert "not finite in float32: look for weights of model or SAE that are not finite" in result.clarity.reason
+
+
+def test_likelihoods_that_overflow_are_not_known_and_blame_no_factor(tmp_path, monkeypatch):
+    """The untouched model may overflow where it only reads the texts; that says nothing of how well they are written."""
+    monkeypatch.setattr(
+        "fade_lens.scorers.faithfulness.negative_log_likelihood", lambda _, prompts, *__: np.full(len(prompts), np.nan)
+    )
+    monkeypatch.setattr("fade_lens.scorers.faithfulness.repeated_share", lambda *_: 0.0)
+    model = planted_model().to(torch.float16)
+    with FakeJudge(rule=rule, writer=writer) as server:
+        judge = judge_of(server)
+        free = Fade(model, planted_sae(), corpus=TEXTS, judge=judge, **SMALL).evaluate({0: TRUE[0]}, progress=False)
+        held = Fade(model, planted_sae(), corpus=TEXTS, judge=judge, **SMALL, max_nll_increase=1.0).evaluate(
+            {0: TRUE[0]}, progress=False
+        )
+    assert free[0].faithfulness.value is not None and not any("nan" in flag for flag in free[0].flags)
+    assert sum("is not known, for no likelihood is finite" in flag for flag in free[0].flags) == 1
+    assert "it is not finite in float16 (at factor 0.5, 1, 1.5, 2)" in held[0].faithfulness.reason
+    assert free.to_html(tmp_path / "report.html").is_file()

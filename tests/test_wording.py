@@ -81,6 +81,18 @@ def test_quotes_of_many_languages(text):
         ("ＡＢＣ", "abc"),
         ("猫の名前。", "猫の名前"),
         ("STRASSE", "straße"),
+        ("The word “here”.", "the word 'here'"),
+        ("- the word **here**!", "the word here"),
+        ("the word (here)", "the word ‹here›"),
+        ("1. it´s\u200b here;", "it’s here"),
+        ("हिंदी शब्द।", "हिंदी शब्द"),
+        ("हिंदी।", "हिंदी"),
+        ("الكلمة «هنا»،", "الكلمة هنا"),
+        ("המילה ״שם״.", "המילה שם"),
+        ("từ “đây”.", "từ đây"),
+        ("İstanbul", "istanbul"),
+        ("「猫」。", "猫"),
+        ("party 🎉!", "party 🎉"),
     ],
 )
 def test_what_says_the_same(one, other):
@@ -96,8 +108,20 @@ def test_what_says_the_same(one, other):
         ("C++", "C"),
         ("cats", "dogs"),
         ("don't", "do"),
+        ("C++.", "C#."),
+        ("the '*' sign", "the '+' sign"),
+        ("😀", "🎉"),
+        ("the list [0]", "the list"),
         ("猫", "犬"),
     ],
 )
 def test_what_differs_in_a_sign_that_matters(one, other):
     assert same_words(one) != same_words(other)
+
+
+@pytest.mark.parametrize(
+    "string, text",
+    [("don't", "I don’t go"), ("كتاب", "هذا كِتابٌ جديد"), ("שלום", "שָׁלוֹם לך"), ("İstanbul", "istanbul"), ("बच्चा", "यह बच्चा है।"), ("\u0650", "كِتاب")],
+)  # fmt: skip
+def test_a_word_is_found_with_other_apostrophes_and_vowel_points(string, text):
+    assert occurrence(string, text) is not None and (len(string) == 1 or occurrence(string, text) == "")

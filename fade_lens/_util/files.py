@@ -128,7 +128,9 @@ def table_column(path: Path, column: str) -> Iterator[Any]:
     """One column of a CSV or Parquet file, a part of the file at a time."""
     names, parts = csv_parts(path, column) if kind_of(path) == ".csv" else parquet_parts(path, column)
     if column not in names:
-        raise InputError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
+        raise InputError(
+            f"{path.name} has no column {column!r}; its columns are {', '.join(names)}; name one with column= (--corpus-column)"
+        )
     for part in parts:
         yield from part
 

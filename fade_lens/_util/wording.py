@@ -14,7 +14,12 @@ HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
 LETTER = rf"[^\W{UNSPACED}]"
 """A letter or digit of a script with blanks, as of a regular expression."""
 
-_UNSPACED, _HANGUL, _SELECTOR = (re.compile(f"[{some}]") for some in (UNSPACED, HANGUL, "\ufe0e\ufe0f"))
+_UNSPACED, _HANGUL = (re.compile(f"[{some}]") for some in (UNSPACED, HANGUL))
+# Variants of emoji, and the vowel points with or without which Hebrew and Arabic are written.
+_OPTIONAL = re.compile("[\ufe0e\ufe0f\u0591-\u05bd\u05bf\u05c1\u05c2\u0610-\u061a\u0640\u064b-\u065f\u0670]")
+_UNSEEN = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u2060\ufeff]")
+_APOSTROPHES = str.maketrans(dict.fromkeys("‘’ʼ´＇", "'"))
+_MARKS = r"""["'`“”„«»‹›「」『』״]"""
 # Arabic and Hebrew write conjunctions, prepositions and the article in front of a word, without a blank.
 _PREFIX = re.compile("[وف]?[بكلس]?(?:ال|ل)?|[והבכלמש]{1,3}")
 _JOINERS = "\u200c\u200d"
@@ -45,9 +50,12 @@ def one_line(text: object) -> str:
 
 def same_words(text: object) -> str:
     """What two descriptions share that say the same: with other capitals, quotes, dashes, or punctuation behind words."""
-    folded = unicodedata.normalize("NFKC", str(text)).casefold()
-    folded = re.sub(r"(?<=\w)[.,;:!?。、…]+(?=\s|$)", " ", folded)
-    folded = re.sub(r"""(?<!\w)["'`“”„‘’«»「」『』]+|["'`“”„‘’«»「」『』]+(?!\w)""", "", folded)
+    folded = unicodedata.normalize("NFKC", _UNSEEN.sub("", str(text).translate(_APOSTROPHES)))
+    folded = re.sub(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+", "", folded.casefold().replace("i\u0307", "i"))
+    folded = re.sub(rf"(?<!\w){_MARKS}+|{_MARKS}+(?!\w)", "", folded)
+    # Behind words, not where a label names the mark itself; vowel signs are no letters to `re`.
+    folded = re.sub(r"(?<=[^\s.,;:!?+])[.,;:!?。、…،؛؟।॥]+(?=\s|$)", " ", folded)
+    folded = re.sub(r"(?<!\w)[(\[*]+(?=\w)|(?<=\w)[)\]*]+(?!\w)", "", folded)
     return " ".join(re.sub(r"(?<=\w)[-‐‑–—](?=\w)", " ", folded).split())
 
 
@@ -57,7 +65,9 @@ def occurrence(string: str, text: str) -> str | None:
     >>> occurrence("here", "Come HERE"), occurrence("here", "over there"), occurrence("猫", "黒猫がいる"), occurrence("new", "old")
     ('', 'there', '', None)
     """
-    string, text = (_SELECTOR.sub("", unicodedata.normalize("NFC", some)) for some in (string, text))
+    string, text = (unicodedata.normalize("NFC", some).translate(_APOSTROPHES) for some in (string, text))
+    if bare := _OPTIONAL.sub("", string):
+        string, text = bare, _OPTIONAL.sub("", text)
     found = [(m.start(1), m.end(1)) for m in re.finditer(f"(?=({re.escape(string)}))", text, re.IGNORECASE)]
     if not found or not string:
         return None

@@ -72,6 +72,8 @@ def main() -> None:
     make_printable()
     # The handler that finds stderr anew at each message: progress bars stand in front of it while they are shown.
     handlers = [logging.lastResort] if logging.lastResort else None
+    for handler in handlers or ():
+        handler.addFilter(unsaid)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
     # Read when torch is loaded: threads that wait for each other leave the cores to a judge that runs in this process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -90,6 +92,16 @@ def main() -> None:
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
         leave()
+
+
+def unsaid(record: logging.LogRecord) -> bool:
+    """Whether nothing has printed a message yet: some libraries (datasets) print theirs themselves and hand them on as well."""
+    logger = logging.getLogger(record.name)
+    while logger.parent is not None:
+        if any(isinstance(handler, logging.StreamHandler) for handler in logger.handlers):
+            return False
+        logger = logger.parent
+    return True
 
 
 def interrupted(*_: object) -> None:

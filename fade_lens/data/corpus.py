@@ -14,7 +14,7 @@ from fade_lens._util.files import kind_of, open_text, parse_json, readable, tabl
 LIMIT = 10_000
 FILE_KINDS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 LISTS = re.compile(
-    r"(?:\w+\()?\[\s*(?:-?\d+(?:[\s,]+(?:-?\d+|\.{3}))+[\s,]*|\{\s*['\"](?:role|content|from|value)['\"]\s*:.*\}\s*)\][^\]]*",
+    r"(?:\w+\()?[\[(]\s*(?:-?\d+(?:[\s,]+(?:-?\d+|\.{3}))*[\s,]*|(['\"]).*\1[\s,]*|\{\s*['\"](?:role|content|from|value)['\"]\s*:.*\}\s*)[\])](?:,[^\])]*)?\)?",
     re.S,
 )
 """A list of token ids or of messages that was written out as a text."""
@@ -279,5 +279,5 @@ def row_cell(row: Any, column: str, where: str) -> Any:
         return row
     if not isinstance(row, dict) or column not in row:
         keys = f"; it has {', '.join(map(str, cast(dict[str, Any], row)))}" if isinstance(row, dict) else ""
-        raise InputError(f"{where} has no text under {column!r}{keys}")
+        raise InputError(f"{where} has no text under {column!r}{keys}; name one with column= (--corpus-column)")
     return cast(dict[str, Any], row)[column]

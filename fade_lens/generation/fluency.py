@@ -70,8 +70,8 @@ def repeated_share(model: Model, texts: Sequence[str]) -> float:
 
 
 def breaks(increase: float, repeated: float) -> bool:
-    """Whether texts with these increases over the untouched model's are no longer sense (see `MAX_INCREASE`)."""
-    return not (increase <= MAX_INCREASE and repeated <= MAX_REPEATED)
+    """Whether texts with these increases over the untouched model's are no longer sense (see `MAX_INCREASE`); NaN, not known, tells nothing."""
+    return increase > MAX_INCREASE or repeated > MAX_REPEATED
 
 
 def _batches(prompts: Sequence[tuple[int, ...]], new: int) -> Iterator[list[int]]:

@@ -61,10 +61,17 @@ class FadeEvidence(Scored):
             if unrated > 1 or unrated > UNRATED_SHARE * len(asked):
                 flags.append(f"unrated: {unrated} of {len(asked)} {kind} got no rating")
         for fluency in self.faithfulness.fluency:
-            if fluency.breaks and fluency.factor == self.faithfulness.faithfulness.details.get("factor"):
+            if fluency.factor != self.faithfulness.faithfulness.details.get("factor"):
+                continue
+            known = not math.isnan(fluency.increase)
+            if fluency.breaks:
+                likely = f"{fluency.increase:+.1f} nats a token" if known else "of a likelihood that is not finite"
                 flags.append(
-                    f"steering: factor {fluency.factor:g} breaks the model (texts {fluency.increase:+.1f} nats a token, "
-                    f"{fluency.repeated:.0%} repeated)"
+                    f"steering: factor {fluency.factor:g} breaks the model (texts {likely}, {fluency.repeated:.0%} repeated)"
+                )
+            elif not known:
+                flags.append(
+                    f"steering: how likely texts at factor {fluency.factor:g} are is not known, for no likelihood is finite"
                 )
         if failures := len(self.clarity.failures):
             flags.append(f"writing: {failures} request{'' if failures == 1 else 's'} gave no text")

@@ -294,8 +294,7 @@ class FaithfulnessEvaluator:
         """Faithfulness, once the judge has answered."""
         ratings = asked.answer.result()
         rated, barred = by_set(asked.texts, asked.order, ratings), self._barred(description.index)
-        fluency, limit = self.fluency(description.index), self.settings.max_nll_increase
-
+        fluency = self.fluency(description.index)
         lost = self._overflow(description.index)
 
         def value(arm: str) -> Metric:
@@ -304,9 +303,7 @@ class FaithfulnessEvaluator:
         if lost is not None:
             metric = Metric(None, lost)
         elif barred and all(f.factor in barred or f.factor == 0 for f in fluency):
-            metric = Metric(
-                None, f"every steering factor raises the texts' negative log-likelihood by over {limit:g} nats"
-            )
+            metric = Metric(None, self._all_barred(fluency))
         else:
             metric = self._with_details(value(OWN), _table(OWN, rated, barred), fluency)
         return FaithfulnessEvidence(
@@ -322,6 +319,17 @@ class FaithfulnessEvaluator:
                 )
                 for arm in self.settings.arms
             ),
+        )
+
+    def _all_barred(self, fluency: Sequence[Fluency]) -> str:
+        """Why no steering factor is within `max_nll_increase`."""
+        limit = f"{self.settings.max_nll_increase:g} nats"
+        if not (unknown := [f"{f.factor:g}" for f in fluency if math.isnan(f.increase)]):
+            return f"every steering factor raises the texts' negative log-likelihood by over {limit}"
+        return (
+            f"no steering factor is known to raise the texts' negative log-likelihood by at most {limit}: it is not finite in "
+            f"{str(dtype_of(self.subject.model)).removeprefix('torch.')} (at factor {', '.join(unknown)}), so load the model in "
+            "bfloat16 or float32, or leave max_nll_increase out"
         )
 
     def other(self, index: int) -> int:

@@ -84,7 +84,10 @@ def hook_aliases(model: Model) -> dict[str, str]:
         return {}
     bridge = cast(Any, model)
     found = {**bridge.hook_aliases, **bridge._collect_hook_aliases_from_registry()}
-    return {alias: name for alias, name in found.items() if isinstance(name, str)}
+    known = bridge.hook_dict
+    names = {alias: [given] if isinstance(given, str) else list(given) for alias, given in found.items()}
+    # Several names, of which an architecture has one; where it has none the alias stands for nothing.
+    return {alias: here for alias, given in names.items() if (here := next((n for n in given if n in known), given[0]))}
 
 
 def resolve_hook(model: Model, name: str) -> str:

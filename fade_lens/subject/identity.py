@@ -119,7 +119,9 @@ def modules_hash(module: nn.Module, seen: tuple[str, ...] = ()) -> str:
         for path, part in module.named_modules()
         if not isinstance(part, HookPoint)
     }
-    return _hash(parts)
+    # What a hook of torch does cannot be told; that there is one, can. torch shows them nowhere else.
+    hooked = [p for p, m in module.named_modules() if p in parts and (m._forward_hooks or m._forward_pre_hooks)]
+    return _hash([parts, hooked] if hooked else parts)
 
 
 def tokenizer_hash(tokenizer: Any) -> str | None:

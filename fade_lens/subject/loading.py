@@ -1,6 +1,7 @@
 """A model and an SAE as they are published: the model under any of its names, loaded as the SAE asks."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -299,7 +300,9 @@ def words_of(name: Any) -> frozenset[str]:
     """The words of a model's official name, without the organization and what tells no model from another."""
     plain = str(name).rstrip("/").split("/")[-1].lower()
     return (
-        frozenset(aliases().get(str(name).lower(), aliases().get(plain, plain)).split("/")[-1].lower().split("-"))
+        frozenset(
+            re.split(r"[-_\s]+", aliases().get(str(name).lower(), aliases().get(plain, plain)).split("/")[-1].lower())
+        )
         - NO_WORDS
     )
 

@@ -159,7 +159,8 @@ def tokenize(
     if prepend_bos and bos is None:
         logger.info("%s has no BOS token; texts begin with their first token.", model_name(model))
     lead = [bos] if prepend_bos and bos is not None else []
-    room = context - len(lead)
+    if (room := context - len(lead)) < 1:
+        raise InputError(f"context is {context}, which leaves no token beside BOS; give at least {len(lead) + 1}")
     specials = np.array(sorted(special_tokens(tokenizer)), dtype=np.int32)
     ids, special = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=bool)]
     shown, documents = list[str](), list[int]()

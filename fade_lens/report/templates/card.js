@@ -165,7 +165,7 @@ function controls(steering) {
   const broken = steering.fluency.filter(([, , , breaks]) => breaks).map(([factor]) => short(factor));
   return [
     steering.fluency.length ? el("p", { class: "note" }, "Fluency, nats a token above the untouched model's own texts: "
-      + steering.fluency.map(([factor, increase]) => `${short(factor)}: ${signed(increase)}`).join(", ") + "."
+      + steering.fluency.map(([factor, increase]) => `${short(factor)}: ${increase === null ? "not known" : signed(increase)}`).join(", ") + "."
       + (broken.length ? ` At ${broken.join(", ")} the model no longer writes sense.` : "")) : null,
     steering.fluency.length ? el("p", { class: "note" }, `Words that repeat: ${steering.fluency.map(([factor, , repeated]) => `${short(factor)}: ${percent(repeated)}`).join(", ")}.`) : null,
     steering.arms.length ? el("table", { class: "record" },
