@@ -4,7 +4,8 @@ import re
 
 _THOUGHT = r"(?:\w{1,20}:)?(?:think(?:ing)?|(?:inner_)?thoughts?|reason(?:ing)?|reflection|scratchpad|analysis|inner_monologue)"
 _THOUGHTS_BEGIN = re.compile(
-    rf"<\|?(?:begin_of_|start_)?{_THOUGHT}(?:\s[^<>]{{0,100}})?\|?>|\[think\]|◁think▷|<(?:\|channel|unused94)>\s*thought", re.I
+    rf"<\|?(?:begin_of_|start_)?{_THOUGHT}(?:\s[^<>]{{0,100}})?\|?>|\[think\]|◁think▷|<(?:\|channel|unused94)>\s*thought",
+    re.I,
 )
 _THOUGHTS_END = re.compile(
     rf"(?:<(?:/|\|(?:end_of_|end_|/)){_THOUGHT}\|?>|\[/think\]|◁/think▷|<channel\|>|<unused95>)(?:\s*<\|?(?:begin_of_solution|start_response)\|?>)?",
