@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in a process of its own, with its exit codes."""
+"""The command line as a user meets it, with its exit codes; where the process matters, in one of its own."""
 
 import io
 import json
@@ -24,6 +24,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
     )
+
+
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and errors of a command run in this process, the errors on one line."""
+    monkeypatch.setattr(sys, "argv", ["fade-lens", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0), " ".join(capsys.readouterr().err.split())
 
 
 EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "openai:x", "--out", "o"]
@@ -55,23 +64,31 @@ EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "open
         (["nonsense"], 2, "No such command"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, arguments, code, message):
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-made-up")
     (tmp_path / "d.json").write_text(json.dumps({"0": "x"}))
-    done = run(*arguments)
-    assert done.returncode == code, done.stderr
-    assert message in done.stderr and "Traceback" not in done.stderr
+    ended, said = told(monkeypatch, capsys, *arguments)
+    assert ended == code, said
+    assert message in said and "Traceback" not in said
 
 
-def test_a_missing_key_is_told_at_once(tmp_path, monkeypatch):
+def test_bad_input_is_the_same_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    done = run(*EVALUATE, "--descriptions", "no.csv", "--hook", "h")
+    assert done.returncode == 2 and not done.stdout
+    assert "'no.csv' does not exist" in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
+def test_a_missing_key_is_told_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fade_lens.cli.evaluate.check_subject", lambda *_: None)
     for name in ("OPENAI_API_KEY", "FADE_LENS_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "d.json").write_text(json.dumps({"0": "x"}))
     (tmp_path / "c.txt").write_text("a text\n")
-    done = run(*EVALUATE, "--descriptions", "d.json", "--hook", "h")
-    assert done.returncode in (2, 3) and "OPENAI_API_KEY" in done.stderr, done.stderr
+    code, said = told(monkeypatch, capsys, *EVALUATE, "--descriptions", "d.json", "--hook", "h")
+    assert code in (2, 3) and "OPENAI_API_KEY" in said, said
 
 
 def test_an_unknown_model_is_named_with_its_neighbours():

@@ -260,3 +260,43 @@ def test_indices_of_a_command_line():
     assert parse_indices(":2,1") == (0, 1)
     with pytest.raises(InputError, match="0:200,512"):
         parse_indices("a:b")
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("sep.csv", b"sep=;\r\nindex;description\r\n1;one\r\n2345;two\r\n"),
+        ("cr.csv", b"index,description\r1,one\r2345,two\r"),
+        ("be.csv", b"\xfe\xff" + "index,description\n1,one\n2345,two\n".encode("utf-16-be")),
+        ("no mark.csv", "index,description\n1,one\n2345,two\n".encode("utf-16-le")),
+        ("utf 32.csv", "index,description\n1,one\n2345,two\n".encode("utf-32")),
+        ("no-break.csv", "index,description\n\u00a01\u00a0,one\n2\u00a0345,two\n".encode()),
+        ("thin.csv", "index;description\n1;one\n2\u202f345;two\n".encode()),
+        ("names.csv", b"Feature ID,Label\nFeature 1,one\nFeature 2345,two\n"),
+        ("nested.jsonl", b'{"index": 1, "explanations": [{"description": "one"}]}\n{"index": 2345, "explanations": [{"description": "two"}]}\n'),
+        ("inner.jsonl", b'{"index": 1, "explanation": {"text": "one", "score": 3}}\n{"index": 2345, "explanation": ["two"]}\n'),
+        ("pairs.jsonl", b'{"1": "one"}\n{"2345": "two"}\n'),
+        ("array.jsonl", b'[\n{"index": 1, "description": "one"},\n{"index": 2345, "description": "two"}\n]\n'),
+        ("neuronpedia.json", b'[{"modelId": "m", "layer": "6-res", "index": "1", "explanations": [{"description": "one"}]}, {"modelId": "m", "layer": "6-res", "index": "2345", "explanations": [{"description": "two"}]}, {"modelId": "m", "layer": "6-res", "index": "3", "explanations": []}]'),
+        ("delphi.json", b'{"layers.3_latent1": "one", "layers.3_latent2345": "two"}'),
+    ],
+)  # fmt: skip
+def test_files_of_other_programs_and_countries(tmp_path, name, raw):
+    (tmp_path / name).write_bytes(raw)
+    assert [(d.index, d.text) for d in read_descriptions(tmp_path / name)] == [(1, "one"), (2345, "two")]
+
+
+def test_a_folder_of_explanations_as_delphi_writes_it(tmp_path):
+    for name, text in {"layers.3_latent1": '"one"', "layers.3_latent2345": "two"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert [(d.index, d.text) for d in read_descriptions(tmp_path)] == [(1, "one"), (2345, "two")]
+    (tmp_path / "layers.4_latent1.txt").write_text('"of another layer"')
+    with pytest.raises(InputError, match=r"2 sources \(layers.3, layers.4\)"):
+        read_descriptions(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["id", "Latent #", "feat", "sae_unit"])
+def test_the_number_of_a_row_never_stands_in_for_a_column_that_may_hold_the_feature(tmp_path, column):
+    (tmp_path / "d.csv").write_text(f"{column},description\n7,one\n9,two\n")
+    with pytest.raises(InputError, match=f"if {column!r} has the features, name it 'index'"):
+        read_descriptions(tmp_path / "d.csv")

@@ -2,12 +2,6 @@
 
 import inspect
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -175,40 +169,6 @@ def test_a_store_of_other_settings_is_refused(server, tmp_path):
         make(server, seed=1).evaluate({0: TRUE[0]}, store=tmp_path, progress=False)
     with pytest.raises(StoreError, match="corpus"):
         Fade(MODEL, SAE, corpus=TEXTS[1:], judge=judge_of(server), **SMALL).evaluate({0: TRUE[0]}, store=tmp_path)
-
-
-RUN = """
-import sys
-sys.path[:0] = [{root!r}]
-import torch
-torch.set_num_threads(1)
-from tests.test_fade import *
-judge = Judge("planted", base_url={url!r}, api_key="sk-SECRET-planted-key", concurrency=2)
-Fade(MODEL, SAE, corpus=TEXTS, judge=judge, **SMALL).evaluate(TRUE, store={store!r}, progress=False)
-"""
-
-
-def test_killed_at_any_moment_it_goes_on(server, tmp_path):
-    """`kill -9` again and again at later and later moments: no answered request is asked again, the numbers are the same."""
-    undisturbed = make(server).evaluate(TRUE, store=tmp_path / "undisturbed", progress=False)
-    asked = server.requests
-    with FakeJudge(rule=rule, writer=writer, latency=0.05) as slow:
-        root, store = str(Path(__file__).parents[1]), str(tmp_path / "killed")
-        script = RUN.format(root=root, url=slow.base_url, store=store)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        for stop_after in (3, 9, 16):
-            process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE)
-            deadline = time.monotonic() + 120
-            while slow.requests < stop_after and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        judge = Judge("planted", base_url=slow.base_url, api_key="sk-SECRET-planted-key", concurrency=2)
-        finished = Fade(MODEL, SAE, corpus=TEXTS, judge=judge, **SMALL).evaluate(TRUE, store=store, progress=False)
-        # Each killed run may lose what was in flight (2) and has its own check.
-        assert slow.requests <= asked + 3 * (2 + 2) + 2
-    pd.testing.assert_frame_equal(finished.frame, undisturbed.frame)
-    assert finished.items == undisturbed.items
 
 
 def test_a_judge_that_fails_in_the_middle_loses_nothing(tmp_path):

@@ -214,3 +214,14 @@ def test_many_may_begin_at_once(tmp_path):
         taken = {f for f in found if isinstance(f, int)}
         assert len(taken) == 1, "one of two settings has the store"
         assert all("settings.seed was" in f for f in found if isinstance(f, str))
+
+
+def test_a_run_in_a_folder_that_cannot_be_written_to_is_read(tmp_path, monkeypatch):
+    with RunStore(tmp_path, {}) as store:
+        store.put("k", {"kind": "rate"}, {"content": "kept"})
+        monkeypatch.setattr("os.access", lambda *_: False)
+        with pytest.raises(StoreError, match="read a copy of the folder"):
+            list(read_transcripts(tmp_path))  # its last answers are not in the file yet
+    before = sorted(tmp_path.iterdir())
+    assert [answer for _, answer in read_transcripts(tmp_path)] == [{"content": "kept"}]
+    assert sorted(tmp_path.iterdir()) == before

@@ -66,7 +66,7 @@ def open_plain(path: Path) -> Any:
 def open_text(path: Path) -> io.TextIOWrapper:
     """A text file unpacked, to be read a line at a time: UTF-8, or UTF-16 where its first bytes say so; bytes that are neither are replaced."""
     file = open_plain(path)
-    encoding = "utf-16" if file.peek(2)[:2] in UTF_16 else "utf-8-sig"
+    encoding = encoding_of(file.peek(4)[:4])
     return io.TextIOWrapper(file, encoding, "replace")
 
 
@@ -80,9 +80,16 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, or in UTF-16 where its first bytes say so. Raises `UnicodeDecodeError` for others."""
+    """A text file in UTF-8, UTF-16 or UTF-32, as its first bytes say. Raises `UnicodeDecodeError` for others."""
     raw = read_bytes(path)
-    return raw.decode("utf-16" if raw.startswith(UTF_16) else "utf-8-sig")
+    return raw.decode(encoding_of(raw))
+
+
+def encoding_of(raw: bytes) -> str:
+    """The encoding that the first bytes of a text tell; a NUL among them is half of an ASCII letter in UTF-16 without a mark."""
+    if raw.startswith(UTF_16):
+        return "utf-32" if raw[2:4] == b"\x00\x00" else "utf-16"
+    return {0: "utf-16-be", 1: "utf-16-le"}.get(raw[:2].find(b"\x00"), "utf-8-sig")
 
 
 def read_table(path: Path) -> "pd.DataFrame":
@@ -99,7 +106,7 @@ def read_table(path: Path) -> "pd.DataFrame":
             return pd.read_parquet(io.BytesIO(read_bytes(path)))
         except ImportError as error:
             raise MissingExtraError("pyarrow", "parquet", f"reading {path.name}") from error
-    text = read_text(path)
+    text = re.sub(r"\A\ufeff?\"?sep=(.)\"?\r?[\n\r]", "", read_text(path))  # a line that Excel alone reads
     header = re.sub('"[^"]*"', "", text.lstrip().partition("\n")[0])
     try:
         return pd.read_csv(io.StringIO(text), sep=max(SEPARATORS, key=header.count), dtype=str, keep_default_na=False)
@@ -182,8 +189,8 @@ def json_lines(
     try:
         with open_plain(path) as file:
             number = 0
-            if file.peek(2)[:2] in UTF_16:
-                file = io.TextIOWrapper(file, "utf-16", "replace", newline="\n")
+            if (encoding := encoding_of(file.peek(4)[:4])) != "utf-8-sig":
+                file = io.TextIOWrapper(file, encoding, "replace", newline="\n")
             while line := file.readline(line_bytes + 1):
                 number += 1
                 total += len(line)
@@ -220,7 +227,7 @@ def json_value(path: Path, limit: int = JSON_BYTES) -> Any:
             raw = file.read(limit + 1)
         if len(raw) > limit:
             raise InputError(f"{path.name} is over {limit // 2**20} MB; give it as JSONL, or split it")
-        return json.loads(raw.decode("utf-16" if raw.startswith(UTF_16) else "utf-8-sig", "replace"))
+        return json.loads(raw.decode(encoding_of(raw), "replace"))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path.name} is damaged ({error}); delete it and run again") from error
     except (ValueError, RecursionError) as error:

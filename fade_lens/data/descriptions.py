@@ -17,6 +17,8 @@ INDEX_COLUMNS = ("index", "feature", "latent", "neuron", "feature_index", "laten
 TEXT_COLUMNS = ("description", "explanation", "text", "concept", "label", "interpretation")
 NO_NAME = re.compile(r"Unnamed: 0|\s*")
 """What pandas calls a column whose heading is empty, as that of the index in a CSV file that pandas wrote."""
+NAMED_FEATURE = re.compile(r"(|.*[_/ ])(?:latent|feature|neuron)[_ -]?([0-9]{1,9})", re.I)
+"""A feature as Delphi and others write it: "layers.3_latent12", "feature_7"."""
 PLACE_COLUMNS = (("model_id",), ("source_id", "layer", "hook", "hook_name"))
 MOST_FEATURES = 2**24
 """No SAE is wider."""
@@ -170,8 +172,8 @@ def whole_number(value: Any) -> int:
     try:
         plain = value.item() if hasattr(value, "item") else value  # of a NumPy or torch scalar
         if isinstance(plain, str):
-            if re.fullmatch(r"\s*\+?(\d+|\d{1,3}(,\d{3})+)(\.0*)?\s*", plain, re.ASCII):
-                number = int(plain.partition(".")[0].replace(",", ""))
+            if re.fullmatch(r"\s*\+?([0-9]+|[0-9]{1,3}([,'’\u00a0\u202f\u2009 ][0-9]{3})+)(\.0*)?\s*", plain):
+                number = int(re.sub(r"\D", "", plain.partition(".")[0]))
         elif not isinstance(plain, bool) and plain == int(plain):
             number = int(plain)
     except (TypeError, ValueError, OverflowError, RuntimeError):
@@ -186,7 +188,11 @@ def numbered(value: Any) -> tuple[str, int]:
 
     >>> numbered("gpt2-small/6-res-jb/204"), numbered("L5/123"), numbered("3.0")
     (('gpt2-small/6-res-jb', 204), ('L5', 123), ('', 3))
+    >>> numbered("layers.3_latent12"), numbered("Feature 7")
+    (('layers.3', 12), ('', 7))
     """
+    if isinstance(value, str) and (named := NAMED_FEATURE.fullmatch(value)):
+        return named[1].rstrip("_/ "), int(named[2])
     if isinstance(value, str) and "/" in value:
         place, _, last = value.partition("?")[0].strip().rstrip("/").rpartition("/")
         return place.split("://", 1)[-1], whole_number(last)
@@ -195,6 +201,10 @@ def numbered(value: Any) -> tuple[str, int]:
 
 def file_rows(path: Path) -> list[tuple[str, Any, Any]]:
     """`(place, index, text)` rows of a descriptions file."""
+    if path.is_dir() and (files := sorted(path.glob("*.txt"))):  # Delphi's: a file a latent, named after it
+        with readable(path):
+            texts = {file: read_text(file).strip() for file in files}
+        return [("", f.stem, parse_json(t, f.name, dict) if t[:1] + t[-1:] == '""' else t) for f, t in texts.items()]
     if not path.is_file():
         raise InputError(f"descriptions file {str(path)!r} does not exist")
     kind = kind_of(path)
@@ -206,7 +216,7 @@ def file_rows(path: Path) -> list[tuple[str, Any, Any]]:
         if kind in TABLES:
             return table_rows(read_table(path), path.name)
         text = read_text(path)
-    if kind == ".json":
+    if kind == ".json" or text.lstrip().startswith("["):
         return value_rows(parse_json(text, path.name, unique_keys), path.name)
     lines = enumerate(text.split("\n"), start=1)  # splitlines would also split at U+2028 within a text
     return value_rows(
@@ -232,9 +242,8 @@ def records_in(value: Any, where: str) -> list[Mapping[str, Any]]:
     if isinstance(value, Mapping):
         fields = cast(Mapping[str, Any], value)
         text = named(fields, TEXT_COLUMNS)
-        if isinstance(nested := fields.get("explanations"), list):
-            own = {"index": fields["index"]} if "index" in fields else {}
-            value = [{**own, **row} if isinstance(row, Mapping) else row for row in cast(list[Any], nested)]
+        if isinstance(fields.get("explanations"), list):
+            value = [fields]
         elif text is not None and isinstance(fields[text], Mapping | list):
             import pandas as pd
 
@@ -249,12 +258,32 @@ def records_in(value: Any, where: str) -> list[Mapping[str, Any]]:
             raise InputError(f"{wanted}; {said(fields)}")
     if not isinstance(value, list) or not all(isinstance(row, Mapping) for row in cast(list[Any], value)):
         raise InputError(wanted)
-    return cast(list[Mapping[str, Any]], value)
+    return [record for row in cast(list[Mapping[str, Any]], value) for record in described(row, where)]
+
+
+def described(row: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
+    """The records of one that may hold several descriptions: under "explanations", as a list, as objects, or as `{index: text}`."""
+    text = named(row, TEXT_COLUMNS)
+    cell = row[text] if text is not None else row.get("explanations")
+    if text is None and not isinstance(cell, list):
+        return by_index(row, where) or [row]
+    if not isinstance(cell, list | Mapping):
+        return [row]
+    own = {name: value for name, value in row.items() if name not in (text, "explanations")}
+    found: list[Mapping[str, Any]] = []
+    for one in cast(list[Any], cell) if isinstance(cell, list) else [cell]:
+        inner = cast(Mapping[str, Any], one) if isinstance(one, Mapping) else {"description": one}
+        if (name := named(inner, TEXT_COLUMNS)) is None:
+            raise InputError(f"{where} has no column 'description' in {', '.join(map(str, row))[:160]}; {said(inner)}")
+        found.append({**inner, **own, "description": inner[name]})
+    return found
 
 
 def by_index(fields: Mapping[str, Any], where: str) -> list[Mapping[str, Any]] | None:
     """Records of `{index: text}`, `{index: [text, …]}` and `{index: {"concept": text, …}}`; None where the keys are no indices."""
-    if not fields or not all(re.search(r"(^|/)\s*[+-]?\d[\d,.]*\s*$", str(key)) for key in fields):
+    if not fields or not all(
+        re.search(r"(^|/)\s*[+-]?\d[\d,.]*\s*$", key) or NAMED_FEATURE.fullmatch(key) for key in map(str, fields)
+    ):
         return None
     found: list[Mapping[str, Any]] = []
     for key, value in fields.items():
@@ -318,7 +347,22 @@ def with_columns(table: Any, where: str) -> tuple[Any, str, str]:
         )
     if len(table.columns) > 1 and NO_NAME.fullmatch(str(first := table.columns[0])):
         return table, first, text
+    if (mute := [str(c) for c in table.columns if c != text and numbers(table[c])]) and table.index.tolist() == list(
+        range(len(table))
+    ):
+        raise InputError(
+            f"{where} has no column {INDEX_COLUMNS[0]!r} (or {', '.join(INDEX_COLUMNS[1:4])}); if {' or '.join(map(repr, mute[:4]))} "
+            f"has the features, name it {INDEX_COLUMNS[0]!r}; if none has, add that column"
+        )
     return table.assign(index=table.index), "index", text
+
+
+def numbers(column: Any) -> bool:
+    """Whether every cell of a column is a feature's number, so that the rows' own numbers may not be meant."""
+    try:
+        return bool([numbered(cell) for cell in column.tolist()])
+    except InputError:
+        return False
 
 
 def place_of(row: Mapping[str, Any]) -> str:

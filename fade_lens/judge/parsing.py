@@ -20,8 +20,14 @@ _TEXT_KEYS = ("text", "sample", "content", "sentence", "example")
 _TEXT_LIST_KEYS = ("texts", "samples", "examples", "sentences", "items")
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.S)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?=[,\]}])', re.S)
-_BULLET = re.compile(r"^[ \t]*(?:\d{1,3}[.):]|[-*•–])[ \t]+(.+?)[ \t]*$", re.M)
+_STRING = re.compile(r'[\[{,:](?:\s|//[^\n"]{0,200}|/\*[^*"]{0,200}\*/)*"((?:[^"\\]|\\.)*)"\s*(?=[,\]}])', re.S)
+_BULLET = re.compile(
+    r"^[ \t]*(?:(?:\*\*)?(?:(?:text|sample|example|sentence) )?\d{1,3}(?:[.):](?:\*\*)?[ \t]+|[、．）：][ \t]*)|[①-⑳][ \t]*|[-*•–][ \t]+)"
+    r"(?![|>][-+]?[ \t]*$)(.+?)[ \t]*$",
+    re.M | re.I,
+)
+_WHOLE = re.compile(r"\s*\{\s*\"(ratings|texts)\"\s*:")
+"""How an answer in the form asked for begins."""
 
 
 class Texts(NamedTuple):
@@ -61,7 +67,7 @@ def _undisputed(pairs: Iterable[tuple[str, int | None]]) -> dict[str, int]:
 def parse_texts(answer: str) -> Texts:
     """Texts of a JSON array (bare, or under a key such as "texts"), its complete part, or of numbered or bulleted lines."""
     values, whole = _values(answer)
-    lists = [list(_strings(value)) for value in values]
+    lists = [list(_strings(values)), *(list(_strings(value)) for value in values)]  # all of them: an object a text
     most = max(map(len, lists), default=0)
     texts = next((found for found in reversed(lists) if 2 * len(found) > most), [])  # of drafts the last one
     if texts and whole:
@@ -94,7 +100,7 @@ def _values(answer: str) -> tuple[list[Any], bool]:
         fenced = "\n".join(_FENCE.findall(spelled))
         for candidate in (answer, spelled, fenced):
             if (value := _load(candidate)) is not None:
-                return [value], True
+                return [_unwrapped(value)], True
         text = fenced if "{" in fenced or "[" in fenced else spelled
         found = [_load(segment) if closed else None for segment, closed in _segments(text)]
         read.append(([value for value in found if value is not None], None not in found))
@@ -106,6 +112,11 @@ def _values(answer: str) -> tuple[list[Any], bool]:
 def _load(text: str) -> Any | None:
     """A JSON object or array, or one in Python's spelling, or None."""
     text = text.strip()
+    if text[:1] == '"':  # JSON as a string of JSON
+        try:
+            text = str(json.loads(text)).strip()
+        except ValueError:
+            return None
     if not text or text[0] not in "[{(":
         return None
     for attempt in (lambda: text, lambda: _TRAILING_COMMA.sub(r"\1", text), lambda: _python_to_json(text)):
@@ -114,6 +125,13 @@ def _load(text: str) -> Any | None:
         except (ValueError, RecursionError):
             continue
     return None
+
+
+def _unwrapped(value: Any) -> Any:
+    """The answer that an object holds as a string, such as the arguments of a call; `value` itself where it holds none."""
+    fields = [field for _, field in value] if isinstance(value, _Pairs) else []
+    inner = [_load(field) for field in fields if isinstance(field, str) and _WHOLE.match(field)]
+    return next((answer for answer in inner if answer is not None), value)
 
 
 _OPENS = re.compile(r"[\"“”„‟＂「『«]")
@@ -252,16 +270,22 @@ def _id(value: Any, asked: set[str]) -> str | None:
 def _rating(value: Any) -> int | None:
     """`value` as 0, 1 or 2, or None."""
     if isinstance(value, str):
-        value = {"0": 0, "1": 1, "2": 2, "0.0": 0, "1.0": 1, "2.0": 2}.get(unicodedata.normalize("NFKC", value.strip()))
+        digit = _WORDED.fullmatch(unicodedata.normalize("NFKC", value))
+        value = int(digit[1]) if digit else None
     if isinstance(value, bool) or not isinstance(value, int | float) or value not in (0, 1, 2):
         return None
     return int(value)
 
 
+_WORDED = re.compile(r"\s*([012])(?:\.0)?\s*(?:[(:,–—-]\s*[^\W\d].*)?", re.S)
+"""A rating, also one that says what it means: "0 (not expressed)"."""
+
+
 def _rating_patterns(body: str, asked: set[str]) -> Iterator[tuple[str, int | None]]:
     """(id, rating) pairs by pattern. In bracketed answers a rating at the very end does not count: it may be cut short."""
-    end = r"(?=\s*[,}\]);\"'\n])" if re.search(r"[\[{]", body) else r"(?=\s*(?:[|,;)\"'*]|\n|\.?\s*\Z))"
-    between = r"[\"'*`\])]*\s*(?:[:=,|\-–—]|->|→|is|rated|gets)+\s*[\"'*`]*(?:(?:rating|score|label|value|rate)[\"'*`]*\s*[:=]\s*[\"'*`]*)?"
+    end = r"(?=\s*[,}\]);\"'\n])" if re.search(r"[\[{]", body) else r"(?=\s*(?:[|,;)\"'*]|/ ?2\b|\n|\.?\s*\Z))"
+    named = r"(?:rating|score|label|value|rate)[\"'*`]*"
+    between = rf"[\"'*`\])]*\s*(?:(?:[:=,|(\-–—]|->|→|is|rated|gets)+\s*[\"'*`]*(?:{named}\s*[:= ]\s*[\"'*`]*)?|{named}\s*[:=]\s*[\"'*`]*)"
     pattern = rf"(?<![\d.\-])(\d{{1,9}}){between}(-?\d+(?:\.\d+)?)[\"'*`]*{end}"
     for match in re.finditer(pattern, body, re.I):
         rating = _rating(match[2])

@@ -34,7 +34,7 @@ FORMAT_REJECTED = re.compile(
 _KEYWORD = re.compile(r"additionalProperties|\benum\b|\bstrict\b|keyword|schema fields?|unknown name|\bconst\b", re.I)
 """… or only something in the schema."""
 ROLE_REJECTED = re.compile(
-    r"\bsystem['\"`]?\W{0,3}(role|message|prompt|instruction)|\broles?\b.{0,60}\b(system|alternat|user)|developer instruction"
+    r"\bsystem['\"`]?\W{0,3}(role|message|prompt|instruction)|\broles?\b.{0,60}\b(system|alternat|user)|\bonly\b.{0,60}\broles?\b|developer instruction"
     r"|chat[ _]template|template error|jinja|raise_exception",
     re.I,
 )

@@ -4,8 +4,9 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +31,6 @@ FORMS = (
 
 OWN = "own server"
 """What stands for the address of a server of the user's own: it changes from machine to machine, and the model is the same."""
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _OWN_NAMES = (
     "localhost",
     "local",
@@ -43,6 +43,11 @@ _OWN_NAMES = (
     "private",
     "svc",
     "home.arpa",
+    "fritz.box",
+    "mshome.net",
+    "cluster",
+    "consul",
+    "test",
     "ts.net",
 )
 """Last parts of names that no public server has."""
@@ -102,17 +107,25 @@ class Endpoint:
     @property
     def own(self) -> bool:
         """Whether the server is on this machine or a network of the user's, as its address tells."""
-        host = (urlsplit(self.base_url).hostname or "").rstrip(".")
-        try:
-            address = ip_address(host)
-        except ValueError:
+        host, address = self._place
+        if address is None:
             return "." not in host or host.endswith(tuple(f".{name}" for name in _OWN_NAMES))
-        return not (getattr(address, "ipv4_mapped", None) or address).is_global
+        return not address.is_global
 
     @property
     def loopback(self) -> bool:
         """Whether the server is on this machine."""
-        return urlsplit(self.base_url).hostname in _LOOPBACK
+        host, address = self._place
+        return host.split(".")[-1] == "localhost" if address is None else address.is_loopback
+
+    @property
+    def _place(self) -> tuple[str, IPv4Address | IPv6Address | None]:
+        """The host, and its address where it is one."""
+        host = (urlsplit(self.base_url).hostname or "").rstrip(".")
+        with suppress(ValueError):
+            address = ip_address(host)
+            return host, getattr(address, "ipv4_mapped", None) or address
+        return host, None
 
     @property
     def is_openai(self) -> bool:

@@ -17,6 +17,9 @@ from fade_lens.llm.thoughts import without_thoughts
 from fade_lens.llm.transcripts import Transcripts
 from fade_lens.llm.wire import Refused, Rejected, open_client, post, read_completion, sentence
 
+REJECTS_ALL = 40
+"""Requests in a row about a text alone, rejected without a cause, after which the server counts as one that rejects all."""
+
 
 class OpenAIClient(Provider):
     """One model at one endpoint. `start` gives address and model of a server that is started at the first question."""
@@ -40,6 +43,7 @@ class OpenAIClient(Provider):
         self._wire_model = model
         self._ever_answered = False
         self._longest_answered = 0.0
+        self._rejected_alone = 0
         self._batches = Batches(model, endpoint, retries) if batch else None
 
     @property
@@ -73,13 +77,13 @@ class OpenAIClient(Provider):
             except Transient as error:
                 failure = error
             except Refused as error:
-                return Answer("", finish_reason="content_filter", refusal=str(error) or "content filter")
+                failure = error
             except Unanswered as error:
                 failure, said = error, error.said
             except Rejected as error:
                 failure, said = self._rejected(error, body, request, length), error.said
             else:
-                self._ever_answered = True
+                self._ever_answered, self._rejected_alone = True, 0
                 self._longest_answered = max(self._longest_answered, length)
                 self.takes.answered(body)
                 if not self._came_to_nothing(answer, body, request):
@@ -92,6 +96,8 @@ class OpenAIClient(Provider):
             if not said or self.takes.body(request, self._wire_model) == body:
                 if too_long and request.parts > 1:
                     self.takes.refused = min(self.takes.refused, request.need)
+                if isinstance(failure, Refused):
+                    return Answer("", finish_reason="content_filter", refusal=str(failure) or "content filter")
                 raise failure
 
     async def ask_batch(self, request: Request, key: str, transcripts: Transcripts) -> Answer | None:
@@ -141,6 +147,9 @@ class OpenAIClient(Provider):
         # Words that name no cause: where it is longer than all that was answered, that may be it.
         if length > self._longest_answered and (self._ever_answered or request.parts > 1):
             return Unanswered(f"rejected by the judge, maybe for its length: {error}", too_long=True, said=error.said)
+        self._rejected_alone += request.parts == 1
+        if self._ever_answered and self._rejected_alone < REJECTS_ALL:  # else, in a server that answers others, a text
+            return Refused(str(error))
         return JudgeError(f"judge {self.model!r} at {self.endpoint.label} rejects the request: {error}")
 
     def _came_to_nothing(self, answer: Answer, body: dict[str, Any], request: Request) -> bool:

@@ -15,7 +15,7 @@ _READ = 20_000
 
 _UNITS = {
     0.001: r"ms(?:ecs?)?\b|milli\w+|毫秒|ミリ秒|밀리초",
-    1.0: r"s(?![^\W\d_])|sec(?:s|onds?)?\b|se[ck]und\w*|second[ei]s?\b|segundos?\b|сек\w*|秒|초",
+    1.0: r"s(?![^\W\d_])|sec(?:s|onds?)?\b|se[ck]und\w*|second\w*|segundos?\b|saniye\b|сек\w*|秒|초",
     60.0: r"m(?![^\W\d_])|min(?:s|ut\w+)?\b|мин\w*|分|분",
     3600.0: r"h(?![^\W\d_])|h(?:ou)?rs?\b|stunden?\b|heures?\b|horas?\b|час\w*|小时|小時|時間|시간",
     86400.0: r"d(?![^\W\d_])|days?\b|天",
@@ -31,8 +31,8 @@ _FIELD = re.compile(
 )
 """A field that holds a wait."""
 _ASKS = re.compile(
-    r"\b(?:re-?try(?:ing)?|try\b.{0,30}\bagain|wait|resets?|available|cool(?:ing)?[- ]?down|back off|slow down)\b"
-    r"|重试|重試|再试|再試|等待|稍后|お待ち|다시|기다|erneut|nochmal|\bwart|réessay|\battend|\bintent|\besper|riprov|\btent|aguard"
+    r"\b(?:re-?try(?:ing)?|try\b.{0,30}\bagain|wait|resets?|available|cool(?:ing)?[- ]?down|back off|slow down|refresh\w*|lifted|blocked|another request|opnieuw|igen|tekrar)\b"
+    r"|重试|重試|再试|再試|等待|稍后|お待ち|다시|기다|erneut|nochmal|\bwart|réessay|\battend|intent|spróbuj|спроб|\besper|riprov|\btent|aguard"
     r"|повтор|подожд|попроб",
     re.I,
 )
@@ -55,11 +55,23 @@ def wait_asked(headers: Mapping[str, str], said: object) -> float | None:
 
 def _in_headers(headers: Mapping[str, str]) -> list[float]:
     named = {name.lower(): value for name, value in headers.items()}
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0), ("x-retry-after", 1.0)):
+    for name, unit in (
+        ("retry-after-ms", 0.001),
+        ("x-ms-retry-after-ms", 0.001),
+        ("retry-after", 1.0),
+        ("x-retry-after", 1.0),
+    ):
         if (wait := _seconds(named.get(name, ""), unit)) is not None:
             return [wait]
-    spent = [name for name, left in named.items() if "remaining" in name and re.fullmatch(r"\s*0(?:\.0*)?\s*", left)]
-    resets = [_seconds(named.get(name.replace("remaining", "reset"), "")) for name in spent]
+    spent = [
+        name for name, left in named.items() if "remaining" in name and re.fullmatch(r"\s*(?:0(?:\.0*)?|-\d+)\s*", left)
+    ]
+    names = [name.replace("remaining", "reset") for name in spent]
+    resets = [_seconds(named.get(name, named.get(f"{name}-after", ""))) for name in names]
+    if spent_now := re.search(
+        r"\b(?:remaining|r)=0\b.*\b(?:reset|t)=(\d+)", named.get("ratelimit", "")
+    ):  # IETF's draft
+        resets.append(float(spent_now[1]))
     return [wait for wait in resets if wait is not None]
 
 
@@ -90,6 +102,8 @@ def _seconds(value: str, unit: float = 1.0) -> float | None:
     if re.fullmatch(r"\d+(?:\.\d*)?", value):
         number = float(value)
         return number / 1000 - time() if number > 1e11 else number - time() if number > 1e9 else number * unit
+    if re.match(r"PT\d", value):  # ISO 8601
+        value = value[2:].lower()
     if _DURATION.fullmatch(value):
         return _amounts(value)
     for read in (parsedate_to_datetime, datetime.fromisoformat):

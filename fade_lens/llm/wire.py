@@ -20,36 +20,51 @@ T = TypeVar("T")
 
 SHOWN_CHARS = 300
 
-_FILTERED = re.compile(r"content[_ ](filter|policy|management)|responsible ?ai|moderation|flagged", re.I)
+_FILTERED = re.compile(
+    r"content[_ ](filter|policy|management)|responsible ?ai|moderation|flagged|guardrail|(usage|safety) (policy|guidelines?)|safety[_ ](check|risk)"
+    r"|data[_ ]inspection|inappropriate|(?<!case[ -])sensitive|(high|exists) risk|敏感|违规|不安全",
+    re.I,
+)
 _TOO_LONG = re.compile(
     r"context[_ -]?(length|size|window|limit)|maximum context|prompt (is )?too long|too many (input )?tokens|request too large"
-    r"|request_too_large|max_prompt_tokens|string_above_max_length",
+    r"|request_too_large|max_prompt_tokens|string_above_max_length|max(imum)?[_ ]?(input[_ ])?(length|characters)",
     re.I,
 )
-_LENGTH = r"(max_(new_|completion_|output_)?tokens|tokens?|context|prompts?|inputs?|messages?|completions?|sequence|seq_len|model_len|session|request size)"
+_LENGTH = r"(max_(new_|completion_|output_)?tokens|tokens?|context|prompts?|inputs?|messages?|completions?|sequence|seq_len|model_len|window|session|request size)"
 _EXCESS = (
-    r"(exceed|too (long|large|many|big)|(long|great|larg|bigg|high)er than|(less|lower) than|overflow|shorter|reduce|at (most|least)"
+    r"(exceed|too (long|large|many|big|high)|(long|great|larg|bigg|high)er than|(less|lower) than|overflow|shorter|reduce|at (most|least)"
     r"|not enough|<=|> ?\d|maximum|max length|range (of|is)|valid range|supported range|limit)"
 )
+_ASIAN_LENGTH = r"(tokens?|prompt|输入|上下文|长度|入力|トークン|입력|토큰)"
 _ABOUT_LENGTH = re.compile(
-    rf"{_LENGTH}\b.{{0,120}}{_EXCESS}|{_EXCESS}.{{0,120}}\b{_LENGTH}|(tokens?|prompt|输入|上下文|长度).{{0,40}}(超|过长|限制)|超.{{0,20}}(tokens?|上下文|长度)",
+    rf"{_LENGTH}\b.{{0,120}}{_EXCESS}|{_EXCESS}.{{0,120}}\b{_LENGTH}|{_ASIAN_LENGTH}.{{0,40}}(超|过长|限|范围|長すぎ|초과|길)|(超|초과).{{0,20}}{_ASIAN_LENGTH}",
     re.I,
 )
-_OF_A_PARAMETER = re.compile(r"logprobs|top_n_tokens|temperature|top_p|\bseed\b|\bstop\b|penalty|\brole", re.I)
+_OF_A_PARAMETER = re.compile(
+    r"logprobs|requested parameters|top_n_tokens|temperature|top_p|\bseed\b|\bstop\b|penalty|\brole", re.I
+)
 """Parameters with limits of their own."""
 _NO_QUOTA = re.compile(
-    r"insufficient[_ ](quota|credits?|balance|funds)|exceeded your current quota|credit balance|billing_hard_limit",
+    r"(insufficient|not enough|not_enough|overdue|low)[_ ].{0,20}(quota|credits?|balance|funds)|(quota|balance|credits?)\b.{0,30}(insufficient|not enough|too low)"
+    r"|exceeded your current quota|credit balance|billing|payment|overdue|arrearage|all available credits|spend(ing)? limit|usage limits"
+    r"|budget.{0,20}exceeded|free[_ ]?tier.{0,30}(exhausted|only)|free allocation|per[- ](day|month)\b|/ ?month\b|余额|欠费|额度不足|充值",
     re.I,
 )
 _NO_KEY = re.compile(
-    r"(api|access|authentication)[ _-]?(key|token).{0,40}(invalid|not valid|incorrect|missing|expired)|(invalid|incorrect|missing|expired).{0,20}(api|access)[ _-]?(key|token)",
+    r"(api|access|authentication)[ _-]?(key|token).{0,40}(invalid|not valid|incorrect|missing|expired|supplied)"
+    r"|(invalid|incorrect|wrong|missing|expired).{0,20}(api|access)[ _-]?(key|token)|authentication (error|failed)|身份验证",
     re.I,
 )
 _NO_MODEL = re.compile(
-    r"model\b.{0,80}(not found|not exist|unknown|not available|not loaded)|(unknown|invalid|no such) model\b|model_not_found",
+    r"model\b.{0,80}(not found|not exist|unknown|not available|not loaded)|(unknown|invalid|no such) model\b|model_not_found|model identifier|模型不存在",
     re.I,
 )
-_NO_PROVIDER = re.compile(r"requested parameters|no (endpoints|providers?).{0,60}support", re.I)
+_NOT_TAKEN = re.compile(
+    r"requested parameters|(un|not |n't |no .{0,60})(support|implement)|must (be|alternate)|are supported", re.I
+)
+"""What a server says of a parameter, a role or a format under a status that tells something else."""
+_ABOUT_REQUEST = (400, 416, 422, 424)
+"""What a server answers that has something against the request; 424 passes on what a model within it said."""
 
 
 def read_completion(body: Any, request: Request, *, key: Secret | None = None) -> Answer:
@@ -260,28 +275,28 @@ def classify(
     everything = redact(words.text or text, endpoint.key)
     message = everything[:SHOWN_CHARS]  # cut last: half a key is not recognized
     said = f"{redact(words.codes, endpoint.key)} {everything}"
-    asked = 200 <= status < 300 or status in (400, 422)
+    asked = 200 <= status < 300 or status in _ABOUT_REQUEST
     if (asked or status == 403) and _FILTERED.search(said):
         return Refused(message)
     # Gemini says of each minute's limit that the quota is exceeded: one that comes back is not used up.
-    if status == 402 or (wait is None and _NO_QUOTA.search(said) and (asked or status in (403, 429))):
+    if status == 402 or (wait is None and _NO_QUOTA.search(said) and (asked or status in (401, 403, 429))):
         return JudgeError(f"judge {model!r} at {endpoint.label}: the account's quota is used up: {message}")
     if status == 413 or (status == 429 and "request too large" in said.lower()) or _is_length(status, said):
         return Unanswered(f"too long for the judge: {message}", too_long=True, said=said)
-    if status in (400, 404, 422) and (_NO_KEY.search(said) or _NO_MODEL.search(said)):
+    if (asked or status == 404) and (_NO_KEY.search(said) or _NO_MODEL.search(said)):
         status = 401 if _NO_KEY.search(said) else 404
         return JudgeError(sentence(f"HTTP {status}: {message}", model=model, endpoint=endpoint, status=status))
-    form = bool(FORMAT_REJECTED.search(said) or ROLE_REJECTED.search(said))
+    form = FORMAT_REJECTED.search(said) or ROLE_REJECTED.search(said)
     rejected = (
-        status in (400, 422)
+        status in (400, 416, 422)
         or (form and (asked or status in (500, 501)))
-        or (status == 404 and _NO_PROVIDER.search(said))
+        or (status in (404, 500, 501) and _NOT_TAKEN.search(said) and (form or _OF_A_PARAMETER.search(said)))
     )
     if rejected and "json_validate_failed" not in said:  # that one is a model's slip, not a server's limit
         return Rejected(message, said)
     if 200 <= status < 300:
         return Transient(f"the answer is not of the form expected ({message:.200})", retry_after=wait)
-    if status in (400, 408, 409, 425, 429) or status >= 500:
+    if status in (400, 408, 409, 424, 425, 429) or status >= 500:
         return Transient(f"HTTP {status}: {message}", retry_after=wait)
     return JudgeError(sentence(f"HTTP {status}: {message}", model=model, endpoint=endpoint, status=status))
 
@@ -289,9 +304,9 @@ def classify(
 def _is_length(status: int, said: str) -> bool:
     """Whether a request was refused for its length, in whatever words."""
     if _TOO_LONG.search(said):
-        return status < 300 or status in (400, 422) or status >= 500
+        return status < 300 or status in _ABOUT_REQUEST or status >= 500
     about = _ABOUT_LENGTH.search(said) and not (_OF_A_PARAMETER.search(said) or FORMAT_REJECTED.search(said))
-    return bool(about) and (status < 300 or status in (400, 422, 500))
+    return bool(about) and (status < 300 or status in (*_ABOUT_REQUEST, 500))
 
 
 def sentence(reason: str, *, model: str, endpoint: Endpoint, status: int = 0, connected: bool = True) -> str:

@@ -98,13 +98,14 @@ def read_body(raw: bytes, charset: str | None = None) -> object:
 
 def words_of(body: object) -> Words:
     """The words of a body read by `read_body`: under the names that servers use for them, else all of its strings."""
+    text = codes = ""
     for anything in (False, True):
         found = list(_spoken(body, anything))
         text = "; ".join(dict.fromkeys(said for kind, said in found if kind == "text"))
         codes = " ".join(dict.fromkeys(said for kind, said in found if kind == "code"))
-        if text or codes:
-            return Words(text[:_MOST_CHARS], codes[:_MOST_CHARS])
-    return Words("", "")
+        if text:
+            break
+    return Words(text[:_MOST_CHARS], codes[:_MOST_CHARS])
 
 
 def status_in(body: object) -> int | None:

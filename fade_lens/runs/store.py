@@ -1,6 +1,7 @@
 """The run store: one SQLite file that keeps everything paid for or computed, so that a run killed at any moment goes on."""
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -61,7 +62,8 @@ class RunStore:
             self._db = sqlite3.connect(self.path, check_same_thread=False, timeout=60.0, isolation_level=None)
             self._begin(now)
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{str(self.path)!r} cannot be used as a run store: {error}") from error
+            mend = "" if os.access(self.path.parent, os.W_OK) else "; give a folder that can be written to"
+            raise StoreError(f"{str(self.path)!r} cannot be used as a run store: {error}{mend}") from error
         if (found := self.get_meta("format")) not in (None, FORMAT):
             self.close()
             raise StoreError(f"{str(self.path)!r} has format {found}; this version reads {FORMAT}: use another folder")
@@ -283,9 +285,15 @@ def read_transcripts(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[st
     file = file_of(Path(path))
     if not file.is_file():
         raise StoreError(f"{str(path)!r} holds no run store ({FILE}): give the folder that a run was told to write to")
+    writable, unfinished = os.access(file.parent, os.W_OK), file.with_name(f"{file.name}-wal")
+    if not writable and unfinished.is_file() and unfinished.stat().st_size:
+        raise StoreError(
+            f"{str(file)!r} was left by a run that goes on or was killed, in a folder that cannot be written to: read a copy of the folder"
+        )
     try:
-        # Not read-only: what a killed run was in the midst of writing is put right before it is read.
-        db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=60.0)
+        # Where it can be written to, what a killed run was in the midst of writing is put right before it is read.
+        how = "mode=rw" if writable else "immutable=1"
+        db = sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=60.0)
         with closing(db):
             if "transcripts" not in (there := tables_of(db)) and there <= TABLES.keys():
                 return  # killed before anything was asked

@@ -362,3 +362,54 @@ def test_what_is_cut_in_prose_is_not_read() -> None:
     assert parsing.readable(begun, cut=True, thinks=True) == ""
     for plain in (PLAIN[:-9], f"```json\n{PLAIN[:-9]}", "482: 2\n193: 0\n20"):
         assert parsing.readable(plain, cut=True, thinks=True) == plain
+
+
+RATED = '{"ratings": [{"id": 101, "rating": 0}, {"id": 202, "rating": 1}]}'
+IDEA = '{"ratings": [{"id": 101, "rating": 2}, {"id": 202, "rating": 2}]}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"<inner_thought>{IDEA}</inner_thought>{RATED}",
+        f"<unused94>thought\n{IDEA}<unused95>{RATED}",
+        f"Here are my reasoning steps:\n{IDEA}\n[BEGIN FINAL RESPONSE]\n{RATED}\n[END FINAL RESPONSE]",
+        f"<seed:think>x<seed:cot_budget_reflect>used</seed:cot_budget_reflect>{IDEA}</seed:think>{RATED}",
+        json.dumps(RATED),
+        json.dumps({"name": "ratings", "arguments": RATED}),
+        '{"ratings": [{"id": 101, "rating": "0 (not expressed)"}, {"id": 202, "rating": "1 - partly"}]}',
+        "ratings:\n  - id: 101\n    rating: 0\n  - id: 202\n    rating: 1\n",
+        "Sample 101: Rating 0\nSample 202: Rating 1",
+        "101: 0/2\n202: 1/2",
+        "101 (0)\n202 (1)",
+    ],
+)
+def test_ratings_in_other_markups_and_spellings(answer: str) -> None:
+    assert parse_ratings(answer, ["101", "202"]) == {"101": 0, "202": 1}
+
+
+WRITTEN = ["The sun rose.", 'She said "sun".', "Noon, at last."]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json.dumps(json.dumps({"texts": WRITTEN})),
+        json.dumps({"answer": json.dumps({"texts": WRITTEN})}),
+        "\n".join(json.dumps({"id": at, "text": text}) for at, text in enumerate(WRITTEN)),
+        '{"texts": ["The sun rose.", // it\'s one\n"She said \\"sun\\".", /* two */ "Noon, at last."]}',
+        "\n".join(f"**{at}.** {text}" for at, text in enumerate(WRITTEN, 1)),
+        "\n".join(f"Text {at}: {text}" for at, text in enumerate(WRITTEN, 1)),
+        "\n".join(f"{at}、{text}" for at, text in enumerate(WRITTEN, 1)),
+        "\n".join(f"{number} {text}" for number, text in zip("①②③", WRITTEN, strict=True)),
+    ],
+)
+def test_texts_in_other_markups_and_spellings(answer: str) -> None:
+    assert parse_texts(answer).texts == WRITTEN
+
+
+def test_no_piece_of_a_text_is_taken_for_a_text() -> None:
+    assert parse_texts('{"texts": ["One.", "She said "sun" twice.", "Two."]}').texts == ["One.", "Two."]
+    assert not parse_texts("texts:\n  - |\n    One.\n  - >-\n    Two.\n").texts
+    assert parse_texts(json.dumps({"texts": ['{"a": 1}', "[2]"]})).texts == ['{"a": 1}', "[2]"]
+    assert parse_ratings('{"101": "1-2", "202": "0 or 1"}', ["101", "202"]) == {}

@@ -39,12 +39,21 @@ def asked(kept: MemoryTranscripts, model: str = "m", url: str | None = None, **o
         *("10.1.2.3:8000", "172.20.0.2:8000", "192.168.1.7:1234", "169.254.1.1", "100.101.102.103:8000", "[::ffff:192.168.1.7]"),
         *("gpu7:8000", "gpu-box", "workstation.local:8000", "nas.lan", "node.cluster.internal", "host.docker.internal:11434"),
         *("vllm.ns.svc:8000", "vllm.ns.svc.cluster.local", "pc.fritz.home.arpa", "me.tail1234.ts.net", "PC.LOCAL"),
+        *("nas.fritz.box:8000", "desktop.mshome.net", "gpu01.cluster", "llm.service.consul", "llm.localhost:1", "[fe80::1%25eth0]:8000"),
     ],
 )  # fmt: skip
 def test_a_server_of_the_users_own_is_known_by_its_model(host: str) -> None:
     for scheme in ("http", "https"):
         assert Judge("m", base_url=f"{scheme}://{host}/v1").identity["endpoint"] == OWN
     assert Judge("m", base_url=f"http://{host}/v1").identity == Judge.parse("vllm:m").identity
+
+
+@pytest.mark.parametrize("host", ["localhost.:1", "llm.localhost", "127.0.1.1:80", "[::1]", "[::ffff:127.0.0.1]:8000"])
+def test_this_machine_is_known_under_each_of_its_names(host: str) -> None:
+    assert Endpoint(f"http://{host}/v1").loopback
+    assert not any(
+        Endpoint(f"http://{other}/v1").loopback for other in ("localhost.org", "gpu", "10.0.0.1", "[fd12::5]")
+    )
 
 
 @pytest.mark.parametrize(

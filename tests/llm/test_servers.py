@@ -74,6 +74,14 @@ LENGTH: list[tuple[str, int, Any]] = [
     ("TabbyAPI", 400, {"detail": "Prompt length 3000 is greater than max_seq_len 2048"}),
     ("Zhipu", 400, {"error": {"code": "1261", "message": "Prompt 超长"}}),
     ("FastAPI", 422, {"detail": [{"loc": ["body", "max_tokens"], "msg": "Input should be less than or equal to 1024", "type": "less_than_equal", "input": 4000}]}),
+    ("Databricks", 400, {"error_code": "BAD_REQUEST", "message": '{"external_model_provider": "x", "external_model_error": {"message": "Input is too long for requested model."}}'}),
+    ("SageMaker", 424, {"ErrorCode": "CLIENT_ERROR_FROM_MODEL", "Message": 'Received client error (422) from primary with message "{"error":"Input validation error: `inputs` must have less than 1024 tokens. Given: 1168"}"', "OriginalStatusCode": 422}),
+    ("Scaleway", 416, {"message": "max_completion_tokens is limited for this model"}),
+    ("Cloudflare", 400, {"errors": [{"message": "AiError: Max output tokens is too high", "code": 3030}], "success": False}),
+    ("Qianfan", 200, {"error_code": 336007, "error_msg": "the max input characters is 20000"}),
+    ("Zhipu, answer", 400, {"error": {"code": "1210", "message": "API 调用参数有误，max_tokens 参数非法。取值范围 [1, 4095]"}}),
+    ("in Japanese", 400, {"error": {"message": "入力トークン数が上限を超えています"}}),
+    ("in Korean", 400, {"error": {"message": "입력 토큰 수가 최대 길이를 초과했습니다"}}),
     ("nginx", 413, "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n<center><h1>413 Request Entity Too Large</h1></center>\r\n<hr><center>nginx</center></body></html>"),
     ("events", 200, 'event: error\ndata: {"error": {"message": "context length exceeded"}}\n\ndata: [DONE]\n'),
 ]  # fmt: skip
@@ -102,6 +110,27 @@ OTHERS: list[tuple[str, int, Any, type[Exception], str]] = [
     ("OpenAI, quota", 429, {"error": {"message": "You exceeded your current quota, please check your plan.", "code": "insufficient_quota"}}, JudgeError, "quota is used up"),
     ("Anthropic, credit", 400, {"error": {"message": "Your credit balance is too low to access the Anthropic API."}}, JudgeError, "quota is used up"),
     ("OpenRouter, credit", 402, {"error": {"message": "This request requires more credits, or fewer max_tokens. You requested up to 4000 tokens, but can only afford 200.", "code": 402}}, JudgeError, "afford 200"),
+    ("Cloudflare, quota", 429, {"errors": [{"message": "you have used up your daily free allocation of 10,000 neurons", "code": 4006}]}, JudgeError, "quota is used up"),
+    ("SiliconFlow, quota", 403, {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}, JudgeError, "quota is used up"),
+    ("Zhipu, quota", 429, {"error": {"code": "1113", "message": "您的账户已欠费，请充值后重试。"}}, JudgeError, "quota is used up"),
+    ("xAI, quota", 403, {"error": "Your team has either used all available credits or reached its monthly spending limit."}, JudgeError, "quota is used up"),
+    ("LiteLLM, quota", 400, {"error": {"message": "Budget has been exceeded! Current cost: 0.5, Max budget: 0.5", "type": "budget_exceeded"}}, JudgeError, "quota is used up"),
+    ("Perplexity, quota", 401, {"error": {"message": "You exceeded your current quota", "type": "insufficient_quota"}}, JudgeError, "quota is used up"),
+    ("Cohere, trial", 429, {"message": "You are using a Trial key, which is limited to 1000 API calls / month."}, JudgeError, "quota is used up"),
+    ("DashScope, quota", 400, {"error": {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."}}, JudgeError, "quota is used up"),
+    ("Zhipu, filter", 400, {"error": {"code": "1301", "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}}, Refused, "敏感"),
+    ("DashScope, filter", 400, {"error": {"code": "data_inspection_failed", "message": "Input data may contain inappropriate content."}}, Refused, "inappropriate"),
+    ("DeepSeek, filter", 400, {"error": {"message": "Content Exists Risk"}}, Refused, "Risk"),
+    ("xAI, filter", 403, {"error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_X"}, Refused, "guidelines"),
+    ("Mistral 7B's template", 500, {"error": {"message": "Only user and assistant roles are supported!"}}, Rejected, "Only user"),
+    ("a parameter, 501", 501, {"error": "logprobs not implemented"}, Rejected, "logprobs"),
+    ("a parameter, 404", 404, {"error": "logprobs must be an integer between 0 and 10"}, Rejected, "between 0 and 10"),
+    ("Cerebras, key", 400, {"error": {"message": "Wrong API Key", "code": "wrong_api_key"}}, JudgeError, "does not accept the key"),
+    ("Qianfan, key", 200, {"error_code": 110, "error_msg": "Access token invalid or no longer valid"}, JudgeError, "does not accept the key"),
+    ("Zhipu, model", 400, {"error": {"code": "1211", "message": "模型不存在，请检查模型代码。"}}, JudgeError, "check the model's name"),
+    ("Cloudflare, busy", 429, {"errors": [{"message": "Capacity temporarily exceeded, please try again.", "code": 3040}]}, Transient, "Capacity"),
+    ("SageMaker, busy", 424, {"ErrorCode": "INTERNAL_FAILURE_FROM_MODEL", "Message": "Received server error (0) from primary"}, Transient, "server error"),
+    ("Databricks, rates", 429, {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "Exceeded workspace input tokens per minute rate limit for x."}, Transient, "per minute"),
     ("Gemini, key", 400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}}], JudgeError, "does not accept the key"),
     ("a proxy's key", 401, "Unauthorized", JudgeError, "Unauthorized"),
     ("Mistral, model", 400, {"object": "error", "message": "Invalid model: mistral-hugs", "type": "invalid_model", "code": "1500"}, JudgeError, "check the model's name"),
@@ -501,3 +530,26 @@ def test_ideas_in_a_thought_are_never_taken_and_the_reason_says_where_the_words_
         assert written.texts == [] and "4,000 tokens" in written.failures[0]
         assert ("reasoning" in written.failures[0]) == ("let me see" not in str(message))
         assert [rating.value for rating in judge.rate("cats", ["1", "2"])] == [None, None]
+
+
+@pytest.mark.parametrize("rating", ["batched", "single"])
+def test_a_text_that_a_server_rejects_in_words_that_nobody_knows_is_lost_alone(rating: str) -> None:
+    def reply(body: dict[str, Any]) -> tuple[int, Any] | None:
+        return (400, {"error": "Nein."}) if "Nein" in body["messages"][-1]["content"] else None
+
+    texts = [*TEXTS[:13], "Nein, a cat.", *TEXTS[13:]]
+    with FakeJudge(reply=reply) as fake, Judge("m", base_url=fake.base_url, rating=rating) as judge:
+        judge.check(writes=False)
+        ratings = judge.rate(CONCEPT, texts)
+        assert [r.value is None for r in ratings] == [text.startswith("Nein") for text in texts]
+        assert "Nein" in str(ratings[13].reason) and len(fake.bodies[-1]["messages"]) == len(fake.bodies[0]["messages"])
+
+
+def test_a_server_that_begins_to_reject_everything_stops_the_run() -> None:
+    with FakeJudge() as fake, Judge("m", base_url=fake.base_url) as judge:
+        judge.check()
+        fake.reply = lambda _: (400, {"error": "Nein."})
+        with pytest.raises(JudgeError, match="rejects the request: Nein"):
+            for number in range(20):
+                assert not any(rating.value for rating in judge.rate(f"the word '{number}'", TEXTS))
+        assert fake.requests < 150

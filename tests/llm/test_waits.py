@@ -51,6 +51,13 @@ def now(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(1000 * SOON)}, 40.0),
         ({"ratelimit-remaining": "0", "ratelimit-reset": "12"}, 12.0),
+        ({"ratelimit": "limit=10, remaining=0, reset=14"}, 14.0),
+        ({"ratelimit": '"default";r=0;t=25'}, 25.0),
+        ({"ratelimit": '"default";r=3;t=25'}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset-after": "8"}, 8.0),
+        ({"x-ratelimit-remaining-tokens": "-5", "x-ratelimit-reset-tokens": "3s"}, 3.0),
+        ({"x-ms-retry-after-ms": "3000"}, 3.0),
+        ({"retry-after": "PT1M5S"}, 65.0),
         (
             {
                 "anthropic-ratelimit-output-tokens-remaining": "0",
@@ -95,6 +102,12 @@ def test_waits_in_headers(headers: dict[str, str], wait: float | None) -> None:
         ("Bitte in 5 Sekunden erneut versuchen", 5),
         ("Veuillez réessayer dans 10 secondes", 10),
         ("10秒後に再試行してください", 10),
+        ("Reintente en 20 segundos", 20),
+        ("Probeer het over 20 seconden opnieuw", 20),
+        ("Försök igen om 20 sekunder", 20),
+        ("20 saniye sonra tekrar deneyin", 20),
+        ("Rate limit: you can make another request in 33 seconds", 33),
+        ("The limit will be lifted in 1 min 5 sec", 65),
         # No wait
         ("Rate limit exceeded: 20 requests per minute. Retry later.", None),
         ("Limit 7000, Used 6148, Requested 7895. Please try again later.", None),
