@@ -326,6 +326,8 @@ class FaithfulnessEvaluator:
         limit = f"{self.settings.max_nll_increase:g} nats"
         if not (unknown := [f"{f.factor:g}" for f in fluency if math.isnan(f.increase)]):
             return f"every steering factor raises the texts' negative log-likelihood by over {limit}"
+        from fade_lens.subject.hooks import dtype_of
+
         return (
             f"no steering factor is known to raise the texts' negative log-likelihood by at most {limit}: it is not finite in "
             f"{str(dtype_of(self.subject.model)).removeprefix('torch.')} (at factor {', '.join(unknown)}), so load the model in "
