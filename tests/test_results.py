@@ -125,14 +125,18 @@ def test_files_that_are_no_results(tmp_path):
         gzip.compress(b"[1]"),
         gzip.compress(b"{}" * 999)[:-9],
         gzip.compress(b"{}" * 999)[:10] + b"\xff" * 20,
-        gzip.compress(b'{"format": 2, "run": {}, "items": [], "nulls": []}'),
-        gzip.compress(b'{"format": 2, "run": {}, "items": [{}]}'),
+        gzip.compress(b'{"format": 3, "run": {}, "items": [], "nulls": []}'),
+        gzip.compress(b'{"format": 3, "run": {}, "items": [{}]}'),
+        gzip.compress(b'{"format": 3, "run": {}, "items": [{"evidence": 3}]}'),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match="not a results file"):
             Results.load(path)
     path.write_bytes(gzip.compress(json.dumps({"format": 9}).encode()))
     with pytest.raises(InputError, match="format 9"):
+        Results.load(path)
+    path.write_bytes(gzip.compress(b'{"format": 3, "run": {}, "items": [{"evidence": {"fate": {}}}]}'))
+    with pytest.raises(InputError, match=r"no scorer 'fate'.*did you mean 'fade'.*Import the module"):
         Results.load(path)
 
 

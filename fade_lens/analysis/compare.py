@@ -1,6 +1,6 @@
 """Several runs side by side: their means by layer, width, L0 and explainer, and paired differences where they share features.
 
-`aggregates` makes the numbers; here is what the runs are called, what is known about their SAEs, and how all of it is shown.
+`fade_lens.analysis.summary` makes the numbers; here is what the runs are called, what is known about their SAEs, and how all of it is shown.
 """
 
 import re
@@ -54,8 +54,8 @@ class Comparison:
     Attributes:
         runs: what each run scored.
         frame: one row a group (a run unless other groups were asked for) and metric: the facts of the run, then `mean`, `low`, `high`,
-            `n`, `n_features`, `undefined`, `reasons` as in `aggregates.summary`.
-        paired: one row a metric and pair of runs that share features, as in `aggregates.compare_sources`; empty where none do.
+            `n`, `n_features`, `undefined`, `reasons` as in `fade_lens.analysis.summary.summary`.
+        paired: one row a metric and pair of runs that share features, as in `fade_lens.analysis.summary.compare_sources`; empty where none do.
         by: what the groups of `frame` are.
         specs: the scores of any of the runs.
     """

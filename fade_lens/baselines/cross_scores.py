@@ -112,7 +112,7 @@ def clarity_matrix(
     owner: Int[np.ndarray, "written"],
     n_descriptions: int,
 ) -> Matrix:
-    """Clarity of every feature for every description, 2 · AUROC − 1 as in `metrics.clarity`.
+    """Clarity of every feature for every description, 2 · AUROC − 1 as in `fade_lens.metrics.fade.clarity`.
 
     Each feature's natural activations are sorted once; a written text's share of the AUROC is its mid-rank among them.
 

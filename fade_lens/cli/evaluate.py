@@ -108,7 +108,7 @@ def evaluate(
     judging: Judging = JUDGING,
     quiet: Quiet = False,
 ) -> None:
-    """Score descriptions of an SAE's latents, or of neurons, on all four metrics.
+    """Score descriptions of an SAE's latents, or of neurons.
 
     Example: `fade-lens evaluate --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre
     --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l7`

@@ -65,7 +65,7 @@ def panels(results: Results) -> list[Panel]:
 
 
 def means(results: Results) -> dict[str, Mean]:
-    """Means over the run by what they are of (see `aggregates.summary`); nothing of a run without descriptions."""
+    """Means over the run by what they are of (see `fade_lens.analysis.summary.summary`); nothing of a run without descriptions."""
     if not len(results):
         return {}
     rows = summary(results).to_dict("records")

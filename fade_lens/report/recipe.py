@@ -28,6 +28,10 @@ def recipe(run: Mapping[str, Any]) -> str:
     lines = ["from fade_lens import Settings", *_sae(run.get("features"))]
     # `repr` keeps any text on its line.
     lines += [f"# {key}: {clip(repr(run[key]), 400)}" for key in _ABOUT if run.get(key)]
+    others = [
+        f"{name}={_value(name, value)}" for name, value in given.items() if name not in known and name.isidentifier()
+    ]
+    lines += [f"# of other scorers, for Fade(...): {clip(', '.join(others), 400)}"] if others else []
     lines += ["settings = Settings(", *(f"    {name}={_value(name, given[name])}," for name in known), ")"]
     return "\n".join(lines)
 

@@ -116,7 +116,7 @@ def _every_factor(counts: Mapping[str, int]) -> str:
 class ConceptRate:
     """How many of `n` continuations at a steering factor express the concept (rating 2), with the 95 % Wilson interval.
 
-    An unrated continuation counts as not expressing it, as in `metrics.faithfulness`.
+    An unrated continuation counts as not expressing it, as in `fade_lens.metrics.faithfulness`.
     """
 
     factor: float

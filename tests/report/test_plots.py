@@ -24,7 +24,7 @@ def test_panels_hold_the_evidence() -> None:
         "Activation: synthetic and natural texts",
         "Activation by the judge's rating",
         "Concept rate by steering factor",
-        "The four metrics",
+        "The scores",
     ]
     boxes = [t for t in figure.data if isinstance(t, go.Box)]
     assert list(boxes[0].y) == list(result.feature.quantiles)
