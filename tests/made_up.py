@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fade_lens._util.reasons import Flag, Reason
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.baselines.cross_scores import CrossMatrices
 from fade_lens.baselines.permutation import compare
@@ -112,7 +113,7 @@ def numbers(kind: str, variant: int, n_rated: int = 200, n_prompts: int = 30) ->
         if len(synthetic)
         else Metric(
             None,
-            "the judge wrote no text for the description (refused: I can't help with that)",
+            Reason("nothing_written", "the judge wrote no text for the description (refused: I can't help with that)"),
             counts={"synthetic": 0},
         ),
         "responsiveness": responsiveness(rated, ratings, 1 / inclusion, seed=variant),
@@ -120,11 +121,13 @@ def numbers(kind: str, variant: int, n_rated: int = 200, n_prompts: int = 30) ->
     }
     low = [n.capitalize() for n in ("clarity", "responsiveness") if (metrics[n].value or 0) < 0.5]
     if kind == "dead":
-        metrics["faithfulness"] = Metric(None, "the feature never fires on the corpus, so steering has no unit")
+        metrics["faithfulness"] = Metric(
+            None, Reason("never_fires", "the feature never fires on the corpus, so steering has no unit")
+        )
     elif low:
         value = metrics[low[0].lower()].value
         why = f"{low[0]} is undefined" if value is None else f"{low[0]} is {value:.2f}, below 0.5"
-        metrics["faithfulness"] = Metric(None, f"gate not passed: {why}")
+        metrics["faithfulness"] = Metric(None, Reason("gate_not_passed", f"gate not passed: {why}"))
     else:
         for place, factor in enumerate(FACTORS):
             share = 0.04 + strength * (0.0, 0.1, 0.3, 0.7, 0.5)[place]
@@ -189,7 +192,7 @@ def made_up_result(
         bad[0] if hostile else f"{CONCEPTS[index % len(CONCEPTS)]}" + (" (wrong on purpose)" if kind == "wrong" else "")
     )
     return Result(
-        Description(index, description, origin=bad[1] if hostile else "a dict"),
+        Description(index, description, bad[1] if hostile else "a dict"),
         FeatureSummary(
             firing_rate=len(firing) / len(made.natural) / 20,
             firing_texts=len(firing),
@@ -236,7 +239,7 @@ def made_up_result(
             ),
             tuple(Fluency(f, 2.1 + f**2 / 3, f**2 / 3, f / 10, f >= 3) for f in made.continued if f),
             (Arm("random", Metric(0.04, interval=(0.0, 0.15)), (Continuation(1.0, "a", "b", 0), Continuation(2.0, "a", "c", 2))),
-             Arm("other", Metric(None, bad[0] if hostile else "no other feature fires"), other=index + 1)) if made.continued else (),
+             Arm("other", Metric(None, Reason("undefined", bad[0] if hostile else "no other feature fires")), other=index + 1)) if made.continued else (),
         ),
         ),
     )  # fmt: skip
@@ -287,11 +290,11 @@ def made_up_notes(results: Results, hostile: bool = False) -> Notes:
     page = "https://www.neuronpedia.org/gpt2-small/8-res-jb"
     return Notes(
         {
-            first.key: CardNotes("keep", 0.1, facts=(("explainer", f"gpt-4o-mini{bad}"), ("eleuther_fuzz", "0.81")), links=((f"Neuronpedia{bad}", f"{page}/{first.index}"),)),
-            second.key: CardNotes(f"swapped{bad}", 0.9, f"it fits feature 28 better{bad}", (f"duplicate_description: as feature 28{bad}",), links=(("Neuronpedia", f"{page}/{second.index}?a='\"&b"),)),
-            third.key: CardNotes("rewrite", 0.55, "too broad"),
+            first.id: CardNotes("keep", 0.1, facts=(("explainer", f"gpt-4o-mini{bad}"), ("eleuther_fuzz", "0.81")), links=((f"Neuronpedia{bad}", f"{page}/{first.index}"),)),
+            second.id: CardNotes(f"swapped{bad}", 0.9, f"it fits feature 28 better{bad}", (Flag("duplicate_description", f"as feature 28{bad}"),), links=(("Neuronpedia", f"{page}/{second.index}?a='\"&b"),)),
+            third.id: CardNotes("rewrite", 0.55, "too broad"),
         },
-        (Unscored(901, notes=CardNotes("missing", 1.0, "describe it", ("missing",))), Unscored(902, bad or "The user wants a label", CardNotes("unusable", 0.95, flags=("prompt_leak: “The user wants”",)))),
+        (Unscored(901, notes=CardNotes("missing", 1.0, "describe it", (Flag("missing"),))), Unscored(902, bad or "The user wants a label", CardNotes("unusable", 0.95, flags=(Flag("prompt_leak", "“The user wants”"),)))),
         (("Neuronpedia source", f"gpt2-small/8-res-jb{bad}"),),
     )  # fmt: skip
 

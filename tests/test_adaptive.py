@@ -8,6 +8,7 @@ import pytest
 
 from fade_lens import Fade, Settings
 from fade_lens._util.errors import InputError, JudgeError
+from fade_lens._util.reasons import Reason
 from fade_lens.judge import Rating
 from fade_lens.judge.rounds import in_rounds
 from fade_lens.metrics import intervals as bootstrap
@@ -73,7 +74,12 @@ def metric(low: float, high: float) -> Metric:
         (metric(0.7, 0.9), metric(0.5, 0.7), {"interval_width": None}, None),
         (metric(-0.3, 0.4), metric(0.1, 0.7), {"interval_width": None}, None),
         (Metric(1.0), metric(0.5, 0.7), {}, None),
-        (Metric(None, "no text is rated 2"), Metric(None, "no text is rated 2"), {}, None),
+        (
+            Metric(None, Reason("undefined", "no text is rated 2")),
+            Metric(None, Reason("undefined", "no text is rated 2")),
+            {},
+            None,
+        ),
     ],
 )
 def test_when_it_is_enough(responsive, pure, settings, words):

@@ -7,9 +7,10 @@ import pytest
 from scipy.stats import wilcoxon
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 from fade_lens.analysis.summary import LEAST_FEATURES, compare_sources, summary, unconditional
 from fade_lens.data.descriptions import Description
-from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.metric import GATE_NOT_PASSED, Metric
 from fade_lens.runs.results import Results
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence
 from tests.made_up import made_up_result, with_evidence
@@ -22,21 +23,27 @@ RUN = {"features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9
 
 def result(index, clarity, faithfulness=0.3, origin="a", text="d"):
     """A result with chosen Clarity and Faithfulness; a string is the reason why one is undefined."""
-    clear, faithful = (Metric(None, v) if isinstance(v, str) else Metric(float(v)) for v in (clarity, faithfulness))
+    clear, faithful = (
+        Metric(None, v if isinstance(v, Reason) else Reason("undefined", v)) if isinstance(v, str) else Metric(float(v))
+        for v in (clarity, faithfulness)
+    )
     named = replace(BASE, description=Description(index, f"{text} {index}", origin))
     return with_evidence(named, clarity=ClarityEvidence(clear), faithfulness=FaithfulnessEvidence(faithful))
 
 
 def row(frame, metric, group="all"):
-    return frame.set_index(["group", "metric"]).loc[(group, metric)]
+    return frame[frame["null"].isna()].set_index(["group", "metric"]).loc[(group, metric)]
+
+
+def gate(tenths):
+    return Reason(GATE_NOT_PASSED, f"gate not passed: Clarity is 0.{tenths}1, below 0.5")
 
 
 def test_means_and_what_is_undefined():
-    gate = "gate not passed: Clarity is 0.{}1, below 0.5"
     items = [result(i, i / 10, 0.4) for i in range(6)]
     items += [
-        result(6, "the judge wrote no text", gate.format(1)),
-        result(7, 0.2, gate.format(2)),
+        result(6, "the judge wrote no text", gate(1)),
+        result(7, 0.2, gate(2)),
         result(8, 0.1, "never fires"),
     ]
     frame = summary(Results(tuple(items)))
@@ -55,7 +62,7 @@ def test_means_and_what_is_undefined():
 
 
 def test_what_the_gate_could_not_judge_is_not_counted_as_without_effect():
-    reason = "gate not judged: Clarity is undefined (the judge wrote no text)"
+    reason = Reason("gate_not_judged", "gate not passed is not what this is, whatever its words")
     unconditional = row(summary(Results((result(0, "the judge wrote no text", reason),))), UNCONDITIONAL)
     assert unconditional.n == 0 and unconditional.undefined == 1
 
@@ -108,9 +115,9 @@ def test_score_minus_null():
     items = tuple(result(i, 0.8) for i in range(6))
     nulls = {"shuffled": tuple(result(i, 0.1 if i else "no text", "gate not passed") for i in range(6))}
     frame = Results(items, RUN, None, nulls).summary()
-    found = row(frame, "clarity - null:shuffled")
+    found = frame[frame["null"] == "shuffled"].set_index("metric").loc["clarity"]
     assert found["mean"] == pytest.approx(0.7) and found.n == 5 and found.reasons == "null: no text (1)"
-    assert "faithfulness - null:shuffled" not in set(frame.metric), "no null passed the gate"
+    assert "faithfulness" not in set(frame[frame["null"] == "shuffled"].metric), "no null passed the gate"
 
 
 def test_paired_tests():

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fade_lens import neuronpedia
 from fade_lens._util.errors import InputError, JudgeError
+from fade_lens._util.reasons import Flag
 from fade_lens.analysis.audit import agreement_of, audit, to_score
 from fade_lens.analysis.relabelling import relabelled
 from fade_lens.analysis.verdicts import SEVERITY, best_of, partners, verdict_of
@@ -43,10 +44,10 @@ def row(**changes):
         ({"clarity": -0.9, "clarity_high": 0.1, "better_feature": 7}, "mislabelled"),
         ({"clarity": None, "responsiveness": None}, "untested"),
         ({"scored": False}, "unscored"),
-        ({"flags": ("prompt_leak: x",), "clarity": 0.9}, "unusable"),
+        ({"flags": (Flag("prompt_leak", "x"),), "clarity": 0.9}, "unusable"),
         ({"state": "none", "scored": False}, "missing"),
         ({"state": "unknown", "scored": False}, "not looked up"),
-        ({"state": "none", "scored": False, "flags": ("index_out_of_range: x",)}, "unusable"),
+        ({"state": "none", "scored": False, "flags": (Flag("index_out_of_range", "x"),)}, "unusable"),
     ],
 )
 def test_verdicts(changes, word):
@@ -58,7 +59,7 @@ def test_severity_ranks_verdicts_then_metrics_then_flags():
     worst = [w for w in SEVERITY if w not in ("unscored", "not looked up", "missing", "untested", "unusable")]
     assert worst == ["swapped", "mislabelled", "wrong", "doubtful", "supported"]
     good, better = (verdict_of(row(clarity=c)).severity for c in (0.6, 0.95))
-    assert good > better and verdict_of(row(clarity=0.95, flags=("generic: x",))).severity > better
+    assert good > better and verdict_of(row(clarity=0.95, flags=(Flag("generic", "x"),))).severity > better
     assert all(verdict_of(row(clarity=c, clarity_high=0.2)).severity > good for c in (-1.0, 0.0, 0.2))
 
 
@@ -152,7 +153,7 @@ def test_what_each_feature_should_be_called():
         told(7, "cats", "mislabelled", 6), told(8, "perhaps", "doubtful", clarity=0.4), told(8, "no", "wrong", clarity=0.1),
         told(9, "leaked", "unusable", scored=False), told(9, "pigs", "wrong"), told(9, "PIGS", "mislabelled", 10),
         told(10, "PIGS", "wrong", name="mine"), told(11, None, "missing", state="none"), told(12, None, "not looked up", state="unknown"),
-        told(13, "x", "unusable", flags=("index_out_of_range: x",)), told(14, "a", "unscored", scored=False), told(14, "b", "unscored", scored=False),
+        told(13, "x", "unusable", flags=(Flag("index_out_of_range", "x"),)), told(14, "a", "unscored", scored=False), told(14, "b", "unscored", scored=False),
     ]  # fmt: skip
     found = relabelled(rows)
     assert {(row["index"], row["description"], row["explanation_id"]) for row in found.rows} == {

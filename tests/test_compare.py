@@ -8,10 +8,11 @@ import pytest
 
 import fade_lens
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 from fade_lens.analysis.compare import compare, facts_of, told_apart, varying
 from fade_lens.analysis.summary import compare_sources, summary
 from fade_lens.cli import main
-from fade_lens.data.descriptions import Description
+from fade_lens.data.descriptions import Description, Provenance
 from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Results
 from tests.made_up import HOSTILE, made_up_results, with_evidence
@@ -76,7 +77,7 @@ def test_l0_from_a_name_from_the_user_or_estimated():
                 description=Description(
                     r.description.index,
                     r.description.text,
-                    "Neuronpedia gemma-2-2b/5-gemmascope-res-16k__l0-34, gpt-4o (t)",
+                    Provenance("neuronpedia", "gemma-2-2b/5-gemmascope-res-16k__l0-34", "gpt-4o", "t"),
                 ),
             )
             for r in results
@@ -123,7 +124,10 @@ def test_a_metric_undefined_everywhere():
         replace(
             r,
             items=tuple(
-                with_evidence(i, clarity=replace(i.clarity_evidence, clarity=Metric(None, "no text"))) for i in r
+                with_evidence(
+                    i, clarity=replace(i.clarity_evidence, clarity=Metric(None, Reason("undefined", "no text")))
+                )
+                for i in r
             ),
         )
         for r in (run_of(5, n=3), run_of(9, n=3))

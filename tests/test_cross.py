@@ -5,6 +5,7 @@ import pytest
 
 from fade_lens import Fade, Results
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 from fade_lens.baselines.cross_scores import CrossMatrices, RatedMass, clarity_matrix, ranked_rows, rated_matrices
 from fade_lens.baselines.permutation import LEAST, assignment, benjamini_hochberg, compare, fit_statistic, percentile
 from fade_lens.data.descriptions import Description
@@ -91,7 +92,7 @@ def made_up(seed: int = 0, n_features: int = 5, n_descriptions: int = 7):
 
 
 def evidence(rows) -> RatedEvidence:
-    undefined = Metric(None, "not computed here")
+    undefined = Metric(None, Reason("undefined", "not computed here"))
     return RatedEvidence(undefined, undefined, tuple(RatedText(n, "", 0.0, float(p), r) for n, p, r in rows))
 
 
@@ -352,10 +353,14 @@ def test_null_arms_score_nothing_and_write_nothing_twice(server, tmp_path):
         assert shuffled.description.index == generic.description.index == result.description.index
         assert shuffled.description.text != result.description.text == random.description.text
         assert random.description.index not in DESCRIPTIONS
-        assert shuffled.description.origin == "null:shuffled" and "generic" in generic.responsiveness.reason
-    frame = results.summary().set_index("metric")
+        assert (
+            shuffled.description.null == "shuffled"
+            and result.description.null is None
+            and "generic" in generic.responsiveness.reason
+        )
+    frame = results.summary().set_index(["null", "metric"])
     for arm in ("shuffled", "random"):
-        row = frame.loc[f"clarity - null:{arm}"]
+        row = frame.loc[(arm, "clarity")]
         assert row["mean"] > 0.6 and row.low > 0.4 and row.n == len(DESCRIPTIONS)
     loaded = Results.load(results.save(tmp_path / "r.json.gz"))
     assert loaded.nulls == results.nulls

@@ -10,7 +10,8 @@ import pytest
 
 from fade_lens import neuronpedia
 from fade_lens._util.errors import InputError
-from fade_lens.data.descriptions import Description, parse_indices, read_descriptions, whole_number
+from fade_lens.data.descriptions import Description, Provenance, parse_indices, read_descriptions, whole_number
+from fade_lens.runs.results import from_plain, to_plain
 
 WANTED = {9: "the word 'new'", 11: "the substring 'Rel'"}
 
@@ -47,7 +48,7 @@ def test_files(tmp_path, kind):
 def test_a_feature_may_have_several_descriptions():
     found = read_descriptions(pd.DataFrame({"index": [1, 1], "description": ["a", "b"]}))
     assert [d.text for d in found] == ["a", "b"]
-    assert len({d.key for d in found}) == 2
+    assert len({d.id for d in found}) == 2
 
 
 @pytest.mark.parametrize(
@@ -300,3 +301,12 @@ def test_the_number_of_a_row_never_stands_in_for_a_column_that_may_hold_the_feat
     (tmp_path / "d.csv").write_text(f"{column},description\n7,one\n9,two\n")
     with pytest.raises(InputError, match=f"if {column!r} has the features, name it 'index'"):
         read_descriptions(tmp_path / "d.csv")
+
+
+def test_where_a_description_comes_from_is_not_read_out_of_its_words():
+    words = "Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (t)"
+    given, known = Description(1, "a", words), Provenance("neuronpedia", "gpt2-small/8-res-jb", "gpt-4o-mini", "t")
+    assert given.provenance.kind == "given" and given.origin == words == str(known) and known.maker == "gpt-4o-mini (t)"
+    assert Description(1, "a", "null:shuffled").null is None
+    assert Description(1, "a", Provenance("null", "shuffled")).null == "shuffled"
+    assert from_plain(Description, to_plain(Description(1, "a", known))) == Description(1, "a", known)

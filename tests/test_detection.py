@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fade_lens._util.reasons import Reason
 from fade_lens.metrics.detection import Detection, detection
 from fade_lens.metrics.labelled import LabelledTexts
 from fade_lens.metrics.metric import Metric
@@ -12,7 +13,7 @@ from fade_lens.scorers.evidence import RatedEvidence, RatedText
 
 
 def rated(rows) -> LabelledTexts:
-    nothing = Metric(None, "not asked")
+    nothing = Metric(None, Reason("undefined", "not asked"))
     texts = (RatedText(i, "t", float(a), float(p), r) for i, (a, r, p) in enumerate(rows))
     return RatedEvidence(nothing, nothing, tuple(texts)).labelled
 

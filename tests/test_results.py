@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 from fade_lens.data.descriptions import Description
 from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Result, Results
@@ -45,7 +46,7 @@ def result(index=9, **changes) -> Result:
             ),
         ),
         "faithfulness_evidence": FaithfulnessEvidence(
-            Metric(None, "gate not passed"),
+            Metric(None, Reason("undefined", "gate not passed")),
             (Continuation(0.0, "p", "t", 0), Continuation(1.0, "p", "u", None, None, "failed")),
         ),
     }
@@ -87,7 +88,7 @@ def test_a_single_unrated_text_is_told_where_it_matters():
 
 @pytest.mark.parametrize("failures, words", [(1, "1 request gave no text"), (2, "2 requests gave no text")])
 def test_requests_that_gave_no_text_are_counted_in_english(failures, words):
-    evidence = ClarityEvidence(Metric(None, "no text"), (), ("refused",) * failures)
+    evidence = ClarityEvidence(Metric(None, Reason("undefined", "no text")), (), ("refused",) * failures)
     assert f"writing: {words}" in result(clarity_evidence=evidence).flags
 
 
@@ -125,9 +126,9 @@ def test_files_that_are_no_results(tmp_path):
         gzip.compress(b"[1]"),
         gzip.compress(b"{}" * 999)[:-9],
         gzip.compress(b"{}" * 999)[:10] + b"\xff" * 20,
-        gzip.compress(b'{"format": 3, "run": {}, "items": [], "nulls": []}'),
-        gzip.compress(b'{"format": 3, "run": {}, "items": [{}]}'),
-        gzip.compress(b'{"format": 3, "run": {}, "items": [{"evidence": 3}]}'),
+        gzip.compress(b'{"format": 4, "run": {}, "items": [], "nulls": []}'),
+        gzip.compress(b'{"format": 4, "run": {}, "items": [{}]}'),
+        gzip.compress(b'{"format": 4, "run": {}, "items": [{"evidence": 3}]}'),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match="not a results file"):

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from fade_lens import Judge
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 from fade_lens.analysis import sanity
 from fade_lens.analysis.planted import (
     CLASSES,
@@ -88,7 +89,7 @@ def text(activation: float, rating: int | None, inclusion: float = 1.0) -> Rated
 
 
 def labelled(texts: list[RatedText]) -> LabelledTexts:
-    nothing = Metric(None, "not asked")
+    nothing = Metric(None, Reason("undefined", "not asked"))
     return RatedEvidence(nothing, nothing, tuple(texts)).labelled
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from fade_lens import Description, Fade, Results, Settings, compare
 from fade_lens._util.errors import InputError, JudgeError, StoreError
 from fade_lens._util.options import option
+from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
 from fade_lens.analysis import sanity
 from fade_lens.cli import app
@@ -29,7 +30,7 @@ from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_
 
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts()
 SMALL = {"prompts": 12, "prompt_tokens": 4, "new_tokens": 6, "rated_texts": 120, "synthetic_texts": 20}
-WHY = "the toy has no depth"
+WHY = Reason("toy", "the toy has no depth")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Toy(Scorer):
         chosen = rng(settings.seed, "toy texts").choice(len(subject.tokens), n, replace=False)
         texts = [subject.tokens.texts[i] for i in chosen]
         submit = self.scoring.judge.submit_rate
-        return chosen, {d: submit(d.text, texts, seed=stream(settings.seed, "toy", d.key)) for d in descriptions}
+        return chosen, {d: submit(d.text, texts, seed=stream(settings.seed, "toy", d.id)) for d in descriptions}
 
     def measure(self, asked: Any) -> dict[Description, PlainScores]:
         chosen, answers = asked
@@ -112,9 +113,10 @@ def test_its_scores_and_settings_are_those_of_any_other(server, tmp_path):
     # The whole of it is read again by the scorer's own classes.
     read = Results.load(results.save(tmp_path / "r.json.gz"))
     assert read.items == results.items and read.nulls == results.nulls
-    summary = results.summary().set_index("metric")
-    assert summary.loc["toy_agreement", "mean"] == 1.0 and summary.loc["toy_depth", "undefined"] == 1.0
-    assert summary.loc["toy_agreement - null:shuffled", "mean"] > 0
+    summary = results.summary().set_index(["null", "metric"])
+    own = results.summary().set_index("metric")
+    assert own.loc["toy_agreement", "mean"].iloc[0] == 1.0 and own.loc["toy_depth", "undefined"] == 1.0
+    assert summary.loc[("shuffled", "toy_agreement"), "mean"] > 0
     html = page(results)
     for words in (
         "Toy agreement",

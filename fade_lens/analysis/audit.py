@@ -13,7 +13,7 @@ from fade_lens._util.files import clean
 from fade_lens._util.wording import one_line
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.analysis.relabelling import Relabelling, relabelled, to_describe
-from fade_lens.analysis.verdicts import SEVERITY, best_of, defined, partners, scorable, verdict_of
+from fade_lens.analysis.verdicts import ELSEWHERE, SEVERITY, best_of, defined, partners, scorable, verdict_of
 from fade_lens.neuronpedia import links
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Score, Stats
@@ -201,7 +201,7 @@ def audit(
     if not len(table):
         raise InputError("there is nothing to audit: the source names no feature, and none was asked for")
     source = source or (SourceId.parse(named) if (named := str(table.attrs.get("source", ""))) else None)
-    scored = {} if results is None else {row_key(row): row for row in records_of(results.frame)}
+    scored = {} if results is None else scores_by_key(results)
     run = {} if results is None else run_columns(results)
     rows = [
         row_of(row, scored.get(row_key(row)), (stats or {}).get(row["index"]), run, source, mapping)
@@ -247,8 +247,7 @@ def row_of(
     metrics = {
         f"{name}{end}": found.get(f"{name}{end}") for name in METRICS for end in ("", "_low", "_high", "_reason")
     }
-    flags = list(row["flags"])
-    flags += [flag for flag in str(found.get("flags") or "").split("; ") if flag and flag not in flags]
+    flags = dict.fromkeys((*row["flags"], *found.get("flags", ())))
     known = stats or Stats()
     return {
         **{name: row[name] for name in IDENTITY},
@@ -265,6 +264,12 @@ def row_of(
         "flags": tuple(flags),
         "dashboard_url": links.dashboard(source, row["index"]) if source is not None else "",
     }
+
+
+def scores_by_key(results: Results) -> dict[tuple[int, str], dict[str, Any]]:
+    """The rows of a run's table, their flags as they are."""
+    rows = zip(records_of(results.frame), results, strict=True)
+    return {row_key(row): {**row, "flags": result.flags} for row, result in rows}
 
 
 def run_columns(results: Results) -> dict[str, Any]:
@@ -291,7 +296,7 @@ def suggest_best(group: list[dict[str, Any]]) -> None:
     best = best_of(group) if len(texts) > 1 else None
     for row in group:
         row["suggested_best_explanation_id"] = str(best["explanation_id"]) if best is not None else ""
-        if best is not None and text_of(row) != text_of(best) and not row["suggestion"].startswith("it "):
+        if best is not None and text_of(row) != text_of(best) and row["verdict"] not in ELSEWHERE:
             row["suggestion"] = f"of this feature's descriptions {one_line(best['description'])!r:.120} fits best"
 
 

@@ -179,12 +179,9 @@ def facts_of(results: Results, l0: float | None = None) -> RunFacts:
 
 
 def explainer_of(result: Result) -> str:
-    """Who wrote a description: what follows the place in the origin of an imported one, else the origin.
-
-    An origin of Neuronpedia's reads "Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (oai_token-act-pair)".
-    """
-    place, comma, maker = result.description.origin.partition(", ")
-    return maker if comma and place.startswith("Neuronpedia ") else result.description.origin
+    """Who wrote a description: the maker of one of Neuronpedia's, else where it comes from."""
+    known = result.description.provenance
+    return (known.kind == "neuronpedia" and known.maker) or str(known)
 
 
 def told_apart(facts: Sequence[RunFacts]) -> list[str]:
@@ -226,7 +223,7 @@ def _l0_of(results: Results, rates: Mapping[int, float], width: int | None) -> t
     if isinstance(features.get("l0"), int | float):
         return float(features["l0"]), "release"
     names = {str(features.get(key, "")) for key in ("neuronpedia_id", "sae_id")}
-    names |= {r.description.origin for r in results if r.description.origin.startswith("Neuronpedia ")}
+    names |= {p.source for r in results if (p := r.description.provenance).kind == "neuronpedia"}
     found = {float(match[1]) for name in names if (match := _L0.search(name))}
     if len(found) == 1:
         return found.pop(), "name"

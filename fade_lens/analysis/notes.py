@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Flag
 
 Rows = tuple[tuple[str, str], ...]
 """Name and value, in the order in which they are shown."""
@@ -18,7 +19,7 @@ class CardNotes:
         verdict: one or two words to filter by, such as "swapped"; empty: none.
         severity: how much it matters, larger is worse; the table is sorted by it where any description has one.
         suggestion: what to do, in a sentence, such as the better description or the feature it belongs to.
-        flags: beside those of the result, each "kind" or "kind: words"; the kind can be filtered by.
+        flags: beside those of the result; their kinds can be filtered by.
         facts: further rows of the card, such as ("explainer", "gpt-4o-mini") or ("eleuther_fuzz", "0.81").
         links: name and address, such as ("Neuronpedia", "https://www.neuronpedia.org/gpt2-small/8-res-jb/9").
 
@@ -29,7 +30,7 @@ class CardNotes:
     verdict: str = ""
     severity: float | None = None
     suggestion: str = ""
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     facts: Rows = ()
     links: Rows = ()
 
@@ -53,7 +54,7 @@ class Notes:
     """What is added to a page.
 
     Attributes:
-        cards: by `result.description.key`; a description that is not named is shown as it is.
+        cards: by `result.description.id`; a description that is not named is shown as it is.
         unscored: rows for what has no `Result`.
         facts: further rows of the page's head, such as ("Neuronpedia source", "gpt2-small/8-res-jb").
     """

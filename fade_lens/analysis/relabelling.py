@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fade_lens._util.wording import one_line
-from fade_lens.analysis.verdicts import best_of, defined
+from fade_lens.analysis.verdicts import ELSEWHERE, best_of, defined
 from fade_lens.neuronpedia.flagging import kinds_of
 from fade_lens.subject.summary import FeatureSummary
 
@@ -41,7 +41,7 @@ def relabelled(rows: Iterable[Mapping[str, Any]]) -> Relabelling:
     moved: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(int(row["index"]), []).append(row)
-        if row["verdict"] in ("swapped", "mislabelled"):
+        if row["verdict"] in ELSEWHERE:
             moved.setdefault(int(row["better_feature"]), []).append(row)
     found: list[dict[str, Any]] = []
     undescribed: list[tuple[int, tuple[Mapping[str, Any], ...]]] = []

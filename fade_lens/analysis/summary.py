@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.metrics.intervals import LEVEL, REPLICATES
+from fade_lens.metrics.metric import GATE_NOT_PASSED
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
 
@@ -58,8 +59,8 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
     Returns:
         One row a group and metric: `mean`, `low`, `high`, `n` (descriptions with a value), `n_features` (features with one),
         `undefined` (share of the group's descriptions without a value) and `reasons` (why, the numbers left out, with counts).
-        `faithfulness_unconditional` counts 0 for descriptions that did not pass the gate. Where the run has null arms, rows such as
-        `clarity - null:shuffled` are means of the score minus its null's.
+        `faithfulness_unconditional` counts 0 for descriptions that did not pass the gate. `null` is None, or the kind of null description
+        whose score is subtracted from the description's own.
         The interval resamples features with all their descriptions, `REPLICATES` times, by percentiles widened for few features
         (Hesterberg 2015, section 5.5); None below `LEAST_FEATURES` features.
 
@@ -72,23 +73,27 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
     if not groups:
         raise InputError("results hold no description; there is nothing to summarize")
     scores = rows_of(results)
-    arms = list(dict.fromkeys(arm for rows in groups.values() for row in rows for arm in row.nulls))
+    kinds = list(dict.fromkeys(kind for rows in groups.values() for row in rows for kind in row.nulls))
     records: list[dict[str, Any]] = []
     for group, rows in groups.items():
-        measured = {name: [_value(row.result, name) for row in rows] for name in scores}
-        for arm in arms:
-            for name in (name for name in scores if not name.endswith(_UNCONDITIONAL)):
-                measured[f"{name} - null:{arm}"] = [_minus_null(row, arm, name) for row in rows]
-        for name, values in measured.items():
-            if " - null:" in name and not any(value is not None for value, _ in values):
+        measured: dict[tuple[str, str | None], list[tuple[float | None, str]]] = {
+            (name, None): [_value(row.result, name) for row in rows] for name in scores
+        }
+        for kind, name in product(kinds, scores):
+            if not name.endswith(_UNCONDITIONAL):
+                measured[name, kind] = [_minus_null(row, kind, name) for row in rows]
+        for (name, null), values in measured.items():
+            if null is not None and not any(value is not None for value, _ in values):
                 continue
+            purpose = name if null is None else f"{name} - null:{null}"
             known = [(row.feature, value) for row, (value, _) in zip(rows, values, strict=True) if value is not None]
-            low, high = _mean_interval(known, stream(seed, "summary", group, name))
+            low, high = _mean_interval(known, stream(seed, "summary", group, purpose))
             why = Counter(_general(reason) for value, reason in values if value is None)
             records.append(
                 {
                     "group": group,
                     "metric": name,
+                    "null": null,
                     "mean": float(np.mean([v for _, v in known])) if known else None,
                     "low": low,
                     "high": high,
@@ -99,6 +104,8 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
                 }
             )
     frame = table_of(records)
+    # None stays None, whatever pandas makes of texts.
+    frame["null"] = frame["null"].astype(object).where(frame["null"].notna(), None)
     return frame.astype(dict.fromkeys(("mean", "low", "high"), "float64"))
 
 
@@ -211,7 +218,7 @@ def _facts(run: Mapping[str, Any]) -> dict[str, str]:
 def _value(result: Result, name: str) -> tuple[float | None, str]:
     """A metric's value, or None and the reason."""
     metric = result.metric(name.removesuffix(_UNCONDITIONAL))
-    if name.endswith(_UNCONDITIONAL) and metric.value is None and (metric.reason or "").startswith("gate not passed"):
+    if name.endswith(_UNCONDITIONAL) and metric.reason is not None and metric.reason.code == GATE_NOT_PASSED:
         return 0.0, ""
     return metric.value, metric.reason or ""
 

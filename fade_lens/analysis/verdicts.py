@@ -9,6 +9,8 @@ from fade_lens.neuronpedia.flagging import kinds_of
 from fade_lens.neuronpedia.frames import NONE
 from fade_lens.scorers.fade import METRICS
 
+ELSEWHERE = ("swapped", "mislabelled")
+"""Verdicts on a description that fits another feature better."""
 GOOD = 0.5
 """A metric below it speaks against a description."""
 

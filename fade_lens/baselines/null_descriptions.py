@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
-from fade_lens.data.descriptions import Description
+from fade_lens.data.descriptions import Description, Provenance
 
 ARMS = ("shuffled", "random", "generic")
 """What each does with a description of feature f:
@@ -14,7 +14,6 @@ ARMS = ("shuffled", "random", "generic")
 - `"generic"`: f is described as `GENERIC` (one writing for the whole run; nothing is rated, since every text expresses it).
 """
 GENERIC = "any text"
-ORIGIN = "null:"
 TRIES = 1000
 
 
@@ -29,7 +28,9 @@ def null_arms(
     makers = {"shuffled": _shuffled, "random": _random, "generic": _generic}
     check_arms(arms)
     return {
-        arm: tuple(Description(i, text, ORIGIN + arm) for i, text in makers[arm](descriptions, n_features, seed))
+        arm: tuple(
+            Description(i, text, Provenance("null", arm)) for i, text in makers[arm](descriptions, n_features, seed)
+        )
         for arm in dict.fromkeys(arms)
     }
 

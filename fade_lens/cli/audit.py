@@ -272,7 +272,7 @@ def table_of(done: "Audit") -> Table:
     ]
     for row in bad.head(SHOWN).to_dict("records"):
         flags = [
-            flag for flag in row["flags"] if not flag.startswith(("swapped:", "mislabelled:", "copied:"))
+            flag for flag in row["flags"] if flag.kind not in ("swapped", "mislabelled", "copied")
         ]  # the suggestion says it
         why = "; ".join(filter(None, [row["suggestion"], *flags]))
         shown.add_row(str(row["index"]), row["verdict"], plain((text_of(row) or "–")[:120]), plain(why[:200]))

@@ -244,8 +244,7 @@ def null_table(results: "Results") -> Table:
     for name in ("mean", "95 %", "of"):
         shown.add_column(name, justify="right")
     for row in results.summary().to_dict("records"):
-        metric, _, arm = str(row["metric"]).partition(" - null:")
-        if arm:
+        if row["null"] is not None:
             limits = "–" if isnan(row["low"]) else f"{row['low']:+.2f} … {row['high']:+.2f}"
-            shown.add_row(metric.capitalize(), arm, f"{row['mean']:+.2f}", limits, str(row["n"]))
+            shown.add_row(row["metric"].capitalize(), row["null"], f"{row['mean']:+.2f}", limits, str(row["n"]))
     return shown

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import TABLES, kind_of, parse_json, read_table, read_text, readable
@@ -29,23 +29,72 @@ LARGEST_INDEX = 2**53
 
 
 @dataclass(frozen=True, order=True)
+class Provenance:
+    """Where a description comes from; its text is that in words.
+
+    Attributes:
+        kind: "given" (by the user, in a file or a value), "neuronpedia", or "null" (made to score nothing).
+        source: the file or value, such as "labels.csv" or "a dict"; the Neuronpedia source, such as "gpt2-small/8-res-jb"; or the kind
+            of null description, such as "shuffled".
+        explainer: the model that wrote it, such as "gpt-4o-mini".
+        method: how it was made, such as "oai_token-act-pair".
+        explanation_id: the id that its source gives it.
+
+    >>> str(Provenance("neuronpedia", "gpt2-small/8-res-jb", "gpt-4o-mini", "oai_token-act-pair"))
+    'Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (oai_token-act-pair)'
+    """
+
+    kind: Literal["given", "neuronpedia", "null"] = "given"
+    source: str = ""
+    explainer: str = ""
+    method: str = ""
+    explanation_id: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "null":
+            return f"null:{self.source}"
+        place = f"Neuronpedia {self.source}" if self.kind == "neuronpedia" else self.source
+        return ", ".join(filter(None, (place, self.maker)))
+
+    @property
+    def maker(self) -> str:
+        """Who wrote it and how; "" where that is not known."""
+        return " ".join(filter(None, (self.explainer, self.method and f"({self.method})")))
+
+
+@dataclass(frozen=True, order=True, init=False)
 class Description:
     """A claim about one feature.
 
     Attributes:
         index: the feature's index in its SAE or hook.
         text: the description as it was given.
-        origin: where it came from, for the record.
+        provenance: where it came from, for the record; words alone are the source of one that was given.
     """
 
     index: int
     text: str
-    origin: str = ""
+    provenance: Provenance
+
+    def __init__(self, index: int, text: str, provenance: Provenance | str = "") -> None:
+        made = Provenance(source=provenance) if isinstance(provenance, str) else provenance
+        for name, value in (("index", index), ("text", text), ("provenance", made)):
+            object.__setattr__(self, name, value)
 
     @property
-    def key(self) -> str:
-        """What names this description in a store: the feature and the text."""
+    def id(self) -> str:
+        """What names this description in a run and its store: the feature and the text."""
         return f"{self.index}:{self.text}"
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in words."""
+        return str(self.provenance)
+
+    @property
+    def null(self) -> str | None:
+        """The kind of null description that it is; None for one that claims something."""
+        return self.provenance.source if self.provenance.kind == "null" else None
 
 
 def read_descriptions(source: Any) -> tuple[Description, ...]:
@@ -63,7 +112,7 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
     elif isinstance(source, Mapping):
         given = cast(Mapping[Any, Any], source)
         one_place({numbered(index)[0] for index in given}, "the dict")
-        return checked((numbered(index)[1], text, "a dict") for index, text in given.items())
+        return checked((numbered(index)[1], text, Provenance(source="a dict")) for index, text in given.items())
     elif hasattr(source, "columns") and {"state", "copies"} <= set(source.columns):
         return imported(source)
     elif hasattr(source, "columns"):
@@ -75,13 +124,13 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
         and (given := list(cast(Iterable[Any], source)))
         and isinstance(given[0], Description)
     ):
-        return checked((d.index, d.text, d.origin) for d in given)
+        return checked((d.index, d.text, d.provenance) for d in given)
     else:
         raise InputError(
             f"descriptions is {type(source).__name__}; give a dict {{index: text}}, a Series, a DataFrame with columns "
             "'index' and 'description', or the path of a CSV, JSON or JSONL file"
         )
-    return checked((index, text, origin) for index, text in sound(rows, origin))
+    return checked((index, text, Provenance(source=origin)) for index, text in sound(rows, origin))
 
 
 def sound(rows: Iterable[tuple[str, Any, Any]], origin: str) -> list[tuple[int, str]]:
@@ -139,7 +188,15 @@ def imported(table: Any) -> tuple[Description, ...]:
             f"none of the {len(table)} rows imported from Neuronpedia has a description; import other features"
         )
     one_place(map("/".join, zip(kept["model_id"], kept["source_id"], strict=True)), "the table")
-    return checked(zip(kept["index"].tolist(), kept["description"].tolist(), kept["origin"].tolist(), strict=True))
+    return checked((row["index"], row["description"], provenance_of(row)) for row in kept.to_dict("records"))
+
+
+def provenance_of(row: Mapping[str, Any]) -> Provenance:
+    """The provenance of a row of an imported table: of Neuronpedia where it names a model and a source there, else its own origin."""
+    place = "/".join(filter(None, (row["model_id"], row["source_id"])))
+    known = row["explanation_model_name"], row["type_name"], row["explanation_id"]
+    named = row["model_id"] and row["source_id"]
+    return Provenance("neuronpedia", place, *known) if named else Provenance("given", row.get("read_from", ""), *known)
 
 
 def usable(table: Any) -> Any:
@@ -148,19 +205,19 @@ def usable(table: Any) -> Any:
     return kept[~kept.assign(text=kept["description"].map(one_line)).duplicated(["index", "text"])]
 
 
-def checked(rows: Iterable[tuple[Any, Any, str]]) -> tuple[Description, ...]:
+def checked(rows: Iterable[tuple[Any, Any, Provenance]]) -> tuple[Description, ...]:
     """The rows as descriptions, each one sound and there once."""
     found: dict[str, Description] = {}
-    for raw_index, text, origin in rows:
+    for raw_index, text, provenance in rows:
         index = whole_number(raw_index)
         if not isinstance(text, str) or not text.strip():
             raise InputError(
                 f"the description of feature {index} is empty ({text!r}); leave the feature out or describe it"
             )
-        description = Description(index, one_line(text), origin)
-        if description.key in found:
+        description = Description(index, one_line(text), provenance)
+        if description.id in found:
             raise InputError(f"feature {index} has the same description twice ({text!r:.80}); give each once")
-        found[description.key] = description
+        found[description.id] = description
     if not found:
         raise InputError("no descriptions were given; give at least one, such as {9: \"the word 'new'\"}")
     return tuple(found.values())

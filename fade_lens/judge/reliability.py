@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Flag
 from fade_lens.judge.rating import Rating
 from fade_lens.llm.budget import Estimate, Usage
 from fade_lens.metrics.intervals import share_interval
@@ -66,11 +67,11 @@ class Agreement:
         )
 
     @property
-    def flag(self) -> str | None:
+    def flag(self) -> Flag | None:
         """What a reader should know, if the agreement is low."""
         if self.weighted is None or self.n < FEW or self.weighted >= TOO_LOW:
             return None
-        return f"judge: little agreement with {self.by} (weighted kappa {self.weighted:.2f} on {self.n} texts)"
+        return Flag("judge", f"little agreement with {self.by} (weighted kappa {self.weighted:.2f} on {self.n} texts)")
 
 
 def counts(first: Sequence[int | None], second: Sequence[int | None]) -> Table:
@@ -249,15 +250,15 @@ class Reliability:
     ) -> "list[Future[Any]]":
         """Begin to have some texts of every description rated again, in another order; `rated` has each text with its rating."""
         for d, there in rated.items():
-            random = np.random.default_rng(seed("rated again", d.key))
+            random = np.random.default_rng(seed("rated again", d.id))
             chosen = [there[i] for i in sorted(random.permutation(len(there))[:RATED_AGAIN].tolist())]
             texts = [text for text, _ in chosen]
             futures = [
-                (f"repeat {n}", self.judge.submit_rate(d.text, texts, seed=seed("repeat", n, d.key), repeat=n))
+                (f"repeat {n}", self.judge.submit_rate(d.text, texts, seed=seed("repeat", n, d.id), repeat=n))
                 for n in range(1, self.repeats + 1)
             ]
             if self.second is not None:
-                answer = self.second.submit_rate(d.text, texts, seed=seed("second judge", d.key))
+                answer = self.second.submit_rate(d.text, texts, seed=seed("second judge", d.id))
                 futures.append((self.second.model, answer))
             self._asked[d] = [rating for _, rating in chosen], futures
         return [future for _, futures in self._asked.values() for _, future in futures]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
+from fade_lens._util.reasons import Reason
 from fade_lens.metrics.intervals import Rows, Statistic, sample_interval
 from fade_lens.metrics.labelled import UNRATED, LabelledTexts, counts_of
 from fade_lens.metrics.metric import Metric, Preset, around, check_preset
@@ -48,7 +49,7 @@ def clarity(
     }
     for name, group in (("synthetic", above), ("natural", below)):
         if not len(group):
-            return Metric(None, f"no {name} text with an activation", counts=counts)
+            return Metric(None, Reason("no_text", f"no {name} text with an activation"), counts=counts)
     signed = gini(above, below)
     few = _too_few(len(above), len(below))
     interval = None if few else Rows.of_groups(above, below).interval(_gini, seed)
@@ -123,16 +124,16 @@ def _rated(
     ratings: Int[np.ndarray, "text"],
     weights: Float[np.ndarray, "text"] | None,
     preset: Preset,
-) -> tuple[LabelledTexts, dict[str, int], str | None]:
+) -> tuple[LabelledTexts, dict[str, int], Reason | None]:
     """The texts that enter Responsiveness and Purity, how many there are of each rating, and why there are too few."""
     check_preset(preset)
     texts = LabelledTexts.of_ratings(activations, ratings, None if preset == "paper" else weights)
     reason = None
     if not (~np.isnan(activations) & (ratings != UNRATED)).any():
-        reason = f"none of the {len(ratings)} texts is rated"
+        reason = Reason("unrated", f"none of the {len(ratings)} texts is rated")
     elif (rating := texts.one_sided) is not None:
         meant = "clearly expresses the concept" if rating == 2 else "does not express the concept"
-        reason = f"no text is rated {rating} ({meant})"
+        reason = Reason("no_positive" if rating == 2 else "no_negative", f"no text is rated {rating} ({meant})")
     return texts, counts_of(activations, ratings), reason
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 from fade_lens.metrics.intervals import PSEUDO, REPLICATES, percentiles
 from fade_lens.metrics.labelled import RATINGS, UNRATED, check_ratings
 from fade_lens.metrics.metric import Metric, Preset, around, check_preset
@@ -73,7 +74,9 @@ def faithfulness(
     out_of = (table != NOT_ASKED) & ((table != UNRATED) | (preset != "paper"))
     rates = expressed.sum(axis=1) / np.maximum(out_of.sum(axis=1), 1)
     if rates[0] == 1:
-        reason = "every continuation of the untouched model already expresses the concept (1 - R_0 = 0)"
+        reason = Reason(
+            "saturated", "every continuation of the untouched model already expresses the concept (1 - R_0 = 0)"
+        )
         return Metric(None, reason, counts=counts, details={"rate_0": 1.0})
 
     shared = expressed[:, :common].sum(axis=1) / np.maximum(out_of[:, :common].sum(axis=1), 1)
@@ -188,15 +191,15 @@ def table_of(
     return np.array(factors, dtype=np.float64), table
 
 
-def unsteerable(factors: Float[np.ndarray, "factor"], table: Int[np.ndarray, "factor prompt"]) -> str | None:
+def unsteerable(factors: Float[np.ndarray, "factor"], table: Int[np.ndarray, "factor prompt"]) -> Reason | None:
     """Why Faithfulness cannot be computed of a table, or None."""
     rated = (table != UNRATED).any(axis=1)
     if len(factors) < 2:
-        return "no steering factor other than 0"
+        return Reason("no_factors", "no steering factor other than 0")
     if table.shape[1] < 2:
-        return f"{table.shape[1]} prompt: choosing the factor and measuring it need at least 2"
+        return Reason("few_prompts", f"{table.shape[1]} prompt: choosing the factor and measuring it need at least 2")
     if not rated[0]:
-        return "no continuation of the untouched model is rated"
+        return Reason("unrated", "no continuation of the untouched model is rated")
     if not rated[1:].any():
-        return "no steered continuation is rated"
+        return Reason("unrated", "no steered continuation is rated")
     return None

@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 
 Preset = Literal["default", "paper"]
+
+GATE_NOT_PASSED = "gate_not_passed"
+"""The code of the reason of a score that is not measured, for one that decides is below the gate."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Metric:
     """
 
     value: float | None
-    reason: str | None = None
+    reason: Reason | None = None
     interval: tuple[float, float] | None = None
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     details: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
@@ -35,7 +39,7 @@ class Metric:
         """A JSON-able dict; `from_dict` reads it back."""
         return {
             "value": self.value,
-            "reason": self.reason,
+            "reason": None if self.reason is None else {"code": self.reason.code, "words": str(self.reason)},
             "interval": None if self.interval is None else list(self.interval),
             "counts": dict(self.counts),
             "details": dict(self.details),
@@ -46,6 +50,8 @@ class Metric:
     def from_dict(cls, record: Mapping[str, object]) -> "Metric":
         """The metric that `to_dict` wrote."""
         fields = dict(record)
+        if isinstance(reason := fields.get("reason"), Mapping):
+            fields["reason"] = Reason(**reason)
         if isinstance(interval := fields.get("interval"), (list, tuple)):
             low, high = interval
             fields["interval"] = (float(low), float(high))

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from fade_lens._util.reasons import Flag
 from fade_lens._util.wording import EXAMPLES, QUOTED, has_unspaced, one_line, same_words
 from fade_lens.data.descriptions import DESCRIBED
 from fade_lens.neuronpedia.frames import NONE
@@ -98,7 +99,7 @@ def flags(
     n_features: int | None = None,
     mismatch: str = "",
 ) -> "pd.DataFrame":
-    """The table with a column `flags`: for each row a tuple of "kind: why", empty where nothing is wrong at sight (see `KINDS`).
+    """The table with a column `flags`: for each row a tuple of `Flag`s, empty where nothing is wrong at sight (see `KINDS`).
 
     Args:
         table: of `descriptions`.
@@ -109,7 +110,7 @@ def flags(
     rows = cast(Any, table).to_dict("records")
     source = _Source(rows, stats or {}, n_features, mismatch)
     flagged = table.copy()
-    flagged["flags"] = [tuple(f"{kind}: {why}" for kind, why in found_in(row, source)) for row in rows]
+    flagged["flags"] = [tuple(found_in(row, source)) for row in rows]
     flagged.attrs = dict(table.attrs)
     return flagged
 
@@ -134,15 +135,15 @@ class _Source:
         return self.explainers.most_common(1)[0][0] if len(self.explainers) > 1 else None
 
 
-def found_in(row: Mapping[str, Any], source: _Source) -> list[tuple[str, str]]:
-    """The flags of one row: kind and why."""
-    found = [(kind, why) for kind, test in TESTS.items() if (why := test(row, source))]
-    kinds = {kind for kind, _ in found}
+def found_in(row: Mapping[str, Any], source: _Source) -> list[Flag]:
+    """The flags of one row."""
+    found = [Flag(kind, why) for kind, test in TESTS.items() if (why := test(row, source))]
+    kinds = {flag.kind for flag in found}
     # What is empty, or one token, is not generic as well.
     hidden = {"generic"} if "single_token_fallback" in kinds else set[str]()
     if kinds & {"empty", "prompt_leak"}:
         hidden = {"generic", "single_token_fallback"}
-    return [(kind, why) for kind, why in found if kind not in hidden]
+    return [flag for flag in found if flag.kind not in hidden]
 
 
 def text_of(row: Mapping[str, Any]) -> str:
@@ -315,6 +316,6 @@ def listed(indices: list[int], but: int, most: int = 5) -> str:
     return f"feature{'s' if others > 1 else ''} {', '.join(map(str, shown))}{more}"
 
 
-def kinds_of(found: tuple[str, ...]) -> tuple[str, ...]:
+def kinds_of(found: tuple[Flag, ...]) -> tuple[str, ...]:
     """The kinds of flags, without the reasons."""
-    return tuple(flag.partition(":")[0] for flag in found)
+    return tuple(flag.kind for flag in found)

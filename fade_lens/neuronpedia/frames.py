@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.wording import one_line
-from fade_lens.data.descriptions import DESCRIBED
+from fade_lens.data.descriptions import DESCRIBED, provenance_of
 from fade_lens.neuronpedia.records import Imported, Row
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ COLUMNS = (
     "notes",
     "scores",
     "copies",
+    "read_from",
 )
 
 
@@ -36,7 +37,8 @@ def frame(found: Imported, indices: Sequence[int] | None = None) -> "pd.DataFram
 
     Columns: `index`, `description`, `state` ("described", "none": looked up and has none, "unknown": never looked up), `origin`,
     `explanation_id`, `model_id`, `source_id`, `type_name`, `explanation_model_name`, `created_at`, `notes`, `scores` (a tuple of
-    `Score`), `copies` (how often the same text was given for the feature). `frame.attrs` has `source`, `complete` (whether
+    `Score`), `copies` (how often the same text was given for the feature), `read_from` (the file
+    or record). `frame.attrs` has `source`, `complete` (whether
     every feature of the source was looked up) and `repeated` (rows whose text was given before).
     """
     import pandas as pd
@@ -67,11 +69,11 @@ def frame(found: Imported, indices: Sequence[int] | None = None) -> "pd.DataFram
 
 def record_of(row: Row, copies: int) -> dict[str, Any]:
     """A row of the table."""
-    return {
+    record = {
         "index": row.index,
         "description": row.description,
         "state": DESCRIBED,
-        "origin": origin_of(row),
+        "origin": "",
         "explanation_id": row.explanation_id,
         "model_id": row.model_id,
         "source_id": row.source_id,
@@ -81,7 +83,9 @@ def record_of(row: Row, copies: int) -> dict[str, Any]:
         "notes": row.notes,
         "scores": row.scores,
         "copies": copies,
+        "read_from": row.origin,
     }
+    return {**record, "origin": str(provenance_of(record))}
 
 
 def empty_record(index: int, state: str, found: Imported) -> dict[str, Any]:
@@ -90,12 +94,3 @@ def empty_record(index: int, state: str, found: Imported) -> dict[str, Any]:
     source = found.source
     named = {"model_id": source.model_id, "source_id": source.source_id} if source else {}
     return {**blank, "index": index, "description": None, "state": state, "scores": (), "copies": 0, **named}
-
-
-def origin_of(row: Row) -> str:
-    """Where a description comes from, in a line."""
-    place = f"Neuronpedia {row.model_id}/{row.source_id}" if row.model_id and row.source_id else row.origin
-    maker = " ".join(
-        part for part in (row.explanation_model_name, f"({row.type_name})" if row.type_name else "") if part
-    )
-    return f"{place}, {maker}" if maker else place

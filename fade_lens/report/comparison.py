@@ -11,6 +11,7 @@ from markupsafe import Markup
 from fade_lens._util.words import amount, clip, number
 from fade_lens.analysis.compare import Comparison, varying
 from fade_lens.analysis.summary import unconditional
+from fade_lens.report.overview import minus_null
 from fade_lens.report.page import environment, joined, policy
 from fade_lens.scorers.base import ScoreSpec
 
@@ -39,19 +40,25 @@ def _parts(comparison: Comparison) -> dict[str, Any]:
     """What the templates show in tables."""
     rows = comparison.frame.to_dict("records")
     key = "run" if comparison.by == "run" else "group"
-    groups: dict[str, dict[str, Mapping[str, Any]]] = {}
+    groups: dict[str, dict[tuple[str, str | None], Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(str(row[key]), {})[str(row["metric"])] = row
+        groups.setdefault(str(row[key]), {})[str(row["metric"]), row["null"]] = row
     shown = shown_of(comparison)
-    names = {name: titled(name, shown) for name in dict.fromkeys(str(row["metric"]) for row in rows)}
+    names = dict.fromkeys((str(row["metric"]), row["null"]) for row in rows)
     questions = {spec.name: spec.question for spec in comparison.specs}
     return {
         "title": f"{len(comparison.runs)} runs compared",
         "by": comparison.by,
         "runs": [_facts(place, fact) for place, fact in enumerate(comparison.runs, 1)],
-        "metrics": [(title, questions.get(m, "")) for m, title in names.items()],
+        "metrics": [
+            (titled(m, shown), questions.get(m, "")) if null is None else (minus_null(m, null), "") for m, null in names
+        ],
         "groups": [
-            (place, clip(name, 120), [_cell(found.get(m), shown.get(m)) for m in names])
+            (
+                place,
+                clip(name, 120),
+                [_cell(found.get((m, null)), shown.get(m) if null is None else None) for m, null in names],
+            )
             for place, (name, found) in enumerate(groups.items(), 1)
         ],
         "pairs": [_pair(row, shown) for row in comparison.paired.to_dict("records")],
@@ -68,7 +75,7 @@ def shown_of(comparison: Comparison) -> dict[str, ScoreSpec]:
 
 def titled(name: str, shown: Mapping[str, ScoreSpec]) -> str:
     """What people call a row of a comparison."""
-    return shown[name].title if name in shown else name.replace(" - null:", " minus null: ")
+    return shown[name].title if name in shown else name
 
 
 def _facts(place: int, fact: Any) -> dict[str, str]:
@@ -148,9 +155,7 @@ def _plots(comparison: Comparison) -> list[dict[str, Any]]:
         xs = {run.run: float(getattr(run, fact)) for run in comparison.runs}
         panels: list[dict[str, Any]] = []
         for spec in comparison.specs:
-            rows = [
-                r for r in comparison.frame.to_dict("records") if r["metric"] == spec.name and not _missing(r["mean"])
-            ]
+            rows = _means(comparison, spec.name)
             points = [
                 (xs[str(r["run"])], float(r["mean"]), None if _missing(r["low"]) else (float(r["low"]), float(r["high"])), list(xs).index(str(r["run"])) + 1)
                 for r in rows
@@ -161,6 +166,12 @@ def _plots(comparison: Comparison) -> list[dict[str, Any]]:
         estimated = fact == "l0" and any(run.l0_from == "estimate" for run in comparison.runs)
         made.append({"axis": AXES[fact], "panels": panels, "estimated": estimated})
     return made
+
+
+def _means(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
+    """The rows with a mean of a metric itself, no null description's score subtracted."""
+    rows = comparison.frame.to_dict("records")
+    return [row for row in rows if row["metric"] == metric and row["null"] is None and not _missing(row["mean"])]
 
 
 def scatter(
@@ -225,7 +236,7 @@ def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
         vertical_spacing=0.2,
     )
     for place, spec in enumerate(comparison.specs):
-        rows = [r for r in comparison.frame.to_dict("records") if r["metric"] == spec.name and not _missing(r["mean"])]
+        rows = _means(comparison, spec.name)
         ends = [(r["mean"], r["mean"]) if _missing(r["low"]) else (r["low"], r["high"]) for r in rows]
         names = [label(str(r[key]), 60) for r in rows]
         trace = go.Scatter(

@@ -12,30 +12,27 @@ if TYPE_CHECKING:
 
     from fade_lens.runs.results import Result, Results
 
-_ORIGIN = re.compile(r"(?:Neuronpedia )?((?:https?://\S+|[^\s,/]+/[^\s,/]+))")
-_PLACE = re.compile(r"Neuronpedia|https?://(?:www\.)?neuronpedia\.org/")
+_SITE = re.compile(r"https?://(?:www\.)?neuronpedia\.org/")
 
 
 def source_of(*names: str) -> SourceId | None:
-    """The Neuronpedia source that the first of some origins and ids names.
+    """The Neuronpedia source that the first of some ids and addresses names.
 
-    >>> str(source_of("a dict", "Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (oai_token-act-pair)"))
+    >>> str(source_of("", "https://www.neuronpedia.org/gpt2-small/8-res-jb/9"))
     'gpt2-small/8-res-jb'
     """
-    for name in names:
-        found = _ORIGIN.match(name)
-        if found is None:
-            continue
+    for name in filter(None, names):
         try:
-            return SourceId.parse(found[1])
+            return SourceId.parse(name)
         except InputError:  # the address of something else
             continue
     return None
 
 
-def origin(result: "Result") -> str:
-    """The description's origin if it is Neuronpedia: files and other people's ids look alike."""
-    return result.description.origin if _PLACE.match(result.description.origin) else ""
+def place_of(result: "Result") -> str:
+    """The Neuronpedia source or address that the description comes from, "" for others: files and other people's ids look alike."""
+    known = result.description.provenance
+    return known.source if known.kind == "neuronpedia" or _SITE.match(known.source) else ""
 
 
 def recorded(run: Mapping[str, Any]) -> str:
@@ -54,7 +51,7 @@ def link_of(result: "Result", run: Mapping[str, Any]) -> str | None:
     """The address of the feature's page, where its source is known."""
     from fade_lens.neuronpedia.links import dashboard
 
-    source = source_of(origin(result), result.neuronpedia, recorded(run))
+    source = source_of(place_of(result), result.neuronpedia, recorded(run))
     return None if source is None else dashboard(source, result.description.index)
 
 
@@ -67,7 +64,7 @@ def dashboard_frame(result: "Result", source: Any = None, *, width: int | str = 
     from fade_lens.neuronpedia.links import dashboard
 
     index, came_from = result.description.index, result.description.origin or "nowhere that was recorded"
-    chosen = source if source is not None else source_of(origin(result), result.neuronpedia)
+    chosen = source if source is not None else source_of(place_of(result), result.neuronpedia)
     if chosen is None:
         raise InputError(
             f"the Neuronpedia id of feature {index} is not known: its description comes from {came_from!r:.80}, and the run "

@@ -26,7 +26,7 @@ def heat_map(results: Results, places: dict[str, int]) -> dict[str, Any] | None:
     return {
         "features": list(cross.features),
         "columns": [
-            [r.description.index, clip(r.description.text, 120), places[r.description.key]] for r in results.items
+            [r.description.index, clip(r.description.text, 120), places[r.description.id]] for r in results.items
         ],
         "metrics": [
             {"name": spec.title, "range": spec.range, "data": quantized(getattr(cross, spec.name), *spec.range)}

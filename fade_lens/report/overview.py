@@ -57,20 +57,20 @@ def panels(results: Results) -> list[Panel]:
     for spec in results.specs:
         metrics = [r.metric(spec.name) for r in results]
         limit = gate if spec.decides else None
-        words = spread(metrics, found.get(spec.name))
+        words = spread(metrics, found.get((spec.name, None)))
         if isinstance(spec.chance, float) and spec.chance:
             words += f"; chance level {number(spec.chance)}"
         made.append(Panel(spec.title, spec.question, words, drawing(metrics, spec.range, limit)))
     return made
 
 
-def means(results: Results) -> dict[str, Mean]:
-    """Means over the run by what they are of (see `fade_lens.analysis.summary.summary`); nothing of a run without descriptions."""
+def means(results: Results) -> dict[tuple[str, str | None], Mean]:
+    """Means over the run by metric and the null description that is subtracted (see `summary`); nothing of a run without descriptions."""
     if not len(results):
         return {}
     rows = summary(results).to_dict("records")
     return {
-        str(row["metric"]): Mean(row["mean"], None if isnan(row["low"]) else (row["low"], row["high"]))
+        (str(row["metric"]), row["null"]): Mean(row["mean"], None if isnan(row["low"]) else (row["low"], row["high"]))
         for row in rows
         if not isnan(row["mean"])
     }
@@ -79,9 +79,12 @@ def means(results: Results) -> dict[str, Mean]:
 def against_nulls(results: Results) -> list[tuple[str, str]]:
     """Scores minus those of null descriptions, where the run has null arms."""
     found = means(results) if results.nulls else {}
-    return [
-        (name.replace(" - null:", " minus null: "), mean.words) for name, mean in found.items() if " - null:" in name
-    ]
+    return [(minus_null(name, null), mean.words) for (name, null), mean in found.items() if null is not None]
+
+
+def minus_null(name: str, null: str) -> str:
+    """What a score minus that of a kind of null description is called."""
+    return f"{name} minus null: {null}"
 
 
 def spread(metrics: Sequence[Metric], mean: Mean | None) -> str:

@@ -45,7 +45,7 @@ def page(
     ordered = entries(results, notes, gate)
     budget = min((cards_bytes or CARDS_BYTES) // max(len(ordered), 1), CARD_BYTES)
     places = {
-        entry.item.description.key: place for place, entry in enumerate(ordered) if not isinstance(entry.item, Unscored)
+        entry.item.description.id: place for place, entry in enumerate(ordered) if not isinstance(entry.item, Unscored)
     }
     cards = [_card(entry, budget, gate) for entry in ordered]
     style, script = joined("page.css"), joined(*SCRIPTS)

@@ -52,7 +52,7 @@ def result_figure(result: Result) -> go.Figure:
 def overview_figure(results: Results) -> go.Figure:
     """The scores of every description with their 95 % intervals; of many descriptions, the distributions."""
     found = means(results)
-    titles = [_overview_title(s, [r.metric(s.name) for r in results], found.get(s.name)) for s in results.specs]
+    titles = [_overview_title(s, [r.metric(s.name) for r in results], found.get((s.name, None))) for s in results.specs]
     few = len(results) <= ONE_BY_ONE
     figure = (
         make_subplots(1, len(titles), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
@@ -261,7 +261,7 @@ def _distributions(figure: go.Figure, results: Results) -> None:
         figure.add_trace(
             go.Histogram(x=values, xbins=bins, marker={"color": BLUE}, hovertemplate="%{x}: %{y}<extra></extra>"), row, column
         )  # fmt: skip
-        if mean := found.get(spec.name):
+        if mean := found.get((spec.name, None)):
             place_in: dict[str, Any] = {"row": row, "col": column}
             if mean.interval:
                 low_end, high_end = mean.interval

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fade_lens._util.reasons import Flag
 from fade_lens._util.words import amount, clip, number
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.metrics.metric import Metric
@@ -39,7 +40,7 @@ class Entry:
         return "" if isinstance(self.item, Unscored) else self.item.description.origin
 
     @property
-    def flags(self) -> tuple[str, ...]:
+    def flags(self) -> tuple[Flag, ...]:
         """The result's flags and the added ones, each once."""
         own = () if isinstance(self.item, Unscored) else self.item.flags
         return tuple(dict.fromkeys((*own, *self.notes.flags)))
@@ -50,7 +51,7 @@ def entries(results: Results, notes: Notes | None, gate: float) -> list[Entry]:
     notes = notes or Notes()
     found = [
         Entry(
-            r, _linked(r, notes.cards.get(r.description.key, CardNotes()), results.run), standing(r, gate), why(r, gate)
+            r, _linked(r, notes.cards.get(r.description.id, CardNotes()), results.run), standing(r, gate), why(r, gate)
         )
         for r in worst_first(results, gate)
     ]
@@ -66,18 +67,13 @@ def _linked(result: Result, notes: CardNotes, run: Mapping[str, Any]) -> CardNot
     return replace(notes, links=(*notes.links, ("Neuronpedia", url)))
 
 
-def kinds(flags: Iterable[str]) -> list[str]:
-    """What flags can be filtered by: their first word.
+def kinds(flags: Iterable[Flag]) -> list[str]:
+    """What flags can be filtered by: their kinds, without white space, which would part one from its filter.
 
-    >>> kinds(["rare: fires on 3 texts of the corpus", "prompt_leak", "rare"])
+    >>> kinds([Flag("rare", "fires on 3 texts of the corpus"), Flag("prompt_leak"), Flag("rare")])
     ['prompt_leak', 'rare']
     """
-    return sorted({kind_of(flag) for flag in flags} - {""})
-
-
-def kind_of(flag: str) -> str:
-    """A flag up to its colon, without white space, which would part it from its filter."""
-    return "_".join(clip(flag.split(":")[0], 60).split())
+    return sorted({"_".join(clip(flag.kind, 60).split()) for flag in flags} - {""})
 
 
 def tally(rows: Sequence[Entry]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
+from fade_lens._util.reasons import Flag, Reason
 from fade_lens.baselines.cross_scores import NAMES, CrossMatrices
 from fade_lens.baselines.permutation import NullComparison
 from fade_lens.data.descriptions import Description
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from fade_lens.report.notebook import Table
 
 T = TypeVar("T")
-FORMAT = 3
+FORMAT = 4
 MAX_FILE_BYTES = 2 * 2**30
 
 
@@ -120,20 +121,20 @@ class Result:
         return self.rated_evidence.detection
 
     @property
-    def flags(self) -> tuple[str, ...]:
+    def flags(self) -> tuple[Flag, ...]:
         """What a reader should know before trusting the numbers."""
-        flags: list[str] = []
+        flags: list[Flag] = []
         if self.feature.firing_texts == 0:
-            flags.append("dead: never fires on the corpus")
+            flags.append(Flag("dead", "never fires on the corpus"))
         elif self.feature.firing_rate > 0.1:
-            flags.append("dense: fires on over 10 % of tokens")
+            flags.append(Flag("dense", "fires on over 10 % of tokens"))
         if self.feature.n_texts and 0 < self.feature.firing_texts < 10:
-            flags.append(f"rare: fires on {self.feature.firing_texts} texts of the corpus")
+            flags.append(Flag("rare", f"fires on {self.feature.firing_texts} texts of the corpus"))
         flags += [flag for found in self.evidence.values() for flag in found.flags]
         if self.null is not None and (better := self.null.better_feature) is not None:
             kind = "swapped" if better == self.null.suggested_feature else "mislabelled"
             kind, also = ("copied", " has the same description and") if self.null.copied else (kind, "")
-            flags.append(f"{kind}: feature {better} of the run{also} fits the description better")
+            flags.append(Flag(kind, f"feature {better} of the run{also} fits the description better"))
         flags += [one.flag for one in self.agreement if one.flag]
         return tuple(flags)
 
@@ -357,6 +358,8 @@ def result_of(record: Mapping[str, Any]) -> Result:
 
 def to_plain(value: Any) -> Any:
     """Nested dataclasses, tuples and mappings as JSON values."""
+    if isinstance(value, Reason):
+        return {"code": value.code, "words": str(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -368,6 +371,8 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(kind: Any, value: Any) -> Any:
     """The inverse of `to_plain` for dataclass `kind`, following its type hints; no code is run from the data."""
+    if kind is Reason:
+        return Reason(**value)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         fields = [f.name for f in dataclasses.fields(kind) if f.name in value]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from fade_lens._util.errors import InputError, suggest
 from fade_lens._util.progress import Stages
+from fade_lens._util.reasons import Flag, Reason
 from fade_lens.data.descriptions import Description
 from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.labelled import LabelledTexts
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 ENTRY_POINTS = "fade_lens.scorers"
 """The group of entry points by which an installed package brings scorers."""
-NOT_SCORED = Metric(None, "not among the run's scores")
+NOT_SCORED = Metric(None, Reason("not_scored", "not among the run's scores"))
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Scored:
 
     metrics: Mapping[str, Metric]
     """The scores by the names of the scorer's specs."""
-    flags: tuple[Any, ...] = ()
+    flags: tuple[Flag, ...] = ()
     """What a reader should know before trusting them."""
 
     def columns(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fade_lens._util.options import option
+from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.judge import Judge, Written
@@ -54,7 +55,7 @@ class ClarityEvaluator:
 
     def ask(self, description: Description) -> Future[Written]:
         """Begin to have texts written, in the background."""
-        seed = stream(self.settings.seed, "synthetic", description.key)
+        seed = stream(self.settings.seed, "synthetic", description.id)
         return self.judge.submit_write(description.text, n_texts=self.settings.synthetic_texts, seed=seed)
 
     def activate(
@@ -90,9 +91,13 @@ class ClarityEvaluator:
     def _clarity(self, description: Description, synthetic: Any, answer: Written) -> Metric:
         if not answer.texts:
             why = answer.failures[0] if answer.failures else "it gave none"
-            return Metric(None, f"the judge wrote no text for the description ({why})", counts={"synthetic": 0})
+            return Metric(
+                None,
+                Reason("nothing_written", f"the judge wrote no text for the description ({why})"),
+                counts={"synthetic": 0},
+            )
         natural = self.subject.natural(description.index)
-        seed = stream(self.settings.seed, "clarity interval", description.key)
+        seed = stream(self.settings.seed, "clarity interval", description.id)
         return clarity(synthetic, natural.astype(np.float64), preset=self.settings.preset, seed=seed)
 
     def evaluate(self, descriptions: Any) -> dict[Description, ClarityEvidence]:

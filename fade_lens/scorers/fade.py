@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from fade_lens._util.reasons import Flag, Reason
 from fade_lens.data.descriptions import Description
 from fade_lens.judge import Estimate, Judge, Written
 from fade_lens.metrics.metric import Metric
@@ -23,7 +24,7 @@ STEERED_AT_ONCE = 512
 UNRATED_SHARE = 0.02
 """A single text without a rating is told where it is more than this share."""
 DETECTION = ("f1", "iou", "correlation", "balanced_accuracy")
-_WHY = Metric(None, "not rated: every text expresses the generic description")
+_WHY = Metric(None, Reason("not_rated", "not rated: every text expresses the generic description"))
 NOT_RATED = RatedEvidence(_WHY, _WHY)
 """What stands for the ratings of a generic null description."""
 
@@ -52,29 +53,27 @@ class FadeEvidence(Scored):
         }
 
     @property
-    def flags(self) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def flags(self) -> tuple[Flag, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Texts that got no rating or were not written, and steering that breaks the model."""
-        flags: list[str] = []
+        flags: list[Flag] = []
         steered = self.faithfulness.continuations
         for asked, kind in ((self.rated_texts.texts, "natural texts"), (steered, "continuations")):
             unrated = sum(a.rating is None for a in asked)
             if unrated > 1 or unrated > UNRATED_SHARE * len(asked):
-                flags.append(f"unrated: {unrated} of {len(asked)} {kind} got no rating")
+                flags.append(Flag("unrated", f"{unrated} of {len(asked)} {kind} got no rating"))
         for fluency in self.faithfulness.fluency:
             if fluency.factor != self.faithfulness.faithfulness.details.get("factor"):
                 continue
             known = not math.isnan(fluency.increase)
             if fluency.breaks:
                 likely = f"{fluency.increase:+.1f} nats a token" if known else "of a likelihood that is not finite"
-                flags.append(
-                    f"steering: factor {fluency.factor:g} breaks the model (texts {likely}, {fluency.repeated:.0%} repeated)"
-                )
+                words = f"factor {fluency.factor:g} breaks the model (texts {likely}, {fluency.repeated:.0%} repeated)"
+                flags.append(Flag("steering", words))
             elif not known:
-                flags.append(
-                    f"steering: how likely texts at factor {fluency.factor:g} are is not known, for no likelihood is finite"
-                )
+                words = f"how likely texts at factor {fluency.factor:g} are is not known, for no likelihood is finite"
+                flags.append(Flag("steering", words))
         if failures := len(self.clarity.failures):
-            flags.append(f"writing: {failures} request{'' if failures == 1 else 's'} gave no text")
+            flags.append(Flag("writing", f"{failures} request{'' if failures == 1 else 's'} gave no text"))
         return tuple(flags)
 
     def columns(self) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import numpy as np
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.options import option
+from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics.faithfulness import faithfulness, leading
-from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.metric import GATE_NOT_PASSED, Metric
 from fade_lens.scorers.continuations import OWN, UNTOUCHED, ContinuationStore, MemoryContinuations, Steered, Texts
 from fade_lens.scorers.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
 from fade_lens.scorers.ratings import rating_values
@@ -256,7 +257,7 @@ class FaithfulnessEvaluator:
             order.extend(steered for steered, numbers in chosen.items() for _ in numbers)
             return [texts[steered][number] for steered, numbers in chosen.items() for number in numbers]
 
-        seed = stream(self.settings.seed, "continuation order", description.key)
+        seed = stream(self.settings.seed, "continuation order", description.id)
         return Asked(texts, order, self.judge.submit_rounds(description.text, following, seed=seed))
 
     def _next(self, description: Description, rated: Rated, barred: AbstractSet[float]) -> dict[Steered, range]:
@@ -281,7 +282,7 @@ class FaithfulnessEvaluator:
         return dict.fromkeys(pursued, range(n, end)) if end > n else {}
 
     def _value(self, description: Description, arm: str, rated: Rated, barred: AbstractSet[float]) -> Metric:
-        seed = stream(self.settings.seed, "faithfulness halves", description.key)
+        seed = stream(self.settings.seed, "faithfulness halves", description.id)
         return faithfulness(_table(arm, rated, barred), preset=self.settings.preset, seed=seed)
 
     def _barred(self, index: int) -> set[float]:
@@ -303,7 +304,7 @@ class FaithfulnessEvaluator:
         if lost is not None:
             metric = Metric(None, lost)
         elif barred and all(f.factor in barred or f.factor == 0 for f in fluency):
-            metric = Metric(None, self._all_barred(fluency))
+            metric = Metric(None, Reason("breaks_model", self._all_barred(fluency)))
         else:
             metric = self._with_details(value(OWN), _table(OWN, rated, barred), fluency)
         return FaithfulnessEvidence(
@@ -354,7 +355,7 @@ class FaithfulnessEvaluator:
             found.append(Fluency(factor, nll, nll - base, repeated, broken))
         return tuple(found)
 
-    def _overflow(self, index: int) -> str | None:
+    def _overflow(self, index: int) -> Reason | None:
         """Why Faithfulness is undefined where the model overflowed: the texts lost are those of the strongest steering, not any."""
         factors: dict[float, int] = {}
         for steered in self._sets(index):
@@ -365,9 +366,10 @@ class FaithfulnessEvaluator:
         from fade_lens.subject.hooks import dtype_of
 
         at = ", ".join(f"{factor:g}" for factor in sorted(factors))
-        return (
+        return Reason(
+            "overflow",
             f"{sum(factors.values())} continuations (at factor {at}) mean nothing, for the model's activations overflowed "
-            f"{str(dtype_of(self.subject.model)).removeprefix('torch.')}: use smaller factors, or a model in bfloat16 or float32"
+            f"{str(dtype_of(self.subject.model)).removeprefix('torch.')}: use smaller factors, or a model in bfloat16 or float32",
         )
 
     def _likelihood(self, steered: Steered) -> tuple[float, float]:
@@ -420,18 +422,22 @@ class FaithfulnessEvaluator:
         """None if Faithfulness is to be measured, else the undefined metric that says why it is not."""
         threshold = self.settings.gate
         if not self.settings.steers:
-            return Metric(None, "not measured: the run has no steering factors")
+            return Metric(None, Reason("no_factors", "not measured: the run has no steering factors"))
         if (reason := self.subject.overflow(description.index)) is not None:
             return Metric(None, reason)
         if not np.isfinite(self.subject.reference(description.index)):
-            return Metric(None, "the feature never fires on the corpus, so steering has no unit")
+            return Metric(None, Reason("never_fires", "the feature never fires on the corpus, so steering has no unit"))
         if threshold is None:
             return None
         for name, metric in (("Clarity", clarity), ("Responsiveness", responsiveness)):
             if metric.value is None:
-                return Metric(None, f"gate not judged: {name} is undefined ({metric.reason})")
+                return Metric(
+                    None, Reason("gate_not_judged", f"gate not judged: {name} is undefined ({metric.reason})")
+                )
             if metric.value < threshold:
-                return Metric(None, f"gate not passed: {name} is {metric.value:.2f}, below {threshold:g}")
+                return Metric(
+                    None, Reason(GATE_NOT_PASSED, f"gate not passed: {name} is {metric.value:.2f}, below {threshold:g}")
+                )
         return None
 
     def evaluate(self, descriptions: Any) -> dict[Description, FaithfulnessEvidence]:

@@ -66,7 +66,7 @@ class RatingEvaluator:
             width = None if known is None else widest(known.responsiveness, known.purity)
             return texts[n : next_end(n, len(texts), width, self.judge.texts_per_request, self.settings)]
 
-        seed = stream(self.settings.seed, "rating order", description.key)
+        seed = stream(self.settings.seed, "rating order", description.id)
         return Asked(chosen, self.judge.submit_rounds(description.text, following, seed=seed))
 
     def measure(self, description: Description, asked: Asked) -> RatedEvidence:
@@ -85,7 +85,7 @@ class RatingEvaluator:
         activations = self.subject.natural(description.index)[sample.indices].astype(np.float64)
         options: dict[str, Any] = {
             "preset": self.settings.preset,
-            "seed": stream(self.settings.seed, "rating interval", description.key),
+            "seed": stream(self.settings.seed, "rating interval", description.id),
         }
         ratings = rating_values(answers)
         if (reason := self.subject.overflow(description.index)) is not None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
 from fade_lens.subject.activations import MaxActivations, OutlierRule, Progress, max_activations, reference_activation
 from fade_lens.subject.features import features_of
@@ -114,14 +115,14 @@ class Subject:
             self._precision = Precision.of(self.model, self.features, self.tokens, self.outliers)
         return self._precision
 
-    def overflow(self, index: int, written: int = 0) -> str | None:
+    def overflow(self, index: int, written: int = 0) -> Reason | None:
         """Why no metric of a feature is defined, if it overflowed on natural texts, or on so many `written` ones; else None.
 
         Such texts are not like the others: they are those that excite the model most, often the concept's.
         """
         for n, kind in ((self.activations.overflowed(self.column(index)), "natural texts"), (written, "written texts")):
             if n:
-                return self._not_finite(n, kind)
+                return Reason("overflow", self._not_finite(n, kind))
         return None
 
     def _not_finite(self, n: int, kind: str) -> str:

@@ -34,7 +34,7 @@ LEFT_OUT = ("judge_cost",)
 def frames_of(name: str, results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
     """Everything of a run that is a table."""
     yield f"{name}.frame", results.frame.drop(columns=[c for c in LEFT_OUT if c in results.frame])
-    yield f"{name}.summary", results.summary()
+    yield f"{name}.summary", named(results.summary())
     for result in results:
         evidence = {
             "rated": [[t.number, t.activation, t.inclusion, t.rating] for t in result.rated_evidence.texts],
@@ -42,7 +42,16 @@ def frames_of(name: str, results: Results) -> Iterator[tuple[str, pd.DataFrame]]
             "steered": [[c.factor, c.text, c.rating] for c in result.faithfulness_evidence.continuations],
         }
         for kind, rows in evidence.items():
-            yield f"{name}.{result.description.key}.{kind}", pd.DataFrame(rows)
+            yield f"{name}.{result.description.id}.{kind}", pd.DataFrame(rows)
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """A summary with the null description in the metric's name, as it was when the folder was kept."""
+    null = frame.pop("null")
+    frame["metric"] = [
+        m if kind is None else f"{m} - null:{kind}" for m, kind in zip(frame["metric"], null, strict=True)
+    ]
+    return frame
 
 
 def tiny() -> Iterator[tuple[str, pd.DataFrame]]:
@@ -68,7 +77,7 @@ def tiny() -> Iterator[tuple[str, pd.DataFrame]]:
     for name, results in found.items():
         yield from frames_of(name, results)
     comparison = compare(found["several"], found["shuffled"])
-    yield "comparison.frame", comparison.frame
+    yield "comparison.frame", named(comparison.frame)
     yield "comparison.paired", comparison.paired
 
 

@@ -10,7 +10,7 @@ import pytest
 from fade_lens._util.errors import InputError
 from fade_lens._util.words import visible
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored, is_link
-from fade_lens.data.descriptions import Description
+from fade_lens.data.descriptions import Description, Provenance
 from fade_lens.report.matrix import MOST, heat_map, quantized
 from fade_lens.report.notebook import Table
 from fade_lens.report.page import page
@@ -80,9 +80,12 @@ def test_links_are_http_only(url: str) -> None:
 
 
 def test_a_description_of_neuronpedia_links_to_its_page(run: Results) -> None:
-    first = replace(run.items[0], description=Description(9, "x", "Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (t)"))
+    first = replace(
+        run.items[0],
+        description=Description(9, "x", Provenance("neuronpedia", "gpt2-small/8-res-jb", "gpt-4o-mini", "t")),
+    )
     url = "https://www.neuronpedia.org/gpt2-small/8-res-jb/9"
-    for notes in (None, Notes({first.description.key: CardNotes(links=(("its page", url),))})):
+    for notes in (None, Notes({first.description.id: CardNotes(links=(("its page", url),))})):
         text = page(Results((first,), run.run), notes)
         assert [a["href"] for a in Document(text).all("a")] == ["#table", url]
     assert first.dashboard().src == f"{url}?embed=true&embedexplanation=true&embedplots=true&embedactivations=true"
@@ -125,7 +128,7 @@ def test_a_dead_feature_stands_apart() -> None:
 
 
 def test_cells_come_back_from_the_heat_map(run: Results) -> None:
-    made = heat_map(run, {r.description.key: place for place, r in enumerate(run)})
+    made = heat_map(run, {r.description.id: place for place, r in enumerate(run)})
     assert made is not None and run.cross is not None
     assert json.loads(json.dumps(made))["features"] == list(run.cross.features)
     for metric, name in zip(made["metrics"], ("clarity", "responsiveness", "purity"), strict=True):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fade_lens._util.reasons import Reason
 from fade_lens._util.words import plain, visible
 from fade_lens.judge.reliability import Agreement, GoldItem, gold_report
 from fade_lens.metrics.metric import Metric
@@ -238,7 +239,7 @@ def test_standing_follows_the_gate() -> None:
     result = made_up_result("right")
     assert standing(result) == "holds"
     assert standing(result, gate=0.999999) == "fails"
-    unknown = with_evidence(result, clarity=ClarityEvidence(Metric(None, "no synthetic text")))
+    unknown = with_evidence(result, clarity=ClarityEvidence(Metric(None, Reason("undefined", "no synthetic text"))))
     assert standing(unknown) == "undecided"
     run = made_up_run() | {"settings": {"gate": 0.99}}
     assert "is below 0.99" in Document(page(Results((result,), run))).text
