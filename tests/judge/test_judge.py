@@ -355,16 +355,16 @@ def test_work_overlaps_and_keeps_the_limit_busy() -> None:
 
 def test_requests_a_minute() -> None:
     with FakeJudge() as fake, Judge("m", base_url=fake.base_url, requests_per_minute=600) as judge:
+        begun = time.monotonic()
         judge.rate(CONCEPT, TEXTS[:90])
-        gaps = [after - before for before, after in zip(sorted(fake.times), sorted(fake.times)[1:], strict=False)]
-        assert len(gaps) == 5 and sum(gaps) > 0.38
+        assert len(fake.times) == 6 and max(fake.times) - begun > 0.49  # a slow machine makes it longer, never shorter
 
 
 def test_tokens_a_minute() -> None:
     with FakeJudge() as fake, Judge("m", base_url=fake.base_url, tokens_per_minute=300_000) as judge:
+        begun = time.monotonic()
         judge.rate(CONCEPT, TEXTS[:60])  # four requests of about 1,000 tokens: 0.2 s each
-        times = sorted(fake.times)
-        assert times[-1] - times[0] > 0.3
+        assert max(fake.times) - begun > 0.3
 
 
 def test_retry_after_is_honoured_by_all_requests() -> None:
