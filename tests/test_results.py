@@ -136,7 +136,7 @@ def test_files_that_are_no_results(tmp_path):
     path.write_bytes(gzip.compress(json.dumps({"format": 9}).encode()))
     with pytest.raises(InputError, match="format 9"):
         Results.load(path)
-    path.write_bytes(gzip.compress(b'{"format": 3, "run": {}, "items": [{"evidence": {"fate": {}}}]}'))
+    path.write_bytes(gzip.compress(b'{"format": 4, "run": {}, "items": [{"evidence": {"fate": {}}}]}'))
     with pytest.raises(InputError, match=r"no scorer 'fate'.*did you mean 'fade'.*Import the module"):
         Results.load(path)
 
