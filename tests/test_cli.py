@@ -145,6 +145,13 @@ def test_evaluate_writes_its_files_and_goes_on(parts):
     assert len(Results.load(folder / "run" / "results.json.gz")) == 2
 
 
+def test_a_full_disk_is_told_in_a_sentence(parts, monkeypatch, capsys):
+    arguments = parts[1]
+    monkeypatch.setattr(Results, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    code, said = told(monkeypatch, capsys, *arguments)
+    assert code == 1 and "No space left on device" in said and "is kept" in said and "Traceback" not in said
+
+
 def test_an_interrupt_says_that_all_is_kept(parts, monkeypatch, capsys):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -90,6 +90,12 @@ def main() -> None:
     except FadeLensError as error:
         errors.print(plain(f"fade-lens: {in_options(str(error))}"), style="red")
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
+    except OSError as error:  # a full disk, a folder that went away
+        logging.getLogger(__name__).debug("where it happened", exc_info=True)
+        errors.print(
+            plain(f"fade-lens: {error}; what a run's folder holds is kept: mend that and run it again"), style="red"
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         leave()
 
