@@ -258,14 +258,14 @@ def test_hostile_labels_are_only_text():
     assert kinds_of(neuronpedia.flags(many)["flags"].iloc[0])[0] == "overlong"
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(200)  # quadratic work would take hours
 @pytest.mark.parametrize("piece", ["“", " '", "a\u200f\x00", "MAX_", "The user ", "[", "Wait, ", "\u202e\x1b]0;", "I "])
 def test_a_megabyte_of_anything_is_flagged_at_once(piece):
     text = piece * (1_000_000 // len(piece))
     assert "overlong" in flagged(text)[0]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(200)  # quadratic work would take hours
 def test_half_of_a_source_with_one_text():
     rows = [Row(i, "code" if i % 2 else f"names of cats {i}") for i in range(20_000)]
     table = neuronpedia.flags(frame(Imported(rows=tuple(rows))))
