@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, jaccard_score, roc_auc_score
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
 from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import MIN_TEXTS, clarity, purity, responsiveness
 from fade_lens.metrics.faithfulness import MIN_PROMPTS, faithfulness
@@ -327,7 +328,7 @@ def test_few_texts_give_a_value_and_say_why_no_interval():
         ),
         (lambda: faithfulness({0.0: np.zeros(4, dtype=int), 1.0: np.full(4, 7)}), r"ratings\[1\] holds \[7"),
         (lambda: Metric(None), "give a reason exactly when there is no value"),
-        (lambda: Metric(1.0, "why"), "give a reason exactly when there is no value"),
+        (lambda: Metric(1.0, Reason("why", "why")), "give a reason exactly when there is no value"),
     ],
 )
 def test_bad_input_names_the_field_and_the_mend(call, words):

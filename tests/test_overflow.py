@@ -117,7 +117,7 @@ def test_weights_that_are_not_finite_are_named_as_such():
 def test_likelihoods_that_overflow_are_not_known_and_blame_no_factor(tmp_path, monkeypatch):
     """The untouched model may overflow where it only reads the texts; that says nothing of how well they are written."""
     monkeypatch.setattr(
-        "fade_lens.scorers.faithfulness.negative_log_likelihood", lambda _, prompts, *__: np.full(len(prompts), np.nan)
+        "fade_lens.generation.fluency.negative_log_likelihood", lambda _, prompts, *__: np.full(len(prompts), np.nan)
     )
     monkeypatch.setattr("fade_lens.scorers.faithfulness.repeated_share", lambda *_: 0.0)
     model = planted_model().to(torch.float16)

@@ -54,8 +54,8 @@ def same_words(text: object) -> str:
     folded = re.sub(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+", "", folded.casefold().replace("i\u0307", "i"))
     folded = re.sub(rf"(?<!\w){_MARKS}+|{_MARKS}+(?!\w)", "", folded)
     # Behind words, not where a label names the mark itself; vowel signs are no letters to `re`.
-    folded = re.sub(r"(?<=[^\s.,;:!?+])[.,;:!?。、…،؛؟।॥]+(?=\s|$)", " ", folded)
-    folded = re.sub(r"(?<!\w)[(\[*]+(?=\w)|(?<=\w)[)\]*]+(?!\w)", "", folded)
+    folded = re.sub(r"(?<=[^\s.,;:!?+。、…،؛؟।॥])[.,;:!?。、…،؛؟।॥]+(?=\s|$)", " ", folded)
+    folded = re.sub(r"(?<![\w(\[*])[(\[*]+(?=\w)|(?<=\w)[)\]*]+(?!\w)", "", folded)
     return " ".join(re.sub(r"(?<=\w)[-‐‑–—](?=\w)", " ", folded).split())
 
 

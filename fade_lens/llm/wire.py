@@ -279,7 +279,10 @@ def classify(
     if (asked or status == 403) and _FILTERED.search(said):
         return Refused(message)
     # Gemini says of each minute's limit that the quota is exceeded: one that comes back is not used up.
-    if status == 402 or (wait is None and _NO_QUOTA.search(said) and (asked or status in (401, 403, 429))):
+    paced = status == 429 and "rate limit" in said.lower()  # billing is then named as what would raise it
+    if status == 402 or (
+        wait is None and not paced and _NO_QUOTA.search(said) and (asked or status in (401, 403, 429))
+    ):
         return JudgeError(f"judge {model!r} at {endpoint.label}: the account's quota is used up: {message}")
     if status == 413 or (status == 429 and "request too large" in said.lower()) or _is_length(status, said):
         return Unanswered(f"too long for the judge: {message}", too_long=True, said=said)
