@@ -119,7 +119,7 @@ def test_likelihoods_that_overflow_are_not_known_and_blame_no_factor(tmp_path, m
     monkeypatch.setattr(
         "fade_lens.generation.fluency.negative_log_likelihood", lambda _, prompts, *__: np.full(len(prompts), np.nan)
     )
-    monkeypatch.setattr("fade_lens.scorers.faithfulness.repeated_share", lambda *_: 0.0)
+    monkeypatch.setattr("fade_lens.generation.fluency.repeated_share", lambda *_: 0.0)
     model = planted_model().to(torch.float16)
     with FakeJudge(rule=rule, writer=writer) as server:
         judge = judge_of(server)
