@@ -11,7 +11,7 @@ import numpy as np
 
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
-from fade_lens.baselines.cross_scores import CrossMatrices
+from fade_lens.baselines.cross_scores import CrossScores
 from fade_lens.baselines.permutation import compare
 from fade_lens.data.descriptions import Description
 from fade_lens.metrics.fade import clarity, purity, responsiveness
@@ -19,9 +19,9 @@ from fade_lens.metrics.faithfulness import faithfulness
 from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.evidence import (
-    Arm,
     ClarityEvidence,
     Continuation,
+    Control,
     FaithfulnessEvidence,
     Fluency,
     RatedEvidence,
@@ -238,8 +238,8 @@ def made_up_result(
                 for place, rating in enumerate(ratings)
             ),
             tuple(Fluency(f, 2.1 + f**2 / 3, f**2 / 3, f / 10, f >= 3) for f in made.continued if f),
-            (Arm("random", Metric(0.04, interval=(0.0, 0.15)), (Continuation(1.0, "a", "b", 0), Continuation(2.0, "a", "c", 2))),
-             Arm("other", Metric(None, Reason("undefined", bad[0] if hostile else "no other feature fires")), other=index + 1)) if made.continued else (),
+            (Control("random_direction", Metric(0.04, interval=(0.0, 0.15)), (Continuation(1.0, "a", "b", 0), Continuation(2.0, "a", "c", 2))),
+             Control("other", Metric(None, Reason("undefined", bad[0] if hostile else "no other feature fires")), other=index + 1)) if made.continued else (),
         ),
         ),
     )  # fmt: skip
@@ -277,7 +277,7 @@ def with_cross(results: Results) -> Results:
             matrix[row, column] = (
                 0.9 if "wrong on purpose" in result.description.text else np.nan if value is None else value
             )
-    cross = CrossMatrices(features, owners, **matrices)
+    cross = CrossScores(features, owners, **matrices)
     nulls = compare(cross, [r.description for r in results])
     items = tuple(replace(r, null=null) for r, null in zip(results, nulls, strict=True))
     return replace(results, items=items, cross=cross)

@@ -184,7 +184,7 @@ def test_a_run_that_breaks_off_between_rounds_goes_on_without_asking_twice(serve
 
 
 def test_a_run_killed_between_rounds_of_continuations_ends_with_the_same_numbers(server, tmp_path):
-    more = {"prompts": 30, "interval_width": 0.02, "arms": ("ablate", "other")}
+    more = {"prompts": 30, "interval_width": 0.02, "controls": ("ablate", "other")}
     undisturbed = make(server, **more).evaluate({0: TRUE[0]}, progress=False)
     calls = undisturbed.run["usage"]["calls"]
     with FakeJudge(rule=rule, writer=writer) as other:
@@ -292,7 +292,7 @@ def test_the_estimated_rounds_bound_those_that_are_made(prompts, batch):
 def test_the_estimate_counts_each_set_of_continuations_once():
     assert longest_rounds(Settings(mode="clamp", factors=(0, 0.5, 1, 1.5, 2)), 15) == [105, 14, 4]
     assert longest_rounds(Settings(mode="clamp", preset="paper"), 15) == [150]
-    assert longest_rounds(Settings(arms=("random", "ablate")), 15) == [21 * (5 + 4 + 1), 4 * 7, 4 * 2]
+    assert longest_rounds(Settings(controls=("random_direction", "ablate")), 15) == [21 * (5 + 4 + 1), 4 * 7, 4 * 2]
     assert longest_rounds(Settings(factors=()), 15) == [0]
 
 

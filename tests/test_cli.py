@@ -56,7 +56,11 @@ EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "open
             "factors[1] is nan; give a number",
         ),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--nulls", "shufled"], 2, "nulls holds 'shufled'"),
-        ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--arms", "shuffled"], 2, "arms holds 'shuffled'"),
+        (
+            [*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--controls", "shuffled"],
+            2,
+            "controls holds 'shuffled'",
+        ),
         ([*EVALUATE[:-4], "--judge", "what", "--out", "o", "--descriptions", "d.json", "--hook", "h"], 2, "openai:"),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h"], 2, "'c.txt' does not exist"),
         ([*EVALUATE[:-1], "run.db", "--descriptions", "d.json", "--hook", "h"], 2, "give a folder for the run"),

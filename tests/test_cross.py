@@ -6,7 +6,7 @@ import pytest
 from fade_lens import Fade, Results
 from fade_lens._util.errors import InputError
 from fade_lens._util.reasons import Reason
-from fade_lens.baselines.cross_scores import CrossMatrices, RatedMass, clarity_matrix, ranked_rows, rated_matrices
+from fade_lens.baselines.cross_scores import CrossScores, RatedMass, clarity_matrix, ranked_rows, rated_matrices
 from fade_lens.baselines.permutation import LEAST, assignment, benjamini_hochberg, compare, fit_statistic, percentile
 from fade_lens.data.descriptions import Description
 from fade_lens.metrics.fade import clarity
@@ -133,19 +133,19 @@ def test_no_texts_at_all():
 # --- p-values, q-values, percentiles ------------------------------------------------------------------------------------------
 
 
-def matrices(clear, responsive=None, pure=None) -> CrossMatrices:
+def matrices(clear, responsive=None, pure=None) -> CrossScores:
     """Square matrices, description i given to feature 10 + i."""
     n = len(clear)
     features = tuple(range(10, 10 + n))
     arrays = [clear, clear if responsive is None else responsive, clear if pure is None else pure]
-    return CrossMatrices(features, features, *(np.asarray(a, dtype=np.float32) for a in arrays))
+    return CrossScores(features, features, *(np.asarray(a, dtype=np.float32) for a in arrays))
 
 
 def described(n: int) -> list[Description]:
     return [Description(10 + i, f"concept {i}") for i in range(n)]
 
 
-def null_run(rng, n: int = 20) -> CrossMatrices:
+def null_run(rng, n: int = 20) -> CrossScores:
     """No description fits: features of different density, descriptions of different vagueness and numbers of texts."""
     noise = rng.standard_t(4, (3, n, n)) * rng.uniform(0.02, 0.3, (3, n, 1)) * rng.uniform(0.3, 2, (3, 1, n))
     tilt = rng.normal(0, 0.2, (3, n, 1)) + rng.normal(0, 0.2, (3, 1, n))
@@ -205,7 +205,7 @@ def test_descriptions_of_one_feature_and_equal_texts_are_no_nulls():
     clear = np.random.default_rng(0).normal(0, 0.05, (5, 6)).astype(np.float32)
     features, owners = (1, 2, 3, 4, 5), (1, 1, 2, 3, 4, 5)
     clear[0, :2], clear[1, 2], clear[3, 2] = 0.9, 0.9, 0.95
-    cross = CrossMatrices(features, owners, clear, clear, clear)
+    cross = CrossScores(features, owners, clear, clear, clear)
     texts = ["dogs", "a dog", "cats", "green", "Cats ", "blue"]
     found = compare(cross, [Description(i, t) for i, t in zip(owners, texts, strict=True)])
     assert [one.n_null for one in found] == [4, 4, 4, 5, 4, 5]
@@ -279,9 +279,11 @@ def test_percentile_and_assignment():
 def test_the_diagonal_is_what_the_run_reports(server):
     results = run(server, DESCRIPTIONS)
     for column, result in enumerate(results):
-        row = results.cross.features.index(result.description.index)
+        row = results.cross_scores.features.index(result.description.index)
         for name in ("clarity", "responsiveness", "purity"):
-            assert getattr(results.cross, name)[row, column] == pytest.approx(result.metrics[name].value, abs=1e-6)
+            assert getattr(results.cross_scores, name)[row, column] == pytest.approx(
+                result.metrics[name].value, abs=1e-6
+            )
     assert results.frame.q_value.max() < 0.05 and results.frame.better_feature.isna().all()
     assert (results.frame.clarity_null_percentile == 100).all()
 
@@ -306,34 +308,37 @@ def test_planted_swaps_are_found_and_no_other(server, tmp_path):
     loaded = Results.load(results.save(tmp_path / "r.json.gz"))
     assert loaded.items == results.items
     for name in ("clarity", "responsiveness", "purity"):
-        assert np.array_equal(getattr(loaded.cross, name), getattr(results.cross, name), equal_nan=True)
-    assert (loaded.cross.features, loaded.cross.owners) == (results.cross.features, results.cross.owners)
+        assert np.array_equal(getattr(loaded.cross_scores, name), getattr(results.cross_scores, name), equal_nan=True)
+    assert (loaded.cross_scores.features, loaded.cross_scores.owners) == (
+        results.cross_scores.features,
+        results.cross_scores.owners,
+    )
 
 
 def test_large_runs_are_compared_in_parts_and_keep_no_matrices(server, monkeypatch):
     monkeypatch.setattr("fade_lens.baselines.permutation.MOST", 6)
     results = run(server, {i: DESCRIPTIONS[{0: 1, 1: 0}.get(i, i)] for i in DESCRIPTIONS})
     assert (
-        results.cross is None and results.frame.n_null.eq(5).all()
+        results.cross_scores is None and results.frame.n_null.eq(5).all()
         if "n_null" in results.frame
-        else results.cross is None
+        else results.cross_scores is None
     )
     frame = results.frame.set_index("index")
     assert frame.better_feature.dropna().to_dict() == {0: 1, 1: 0}
     with pytest.raises(InputError, match="keep no matrices"):
-        results.plot_cross()
+        results.plot_cross_scores()
 
 
 def test_heat_map(server):
     results = run(server, {i: DESCRIPTIONS[i] for i in range(3)} | {4: "<b>bold</b> $x$"})
-    figure = results.plot_cross()
+    figure = results.plot_cross_scores()
     assert len(figure.data) >= 3 and "<b>bold" not in figure.to_json()
 
 
-# --- null arms ---------------------------------------------------------------------------------------------------------------
+# --- null descriptions ---------------------------------------------------------------------------------------------------------------
 
 
-def test_null_arms_score_nothing_and_write_nothing_twice(server, tmp_path):
+def test_null_descriptions_score_nothing_and_write_nothing_twice(server, tmp_path):
     def writings() -> int:
         from fade_lens.judge import Prompts
 
@@ -344,7 +349,7 @@ def test_null_arms_score_nothing_and_write_nothing_twice(server, tmp_path):
     alone = writings() - before
     results = run(server, DESCRIPTIONS, nulls=("shuffled", "random", "generic"))
     assert writings() - before - alone == alone + alone // len(DESCRIPTIONS), (
-        "the generic arm alone has new texts written"
+        "the generic description alone has new texts written"
     )
     same = [name for name in plain.frame if not name.startswith("judge_")]
     assert results.frame[same].equals(plain.frame[same])
@@ -359,14 +364,14 @@ def test_null_arms_score_nothing_and_write_nothing_twice(server, tmp_path):
             and "generic" in generic.responsiveness.reason
         )
     frame = results.summary().set_index(["null", "metric"])
-    for arm in ("shuffled", "random"):
-        row = frame.loc[(arm, "clarity")]
+    for kind in ("shuffled", "random"):
+        row = frame.loc[(kind, "clarity")]
         assert row["mean"] > 0.6 and row.low > 0.4 and row.n == len(DESCRIPTIONS)
     loaded = Results.load(results.save(tmp_path / "r.json.gz"))
     assert loaded.nulls == results.nulls
 
 
-def test_null_arms_are_part_of_the_estimate(server):
+def test_null_descriptions_are_part_of_the_estimate(server):
     fade = Fade(MODEL, SAE, corpus=TEXTS, judge=judge_of(server), **SMALL)
     plain = fade.estimate(DESCRIPTIONS).calls
     generic = fade.estimate(DESCRIPTIONS, nulls=["generic"]).calls - plain
@@ -374,7 +379,7 @@ def test_null_arms_are_part_of_the_estimate(server):
     assert shuffled == plain - generic * len(DESCRIPTIONS), "ratings anew, nothing more to write"
 
 
-def test_null_arms_that_cannot_be_made(server):
+def test_null_descriptions_that_cannot_be_made(server):
     for descriptions, nulls, message in [
         (TRUE, ("scrambled",), "'shuffled', 'random', 'generic'"),
         ({0: TRUE[0]}, ("shuffled",), "leave 'shuffled' out"),

@@ -230,7 +230,7 @@ def test_estimate_before_spending(server):
     [
         ({"factors": (1.0, float("nan"))}, r"factors\[1\] is nan"),
         ({"factors": (1.0, 1.0)}, "twice"),
-        ({"factors": (), "arms": ("random",)}, "no factors"),
+        ({"factors": (), "controls": ("random_direction",)}, "no factors"),
         ({"mode": "push"}, "'add', 'clamp', 'scale', 'ablate'"),
         ({"rated_texts": 0}, "rated_texts is 0"),
         ({"reference_quantile": 0.0}, "reference_quantile"),
@@ -264,7 +264,7 @@ def unchecked(**values) -> Settings:
         ({"factors": 1.0}, "factors is 1.0; give a tuple of numbers"),
         ({"factors": "1,2"}, "factors is '1,2'"),
         ({"factors": (1.0, "2")}, r"factors\[1\] is '2'; give a number"),
-        ({"arms": "random"}, "arms is 'random'; give a tuple of names"),
+        ({"controls": "random_direction"}, "controls is 'random'; give a tuple of names"),
     ],
 )
 def test_settings_of_other_types(change, message):

@@ -321,7 +321,7 @@ def test_few_texts_give_a_value_and_say_why_no_interval():
         (lambda: average_precision(np.zeros(2), np.array([0, 0])), "no positive"),
         (lambda: average_precision(np.zeros(2), np.array([2, 0])), r"labels hold \[2\]"),
         (lambda: average_precision(np.zeros(2), np.array([1, 0]), np.array([-1.0, 1.0])), "at least 0"),
-        (lambda: faithfulness({1.0: np.zeros(4, dtype=int)}), "factor 0, the untouched model, must be one"),
+        (lambda: faithfulness({1.0: np.zeros(4, dtype=int)}), "factor 0, the unsteered model, must be one"),
         (
             lambda: faithfulness({0.0: np.zeros(4, dtype=int), 1.0: np.zeros(3, dtype=int)}),
             "different numbers of prompts",
@@ -408,7 +408,7 @@ def test_unrated_continuations_stay_in_the_denominator_but_in_the_paper_preset()
         ({0.0: [0] * 12}, "no steering factor other than 0"),
         ({0.0: [0], 1.0: [2]}, "at least 2"),
         ({0.0: [], 1.0: []}, "at least 2"),
-        ({0.0: [-1] * 12, 1.0: [2] * 12}, "no continuation of the untouched model is rated"),
+        ({0.0: [-1] * 12, 1.0: [2] * 12}, "no continuation of the unsteered model is rated"),
         ({0.0: [0] * 12, 1.0: [-1] * 12}, "no steered continuation is rated"),
     ],
 )
@@ -430,9 +430,9 @@ def test_faithfulness_from_few_prompts_has_no_interval():
 def test_another_factor_that_may_be_the_best_raises_the_upper_limit():
     """It has hits on as many of the few prompts at which it is rated; at the others only the chosen factor is."""
     rng = np.random.default_rng(0)
-    untouched, chosen = np.zeros(60, dtype=int), np.zeros(60, dtype=int)
+    unsteered, chosen = np.zeros(60, dtype=int), np.zeros(60, dtype=int)
     chosen[:6] = 2  # none later
     rival, far = (np.where(rng.permutation(21) < hits, 2, 0) for hits in (5, 0))
-    with_rival, alone = (faithfulness({0.0: untouched, 1.0: chosen, 2.0: row}) for row in (rival, far))
+    with_rival, alone = (faithfulness({0.0: unsteered, 1.0: chosen, 2.0: row}) for row in (rival, far))
     assert with_rival.details["factor"] == alone.details["factor"] == 1.0
     assert alone.interval[1] < 0.25 < 5 / 21 + 0.05 < with_rival.interval[1] < 0.45

@@ -75,7 +75,7 @@ def test_no_metric_rests_on_the_texts_that_did_not_overflow(tmp_path, caplog):
     )
     assert {m.reason for result in results for m in result.metrics.values()} == {expected} and expected in caplog.text
     assert said <= 1 + 2 * 2, "the check, and the written texts asked for meanwhile; nothing is rated"
-    assert results.cross is None or np.isnan(results.cross.clarity).all()
+    assert results.cross_scores is None or np.isnan(results.cross_scores.clarity).all()
     page = results.to_html(tmp_path / "report.html").read_text()
     assert f"activations on {lost} natural" in page
 
@@ -115,7 +115,7 @@ def test_weights_that_are_not_finite_are_named_as_such():
 
 
 def test_likelihoods_that_overflow_are_not_known_and_blame_no_factor(tmp_path, monkeypatch):
-    """The untouched model may overflow where it only reads the texts; that says nothing of how well they are written."""
+    """The unsteered model may overflow where it only reads the texts; that says nothing of how well they are written."""
     monkeypatch.setattr(
         "fade_lens.generation.fluency.negative_log_likelihood", lambda _, prompts, *__: np.full(len(prompts), np.nan)
     )

@@ -144,7 +144,7 @@ def test_it_can_be_the_only_one(server):
     assert "clarity" not in results.frame and results[0].clarity.reason == "not among the run's scores"
     html = page(results)
     assert "none of the run" in html and "Toy agreement" in html and "Faithfulness" not in html.split("<script")[0]
-    assert results.cross is None and "Toy agreement" in results._repr_html_()
+    assert results.cross_scores is None and "Toy agreement" in results._repr_html_()
 
 
 def test_a_run_that_stopped_asks_nothing_twice(server, tmp_path):

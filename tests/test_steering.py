@@ -35,7 +35,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
 
 
 def requests_for(features: Features, *, count: int = 12, lengths: tuple[int, ...] = (3, 9, 5, 1)) -> list[Request]:
-    """Requests that mix features, factors, prompts of several lengths, equal prompts and the untouched model."""
+    """Requests that mix features, factors, prompts of several lengths, equal prompts and the unsteered model."""
     rng = np.random.default_rng(5)
     prompts = [(2, *map(int, rng.integers(3, VOCABULARY, length - 1))) for length in lengths]
     factors = (1.5, -2.0, 4.0)
@@ -166,8 +166,8 @@ def test_clamped_neuron_has_the_value(model: Any, mode: str) -> None:
     after = [(features.write_hook, lambda x, hook: kept.append(x))]
     with torch.no_grad(), forward_hooks(model, [*steering.hooks(), *after]):
         model(torch.tensor([[2, 5]]))
-    untouched = model.run_with_cache(torch.tensor([[2, 5]]))[1][features.write_hook]
-    change = kept[0] - untouched
+    unsteered = model.run_with_cache(torch.tensor([[2, 5]]))[1][features.write_hook]
+    change = kept[0] - unsteered
     assert change[..., [i for i in range(64) if i != 3]].abs().max() == 0
     torch.testing.assert_close((kept[0] if mode == "clamp" else change)[0, :, 3], torch.tensor([5.0, 5.0]))
 

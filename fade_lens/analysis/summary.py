@@ -39,7 +39,7 @@ def unconditional(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Row:
-    """One result with its null arms, the group it belongs to, and its feature: runs of one SAE or hook share theirs."""
+    """One result with its null descriptions, the group it belongs to, and its feature: runs of one SAE or hook share theirs."""
 
     result: Result
     nulls: Mapping[str, Result]
@@ -183,7 +183,7 @@ def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterato
     for number, run in enumerate([results] if isinstance(results, Results) else results):
         columns = {"run": f"run {number}", **_facts(run.run)}
         for place, result in enumerate(run):
-            nulls = {arm: items[place] for arm, items in run.nulls.items()}
+            nulls = {kind: items[place] for kind, items in run.nulls.items()}
             feature = sae_words(run.run), result.description.index
             yield _Row(result, nulls, _group(result, by, columns), feature)
 
@@ -223,11 +223,11 @@ def _value(result: Result, name: str) -> tuple[float | None, str]:
     return metric.value, metric.reason or ""
 
 
-def _minus_null(row: _Row, arm: str, name: str) -> tuple[float | None, str]:
+def _minus_null(row: _Row, kind: str, name: str) -> tuple[float | None, str]:
     """A score minus that of its null description."""
-    if arm not in row.nulls:
-        return None, f"no {arm} description"
-    (own, why), (null, why_null) = _value(row.result, name), _value(row.nulls[arm], name)
+    if kind not in row.nulls:
+        return None, f"no {kind} description"
+    (own, why), (null, why_null) = _value(row.result, name), _value(row.nulls[kind], name)
     if own is None or null is None:
         return None, why if own is None else f"null: {why_null}"
     return own - null, ""

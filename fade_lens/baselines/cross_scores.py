@@ -27,7 +27,7 @@ Matrix = Float[np.ndarray, "feature description"]
 
 
 @dataclass(frozen=True, eq=False)
-class CrossMatrices:
+class CrossScores:
     """Clarity, Responsiveness and Purity of every feature of a run (rows) for every description (columns).
 
     Attributes:
@@ -66,7 +66,7 @@ class CrossMatrices:
         return {"features": list(self.features), "owners": list(self.owners), **matrices}
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "CrossMatrices":
+    def from_dict(cls, record: Mapping[str, Any]) -> "CrossScores":
         """The matrices that `to_dict` wrote.
 
         Raises:
@@ -184,14 +184,14 @@ def _at_ends(
     return after, before
 
 
-def cross_matrices(
+def cross_scores(
     natural: Float[np.ndarray, "text feature"],
     synthetic: Float[np.ndarray, "written feature"],
     written: Sequence[Int[np.ndarray, "_"]],
     rated: Sequence[RatedEvidence],
     features: Sequence[int],
     owners: Sequence[int],
-) -> CrossMatrices:
+) -> CrossScores:
     """All three matrices of some features and descriptions.
 
     Args:
@@ -204,4 +204,4 @@ def cross_matrices(
     rows = np.concatenate(written) if len(written) else np.zeros(0, dtype=np.int64)
     clarity = clarity_matrix(natural, synthetic[rows], owner, len(written))
     responsiveness, purity = rated_matrices(natural, RatedMass.of(rated))
-    return CrossMatrices(tuple(features), tuple(owners), clarity, responsiveness, purity)
+    return CrossScores(tuple(features), tuple(owners), clarity, responsiveness, purity)

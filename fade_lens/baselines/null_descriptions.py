@@ -1,4 +1,4 @@
-"""Null arms: descriptions that should score nothing, scored like real ones, so that a score can be read as score minus null."""
+"""Null descriptions: descriptions that should score nothing, scored like real ones, so that a score can be read as score minus null."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
 from fade_lens.data.descriptions import Description, Provenance
 
-ARMS = ("shuffled", "random", "generic")
+NULLS = ("shuffled", "random", "generic")
 """What each does with a description of feature f:
 
 - `"shuffled"`: f gets another description of the run, each description going to one other feature (nothing more to write, ratings anew);
@@ -17,29 +17,29 @@ GENERIC = "any text"
 TRIES = 1000
 
 
-def null_arms(
-    descriptions: Sequence[Description], arms: Sequence[str], n_features: int, seed: int
+def null_descriptions(
+    descriptions: Sequence[Description], kinds: Sequence[str], n_features: int, seed: int
 ) -> dict[str, tuple[Description, ...]]:
-    """For each arm the null of every description, in their order; `n_features` is how many there are in the SAE or hook.
+    """For each kind the null of every description, in their order; `n_features` is how many there are in the SAE or hook.
 
     Raises:
-        InputError: an unknown arm, or too few descriptions or features to make it of.
+        InputError: an unknown kind, or too few descriptions or features to make it of.
     """
     makers = {"shuffled": _shuffled, "random": _random, "generic": _generic}
-    check_arms(arms)
+    check_nulls(kinds)
     return {
-        arm: tuple(
-            Description(i, text, Provenance("null", arm)) for i, text in makers[arm](descriptions, n_features, seed)
+        kind: tuple(
+            Description(i, text, Provenance("null", kind)) for i, text in makers[kind](descriptions, n_features, seed)
         )
-        for arm in dict.fromkeys(arms)
+        for kind in dict.fromkeys(kinds)
     }
 
 
-def check_arms(arms: Sequence[str]) -> None:
-    """Raise `InputError` for an unknown arm."""
-    for arm in arms:
-        if arm not in ARMS:
-            raise InputError(f"nulls holds {arm!r}; give some of {', '.join(map(repr, ARMS))}")
+def check_nulls(kinds: Sequence[str]) -> None:
+    """Raise `InputError` for an unknown kind."""
+    for kind in kinds:
+        if kind not in NULLS:
+            raise InputError(f"nulls holds {kind!r}; give some of {', '.join(map(repr, NULLS))}")
 
 
 def _shuffled(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, str]]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fade_lens._util.wording import same_words
-from fade_lens.baselines.cross_scores import NAMES, CrossMatrices, cross_matrices
+from fade_lens.baselines.cross_scores import NAMES, CrossScores, cross_scores
 from fade_lens.data.descriptions import Description
 from fade_lens.scorers.evidence import RatedEvidence
 
@@ -32,7 +32,7 @@ FIT = 0.4
 
 
 @dataclass(frozen=True)
-class NullComparison:
+class PermutationTest:
     """One description beside the others of its run.
 
     Attributes:
@@ -63,11 +63,11 @@ class NullComparison:
     reason: str | None = None
 
 
-def compare(cross: CrossMatrices, descriptions: Sequence[Description]) -> tuple[NullComparison, ...]:
+def compare(cross: CrossScores, descriptions: Sequence[Description]) -> tuple[PermutationTest, ...]:
     """Each description beside the others of its run, in the order of `cross`' columns."""
     null = null_pairs(cross, descriptions)
     if len({same_words(d.text) for d in descriptions}) < LEAST or len(cross.features) < LEAST:
-        return (NullComparison(reason=f"fewer than {LEAST} different descriptions and features to compare"),) * len(
+        return (PermutationTest(reason=f"fewer than {LEAST} different descriptions and features to compare"),) * len(
             descriptions
         )
     statistic = fit_statistic(cross)
@@ -80,14 +80,14 @@ def compare(cross: CrossMatrices, descriptions: Sequence[Description]) -> tuple[
     unrelated = null.copy()
     unrelated[better[moved], moved] = False
     p_values = pooled_p_values(own, statistic[unrelated])
-    found: list[NullComparison] = []
+    found: list[PermutationTest] = []
     for column, row in enumerate(rows.tolist()):
         others = null[row]
         clear, responsive, pure = (
             percentile(float(matrix[row, column]), matrix[row][others])
             for matrix in (getattr(cross, name) for name in NAMES)
         )
-        one = NullComparison(
+        one = PermutationTest(
             clear, responsive, pure, int(others.sum()), suggested_feature=cross.features[suggested[column]]
         )
         if np.isnan(own[column]):
@@ -113,7 +113,7 @@ def beside_the_others(
     synthetic: Float[np.ndarray, "written feature"],
     written: Sequence[Int[np.ndarray, "_"]],
     rated: Sequence[RatedEvidence],
-) -> tuple[CrossMatrices | None, tuple[NullComparison, ...]]:
+) -> tuple[CrossScores | None, tuple[PermutationTest, ...]]:
     """Every description beside the others, and the matrices behind it.
 
     Runs of over `MOST` descriptions are compared `MOST` features at a time, so that time and memory grow with the run and not
@@ -126,14 +126,14 @@ def beside_the_others(
         rated: what the judge rated for each description.
     """
     features = tuple(dict.fromkeys(d.index for d in descriptions))
-    found: dict[int, NullComparison] = {}
+    found: dict[int, PermutationTest] = {}
     cross = None
     for start in range(0, len(features), MOST):
         block = slice(start, min(start + MOST, len(features)))
         within = set(features[block])
         chosen = [place for place, d in enumerate(descriptions) if d.index in within]
         some = [descriptions[place] for place in chosen]
-        cross = cross_matrices(
+        cross = cross_scores(
             natural[:, block],
             synthetic[:, block],
             [written[place] for place in chosen],
@@ -146,7 +146,7 @@ def beside_the_others(
     return (cross if len(features) <= MOST and len(descriptions) <= 2 * MOST else None), compared
 
 
-def null_pairs(cross: CrossMatrices, descriptions: Sequence[Description]) -> Bool[np.ndarray, "feature description"]:
+def null_pairs(cross: CrossScores, descriptions: Sequence[Description]) -> Bool[np.ndarray, "feature description"]:
     """Which descriptions are nulls of which features: all whose words are not among those given to the feature."""
     words = [same_words(d.text) for d in descriptions]
     number = {text: place for place, text in enumerate(dict.fromkeys(words))}
@@ -157,7 +157,7 @@ def null_pairs(cross: CrossMatrices, descriptions: Sequence[Description]) -> Boo
     return null
 
 
-def fit_statistic(cross: CrossMatrices) -> Float[np.ndarray, "feature description"]:
+def fit_statistic(cross: CrossScores) -> Float[np.ndarray, "feature description"]:
     """How well each description fits each feature, in spreads of the null: `combined` of the standardized scores.
 
     Each score is standardized twice, among the descriptions of the same feature (a dense feature scores with many) and among the
@@ -224,7 +224,7 @@ def benjamini_hochberg(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray,
     return q_values
 
 
-def with_q_values(found: Sequence[NullComparison]) -> tuple[NullComparison, ...]:
+def with_q_values(found: Sequence[PermutationTest]) -> tuple[PermutationTest, ...]:
     """The comparisons with the q-values of all their p-values together."""
     p_values = np.array([np.nan if one.p_value is None else one.p_value for one in found], dtype=np.float64)
     return tuple(
@@ -244,7 +244,7 @@ def percentile(own: float, others: Float[np.ndarray, "other"]) -> float | None:
 
 
 def better_rows(
-    cross: CrossMatrices,
+    cross: CrossScores,
     statistic: Float[np.ndarray, "feature description"],
     p_values: Float[np.ndarray, "description"],
     null: Bool[np.ndarray, "feature description"],

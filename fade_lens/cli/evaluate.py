@@ -81,7 +81,9 @@ def evaluate(
         str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
     ] = "0.5,1,1.5,2",
     mode: Annotated[str, typer.Option(help="Steering: add, clamp, scale or ablate.")] = "add",
-    arms: Annotated[str, typer.Option(help="Controls for steering, rated likewise: any of ablate,random,other.")] = "",
+    controls: Annotated[
+        str, typer.Option(help="Controls for steering, rated likewise: any of ablate,random_direction,other.")
+    ] = "",
     scorers: Annotated[
         str,
         typer.Option(
@@ -113,7 +115,7 @@ def evaluate(
     Example: `fade-lens evaluate --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre
     --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l7`
     """
-    from fade_lens.baselines.null_descriptions import check_arms
+    from fade_lens.baselines.null_descriptions import check_nulls
     from fade_lens.runs.settings import Settings
     from fade_lens.runs.store import file_of
     from fade_lens.scorers.base import scorers_of
@@ -126,7 +128,7 @@ def evaluate(
         prompts=prompts,
         factors=numbers(factors) if faithfulness else (),
         mode=mode,
-        arms=names(arms),
+        controls=names(controls),
         max_nll_increase=max_nll_increase,
         gate=None if gate is not None and gate <= -1 else gate,
         interval_width=interval_width or None,
@@ -134,7 +136,7 @@ def evaluate(
     one_source(sae_release, sae_id, sae, hook)
     chosen = chosen_descriptions(descriptions, features, sae_release, sae_id, sae)
     asked = judging.open(judge)
-    check_arms(asked_nulls := names(nulls))
+    check_nulls(asked_nulls := names(nulls))
     scorers_of(asked_scorers := names(scorers))
     more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, **judging.checks()}
     texts = open_corpus(corpus, corpus_column, corpus_limit, corpus_windows)

@@ -1,4 +1,4 @@
-"""Does steered text still read like text? How surprising a continuation is to the untouched model, in one batched pass."""
+"""Does steered text still read like text? How surprising a continuation is to the unsteered model, in one batched pass."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -20,11 +20,11 @@ BATCH_TOKENS = 4096
 """Tokens of prompts and continuations in one forward pass."""
 MAX_INCREASE, MAX_REPEATED = 2.0, 0.25
 """Steered texts break the model beyond this increase of their negative log-likelihood (nats a token), or of the share of tokens that they
-repeat, over the untouched model's own.
+repeat, over the unsteered model's own.
 
 Measured on Gemma 3 270M with 16 latents (`tests/benchmarks/factors.py`): below +1 nat texts read like the model's own, at +1.5 they are
 clumsy, from +2 nats on hardly one is a sentence. Text that only repeats a word ("luck luck luck") may be no less likely than good
-text (+1 nat, 90 % repeated, where the untouched model repeats 35 %), so likelihood alone would miss it.
+text (+1 nat, 90 % repeated, where the unsteered model repeats 35 %), so likelihood alone would miss it.
 """
 
 
@@ -70,7 +70,7 @@ def repeated_share(model: Model, texts: Sequence[str]) -> float:
 
 
 def breaks(increase: float, repeated: float) -> bool:
-    """Whether texts with these increases over the untouched model's are no longer sense (see `MAX_INCREASE`); NaN, not known, tells nothing."""
+    """Whether texts with these increases over the unsteered model's are no longer sense (see `MAX_INCREASE`); NaN, not known, tells nothing."""
     return increase > MAX_INCREASE or repeated > MAX_REPEATED
 
 

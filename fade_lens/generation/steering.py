@@ -51,7 +51,7 @@ class Request:
 
     Attributes:
         prompt: token ids, BOS included where the model expects it, nothing padded.
-        feature: column of `Features` to steer, or None for the untouched model.
+        feature: column of `Features` to steer, or None for the unsteered model.
         factor: strength, in units of the feature's reference activation (see `Mode`).
         stream: seed of this request's own random numbers; two requests that differ in nothing else differ by it.
     """
@@ -191,7 +191,7 @@ class Steering:
         if not used:
             return
         self._features = features.select([features.indices[column] for column in used])
-        # An untouched row borrows the first feature, for a change of nothing.
+        # An unsteered row borrows the first feature, for a change of nothing.
         column = torch.tensor([0 if r.feature is None else used.index(r.feature) for r in batch], device=self.device)
         steered = torch.tensor([r.feature is not None for r in batch], device=self.device)
         factors = torch.tensor([r.factor for r in batch], dtype=torch.float32, device=self.device)

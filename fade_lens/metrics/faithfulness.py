@@ -43,7 +43,7 @@ def faithfulness(
     prompts that are measured at `details["factor"]`, mean over the halvings.
 
     `ratings` holds, for each factor, the ratings of the continuations of the same prompts in the same order; factor 0 is the
-    untouched model. Unrated (−1) continuations count as not expressing the concept; in `"paper"`, which takes the maximum over
+    unsteered model. Unrated (−1) continuations count as not expressing the concept; in `"paper"`, which takes the maximum over
     all factors, they leave the denominator.
 
     Not every factor needs all prompts: the rows may end after the first few, at which all factors are rated, but for those of
@@ -75,7 +75,7 @@ def faithfulness(
     rates = expressed.sum(axis=1) / np.maximum(out_of.sum(axis=1), 1)
     if rates[0] == 1:
         reason = Reason(
-            "saturated", "every continuation of the untouched model already expresses the concept (1 - R_0 = 0)"
+            "saturated", "every continuation of the unsteered model already expresses the concept (1 - R_0 = 0)"
         )
         return Metric(None, reason, counts=counts, details={"rate_0": 1.0})
 
@@ -113,17 +113,17 @@ def faithfulness(
 
 
 def outcomes(
-    untouched: Bool[np.ndarray, "prompt"], steered: Bool[np.ndarray, "split prompt"]
+    unsteered: Bool[np.ndarray, "prompt"], steered: Bool[np.ndarray, "split prompt"]
 ) -> Float[np.ndarray, "outcome"]:
-    """Prompts whose continuation expresses the concept (both times, only steered, only untouched, never), mean over splits."""
-    cells = (steered & untouched, steered & ~untouched, ~steered & untouched, ~steered & ~untouched)
+    """Prompts whose continuation expresses the concept (both times, only steered, only unsteered, never), mean over splits."""
+    cells = (steered & unsteered, steered & ~unsteered, ~steered & unsteered, ~steered & ~unsteered)
     return np.array([cell.mean(axis=0).sum() for cell in cells])
 
 
 def lift(outcomes: Float[np.ndarray, "replicate outcome"]) -> Float[np.ndarray, "replicate"]:
     """(R_f − R_0) / (1 − R_0) from `outcomes`."""
-    _, steered, untouched, never = outcomes.T
-    return (steered - untouched) / (steered + never)
+    _, steered, unsteered, never = outcomes.T
+    return (steered - unsteered) / (steered + never)
 
 
 def cross_fit(
@@ -183,7 +183,7 @@ def table_of(
     """Factors from the smallest magnitude up (positive first), and their ratings, NOT_ASKED where a row has ended."""
     factors = sorted(ratings, key=lambda factor: (abs(factor), -factor))
     if not factors or factors[0] != 0:
-        raise InputError(f"ratings has factors {factors}; factor 0, the untouched model, must be one of them")
+        raise InputError(f"ratings has factors {factors}; factor 0, the unsteered model, must be one of them")
     table = np.full((len(factors), max(map(len, ratings.values()))), NOT_ASKED)
     for row, factor in zip(table, factors, strict=True):
         check_ratings(f"ratings[{factor:g}]", ratings[factor])
@@ -199,7 +199,7 @@ def unsteerable(factors: Float[np.ndarray, "factor"], table: Int[np.ndarray, "fa
     if table.shape[1] < 2:
         return Reason("few_prompts", f"{table.shape[1]} prompt: choosing the factor and measuring it need at least 2")
     if not rated[0]:
-        return Reason("unrated", "no continuation of the untouched model is rated")
+        return Reason("unrated", "no continuation of the unsteered model is rated")
     if not rated[1:].any():
         return Reason("unrated", "no steered continuation is rated")
     return None

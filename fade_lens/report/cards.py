@@ -12,7 +12,7 @@ from fade_lens.metrics.metric import Metric
 from fade_lens.report.standing import GATE, basis, below, concept_rates, standing, why
 from fade_lens.runs.results import Result
 from fade_lens.scorers.base import ScoreSpec
-from fade_lens.scorers.evidence import Arm, RatedText
+from fade_lens.scorers.evidence import Control, RatedText
 from fade_lens.scorers.fade import FadeEvidence
 from fade_lens.subject.summary import TopText
 
@@ -98,7 +98,7 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
                 ],
                 "of": len(continuations),
                 "fluency": [[f.factor, f.increase, f.repeated, f.breaks] for f in result.faithfulness_evidence.fluency],
-                "arms": [_arm(arm) for arm in result.faithfulness_evidence.arms],
+                "controls": [_control(control) for control in result.faithfulness_evidence.controls],
             },
         }
     )  # fmt: skip
@@ -244,7 +244,7 @@ def _judge(result: Result) -> list[str]:
 
 def _null(result: Result) -> dict[str, Any] | None:
     """The description beside the others of its run."""
-    null = result.null
+    null = result.permutation
     if null is None:
         return None
     percentiles = (
@@ -272,15 +272,19 @@ def _detection(result: Result) -> list[list[Any]]:
     return [[name, round(value, 2)] for name, value in named if value is not None]
 
 
-def _arm(arm: Arm) -> dict[str, Any]:
+def _control(control: Control) -> dict[str, Any]:
     """A control for steering: its value and its rates."""
-    names = {"ablate": "feature ablated", "random": "random direction", "other": f"direction of feature {arm.other}"}
-    rates = concept_rates(arm.continuations)
+    names = {
+        "ablate": "feature ablated",
+        "random_direction": "random direction",
+        "other": f"direction of feature {control.other}",
+    }
+    rates = concept_rates(control.continuations)
     return {
-        "name": clip(names.get(arm.name, arm.name), 80),
-        "value": arm.faithfulness.value,
-        "interval": arm.faithfulness.interval,
-        "reason": clip(arm.faithfulness.reason or "", 200),
+        "name": clip(names.get(control.name, control.name), 80),
+        "value": control.faithfulness.value,
+        "interval": control.faithfulness.interval,
+        "reason": clip(control.faithfulness.reason or "", 200),
         "rates": [[r.factor, r.rate, *r.interval, r.expressed, r.n, r.unrated] for r in rates],
     }
 

@@ -20,7 +20,7 @@ def heat_map(results: Results, places: dict[str, int]) -> dict[str, Any] | None:
 
     `places` gives each description's row in the page's table by its key.
     """
-    cross = getattr(results, "cross", None)
+    cross = getattr(results, "cross_scores", None)
     if cross is None or not cross.owners or max(len(cross.features), len(cross.owners)) > MOST:
         return None
     return {

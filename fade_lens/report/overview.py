@@ -77,7 +77,7 @@ def means(results: Results) -> dict[tuple[str, str | None], Mean]:
 
 
 def against_nulls(results: Results) -> list[tuple[str, str]]:
-    """Scores minus those of null descriptions, where the run has null arms."""
+    """Scores minus those of null descriptions, where the run has null descriptions."""
     found = means(results) if results.nulls else {}
     return [(minus_null(name, null), mean.words) for (name, null), mean in found.items() if null is not None]
 

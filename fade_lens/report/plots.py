@@ -141,7 +141,7 @@ def _steering(figure: go.Figure, result: Result) -> None:
         figure.add_hline(
             y=baseline.rate,
             line={"dash": "dash", "color": GREY},
-            annotation_text=f"untouched model {baseline.rate:.0%}",
+            annotation_text=f"unsteered model {baseline.rate:.0%}",
             row=2,  # pyright: ignore[reportArgumentType]
             col=1,  # pyright: ignore[reportArgumentType]
         )
@@ -299,7 +299,7 @@ def cross_figure(results: Results) -> go.Figure:
     Raises:
         InputError: the results keep no matrices.
     """
-    cross = results.cross
+    cross = results.cross_scores
     if cross is None:
         raise InputError(
             "the results keep no matrices: they are of an earlier version, or of a run too large (fade_lens.baselines.permutation.MOST)"
@@ -323,7 +323,7 @@ def cross_figure(results: Results) -> go.Figure:
                 hovertemplate="%{y}<br>%{x}<br>%{z:.2f}<extra></extra>",
             )
         )
-    better = [(c, r.null.better_feature) for c, r in zip(columns, results, strict=True) if r.null]
+    better = [(c, r.permutation.better_feature) for c, r in zip(columns, results, strict=True) if r.permutation]
     for words, symbol, marks in (
         ("own feature", "x-thin", [(c, r.description.index) for c, r in zip(columns, results, strict=True)]),
         ("fits better", "circle-open", [(c, feature) for c, feature in better if feature is not None]),

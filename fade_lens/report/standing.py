@@ -134,7 +134,7 @@ class ConceptRate:
 
 
 def concept_rates(continuations: Iterable[Continuation]) -> list[ConceptRate]:
-    """One rate a factor, by factor; 0 is the untouched model."""
+    """One rate a factor, by factor; 0 is the unsteered model."""
     n, expressed, unrated = Counter[float](), Counter[float](), Counter[float]()
     for c in continuations:
         n[c.factor] += 1

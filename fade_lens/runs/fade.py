@@ -9,7 +9,7 @@ from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
-from fade_lens.baselines.null_descriptions import null_arms
+from fade_lens.baselines.null_descriptions import null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import read_descriptions
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
@@ -79,7 +79,7 @@ class Fade:
             scorers: what to score them by, each a name under which a scorer is registered (see `fade_lens.scorers.base`).
             store: a folder that keeps every judge answer, activation and continuation: run again to go on where a run
                 stopped, without asking anything twice.
-            nulls: null arms to score beside them: "shuffled", "random", "generic" (see `fade_lens.baselines.null_descriptions.ARMS`).
+            nulls: null descriptions to score beside them: "shuffled", "random", "generic" (see `fade_lens.baselines.null_descriptions.NULLS`).
             repeats: how many times the judge rates some texts of each description again; Cohen's kappa tells how far it agrees
                 with itself (`results.run["agreement"]`, and a flag where it is low).
             second_judge: another judge, or its spec, that rates the same texts.
@@ -94,8 +94,8 @@ class Fade:
             StoreError: the store was made with other settings.
         """
         chosen, named = read_descriptions(descriptions), scorers_of(scorers)
-        arms = null_arms(chosen, nulls, self._n_features, self.settings.seed)
-        indices = tuple(dict.fromkeys(d.index for some in (chosen, *arms.values()) for d in some))
+        beside = null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
+        indices = tuple(dict.fromkeys(d.index for some in (chosen, *beside.values()) for d in some))
         subject = Subject(self.model, self.source, self.corpus, indices, self.settings)
         known = {**subject.identity(), "judge": self.judge.identity}
         # A store is bound to FADE's settings, which decide what torch keeps in it; what another scorer asks is kept by the question.
@@ -116,7 +116,7 @@ class Fade:
             for judge in reliability.judges:
                 stack.enter_context(judge.session(answers))
             pipeline = Pipeline(subject, self.judge, self.settings, named, reliability, kept, Stages(progress))
-            return pipeline.run(chosen, arms, {**known, "settings": recorded(self.settings, named.values())})
+            return pipeline.run(chosen, beside, {**known, "settings": recorded(self.settings, named.values())})
 
     def summaries(self, indices: Sequence[int]) -> dict[int, FeatureSummary]:
         """What the corpus tells of some features, their strongest texts token by token; no judge is asked.
@@ -140,12 +140,12 @@ class Fade:
         """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate and no rating
         stopped early)."""
         chosen, named = read_descriptions(descriptions), scorers_of(scorers)
-        n, arms = len(chosen), null_arms(chosen, nulls, self._n_features, self.settings.seed)
+        n, beside = len(chosen), null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
         # How many windows there are is known once they are tokenized.
         n_texts = MANY if self.corpus.windows else len(self.corpus)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             found = reliability.estimate(n, min(self.settings.rated_texts, n_texts))
         for scorer in named.values():
-            for null in (None, *arms):
+            for null in (None, *beside):
                 found += scorer.estimate(self.judge, self.settings, n, n_texts, null)
         return found

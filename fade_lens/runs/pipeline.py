@@ -10,8 +10,8 @@ import numpy as np
 
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import stream
-from fade_lens.baselines.cross_scores import CrossMatrices
-from fade_lens.baselines.permutation import NullComparison, beside_the_others
+from fade_lens.baselines.cross_scores import CrossScores
+from fade_lens.baselines.permutation import PermutationTest, beside_the_others
 from fade_lens.data.descriptions import Description
 from fade_lens.judge import Judge
 from fade_lens.judge.reliability import Reliability
@@ -25,7 +25,7 @@ from fade_lens.subject.hooks import model_name
 from fade_lens.subject.subject import Subject
 from fade_lens.subject.summary import summaries
 
-Arms = Mapping[str, tuple[Description, ...]]
+Nulls = Mapping[str, tuple[Description, ...]]
 
 
 class Pipeline:
@@ -45,12 +45,11 @@ class Pipeline:
         self.reliability, self.store, self.stages = reliability, store, stages
         self._observed = False
 
-    def run(self, chosen: tuple[Description, ...], arms: Arms, identity: Mapping[str, Any]) -> Results:
-        """Score descriptions and the null descriptions of each arm; `identity` is what the run is known by."""
+    def run(self, chosen: tuple[Description, ...], nulls: Nulls, identity: Mapping[str, Any]) -> Results:
+        """Score descriptions and the null descriptions of each kind; `identity` is what the run is known by."""
         started, before = time.monotonic(), self.judge.usage
-        nulls = {d: arm for arm, some in arms.items() for d in some}
-        every = tuple(dict.fromkeys([*chosen, *nulls]))
-        scoring = Scoring(self.subject, self.judge, self.settings, self.store, nulls, self.stages, self._observe)
+        every = tuple(dict.fromkeys([*chosen, *(d for some in nulls.values() for d in some)]))
+        scoring = Scoring(self.subject, self.judge, self.settings, self.store, self.stages, self._observe)
         scorers = {name: scorer(scoring) for name, scorer in self.scorers.items()}
         self._check_judge()
         seed = partial(stream, self.settings.seed)
@@ -68,14 +67,16 @@ class Pipeline:
         fade = next((scorer for scorer in scorers.values() if isinstance(scorer, FadeScorer)), None)
         cross, beside = self._beside(chosen, fade, [found[d].fade for d in chosen])
         items = (
-            replace(found[d], null=null, usage=self.reliability.usage_of(d.text), agreement=self.reliability.of(d))
-            for d, null in zip(chosen, beside, strict=True)
+            replace(
+                found[d], permutation=test, usage=self.reliability.usage_of(d.text), agreement=self.reliability.of(d)
+            )
+            for d, test in zip(chosen, beside, strict=True)
         )
         record = {**identity, **self._record(identity, fade)}
         record["usage"] = asdict(self.judge.usage - before + self.reliability.usage)
         record["seconds"] = round(time.monotonic() - started, 1)
-        by_arm = {arm: tuple(found[d] for d in some) for arm, some in arms.items()}
-        return Results(tuple(items), record | self.reliability.report(), cross, by_arm)
+        of_nulls = {kind: tuple(found[d] for d in some) for kind, some in nulls.items()}
+        return Results(tuple(items), record | self.reliability.report(), cross, of_nulls)
 
     def _check_judge(self) -> None:
         """A judge that has answered is there; a run that is resumed may have nothing left to ask."""
@@ -103,7 +104,7 @@ class Pipeline:
         chosen: Sequence[Description],
         fade: FadeScorer | None,
         evidence: Sequence[FadeEvidence],
-    ) -> tuple[CrossMatrices | None, Sequence[NullComparison | None]]:
+    ) -> tuple[CrossScores | None, Sequence[PermutationTest | None]]:
         """FADE's scores of every feature for every description, and each description beside the others; nothing without FADE."""
         if fade is None or fade.activations is None:
             return None, [None] * len(chosen)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.reasons import Flag, Reason
-from fade_lens.baselines.cross_scores import NAMES, CrossMatrices
-from fade_lens.baselines.permutation import NullComparison
+from fade_lens.baselines.cross_scores import NAMES, CrossScores
+from fade_lens.baselines.permutation import PermutationTest
 from fade_lens.data.descriptions import Description
 from fade_lens.judge.reliability import Agreement
 from fade_lens.llm.budget import Usage
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fade_lens.report.notebook import Table
 
 T = TypeVar("T")
-FORMAT = 4
+FORMAT = 5
 MAX_FILE_BYTES = 2 * 2**30
 
 
@@ -53,7 +53,7 @@ class Result:
     feature: FeatureSummary
     evidence: Mapping[str, Scored]
     """By the name of the scorer."""
-    null: NullComparison | None = None
+    permutation: PermutationTest | None = None
     neuronpedia: str = field(default="", compare=False)
     """The Neuronpedia source of the run's features, such as "gpt2-small/8-res-jb", where the run knows it."""
     usage: Usage | None = field(default=None, compare=False)
@@ -131,9 +131,9 @@ class Result:
         if self.feature.n_texts and 0 < self.feature.firing_texts < 10:
             flags.append(Flag("rare", f"fires on {self.feature.firing_texts} texts of the corpus"))
         flags += [flag for found in self.evidence.values() for flag in found.flags]
-        if self.null is not None and (better := self.null.better_feature) is not None:
-            kind = "swapped" if better == self.null.suggested_feature else "mislabelled"
-            kind, also = ("copied", " has the same description and") if self.null.copied else (kind, "")
+        if self.permutation is not None and (better := self.permutation.better_feature) is not None:
+            kind = "swapped" if better == self.permutation.suggested_feature else "mislabelled"
+            kind, also = ("copied", " has the same description and") if self.permutation.copied else (kind, "")
             flags.append(Flag(kind, f"feature {better} of the run{also} fits the description better"))
         flags += [one.flag for one in self.agreement if one.flag]
         return tuple(flags)
@@ -154,12 +154,13 @@ class Result:
             row[f"{name}_reason"] = metric.reason
         for found in self.evidence.values():
             row |= found.columns()
-        if self.null is not None:
-            row |= {f"{name}_null_percentile": getattr(self.null, f"{name}_percentile") for name in NAMES}
+        if self.permutation is not None:
+            row |= {f"{name}_null_percentile": getattr(self.permutation, f"{name}_percentile") for name in NAMES}
             row |= {
-                name: getattr(self.null, name) for name in ("p_value", "q_value", "better_feature", "suggested_feature")
+                name: getattr(self.permutation, name)
+                for name in ("p_value", "q_value", "better_feature", "suggested_feature")
             }
-            row["null_reason"] = self.null.reason
+            row["null_reason"] = self.permutation.reason
         row["firing_rate"] = self.feature.firing_rate
         row["largest_activation"] = self.feature.largest
         row["judge_calls"] = None if self.usage is None else self.usage.calls
@@ -196,12 +197,12 @@ class Results:
         items: one `Result` a description.
         run: how the run was made: settings, model, features, corpus, judge, versions, usage, seconds.
         cross: every feature against every description; None for runs of over `fade_lens.baselines.permutation.MOST` descriptions.
-        nulls: for each null arm asked for, the result of the null description of each of `items`, in their order.
+        nulls: for each null description asked for, the result of the null description of each of `items`, in their order.
     """
 
     items: tuple[Result, ...]
     run: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    cross: CrossMatrices | None = field(default=None, compare=False)
+    cross_scores: CrossScores | None = field(default=None, compare=False)
     nulls: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
 
     def __len__(self) -> int:
@@ -258,7 +259,7 @@ class Results:
 
         return overview_figure(self)
 
-    def plot_cross(self) -> "go.Figure":
+    def plot_cross_scores(self) -> "go.Figure":
         """Every feature against every description as a heat map.
 
         Raises:
@@ -294,7 +295,10 @@ class Results:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {"format": FORMAT, "run": dict(self.run), "items": [to_plain(r) for r in self.items]}
-        record |= {"cross": None if self.cross is None else self.cross.to_dict(), "nulls": to_plain(self.nulls)}
+        record |= {
+            "cross_scores": None if self.cross_scores is None else self.cross_scores.to_dict(),
+            "nulls": to_plain(self.nulls),
+        }
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # an earlier file stays whole until this one is
         try:
             with gzip.open(partial, "wt", encoding="utf-8") as file:
@@ -323,8 +327,8 @@ class Results:
                     f"results file {path.name!r} has format {record['format']}; this version reads {FORMAT}: evaluate again, "
                     "with the run's folder as transcripts, so that nothing is asked twice"
                 )
-            nulls = {arm: tuple(map(result_of, items)) for arm, items in record.get("nulls", {}).items()}
-            cross = CrossMatrices.from_dict(kept) if (kept := record.get("cross")) else None
+            nulls = {kind: tuple(map(result_of, items)) for kind, items in record.get("nulls", {}).items()}
+            cross = CrossScores.from_dict(kept) if (kept := record.get("cross_scores")) else None
             return cls(tuple(map(result_of, record["items"])), record["run"], cross, nulls)
         except InputError:
             raise

@@ -23,7 +23,7 @@ from fade_lens.subject.tokens import TokenizedTexts
 
 FILE = "run.sqlite"
 SUFFIXES = (".sqlite", ".sqlite3", ".db")
-FORMAT = 4
+FORMAT = 5
 TOLD = 8
 """Differences that a refusal names; another model differs in dozens."""
 SHOWN = 80
@@ -36,8 +36,8 @@ TABLES = {
     "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
     "texts": "number INTEGER PRIMARY KEY, text TEXT NOT NULL",
     "activations": "feature INTEGER PRIMARY KEY, maxima BLOB, positions BLOB, active INTEGER",
-    "continuations": "feature INTEGER, arm TEXT, factor REAL, texts TEXT NOT NULL, nll TEXT NOT NULL, "
-    "PRIMARY KEY (feature, arm, factor)",
+    "continuations": "feature INTEGER, control TEXT, factor REAL, texts TEXT NOT NULL, nll TEXT NOT NULL, "
+    "PRIMARY KEY (feature, control, factor)",
     "transcripts": "key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT NOT NULL, created REAL NOT NULL",
 }
 
@@ -187,26 +187,26 @@ class RunStore:
         return MaxActivations(values.rows.T, positions.rows.T, np.array(counted, dtype=np.int64), active, *left_out)
 
     def keep_continuations(
-        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), arm: str = ""
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), control: str = ""
     ) -> None:
-        """Keep what the model wrote at one factor of one feature (-1: untouched) or control arm, in the order of the prompts.
+        """Keep what the model wrote at one factor of one feature (-1: unsteered) or control, in the order of the prompts.
 
-        `nll` is each text's mean negative log-likelihood a token under the untouched model.
+        `nll` is each text's mean negative log-likelihood a token under the unsteered model.
         """
-        row = (index, arm, factor, dumps(list(texts)), dumps(list(nll)))
+        row = (index, control, factor, dumps(list(texts)), dumps(list(nll)))
         self._write("INSERT OR REPLACE INTO continuations VALUES (?, ?, ?, ?, ?)", [row])
 
-    def continuations(self, index: int, factor: float, arm: str = "") -> tuple[str, ...] | None:
+    def continuations(self, index: int, factor: float, control: str = "") -> tuple[str, ...] | None:
         """The texts that `keep_continuations` kept."""
-        return self._continued("texts", index, factor, arm)
+        return self._continued("texts", index, factor, control)
 
-    def continuations_nll(self, index: int, factor: float, arm: str = "") -> tuple[float, ...] | None:
+    def continuations_nll(self, index: int, factor: float, control: str = "") -> tuple[float, ...] | None:
         """The likelihoods that `keep_continuations` kept."""
-        return self._continued("nll", index, factor, arm)
+        return self._continued("nll", index, factor, control)
 
-    def _continued(self, column: str, index: int, factor: float, arm: str) -> tuple[Any, ...] | None:
-        query = f"SELECT {column} FROM continuations WHERE feature = ? AND factor = ? AND arm = ?"
-        row = self._one(query, index, factor, arm)
+    def _continued(self, column: str, index: int, factor: float, control: str) -> tuple[Any, ...] | None:
+        query = f"SELECT {column} FROM continuations WHERE feature = ? AND factor = ? AND control = ?"
+        row = self._one(query, index, factor, control)
         return None if row is None else tuple(json.loads(row[0]))
 
     # Housekeeping

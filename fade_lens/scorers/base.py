@@ -99,7 +99,6 @@ class Scoring:
         judge: who is asked.
         settings: of the whole run; a scorer takes its own with `Settings.of(settings)`.
         store: where continuations are kept; None: nowhere.
-        nulls: the kind of each null description ("shuffled", "random", "generic") among the descriptions.
         stages: progress bars.
         observe: makes sure of the pass over the corpus. What needs no activations is asked before it, so that the judge works meanwhile.
     """
@@ -108,7 +107,6 @@ class Scoring:
     judge: Judge
     settings: SubjectSettings
     store: ContinuationStore | None
-    nulls: Mapping[Description, str]
     stages: Stages
     observe: Callable[[], None]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 BASELINE = -1
-"""The "feature" under which the untouched model's continuations are kept: they serve every feature of a run."""
+"""The "feature" under which the unsteered model's continuations are kept: they serve every feature of a run."""
 
 Texts = tuple[str, ...]
 """Continuations, a prompt each; an empty one stands for a text that means nothing, since the model's activations overflowed."""
 OWN = ""
-"""The "arm" of the feature itself."""
+"""The "control" of the feature itself."""
 
 
 class Steered(NamedTuple):
@@ -18,22 +18,22 @@ class Steered(NamedTuple):
 
     feature: int
     factor: float
-    arm: str = OWN
+    control: str = OWN
 
 
-UNTOUCHED = Steered(BASELINE, 0.0)
+UNSTEERED = Steered(BASELINE, 0.0)
 
 
 @runtime_checkable
 class ContinuationStore(Protocol):
     """Where continuations are kept between runs (a `RunStore`)."""
 
-    def continuations(self, index: int, factor: float, arm: str = ...) -> Texts | None: ...
+    def continuations(self, index: int, factor: float, control: str = ...) -> Texts | None: ...
 
-    def continuations_nll(self, index: int, factor: float, arm: str = ...) -> tuple[float, ...] | None: ...
+    def continuations_nll(self, index: int, factor: float, control: str = ...) -> tuple[float, ...] | None: ...
 
     def keep_continuations(
-        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = ..., arm: str = ...
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = ..., control: str = ...
     ) -> None: ...
 
 
@@ -45,13 +45,13 @@ class MemoryContinuations:
         default_factory=dict[Steered, tuple[Texts, tuple[float, ...]]]
     )
 
-    def continuations(self, index: int, factor: float, arm: str = OWN) -> Texts | None:
-        return self.kept.get(Steered(index, factor, arm), (None, None))[0]
+    def continuations(self, index: int, factor: float, control: str = OWN) -> Texts | None:
+        return self.kept.get(Steered(index, factor, control), (None, None))[0]
 
-    def continuations_nll(self, index: int, factor: float, arm: str = OWN) -> tuple[float, ...] | None:
-        return self.kept.get(Steered(index, factor, arm), (None, None))[1]
+    def continuations_nll(self, index: int, factor: float, control: str = OWN) -> tuple[float, ...] | None:
+        return self.kept.get(Steered(index, factor, control), (None, None))[1]
 
     def keep_continuations(
-        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), arm: str = OWN
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), control: str = OWN
     ) -> None:
-        self.kept[Steered(index, factor, arm)] = tuple(texts), tuple(nll)
+        self.kept[Steered(index, factor, control)] = tuple(texts), tuple(nll)

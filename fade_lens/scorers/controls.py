@@ -13,17 +13,17 @@ CANDIDATES = 16
 """Features drawn at random, of which the control is the one whose direction is most nearly as long."""
 
 
-def check_arms(features: "Features", arms: Sequence[str]) -> None:
+def check_controls(features: "Features", controls: Sequence[str]) -> None:
     """Raise `InputError` for a control that these features cannot have; before anything is generated."""
-    if "other" in arms and features.n_features < 2:
-        raise InputError("arms holds 'other', but there is only one feature; leave it out")
-    if "ablate" in arms and getattr(features, "sequential", False):
+    if "other" in controls and features.n_features < 2:
+        raise InputError("controls holds 'other', but there is only one feature; leave it out")
+    if "ablate" in controls and getattr(features, "sequential", False):
         raise InputError(
-            "arms holds 'ablate', which needs activations that depend on no earlier position; leave it out"
+            "controls holds 'ablate', which needs activations that depend on no earlier position; leave it out"
         )
 
 
-def arm_directions(arm: str, features: "Features", seed: int) -> Any:
+def control_directions(control: str, features: "Features", seed: int) -> Any:
     """For each feature a control direction as long as its own (`[feature, d_out]`); None where the control is no direction.
 
     The same for a feature whatever features are beside it: it comes from the seed and the feature's index.
@@ -31,10 +31,10 @@ def arm_directions(arm: str, features: "Features", seed: int) -> Any:
     import torch
 
     own = features.directions()
-    if arm == "random":
+    if control == "random_direction":
         drawn = [rng(seed, "random direction", index).standard_normal(own.shape[1]) for index in features.indices]
         other = torch.stack([torch.from_numpy(d) for d in drawn]).to(own)
-    elif arm == "other":
+    elif control == "other":
         other = torch.cat([features.select([other_feature(features, i, seed)]).directions() for i in features.indices])
     else:
         return None

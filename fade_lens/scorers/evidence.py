@@ -37,7 +37,7 @@ class RatedText:
 
 @dataclass(frozen=True)
 class Continuation:
-    """What the model wrote after a natural beginning, steered at `factor` (0: untouched), and the judge's rating of it."""
+    """What the model wrote after a natural beginning, steered at `factor` (0: unsteered), and the judge's rating of it."""
 
     factor: float
     prompt: str
@@ -46,14 +46,14 @@ class Continuation:
     score: float | None = None
     reason: str | None = None
     nll: float | None = None
-    """Mean negative log-likelihood of its tokens, in nats, under the untouched model."""
+    """Mean negative log-likelihood of its tokens, in nats, under the unsteered model."""
 
 
 @dataclass(frozen=True)
 class Fluency:
-    """How likely the continuations at one steering factor are to the untouched model.
+    """How likely the continuations at one steering factor are to the unsteered model.
 
-    `nll` is their mean negative log-likelihood in nats a token, `increase` what it has above the untouched model's own texts, `repeated` the
+    `nll` is their mean negative log-likelihood in nats a token, `increase` what it has above the unsteered model's own texts, `repeated` the
     share of tokens that stand earlier in the same text; `breaks` tells that either is beyond what a model that still writes sense reaches
     (see `fade_lens.generation.fluency.MAX_INCREASE`).
     """
@@ -66,10 +66,10 @@ class Fluency:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Control:
     """A control for steering, its continuations rated for the same description.
 
-    `name` is "ablate" (the feature set to zero), "random" (a random direction of equal length) or "other" (another feature's
+    `name` is "ablate" (the feature set to zero), "random_direction" (of equal length) or "other" (another feature's
     direction at equal length: that of feature `other`).
     """
 
@@ -117,10 +117,10 @@ class RatedEvidence:
 class FaithfulnessEvidence:
     """Faithfulness and the continuations behind it (none where the gate was not passed).
 
-    `fluency` has an entry for each steering factor; `arms` are the controls that were asked for.
+    `fluency` has an entry for each steering factor; `controls` are the controls that were asked for.
     """
 
     faithfulness: Metric
     continuations: tuple[Continuation, ...] = ()
     fluency: tuple[Fluency, ...] = ()
-    arms: tuple[Arm, ...] = ()
+    controls: tuple[Control, ...] = ()

@@ -89,7 +89,7 @@ class FadeEvidence(Scored):
             "best_factor": faithful.details.get("factor"),
             "dose_response_p": faithful.details.get("dose_response_p"),
             "nll_increase": faithful.details.get("nll_increase"),
-            **{f"faithfulness_{arm.name}": arm.faithfulness.value for arm in self.faithfulness.arms},
+            **{f"faithfulness_{control.name}": control.faithfulness.value for control in self.faithfulness.controls},
             **{name: math.nan if value is None else value for name, value in found.items()},
         }
 
@@ -167,14 +167,13 @@ class FadeScorer(Scorer):
 
     def ask(self, descriptions: Sequence[Description]) -> Asked:
         """Have texts written, and natural texts rated; a null description takes the texts written for the same words."""
-        nulls = self.scoring.nulls
         written: dict[Description, Future[Written]] = {}
         by_words: dict[str, Future[Written]] = {}
         for d in descriptions:
-            written[d] = by_words[d.text] if d in nulls and d.text in by_words else self.clarity.ask(d)
+            written[d] = by_words[d.text] if d.null and d.text in by_words else self.clarity.ask(d)
             by_words.setdefault(d.text, written[d])
         self.scoring.observe()
-        rated = {d: self.ratings.ask(d) for d in descriptions if nulls.get(d) != "generic"}
+        rated = {d: self.ratings.ask(d) for d in descriptions if d.null != "generic"}
         return Asked(tuple(descriptions), written, rated)
 
     def measure(self, asked: Asked) -> dict[Description, FadeEvidence]:

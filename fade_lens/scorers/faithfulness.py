@@ -18,8 +18,8 @@ from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import GATE_NOT_PASSED, Metric
-from fade_lens.scorers.continuations import OWN, UNTOUCHED, ContinuationStore, MemoryContinuations, Steered, Texts
-from fade_lens.scorers.evidence import Arm, Continuation, FaithfulnessEvidence, Fluency
+from fade_lens.scorers.continuations import OWN, UNSTEERED, ContinuationStore, MemoryContinuations, Steered, Texts
+from fade_lens.scorers.evidence import Continuation, Control, FaithfulnessEvidence, Fluency
 from fade_lens.scorers.ratings import rating_values
 from fade_lens.scorers.stopping import StoppingSettings, missing, widest
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from fade_lens.subject.subject import Subject
 
 MODES = ("add", "clamp", "scale", "ablate")
-ARMS = ("ablate", "random", "other")
+CONTROLS = ("ablate", "random_direction", "other")
 
 FLUENCY_PROMPTS = 10
 """Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
 again would take half as long as writing them."""
 
 FIRST_PROMPTS = 21
-"""Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and untouched. With fewer the wrong
+"""Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and unsteered. With fewer the wrong
 factor is chosen more often: with 18 intervals hold a weak effect in 90 % of simulated runs, with 21 in 92 % (`tests/benchmarks/coverage.py`)."""
 
 Rated = Mapping[Steered, Sequence[Rating]]
@@ -60,11 +60,11 @@ class FaithfulnessSettings(StoppingSettings):
     mode: str = option(
         "add", "Steering: add the decoder direction; or clamp, scale or ablate the feature's activation.", choices=MODES
     )
-    arms: tuple[str, ...] = option(
+    controls: tuple[str, ...] = option(
         (),
         """Controls for steering, rated for the same description: ablate the feature, steer along a random direction of equal length, or
         along that of an other feature. Each but ablate costs as many continuations as the feature's own.""",
-        choices=ARMS,
+        choices=CONTROLS,
     )
     max_nll_increase: float | None = option(
         None,
@@ -82,9 +82,9 @@ class FaithfulnessSettings(StoppingSettings):
     def check(self) -> None:
         """Raise `InputError` for factors and controls that do not go together."""
         super().check()
-        if self.arms and not self.factors:
+        if self.controls and not self.factors:
             raise InputError(
-                f"arms is {self.arms}, but there are no factors at which to steer them; give factors or no arms"
+                f"controls is {self.controls}, but there are no factors at which to steer them; give factors or no controls"
             )
         for factor in self.factors:
             if not math.isfinite(factor):
@@ -111,14 +111,14 @@ class FaithfulnessSettings(StoppingSettings):
         """Whether there is a factor at which to steer; without one, Faithfulness is not measured."""
         return any(self.steered_factors)
 
-    def arm_factors(self, arm: str) -> tuple[float, ...]:
+    def control_factors(self, control: str) -> tuple[float, ...]:
         """The factors at which a control is steered: those of the feature, or one that stands for "ablated"."""
-        return (1.0,) if arm == "ablate" else tuple(f for f in self.steered_factors if f != 0)
+        return (1.0,) if control == "ablate" else tuple(f for f in self.steered_factors if f != 0)
 
     @property
     def steered_sets(self) -> int:
         """How often the prompts are continued for each feature, controls included, the unsteered model not."""
-        return len(self.steered_factors) + sum(len(self.arm_factors(arm)) for arm in self.arms)
+        return len(self.steered_factors) + sum(len(self.control_factors(control)) for control in self.controls)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Asked:
 
 
 class FaithfulnessEvaluator:
-    """The model continues natural beginnings, untouched and steered at several strengths; the judge rates what it wrote."""
+    """The model continues natural beginnings, unsteered and steered at several strengths; the judge rates what it wrote."""
 
     def __init__(
         self,
@@ -143,12 +143,12 @@ class FaithfulnessEvaluator:
         settings: FaithfulnessSettings | None = None,
         store: ContinuationStore | None = None,
     ) -> None:
-        from fade_lens.scorers.controls import check_arms
+        from fade_lens.scorers.controls import check_controls
 
         self.subject, self.judge = subject, judge
         self.settings = settings or FaithfulnessSettings.of(subject.settings)
         self.store = store or MemoryContinuations()
-        check_arms(subject.features, self.settings.arms)
+        check_controls(subject.features, self.settings.controls)
         self.prompts = self._prompts() if self.settings.steers else []
         self._decoder: Decoder | None = None
 
@@ -170,28 +170,32 @@ class FaithfulnessEvaluator:
         return [tuple(tokens[i][: settings.prompt_tokens].tolist()) for i in chosen.tolist()]
 
     def _sets(self, index: int) -> list[Steered]:
-        """What is rated for a description of a feature, its baseline first: the untouched model, or factor 0 where that is asked for."""
+        """What is rated for a description of a feature, its baseline first: the unsteered model, or factor 0 where that is asked for."""
         own = [Steered(index, factor) for factor in self.settings.steered_factors]
-        baseline = Steered(index, 0.0) if Steered(index, 0.0) in own else UNTOUCHED
-        arms = [Steered(index, f, arm) for arm in self.settings.arms for f in self.settings.arm_factors(arm)]
-        return [baseline, *(steered for steered in own if steered != baseline), *arms]
+        baseline = Steered(index, 0.0) if Steered(index, 0.0) in own else UNSTEERED
+        controls = [
+            Steered(index, f, control)
+            for control in self.settings.controls
+            for f in self.settings.control_factors(control)
+        ]
+        return [baseline, *(steered for steered in own if steered != baseline), *controls]
 
     def steer(self, indices: Sequence[int], progress: "Progress | None" = None) -> None:
         """Generate what is not there yet for these features, baseline included, features and factors batched together."""
-        compared = [] if self.settings.preset == "paper" else [UNTOUCHED]  # for fluency, whatever the baseline
+        compared = [] if self.settings.preset == "paper" else [UNSTEERED]  # for fluency, whatever the baseline
         wanted = dict.fromkeys([*compared, *(steered for index in indices for steered in self._sets(index))])
         missing = [steered for steered in wanted if self.store.continuations(*steered) is None]
-        for arm in (OWN, *self.settings.arms):
-            if group := [steered for steered in missing if steered.arm == arm]:
-                self._generate(arm, group, progress)
+        for control in (OWN, *self.settings.controls):
+            if group := [steered for steered in missing if steered.control == control]:
+                self._generate(control, group, progress)
 
-    def _generate(self, arm: str, group: Sequence[Steered], progress: "Progress | None") -> None:
-        """Continue every prompt for each of these sets, all of one arm, and keep the texts with their likelihoods."""
+    def _generate(self, control: str, group: Sequence[Steered], progress: "Progress | None") -> None:
+        """Continue every prompt for each of these sets, all of one control, and keep the texts with their likelihoods."""
         import torch
 
         from fade_lens.generation.fluency import negative_log_likelihood
         from fade_lens.generation.steering import Request, decoder_for, generate
-        from fade_lens.scorers.controls import arm_directions
+        from fade_lens.scorers.controls import control_directions
         from fade_lens.subject.tokens import continued
 
         subject, settings = self.subject, self.settings
@@ -199,9 +203,9 @@ class FaithfulnessEvaluator:
         requests = [
             Request(
                 prompt=prompt,
-                feature=None if steered == UNTOUCHED else subject.column(steered.feature),
+                feature=None if steered == UNSTEERED else subject.column(steered.feature),
                 factor=steered.factor,
-                # One stream a prompt and feature, whatever the factor and arm: they differ by steering, not by luck.
+                # One stream a prompt and feature, whatever the factor and control: they differ by steering, not by luck.
                 stream=stream(settings.seed, "continuation", steered.feature, number),
             )
             for steered in group
@@ -213,8 +217,8 @@ class FaithfulnessEvaluator:
             subject.features,
             requests,
             torch.tensor(reference, dtype=torch.float32),
-            mode="ablate" if arm == "ablate" else settings.mode,  # pyright: ignore[reportArgumentType]
-            directions=arm_directions(arm, subject.features, settings.seed),
+            mode="ablate" if control == "ablate" else settings.mode,  # pyright: ignore[reportArgumentType]
+            directions=control_directions(control, subject.features, settings.seed),
             new_tokens=settings.new_tokens,
             temperature=settings.temperature,
             decoder=decoder,
@@ -231,7 +235,7 @@ class FaithfulnessEvaluator:
             rows = zip(self.prompts, tokens[start : start + n].tolist(), strict=True)
             texts = [continued(tokenizer, prompt, row) if row[0] >= 0 else "" for prompt, row in rows]
             likelihoods = nll[start : start + read].tolist()
-            self.store.keep_continuations(steered.feature, steered.factor, texts, likelihoods, arm)
+            self.store.keep_continuations(steered.feature, steered.factor, texts, likelihoods, control)
 
     def ask(self, description: Description) -> Asked:
         """Begin to have a description's continuations rated, in the background; `steer` has generated them.
@@ -263,7 +267,7 @@ class FaithfulnessEvaluator:
     def _next(self, description: Description, rated: Rated, barred: AbstractSet[float]) -> dict[Steered, range]:
         """The prompts whose continuations are rated next in each set, none where it is enough.
 
-        First some at every factor; then the others at the best factor of each arm and untouched, until the interval is narrow enough.
+        First some at every factor; then the others at the best factor of each control and unsteered, until the interval is narrow enough.
         """
         settings, prompts = self.settings, len(self.prompts)
         baseline, *steered = rated
@@ -273,17 +277,17 @@ class FaithfulnessEvaluator:
         metric = self._value(description, OWN, rated, barred) if n else None
         width = None if metric is None else widest(metric)
         # Requests are filled without the controls, which change nothing of what they are set against.
-        sets = sum(s.arm == OWN for s in rated)
+        sets = sum(s.control == OWN for s in rated)
         end = next_prompts(n, prompts, width, sets, self.judge.texts_per_request, settings)
         if not n:
             return dict.fromkeys(rated, range(end))
-        best = {arm: leading(_table(arm, rated, barred)) for arm in (OWN, *settings.arms)}
-        pursued = [baseline, *(s for s in steered if s.factor == best[s.arm])]
+        best = {control: leading(_table(control, rated, barred)) for control in (OWN, *settings.controls)}
+        pursued = [baseline, *(s for s in steered if s.factor == best[s.control])]
         return dict.fromkeys(pursued, range(n, end)) if end > n else {}
 
-    def _value(self, description: Description, arm: str, rated: Rated, barred: AbstractSet[float]) -> Metric:
+    def _value(self, description: Description, control: str, rated: Rated, barred: AbstractSet[float]) -> Metric:
         seed = stream(self.settings.seed, "faithfulness halves", description.id)
-        return faithfulness(_table(arm, rated, barred), preset=self.settings.preset, seed=seed)
+        return faithfulness(_table(control, rated, barred), preset=self.settings.preset, seed=seed)
 
     def _barred(self, index: int) -> set[float]:
         """The factors that are never the best, for they break the model."""
@@ -298,8 +302,8 @@ class FaithfulnessEvaluator:
         fluency = self.fluency(description.index)
         lost = self._overflow(description.index)
 
-        def value(arm: str) -> Metric:
-            return self._value(description, arm, rated, barred) if lost is None else Metric(None, lost)
+        def value(control: str) -> Metric:
+            return self._value(description, control, rated, barred) if lost is None else Metric(None, lost)
 
         if lost is not None:
             metric = Metric(None, lost)
@@ -312,13 +316,13 @@ class FaithfulnessEvaluator:
             self._continuations(OWN, asked, rated),
             fluency,
             tuple(
-                Arm(
-                    arm,
-                    value(arm),
-                    self._continuations(arm, asked, rated),
-                    self.other(description.index) if arm == "other" else None,
+                Control(
+                    control,
+                    value(control),
+                    self._continuations(control, asked, rated),
+                    self.other(description.index) if control == "other" else None,
                 )
-                for arm in self.settings.arms
+                for control in self.settings.controls
             ),
         )
 
@@ -336,18 +340,18 @@ class FaithfulnessEvaluator:
         )
 
     def other(self, index: int) -> int:
-        """The feature whose direction is the control arm "other" of a feature."""
+        """The feature whose direction is the control "other" of a feature."""
         from fade_lens.scorers.controls import other_feature
 
         return other_feature(self.subject.features, index, self.settings.seed)
 
     def fluency(self, index: int) -> tuple[Fluency, ...]:
-        """How likely a feature's continuations are to the untouched model, by factor; `steer` has generated them."""
-        if self.settings.preset == "paper":  # which knows no fluency, and whose baseline is not the untouched model
+        """How likely a feature's continuations are to the unsteered model, by factor; `steer` has generated them."""
+        if self.settings.preset == "paper":  # which knows no fluency, and whose baseline is not the unsteered model
             return ()
         from fade_lens.generation.fluency import breaks
 
-        base, usual = self._likelihood(UNTOUCHED)
+        base, usual = self._likelihood(UNSTEERED)
         found: list[Fluency] = []
         for factor in self.settings.steered_factors:
             nll, repeated = self._likelihood(Steered(index, factor))
@@ -377,7 +381,7 @@ class FaithfulnessEvaluator:
         from fade_lens.generation.fluency import repeated_share
 
         texts = self.store.continuations(*steered) or ()
-        # Texts that mean nothing have none, nor those that the untouched model overflows on.
+        # Texts that mean nothing have none, nor those that the unsteered model overflows on.
         known = [one for one in self._nll(steered) if math.isfinite(one)]
         return float(np.mean(known)) if known else math.nan, repeated_share(self.subject.model, texts)
 
@@ -394,7 +398,7 @@ class FaithfulnessEvaluator:
 
         details = dict(metric.details)
         details["nll_increase"] = next((f.increase for f in fluency if f.factor == details["factor"]), None)
-        # Under "scale" the untouched model is factor 1, not 0; "ablate" has no doses.
+        # Under "scale" the unsteered model is factor 1, not 0; "ablate" has no doses.
         doses = [f for f in sorted(ratings) if f != 0 or self.settings.mode != "scale"]
         if self.settings.mode != "ablate" and len(doses) > 1:
             common = min(len(ratings[f]) for f in doses)  # prompts that are rated at every dose
@@ -402,15 +406,15 @@ class FaithfulnessEvaluator:
             details |= {"dose_response": trend.statistic, "dose_response_p": trend.p}
         return replace(metric, details=details)
 
-    def _continuations(self, arm: str, asked: Asked, rated: Rated) -> tuple[Continuation, ...]:
-        """One arm's continuations that were asked about, with prompts and ratings; the untouched model's are the feature's own."""
+    def _continuations(self, control: str, asked: Asked, rated: Rated) -> tuple[Continuation, ...]:
+        """One control's continuations that were asked about, with prompts and ratings; the unsteered model's are the feature's own."""
         from fade_lens.subject.tokens import after_bos, continued
 
         tokenizer = self.subject.model.tokenizer
         prompts = [continued(tokenizer, (), after_bos(prompt, tokenizer.bos_token_id)) for prompt in self.prompts]
         found: list[Continuation] = []
         for steered, ratings in rated.items():
-            if steered.arm == arm:
+            if steered.control == control:
                 rows = zip_longest(ratings, self._nll(steered)[: len(ratings)])
                 for prompt, text, (rating, nll) in zip(prompts, asked.texts[steered], rows, strict=False):
                     found.append(
@@ -461,7 +465,7 @@ def by_set(sets: Iterable[Steered], order: Sequence[Steered], ratings: Sequence[
 def next_prompts(n: int, most: int, width: float | None, n_sets: int, batch: int, settings: StoppingSettings) -> int:
     """After how many prompts, of `most`, the continuations are looked at next, `n` being rated with an interval of `width`; `n` if that is enough.
 
-    The first are rated in `n_sets` sets, the others at the best factor and untouched, in requests of `batch` texts.
+    The first are rated in `n_sets` sets, the others at the best factor and unsteered, in requests of `batch` texts.
 
     >>> settings = FaithfulnessSettings()
     >>> next_prompts(0, 50, None, 5, 15, settings), next_prompts(21, 50, 0.4, 5, 15, settings), next_prompts(21, 50, 0.3, 5, 15, settings)
@@ -500,15 +504,15 @@ def longest_rounds(settings: FaithfulnessSettings, batch: int) -> list[int]:
     first = min(filled(FIRST_PROMPTS, own, batch), prompts)
     step = filled(1, 2, batch)
     later = [min(step, prompts - n) for n in range(first, prompts, step)]
-    return [first * sets, *((2 + len(settings.arms)) * n for n in later)]
+    return [first * sets, *((2 + len(settings.controls)) * n for n in later)]
 
 
-def _table(arm: str, rated: Rated, barred: AbstractSet[float]) -> dict[float, Any]:
-    """An arm's ratings by factor, as `metrics` takes them, the untouched model's among them."""
+def _table(control: str, rated: Rated, barred: AbstractSet[float]) -> dict[float, Any]:
+    """A control's ratings by factor, as `metrics` takes them, the unsteered model's among them."""
     # An ablated feature has no factor; the one that stands for it is never barred.
     used = {
         s: ratings
         for s, ratings in rated.items()
-        if s.factor == 0 or (s.arm == arm and (arm == "ablate" or s.factor not in barred))
+        if s.factor == 0 or (s.control == control and (control == "ablate" or s.factor not in barred))
     }
     return {steered.factor: rating_values(ratings) for steered, ratings in used.items()}

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.factors [--latents 98,3450] [--prompts 20] [--new-tokens 24]
 
 Latents of the demo's SAE whose concepts a rule can check ("the word X"). For each factor: the share of continuations that show the
-concept by that rule, how much more surprising they are to the untouched model than its own continuations (nats a token), and the share of
+concept by that rule, how much more surprising they are to the unsteered model than its own continuations (nats a token), and the share of
 tokens that a continuation repeats. No judge is asked.
 """
 
@@ -96,10 +96,10 @@ def main() -> None:
 
     base = nll[0].mean()
     print(f"{len(prompts)} prompts, {chosen.new_tokens} new tokens, temperature {settings.temperature}; {machine()}")
-    print(f"Generated in {generated:.0f} s, likelihoods in {measured:.0f} s. The untouched model's own text: {base:.2f} nats a token "
+    print(f"Generated in {generated:.0f} s, likelihoods in {measured:.0f} s. The unsteered model's own text: {base:.2f} nats a token "
           f"(deviation {nll[0].std():.2f} between texts), {repeated[0]:.0%} of tokens repeated.\n")  # fmt: skip
     print("Concept by rule, in % of continuations / increase of negative log-likelihood / % of tokens repeated\n")
-    print("| latent | untouched | " + " | ".join(f"{f:g}" for f in factors) + " |")
+    print("| latent | unsteered | " + " | ".join(f"{f:g}" for f in factors) + " |")
     print("|---|---|" + "---|" * len(factors))
     means = np.zeros((len(factors), 3))
     for column, index in enumerate(latents):
@@ -114,7 +114,7 @@ def main() -> None:
     print("| **mean** |  | " + " | ".join(f"{a:.0f} / {b:+.1f} / {c:.0f}" for a, b, c in means) + " |")
     for row, (column, factor) in enumerate(pairs):
         for text in texts[row][: chosen.show]:
-            print(f"{'untouched' if column is None else latents[column]} x {factor:g}: {text!r}")
+            print(f"{'unsteered' if column is None else latents[column]} x {factor:g}: {text!r}")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def tiny() -> Iterator[tuple[str, pd.DataFrame]]:
     with FakeJudge(rule=rule, writer=writer) as server, tempfile.TemporaryDirectory() as folder:
         judge = Judge("planted", base_url=server.base_url, api_key="sk-made-up")
         nulls = ("shuffled", "random", "generic")
-        plain = Fade(model, sae, corpus=texts, judge=judge, arms=("ablate", "random", "other"), **SMALL)
+        plain = Fade(model, sae, corpus=texts, judge=judge, controls=("ablate", "random_direction", "other"), **SMALL)
         found = {
             "several": plain.evaluate(several, nulls=nulls, repeats=1, progress=False, store=Path(folder) / "a"),
             "shuffled": plain.evaluate(SHUFFLED, progress=False),

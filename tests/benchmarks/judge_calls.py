@@ -52,7 +52,7 @@ EFFECTS = {
     "one factor 5 to 65 %": (0.05, 0.05, 0.05, 0.05, 0.65),
     "rising from 5 to 45 %": (0.05, 0.1, 0.2, 0.35, 0.45),
 }
-"""Shares of continuations that express the concept, untouched and at four factors; the reference's other two do nothing."""
+"""Shares of continuations that express the concept, unsteered and at four factors; the reference's other two do nothing."""
 CASES = [(f, p) for f in ("good", "strong", "sae", "half", "dense", "weak", "wrong") for p in (0.02, 0.1)]
 
 

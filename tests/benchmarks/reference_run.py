@@ -33,7 +33,7 @@ class Latents(nn.Module):
 def splice(model: Any, latents: Latents, layer: int) -> None:
     """Let `model.latents` see the layer's output, and add to it what a hook changes: x + decode(after) − decode(before).
 
-    Without a hook the model is therefore the untouched one, exactly. It holds at every position of every forward pass, cached
+    Without a hook the model is therefore the unsteered one, exactly. It holds at every position of every forward pass, cached
     decoding steps included.
     """
     model.latents = latents

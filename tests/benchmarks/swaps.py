@@ -38,15 +38,18 @@ def exchanged(descriptions: list[Description], pairs: int, seed: int) -> tuple[l
 def line(results: Results, truth: dict[int, int], pairs: int, seed: int, seconds: float) -> str:
     """One row of the table."""
     named = {
-        r.description.index: r.null.better_feature for r in results if r.null and r.null.better_feature is not None
+        r.description.index: r.permutation.better_feature
+        for r in results
+        if r.permutation and r.permutation.better_feature is not None
     }
     found = sum(named.get(index) == feature for index, feature in truth.items())
     wrong = sum(truth.get(index) != feature for index, feature in named.items())
     placed = sum(
-        r.null is not None and r.null.suggested_feature == truth.get(r.description.index, r.description.index)
+        r.permutation is not None
+        and r.permutation.suggested_feature == truth.get(r.description.index, r.description.index)
         for r in results
     )
-    q = {r.description.index: r.null.q_value if r.null else None for r in results}
+    q = {r.description.index: r.permutation.q_value if r.permutation else None for r in results}
     fits = {index for index, value in q.items() if value is not None and value <= 0.05}
     right = set(q) - set(truth)
     return (

@@ -129,12 +129,12 @@ def test_a_dead_feature_stands_apart() -> None:
 
 def test_cells_come_back_from_the_heat_map(run: Results) -> None:
     made = heat_map(run, {r.description.id: place for place, r in enumerate(run)})
-    assert made is not None and run.cross is not None
-    assert json.loads(json.dumps(made))["features"] == list(run.cross.features)
+    assert made is not None and run.cross_scores is not None
+    assert json.loads(json.dumps(made))["features"] == list(run.cross_scores.features)
     for metric, name in zip(made["metrics"], ("clarity", "responsiveness", "purity"), strict=True):
         low, high = metric["range"]
         cells = np.frombuffer(base64.b64decode(metric["data"]), np.uint8).reshape(8, 8)
-        matrix = getattr(run.cross, name)
+        matrix = getattr(run.cross_scores, name)
         assert np.array_equal(cells == 255, np.isnan(matrix))
         known = ~np.isnan(matrix)
         assert np.abs(low + cells[known] / 254 * (high - low) - matrix[known]).max() <= (high - low) / 254

@@ -36,7 +36,7 @@ def test_panels_hold_the_evidence() -> None:
     assert list(rate.x) == ["0", "0.5", "1", "2", "3"]
     assert rate.y[0] == pytest.approx(result.faithfulness.details["rate_0"])
     assert all(e >= 0 for e in (*rate.error_y.array, *rate.error_y.arrayminus))
-    assert "untouched model" in said(figure)
+    assert "unsteered model" in said(figure)
     radar, missing = (t for t in figure.data if isinstance(t, go.Scatterpolar))
     assert list(radar.r) == [result.metrics[n].value for n in METRICS] + [result.clarity.value]
     assert not missing.r

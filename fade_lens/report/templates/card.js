@@ -34,7 +34,7 @@ function strips(groups, width) {
   return drawn;
 }
 
-// Concept rate by steering factor, with Wilson intervals and the untouched model as a dashed line.
+// Concept rate by steering factor, with Wilson intervals and the unsteered model as a dashed line.
 function rates(data, width) {
   const height = 220, left = 44, bottom = height - 36, wide = (width - left - 10) / data.length;
   const x = (i) => left + (i + 0.5) * wide, y = (rate) => 12 + (1 - rate) * (bottom - 12);
@@ -47,7 +47,7 @@ function rates(data, width) {
   drawn.append(svg("path", { class: "rate", d: data.map((d, i) => `${i ? "L" : "M"}${x(i)} ${y(d[1])}`).join("") }));
   data.forEach(([factor, rate, low, high], i) => {
     drawn.append(svg("path", { class: "rate", d: `M${x(i)} ${y(low)}V${y(high)}` }), svg("path", { class: "rate-dot", d: `M${x(i)} ${y(rate)}h0` }));
-    drawn.append(svg("text", { x: x(i), y: bottom + 16, "text-anchor": "middle" }, factor === 0 ? "0 (untouched)" : short(factor)));
+    drawn.append(svg("text", { x: x(i), y: bottom + 16, "text-anchor": "middle" }, factor === 0 ? "0 (unsteered)" : short(factor)));
   });
   drawn.append(svg("text", { x: left + (width - left) / 2, y: height - 4, "text-anchor": "middle" }, "steering factor"));
   drawn.setAttribute("aria-label", `Continuations rated 2 by steering factor: ${data.map((d) => `${short(d[0])}: ${percent(d[1])}`).join(", ")}.`);
@@ -107,7 +107,7 @@ function ratedTexts(rated) {
 function steered(steering) {
   const groups = steering.rates.map(([factor, rate, , , expressed, n, unrated]) => {
     const texts = steering.texts.filter((t) => t[0] === factor);
-    const name = factor === 0 ? "Untouched model" : `Factor ${short(factor)}`;
+    const name = factor === 0 ? "Unsteered model" : `Factor ${short(factor)}`;
     return el("details", {}, el("summary", {}, `${name}: ${expressed} of ${n} rated 2 (${percent(rate)})${unrated ? `, ${unrated} unrated` : ""}; ${some(texts.length, n)}`),
       el("ol", { class: "texts" }, ...texts.map(([, rating, prompt, text, reason]) =>
         item([badge(rating)], el("div", { class: "body", dir: "auto" }, el("span", { class: "prompt" }, prompt), el("span", {}, text)), reason))));
@@ -160,19 +160,19 @@ function head(data) {
   ];
 }
 
-// Controls for steering, and how likely the steered texts are to the untouched model.
+// Controls for steering, and how likely the steered texts are to the unsteered model.
 function controls(steering) {
   const broken = steering.fluency.filter(([, , , breaks]) => breaks).map(([factor]) => short(factor));
   return [
-    steering.fluency.length ? el("p", { class: "note" }, "Fluency, nats a token above the untouched model's own texts: "
+    steering.fluency.length ? el("p", { class: "note" }, "Fluency, nats a token above the unsteered model's own texts: "
       + steering.fluency.map(([factor, increase]) => `${short(factor)}: ${increase === null ? "not known" : signed(increase)}`).join(", ") + "."
       + (broken.length ? ` At ${broken.join(", ")} the model no longer writes sense.` : "")) : null,
     steering.fluency.length ? el("p", { class: "note" }, `Words that repeat: ${steering.fluency.map(([factor, , repeated]) => `${short(factor)}: ${percent(repeated)}`).join(", ")}.`) : null,
-    steering.arms.length ? el("table", { class: "record" },
+    steering.controls.length ? el("table", { class: "record" },
       el("thead", {}, el("tr", {}, ...["Control", "Faithfulness", "Rated 2 by factor"].map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, ...steering.arms.map((arm) => el("tr", {}, el("th", { scope: "row" }, arm.name),
-        el("td", { dir: "auto" }, arm.value === null ? `undefined: ${arm.reason}` : fixed(arm.value) + (arm.interval ? ` (${fixed(arm.interval[0])} to ${fixed(arm.interval[1])})` : "")),
-        el("td", {}, arm.rates.map(([factor, rate]) => `${short(factor)}: ${percent(rate)}`).join(", ")))))) : null,
+      el("tbody", {}, ...steering.controls.map((control) => el("tr", {}, el("th", { scope: "row" }, control.name),
+        el("td", { dir: "auto" }, control.value === null ? `undefined: ${control.reason}` : fixed(control.value) + (control.interval ? ` (${fixed(control.interval[0])} to ${fixed(control.interval[1])})` : "")),
+        el("td", {}, control.rates.map(([factor, rate]) => `${short(factor)}: ${percent(rate)}`).join(", ")))))) : null,
   ];
 }
 
@@ -208,7 +208,7 @@ function card(data, width) {
     section("Synthetic texts", data.synthetic.of ? `Written by the judge for the description; ${some(data.synthetic.texts.length, data.synthetic.of)}.` : "The judge wrote none.",
       ...data.synthetic.failures.map((failure) => el("p", { class: "flag", dir: "auto" }, failure)),
       el("ol", { class: "texts" }, ...data.synthetic.texts.map(([activation, text]) => item([activation === null ? "no counted position" : el("b", {}, short(activation))], plain(text))))),
-    section("Steering", data.steering.rates.length ? "Continuations rated 2, with 95 % Wilson intervals; dashed: the untouched model." : `Not steered: ${data.not_steered}`,
+    section("Steering", data.steering.rates.length ? "Continuations rated 2, with 95 % Wilson intervals; dashed: the unsteered model." : `Not steered: ${data.not_steered}`,
       data.steering.rates.length ? rates(data.steering.rates, width) : null, ...controls(data.steering), ...steered(data.steering))] : []),
   ].filter((part) => part !== null);
 }

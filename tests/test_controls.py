@@ -13,7 +13,7 @@ from fade_lens.generation.decoders.decoding import CompactDecoder, decoder_of
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.generation.steering import Request, generate
 from fade_lens.metrics.trend import dose_response
-from fade_lens.scorers.controls import arm_directions, other_feature
+from fade_lens.scorers.controls import control_directions, other_feature
 from fade_lens.scorers.faithfulness import FLUENCY_PROMPTS
 from fade_lens.subject.features import features_of
 from tests.architectures import bridge, gemma3_hf, hooked
@@ -22,7 +22,7 @@ from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_
 from tests.tiny import HOOK, tiny_model, tiny_sae
 
 SMALL = {"prompts": 12, "prompt_tokens": 4, "new_tokens": 6, "rated_texts": 120, "synthetic_texts": 20}
-ARMS = ("ablate", "random", "other")
+CONTROLS = ("ablate", "random_direction", "other")
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts()
 
 
@@ -142,16 +142,16 @@ def test_trend_over_many_doses():
 
 
 @pytest.mark.parametrize("source", [tiny_sae(), HOOK])
-@pytest.mark.parametrize("arm", ["random", "other"])
-def test_control_directions_are_as_long_and_no_one_s_company_matters(source, arm):
+@pytest.mark.parametrize("control", ["random_direction", "other"])
+def test_control_directions_are_as_long_and_no_one_s_company_matters(source, control):
     model = tiny_model()
     together, alone = (features_of(model, source, i) for i in ([3, 5, 7], [5]))
-    own, found = together.directions(), arm_directions(arm, together, 0)
+    own, found = together.directions(), control_directions(control, together, 0)
     torch.testing.assert_close(found.norm(dim=-1), own.norm(dim=-1))
     assert (torch.cosine_similarity(found, own) < 0.9).all()
-    torch.testing.assert_close(found[1:2], arm_directions(arm, alone, 0))
-    assert not torch.equal(found, arm_directions(arm, together, 1))
-    assert arm_directions("ablate", together, 0) is None
+    torch.testing.assert_close(found[1:2], control_directions(control, alone, 0))
+    assert not torch.equal(found, control_directions(control, together, 1))
+    assert control_directions("ablate", together, 0) is None
 
 
 def test_the_other_feature_is_nearly_as_long():
@@ -186,34 +186,38 @@ def test_steering_along_another_direction(mode):
 
 def test_controls_of_planted_features_do_nothing(server):
     plain = make(server).evaluate(TRUE, progress=False)
-    controlled = make(server, arms=ARMS).evaluate(TRUE, progress=False)
+    controlled = make(server, controls=CONTROLS).evaluate(TRUE, progress=False)
     for result, without in zip(controlled, plain, strict=True):
         evidence = result.faithfulness_evidence
         assert evidence.faithfulness == without.faithfulness
         assert evidence.continuations == without.faithfulness_evidence.continuations
         assert result.faithfulness.value > 0.5
-        assert [arm.name for arm in evidence.arms] == list(ARMS)
-        for arm in evidence.arms:
-            assert arm.faithfulness.value < 0.25, arm
-            assert {c.factor for c in arm.continuations} == ({1.0} if arm.name == "ablate" else set(Settings().factors))
-            assert all(c.rating == rule(result.description.text, c.text) for c in arm.continuations)
-            assert (arm.other is None) == (arm.name != "other") and arm.other != result.description.index
+        assert [control.name for control in evidence.controls] == list(CONTROLS)
+        for control in evidence.controls:
+            assert control.faithfulness.value < 0.25, control
+            assert {c.factor for c in control.continuations} == (
+                {1.0} if control.name == "ablate" else set(Settings().factors)
+            )
+            assert all(c.rating == rule(result.description.text, c.text) for c in control.continuations)
+            assert (control.other is None) == (control.name != "other") and control.other != result.description.index
         assert result.faithfulness.details["dose_response_p"] < 0.01 < result.faithfulness.details["dose_response"]
     frame = controlled.frame
-    assert (frame["faithfulness_random"] < frame["faithfulness"]).all() and (frame["dose_response_p"] < 0.01).all()
-    assert "faithfulness_random" not in plain.frame
+    assert (frame["faithfulness_random_direction"] < frame["faithfulness"]).all() and (
+        frame["dose_response_p"] < 0.01
+    ).all()
+    assert "faithfulness_random_direction" not in plain.frame
 
 
 def test_controls_are_counted_before_spending(server):
-    plain, controlled = make(server).estimate(TRUE), make(server, arms=ARMS).estimate(TRUE)
+    plain, controlled = make(server).estimate(TRUE), make(server, controls=CONTROLS).estimate(TRUE)
     assert controlled.calls > plain.calls
-    assert make(server, arms=ARMS).settings.steered_sets == 3 * len(Settings().factors) + 1
+    assert make(server, controls=CONTROLS).settings.steered_sets == 3 * len(Settings().factors) + 1
 
 
 def test_controls_come_back_from_store_and_file(server, tmp_path):
-    first = make(server, arms=ARMS).evaluate(TRUE, store=tmp_path, progress=False)
+    first = make(server, controls=CONTROLS).evaluate(TRUE, store=tmp_path, progress=False)
     asked = server.requests
-    again = make(server, arms=ARMS).evaluate(TRUE, store=tmp_path, progress=False)
+    again = make(server, controls=CONTROLS).evaluate(TRUE, store=tmp_path, progress=False)
     assert again.items == first.items and server.requests <= asked + 1
     loaded = Results.load(first.save(tmp_path / "r.json.gz"))
     assert loaded.items == first.items
@@ -259,11 +263,13 @@ def test_a_factor_that_breaks_the_model_is_not_chosen(server):
 def test_controls_in_later_rounds_whatever_factor_is_barred(server, monkeypatch):
     """An ablated feature has no factor, so none that bars one of the feature's own takes it away."""
     monkeypatch.setattr(FaithfulnessEvaluator, "_barred", lambda self, index: {1.0})
-    more = {"prompts": 30, "interval_width": 0.02, "arms": ("ablate", "other")}
+    more = {"prompts": 30, "interval_width": 0.02, "controls": ("ablate", "other")}
     evidence = make(server, **more).evaluate({0: TRUE[0]}, progress=False)[0].faithfulness_evidence
     assert evidence.faithfulness.counts["prompts"] == 30 and evidence.faithfulness.details["factor"] != 1.0
-    for arm in evidence.arms:
-        assert arm.faithfulness.value is not None and arm.faithfulness.counts["prompts"] == 30, arm.faithfulness
+    for control in evidence.controls:
+        assert control.faithfulness.value is not None and control.faithfulness.counts["prompts"] == 30, (
+            control.faithfulness
+        )
 
 
 def test_a_broken_best_factor_is_flagged(server, monkeypatch):
@@ -278,17 +284,17 @@ def test_a_broken_best_factor_is_flagged(server, monkeypatch):
 
 @pytest.mark.parametrize("options", [{"mode": "clamp"}, {"mode": "scale", "factors": (2.0, 5.0)}, {"mode": "clamp", "preset": "paper"}, {"mode": "ablate", "factors": (1.0,)}])  # fmt: skip
 def test_controls_in_every_mode(server, options):
-    result = make(server, arms=ARMS, gate=None, **options).evaluate({0: TRUE[0]}, progress=False)[0]
+    result = make(server, controls=CONTROLS, gate=None, **options).evaluate({0: TRUE[0]}, progress=False)[0]
     assert result.faithfulness.value is not None
-    assert [arm.faithfulness.value is not None for arm in result.faithfulness_evidence.arms] == [True] * 3
+    assert [control.faithfulness.value is not None for control in result.faithfulness_evidence.controls] == [True] * 3
     assert ("dose_response_p" in result.faithfulness.details) == (options["mode"] != "ablate")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"arms": ("rand",)}, "'ablate', 'random', 'other'"),
-        ({"arms": ("random", "random")}, "at most once"),
+        ({"controls": ("rand",)}, "'ablate', 'random', 'other'"),
+        ({"controls": ("random_direction", "random_direction")}, "at most once"),
         ({"max_nll_increase": math.nan}, "max_nll_increase is nan"),
     ],
 )
@@ -298,6 +304,6 @@ def test_bad_settings(settings, message):
 
 
 def test_ablation_of_latents_that_depend_on_earlier_positions_is_told_at_once(server):
-    subject = Subject(tiny_model(), tiny_sae("temporal"), TEXTS, [0], Settings(arms=("ablate",), **SMALL))
+    subject = Subject(tiny_model(), tiny_sae("temporal"), TEXTS, [0], Settings(controls=("ablate",), **SMALL))
     with pytest.raises(InputError, match="leave it out"):
         FaithfulnessEvaluator(subject, judge_of(server))
