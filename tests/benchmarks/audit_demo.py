@@ -1,7 +1,7 @@
 """An audit of the demo's SAE whose faults are known: a bulk-format folder with planted ones, and what the audit makes of it.
 
 python -m tests.benchmarks.audit_demo FOLDER     writes the folder, runs the audit on it with the embedded judge, says what it found
-python -m tests.benchmarks.audit_demo --contexts computes tests/data/demo_contexts.jsonl anew
+python -m tests.benchmarks.audit_demo --contexts computes tests/assets/demo_contexts.jsonl anew
 """
 
 import gzip
@@ -19,7 +19,7 @@ from tests.demo_rules import rule, writer
 from tests.fake_judge import FakeJudge
 
 ID = ("gemma-3-270m", "9-fade-lens-demo-4k")
-CONTEXTS = Path(__file__).parents[1] / "data" / "demo_contexts.jsonl"
+CONTEXTS = Path(__file__).parents[1] / "assets" / "demo_contexts.jsonl"
 
 SWAPPED = ((4005, 951), (98, 3450), (3361, 417))
 WRONG = {

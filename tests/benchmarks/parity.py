@@ -4,8 +4,8 @@
     python -m tests.benchmarks.parity                                       makes one (pip, a temporary folder)
 
 Both packages ask one server, which rates by a rule (`tests.fake_judge.mentions`) and writes a fixed list of texts. Fails above
-1e-9. `--write` stores the reference's numbers in `tests/data/parity_golden.json` beside the case they belong to (some of its
-descriptions are wrong on purpose); `tests/test_parity.py` reads them.
+1e-9. `--write` stores the reference's numbers in `tests/assets/parity_golden.json` beside the case they belong to (some of its
+descriptions are wrong on purpose); `tests/runs/test_parity.py` reads them.
 
 What makes the two comparable: here `preset="paper"` and no outlier rule; all texts are rated and all are prompts, whole, as the
 reference continues whole texts; the latents are silent on BOS, which the reference would count; the SAE stands in the reference's
@@ -41,7 +41,7 @@ from fade_lens.subject.hooks import Model
 from tests.benchmarks.parity_metrics import REFERENCE, environment
 from tests.fake_judge import FakeJudge
 
-GOLDEN = Path(__file__).parents[1] / "data" / "parity_golden.json"
+GOLDEN = Path(__file__).parents[1] / "assets" / "parity_golden.json"
 METRICS = ("clarity", "responsiveness", "purity", "faithfulness")
 TOLERANCE = 1e-9
 

@@ -4,7 +4,7 @@
     python tests/benchmarks/parity_metrics.py                                       makes one (pip, a temporary folder)
 
 Prints the largest difference of each metric and fails above 1e-9. `--write` stores cases and reference values as
-`tests/data/reference_golden.json`, which `tests/test_metrics.py` reads.
+`tests/assets/reference_golden.json`, which `tests/metrics/test_metrics.py` reads.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 from fade_lens.metrics.fade import clarity, purity, responsiveness
 from fade_lens.metrics.faithfulness import faithfulness
 
-GOLDEN = Path(__file__).parents[1] / "data" / "reference_golden.json"
+GOLDEN = Path(__file__).parents[1] / "assets" / "reference_golden.json"
 REFERENCE = "fade-language==0.1.2"
 TOLERANCE = 1e-9
 

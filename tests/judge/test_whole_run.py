@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from fade_lens import Fade, Judge
 from fade_lens._util.errors import InputError
 from fade_lens.cli import app
+from tests.cli.test_commands import parts
 from tests.fake_judge import BAD_ANSWERS, FAILURES, FORMS, FakeJudge, evenly
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
-from tests.test_cli import parts
 
 __all__ = ["parts"]  # a fixture
 

@@ -16,8 +16,8 @@ from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import read_hooks
 from fade_lens.subject.identity import digest, model_identity, sae_identity, tokenizer_hash
 from tests import architectures
+from tests.cli.test_commands import parts  # noqa: F401  a fixture
 from tests.planted import planted_sae
-from tests.test_cli import parts  # noqa: F401  a fixture
 from tests.tiny import HOOK, tiny_bridge, tiny_model, tiny_sae, word_tokenizer
 
 TRAINED = [name for name in SAE_CLASS_REGISTRY if "batchtopk" not in name]

@@ -39,7 +39,7 @@ import os, signal, sys, time
 sys.path[:0] = [{root!r}]
 import torch
 torch.set_num_threads(1)
-from tests.test_kill import evaluated
+from tests.runs.test_kill import evaluated
 import fade_lens.llm.openai, openai
 print("ready", flush=True)
 for line in sys.stdin:
@@ -60,7 +60,7 @@ class Forks:
     """Runs that can be killed."""
 
     def __init__(self, url: str) -> None:
-        code = FORKS.format(root=str(Path(__file__).parents[1]), url=url)
+        code = FORKS.format(root=str(Path(__file__).parents[2]), url=url)
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,

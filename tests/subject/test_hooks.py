@@ -11,7 +11,7 @@ from fade_lens.generation.steering import Request, generate
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import forward_hooks, read_hooks, resolve_hook, running
 from tests.architectures import bridge, gemma3_hf, gpt2_hf, hooked, hooked_gemma3, sae_at, transcoder_at
-from tests.test_steering import assert_like_slow, requests_for
+from tests.generation.test_steering import assert_like_slow, requests_for
 
 TOKENS = torch.tensor([[2, 5, 9, 17, 4]])
 SETTINGS = ("use_hook_mlp_in", "use_attn_in", "use_split_qkv_input", "use_attn_result")

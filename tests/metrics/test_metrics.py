@@ -28,7 +28,7 @@ from fade_lens.metrics.ranking import (
 )
 from tests.benchmarks.coverage import SCHEMES
 
-GOLDEN = json.loads((Path(__file__).parent / "data" / "reference_golden.json").read_text())["records"]
+GOLDEN = json.loads((Path(__file__).parents[1] / "assets" / "reference_golden.json").read_text())["records"]
 
 
 @st.composite
