@@ -54,7 +54,7 @@ class FakeJudge:
     `ALL_KINDS`) to probabilities, drawn from `seed`; `script` lists the kinds (or "ok") of the first requests; `choose(body)`
     may name the kind for a request (None: by script and plan). Every request's body is in `bodies`, its headers in
     `headers`; `requests`, `met` (counts by kind) and `peak` (most requests at once) count them. `batches` adds the Batch API.
-    `says(body)` may give the words of an answer; `begins` are the likely first tokens (with log-probabilities) of an answer about one
+    `says(body)` may give the words of an answer, and gives those of free questions; `begins` are the likely first tokens (with log-probabilities) of an answer about one
     text; `limit` is the whole body of "rate_limit". `reply(body)` may give status and body (JSON-able, text or bytes) of any request. `asked_in` are the
     prompts that it understands.
     """
@@ -169,7 +169,7 @@ class FakeJudge:
         """A chat completion for a request body, misbehaving as `kind` says."""
         messages = body["messages"]
         message: dict[str, Any] = {"role": "assistant"}
-        finish, logprobs = "stop", None
+        finish, logprobs, ours = "stop", None, True
         if (rating := read_rating(messages)) is not None:
             concept, samples = rating
             content = _rating_content(
@@ -185,15 +185,17 @@ class FakeJudge:
             if logprobs and self.begins is not None:
                 tokens = [{"token": token, "logprob": p} for token, p in self.begins.items()]
                 content, logprobs = tokens[0]["token"], {"content": [{**tokens[0], "top_logprobs": tokens}]}
-        else:
-            raise AssertionError(f"a request that is none of ours: {messages}")
+        else:  # a free question
+            content = self.says(body)
+            assert content is not None, f"a request that is none of ours: {messages}"
+            ours = False
         if kind == "cut":
             content, finish = content[: int(len(content) * 0.6)], "length"
         elif kind == "garbage":
             content = "As a large language model, I find this quite a thought-provoking question!"
         elif kind == "empty":
             content, logprobs = "", None
-        said = self.says(body)
+        said = self.says(body) if ours else None
         message["content"] = content if said is None else said
         if kind == "refuse":
             message |= {"content": None, "refusal": "I cannot help with that."}

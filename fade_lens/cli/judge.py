@@ -27,7 +27,9 @@ def judge() -> None:
 def log(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or a file of shared answers.")],
     concept: Annotated[str | None, typer.Option(help="Only questions about descriptions that hold this text.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only one kind: rate, rate one, write or batch.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only one kind: rate, rate one, write, batch, or one of an explainer or scorer.")
+    ] = None,
     failures: Annotated[
         bool, typer.Option("--failures", help="Only answers that gave less than was asked for.")
     ] = False,
@@ -42,9 +44,10 @@ def log(
     from fade_lens.judge.log import KINDS, Entry
     from fade_lens.runs.store import read_transcripts
 
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")
-    entries = (Entry(request, answer) for request, answer in read_transcripts(run))
+    entries = [Entry(request, answer) for request, answer in read_transcripts(run)]
+    kinds = dict.fromkeys([*KINDS, *(entry.kind for entry in entries)])
+    if kind is not None and kind not in kinds:
+        raise InputError(f"kind is {kind!r}; give one of {', '.join(kinds)}")
     found = [
         entry
         for entry in entries

@@ -1,16 +1,19 @@
 """What all questions about one concept share: what counts as an attempt, and when asking again is no use."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, TypeVar
 
 from fade_lens._util.errors import JudgeError
+from fade_lens._util.reasons import Reason
 from fade_lens.judge.parsing import readable
 from fade_lens.judge.prompts import Prompts
-from fade_lens.llm.chat import Answer
+from fade_lens.llm.chat import Answer, Unanswered
 from fade_lens.llm.queue import Call, Queue
 from fade_lens.llm.request import Request
+from fade_lens.llm.thoughts import without_thoughts
 
 T = TypeVar("T")
 
@@ -47,10 +50,27 @@ class Asking:
     own: Legibility = field(default_factory=Legibility)
     attempts: int
 
-    FORM: ClassVar[str]
+    form: str = "answers that could be read"
     """What an answer is read as."""
-    OTHERWISE: ClassVar[str]
+    otherwise: str = "Take a stronger model"
     """What to do where a model gives nothing of the kind."""
+
+    async def ask(self, request: Request, read: Callable[[Answer], T | None]) -> T | Reason:
+        """What `read` finds in an answer to `request`, which is asked again where that is nothing, or why there is none."""
+        tried = 0
+        for attempt in count():
+            asked = replace(request, attempt=attempt)
+            try:
+                answer = await self.queue.ask(asked, self.call)
+            except Unanswered as error:
+                return Reason("too_long" if error.too_long else "failed", str(error))
+            found = None if answer.refusal else read(answer)
+            tried += self.counts(asked, answer, found is not None)
+            if found is not None:
+                return found
+            if tried >= self.attempts or (self.hopeless and not answer.refusal):
+                return self.unread(answer, attempt)
+        raise AssertionError
 
     def counts(self, request: Request, answer: Answer, readable: bool) -> bool:
         """Whether an answer was an attempt of this run. Raises `JudgeError` where the judge turns out to be unable to answer."""
@@ -76,19 +96,29 @@ class Asking:
         """The error for a judge that cannot do it."""
         model = self.queue.provider
         return JudgeError(
-            f"judge {model.model!r} at {model.endpoint.label} gives no {self.FORM}: {reason}. {self.OTHERWISE}"
+            f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. {self.otherwise}"
         )
 
     def said(self, answer: Answer) -> str:
         """What of an answer may be read."""
         return readable(answer.content, cut=answer.finish_reason == "length", thinks=self.queue.provider.reasoning)
 
+    def unread(self, answer: Answer, attempt: int) -> Reason:
+        """Why an answer gave nothing."""
+        if answer.refusal:
+            return Reason("refused", f"refused: {answer.refusal:.200}")
+        words = f"nothing readable after {attempt + 1} requests; the last answer {_beginning(answer)}"
+        return Reason("unreadable", words)
 
-def why_unread(answer: Answer, attempt: int) -> str:
-    """Why an answer gave nothing."""
-    if answer.refusal:
-        return f"refused: {answer.refusal:.200}"
-    return f"nothing readable after {attempt + 1} requests; the last answer {_beginning(answer)}"
+    def words(self, answer: Answer) -> Answer | None:
+        """An answer whose content is what may be read of it, without the model's thoughts; None where that is nothing."""
+        content = without_thoughts(self.said(answer)).strip()
+        return replace(answer, content=content) if content else None
+
+
+def as_it_is(answer: Answer) -> Answer:
+    """The reader of questions of which any words are an answer."""
+    return answer
 
 
 def _beginning(answer: Answer) -> str:

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fade_lens._util.errors import InputError, JudgeError
-from fade_lens.judge.asking import CHECKED, Legibility
+from fade_lens._util.reasons import Reason
+from fade_lens.judge.asking import CHECKED, Asking, Legibility, as_it_is
 from fade_lens.judge.checks import check_concept, check_name, check_numbers, check_rating, check_texts
 from fade_lens.judge.prompts import Prompts
 from fade_lens.judge.rating import BatchedRating, Rating, SingleRating
 from fade_lens.judge.rounds import Following, in_rounds
 from fade_lens.judge.writing import Writing, Written
 from fade_lens.llm.budget import Budget, Estimate, Ledger, Number, Usage, price_of
-from fade_lens.llm.chat import LLM, InProcess
+from fade_lens.llm.chat import LLM, Answer, InProcess
 from fade_lens.llm.endpoint import OLLAMA_URL, SERVERS, Endpoint, checked_url, endpoint, keyed, parse_spec
 from fade_lens.llm.endpoint import azure_endpoint as azure
 from fade_lens.llm.loop import LoopThread
 from fade_lens.llm.openai import OpenAIClient
 from fade_lens.llm.queue import Call, Queue, Retries
+from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import MemoryTranscripts, Transcripts
 
 T = TypeVar("T")
@@ -131,6 +133,8 @@ class Judge:
         self._answered: set[str] | None = None
         """Keys of what this session was answered."""
         self._legible_ratings, self._legible_texts = Legibility(), Legibility()
+        self._legible_answers: dict[str, Legibility] = {}
+        """By the kind of the question."""
         pace: dict[str, Any] = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
         about: dict[str, Any] = {"ledger": self._ledger, "retries": Retries(max_retries, self._ledger)}
         if own is not None:
@@ -277,6 +281,65 @@ class Judge:
         check_concept(concept)
         return self._submit(lambda call: in_rounds(self._rater(call, concept, seed, 0), following))
 
+    def ask(self, request: Request, read: Callable[[Answer], T | None] = as_it_is, *, attempts: int = 3) -> T | Reason:
+        """One free question, for whatever is neither writing nor rating; see `submit_ask`."""
+        return self._result(self.submit_ask(request, read, attempts=attempts))
+
+    def submit_ask(
+        self, request: Request, read: Callable[[Answer], T | None] = as_it_is, *, attempts: int = 3
+    ) -> "Future[T | Reason]":
+        """One free question in the background: how explainers and scorers ask what is neither writing nor rating.
+
+        It goes the way of all questions: looked up first, kept on disk before it is used, counted, paced, within the limits, and shown by
+        `fade-lens judge log` under its kind. Submit all that is to be asked, then wait: the judge works on many at once.
+
+        Args:
+            request: the question. Its `kind` ("explain", say) names the work, and its `concept` the feature or description that
+                `usage_of` counts it for; messages, parameters, structure and repeat determine the answer.
+            read: finds in an `Answer`, its content without the model's thoughts, what was asked for; None where it is not there, and then
+                the question is asked again. It runs in the judge's thread: quick, and without waiting for anything. Left out, every
+                answer with words counts.
+            attempts: requests at most, of which none was read. A server answers at temperature 0 what it answered before.
+
+        Returns:
+            A future of what `read` found (without `read`: the `Answer`), or of the `Reason` why there is nothing, by its code: "refused",
+            "unreadable", "too_long" or "failed". `JudgeError` where the judge cannot be asked at all or gives nothing readable
+            to many questions of this kind, `BudgetReached` where a limit is reached: everything answered so far is kept.
+
+        Raises:
+            InputError: an empty concept, no messages, or `attempts` below 1.
+
+        Example:
+            >>> question = Request("explain", "latent 9", [{"role": "user", "content": "…"}], {"temperature": 0}, expects=50)
+            >>> future = judge.submit_ask(question, lambda answer: answer.content.partition("Concept: ")[2] or None)  # doctest: +SKIP
+            >>> found = future.result()  # doctest: +SKIP
+            >>> description = None if isinstance(found, Reason) else found  # doctest: +SKIP
+        """
+        check_concept(request.concept)
+        check_numbers(attempts=(attempts, 1, 100))
+        if not request.messages:
+            raise InputError(f"the {request.kind!r} question has no messages: give at least one with role and content")
+        overall = self._legible_answers.setdefault(request.kind, Legibility())
+
+        def work(call: Call) -> Coroutine[Any, Any, T | Reason]:
+            question = Asking(
+                queue=self._queue,
+                prompts=self.prompts,
+                call=call,
+                concept=request.concept,
+                overall=overall,
+                attempts=attempts,
+                form=f"{request.kind!r} answers that can be read",
+            )
+
+            def found(answer: Answer) -> T | None:
+                said = question.words(answer)
+                return None if said is None else read(said)
+
+            return question.ask(request, found)
+
+        return self._submit(work)
+
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":
         """Within it every answer is looked up in `transcripts` and committed there before it is used.
@@ -329,6 +392,12 @@ class Judge:
 
         rating = forecast.rating(self, n_texts_rated, mean_text_tokens)
         return (rating + forecast.writing(self.writer or self, n_write, mean_text_tokens)) * n_concepts
+
+    def estimate_ask(self, request: Request, n: int = 1) -> Estimate:
+        """Calls, tokens and price of `n` free questions (see `submit_ask`) of this one's length, without retries."""
+        from fade_lens.judge import forecast
+
+        return forecast.reckoned(self, n, n * request.prompt_tokens, n * request.expects)
 
     def price_of(self, prompt_tokens: Number, completion_tokens: Number) -> float | None:
         """US dollars for so many tokens; None where the price is unknown."""

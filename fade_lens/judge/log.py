@@ -7,8 +7,10 @@ from typing import Any
 from fade_lens.judge import prompts
 from fade_lens.judge.parsing import parse_ratings, parse_texts
 from fade_lens.llm.chat import Answer
+from fade_lens.llm.thoughts import without_thoughts
 
 KINDS = ("rate", "rate one", "write", "batch")
+"""Those of the judge itself; explainers and scorers name theirs."""
 CUT = ("length", "content_filter")
 
 
@@ -21,7 +23,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """ "rate" (several texts), "rate one", "write" or "batch" (a note on where a request went)."""
+        """ "rate" (several texts), "rate one", "write", "batch" (a note on where a request went), or that of a free question."""
         return str(self.request.get("kind", ""))
 
     @property
@@ -58,6 +60,10 @@ class Entry:
             return ""
         if refusal := self.answer.get("refusal"):
             return f"refused: {refusal}"
+        if self.kind not in KINDS:
+            answer = Answer.from_record(self.answer)
+            whole = without_thoughts(self.content).strip() and answer.finish_reason not in CUT
+            return "" if whole else f"the answer {answer.whereabouts}"
         found = self.texts
         missing = sum("–" in rating for rating, _ in found)
         cut = " (the answer was cut)" if self.answer.get("finish_reason") in CUT else ""

@@ -4,13 +4,13 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from fade_lens._util.files import clean
-from fade_lens.judge.asking import CHECKED, Asking, all_of, why_unread
+from fade_lens._util.reasons import Reason
+from fade_lens.judge.asking import CHECKED, Asking, all_of
 from fade_lens.judge.parsing import parse_ratings
 from fade_lens.judge.prompts import RATINGS, cut
-from fade_lens.llm.chat import Unanswered
+from fade_lens.llm.chat import Answer, Unanswered
 from fade_lens.llm.request import Request
 
 ATTEMPTS = 6
@@ -43,8 +43,8 @@ class BatchedRating(Asking):
     temperature: float
     attempts: int = ATTEMPTS
 
-    FORM = "ratings of several texts in one answer"
-    OTHERWISE = "Take a stronger model, or rating='single' if its server gives log-probabilities"
+    form: str = "ratings of several texts in one answer"
+    otherwise: str = "Take a stronger model, or rating='single' if its server gives log-probabilities"
 
     async def rate(self, texts: Sequence[str]) -> list[Rating]:
         """Ratings in the order of `texts`; equal texts are rated once."""
@@ -84,7 +84,7 @@ class BatchedRating(Asking):
             too_long, reason, tried = True, str(error), tried + 1
         else:
             found = {} if answer.refusal else parse_ratings(self.said(answer), samples)
-            refused, reason = bool(answer.refusal), why_unread(answer, attempt)
+            refused, reason = bool(answer.refusal), self.unread(answer, attempt)
             tried += self.counts(request, answer, bool(found))
         ratings = {samples[name]: Rating(value) for name, value in found.items()}
         missing = [text for text in texts if text not in ratings]
@@ -126,8 +126,8 @@ class SingleRating(Asking):
     repeat: int
     attempts: int = SINGLE_ATTEMPTS
 
-    FORM = "log-probabilities of Yes and No, which rating one text a request needs"
-    OTHERWISE = "Give rating='batched', or take a model that answers without thinking first"
+    form: str = "log-probabilities of Yes and No, which rating one text a request needs"
+    otherwise: str = "Give rating='batched', or take a model that answers without thinking first"
 
     async def rate(self, texts: Sequence[str]) -> list[Rating]:
         """Ratings in the order of `texts`; equal texts are rated once."""
@@ -154,35 +154,26 @@ class SingleRating(Asking):
         if isinstance(why := await self._score(CHECKED[1][0], self.repeat), str):
             raise self.unable(why)
 
-    async def _score(self, text: str, repeat: int) -> float | str:
+    async def _score(self, text: str, repeat: int) -> float | Reason:
         """The text's score, or why it has none."""
         from fade_lens.judge import single
 
         text = cut(text)
-        reason, tried = "", 0
-        for attempt in count():
-            request = Request(
-                kind="rate one",
-                concept=self.concept,
-                messages=self.prompts.single_messages(self.concept, text),
-                parameters=dict(single.PARAMETERS),
-                expects=1,
-                repeat=repeat,
-                attempt=attempt,
-                texts={"": text},
-            )
-            try:
-                answer = await self.queue.ask(request, self.call)
-            except Unanswered as error:
-                return str(error)
-            score = None if answer.refusal else single.read(answer.top_logprobs)
-            tried += self.counts(request, answer, score is not None)
-            if score is not None:
-                return float(score)
-            silent = answer.top_logprobs is None and not answer.refusal
-            reason = "the server gives none" if silent else why_unread(answer, attempt)
-            if tried >= self.attempts or (self.hopeless and not answer.refusal):
-                if silent and not self.overall.readable:
-                    raise self.unable(reason)
-                break
-        return reason
+        request = Request(
+            kind="rate one",
+            concept=self.concept,
+            messages=self.prompts.single_messages(self.concept, text),
+            parameters=dict(single.PARAMETERS),
+            expects=1,
+            repeat=repeat,
+            texts={"": text},
+        )
+        return await self.ask(request, lambda answer: single.read(answer.top_logprobs))
+
+    def unread(self, answer: Answer, attempt: int) -> Reason:
+        """Why an answer gave no score. Raises `JudgeError` where the server gives none at all."""
+        if answer.top_logprobs is not None or answer.refusal:
+            return super().unread(answer, attempt)
+        if not self.overall.readable:
+            raise self.unable("the server gives none")
+        return Reason("unreadable", "the server gives none")

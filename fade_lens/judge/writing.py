@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 
 from fade_lens._util.files import clean
-from fade_lens.judge.asking import Asking, all_of, why_unread
+from fade_lens.judge.asking import Asking, all_of
 from fade_lens.judge.parsing import Texts, parse_texts
 from fade_lens.judge.prompts import TEXTS
 from fade_lens.llm.chat import Unanswered
@@ -37,8 +37,8 @@ class Writing(Asking):
     temperature: float
     attempts: int = WRITING_ATTEMPTS
 
-    FORM = "texts that it was asked to write"
-    OTHERWISE = "Take a stronger model, or another one as writer"
+    form: str = "texts that it was asked to write"
+    otherwise: str = "Take a stronger model, or another one as writer"
 
     async def check(self) -> None:
         """Raises `JudgeError` if no text is written."""
@@ -106,7 +106,7 @@ class Writing(Asking):
             else:
                 read = Texts([], False) if answer.refusal else parse_texts(self.said(answer))
                 best = max(best, read, key=lambda found: (len(found.texts), found.complete))
-                reason = why_unread(answer, attempt)
+                reason = self.unread(answer, attempt)
                 tried += self.counts(request, answer, bool(read.texts))
                 attempt += 1
                 if read.texts and read.complete:
