@@ -1,6 +1,9 @@
 """Shared fixtures: a tiny random model with a word tokenizer, and the real Gemma 3 270M with the demo's SAE."""
 
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -37,3 +40,16 @@ def demo_sae() -> SAE:
     from fade_lens import demo
 
     return demo.sae()
+
+
+@pytest.fixture
+def embedding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A stand-in for sentence-transformers: words are known by their own vectors."""
+    from fade_lens.data.embedding import encoder
+
+    monkeypatch.syspath_prepend(Path(__file__).parent / "stand_ins")
+    monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
+    encoder.cache_clear()
+    yield
+    encoder.cache_clear()
+    sys.modules.pop("sentence_transformers", None)
