@@ -33,7 +33,7 @@ from torch import Tensor
 from transformer_lens import loading_from_pretrained as lens
 
 from fade_lens import load
-from fade_lens.generation.decoders.decoding import left_padded
+from fade_lens.generation.decoders.base import left_padded
 from fade_lens.generation.steering import Request, Steering, decoder_for
 from fade_lens.subject.features import Features, features_of
 from fade_lens.subject.hooks import Model, dtype_of, forward_hooks, is_bridge, model_name, read_hooks, resolve_hook

@@ -1,21 +1,22 @@
 """Does steered text still read like text? How surprising a continuation is to the unsteered model, in one batched pass."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fade_lens.generation.decoders.decoding import CompactDecoder, Decoder, has_hooks, unembedding
-from fade_lens.generation.next_token import Head, Logits
-from fade_lens.subject.hooks import Model, device_of, is_bridge, running
+from fade_lens.generation.decoders.base import Decoder
+from fade_lens.generation.decoders.choosing import decoder_of
+from fade_lens.generation.decoders.heads import Head
+from fade_lens.subject.hooks import Model, device_of, running
 
 LOGIT_BYTES = 2**23
-"""Bytes of logits of a `HookedTransformer` in memory at a time: few enough for a processor's cache."""
-WHOLE_LOGIT_BYTES = 2**28
-"""The same of a model that gives the logits of the whole vocabulary and of every position."""
+"""Bytes of logits in float32 that are worked on at a time: few enough for a processor's cache."""
+STATE_BYTES = 2**28
+"""Bytes of a decoder's states in memory at a time: they may be the logits of the whole vocabulary at every position."""
 BATCH_TOKENS = 4096
 """Tokens of prompts and continuations in one forward pass."""
 MAX_INCREASE, MAX_REPEATED = 2.0, 0.25
@@ -34,31 +35,27 @@ def negative_log_likelihood(
     continuations: Int[np.ndarray, "request new"],
     decoder: Decoder | None = None,
 ) -> Float[np.ndarray, "request"]:
-    """Mean negative log-likelihood per token, in nats, of each continuation after its prompt under the model as it is.
+    """How unlikely each continuation is to the model as it is.
 
-    Texts of equal length run together, so nothing is padded; logits are made for a few texts, and a `HookedTransformer`'s a part of the
-    vocabulary at a time, and none is kept.
+    Texts of equal length run together, so nothing is padded. Logits are made for a few texts and a part of the vocabulary at a
+    time, and none is kept.
 
-    Shapes: one prompt and one continuation (without the prompt) a request; NaN for a continuation of no tokens. `decoder` is one
-    that has been made for the model already.
+    Args:
+        prompts: token ids, one prompt a request.
+        continuations: token ids without the prompt, one row a request.
+        decoder: one that has been made for the model already; None to make one.
+
+    Returns:
+        Minus the mean log-probability of a continuation's tokens, in nats a token; NaN for continuations of no tokens.
     """
     found, new = np.full(len(prompts), np.nan), continuations.shape[1]
     if not new or not len(prompts):
         return found
     with torch.no_grad(), running(model):
-        if is_bridge(model) or has_hooks(model):
-            head = None
-        else:
-            head = decoder.head if isinstance(decoder, CompactDecoder) else unembedding(model)
+        decoder = decoder or decoder_of(model, (), [min(prompts, key=len), max(prompts, key=len)])
         for rows in _batches(prompts, new):
             tokens = torch.tensor([(*prompts[i], *continuations[i].tolist()) for i in rows], device=device_of(model))
-            if head is None:
-                of_token = _through_logits(model, tokens, new)
-            elif isinstance(decoder, CompactDecoder):
-                of_token = _through_state(head, decoder.states(tokens), tokens, new)
-            else:
-                of_token = _through_state(head, final_states(model, tokens), tokens, new)
-            found[rows] = of_token.mean(-1).cpu().numpy()
+            found[rows] = _of_tokens(decoder, tokens, new).mean(-1).cpu().numpy()
     return found
 
 
@@ -83,30 +80,19 @@ def _batches(prompts: Sequence[tuple[int, ...]], new: int) -> Iterator[list[int]
         yield from (rows[start : start + at_once] for start in range(0, len(rows), at_once))
 
 
-def _through_logits(model: Model, tokens: Int[Tensor, "row pos"], new: int) -> Float[Tensor, "row new"]:
-    """Any model by the logits that its own forward pass gives, a few texts at a time."""
-    forward, d_vocab = cast(Any, model), int(model.cfg.d_vocab)
-    parts: list[Tensor] = []
-    for some in tokens.split(max(1, WHOLE_LOGIT_BYTES // (4 * d_vocab * tokens.shape[1]))):
-        logits = forward(some)[:, -new - 1 : -1]
-        parts.append(_surprise(Logits(logits.shape[-1], logits.device), logits, some[:, -new:]))
-    return torch.cat(parts)
-
-
-def final_states(model: Model, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d_state"]:
-    """A `HookedTransformer` up to its final norm."""
-    hooked = cast(Any, model)
-    state = hooked(tokens, stop_at_layer=hooked.cfg.n_layers, padding_side="right")
-    return state if hooked.cfg.normalization_type is None else hooked.ln_final(state)
-
-
-def _through_state(
-    head: Head, states: Float[Tensor, "row pos d_state"], tokens: Int[Tensor, "row pos"], new: int
-) -> Float[Tensor, "row new"]:
-    """The head on the positions that matter."""
+def _of_tokens(decoder: Decoder, tokens: Int[Tensor, "row pos"], new: int) -> Float[Tensor, "row new"]:
+    """-log p of each row's last `new` tokens: states for a few texts at a time, and logits of these for still fewer."""
+    head = decoder.head
+    in_memory = max(1, STATE_BYTES // (4 * head.d_state * tokens.shape[1]))
     at_once = max(1, LOGIT_BYTES // (4 * head.chunk * new))
-    pieces = zip(states[:, -new - 1 : -1].split(at_once), tokens[:, -new:].split(at_once), strict=True)
-    return torch.cat([_surprise(head, some, written) for some, written in pieces])
+    pieces = (
+        _surprise(head, states, written)
+        for some in tokens.split(in_memory)
+        for states, written in zip(
+            decoder.states(some)[:, -new - 1 : -1].split(at_once), some[:, -new:].split(at_once), strict=True
+        )
+    )
+    return torch.cat(list(pieces))
 
 
 def _surprise(

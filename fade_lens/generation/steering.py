@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fade_lens._util.errors import InputError, suggest
-from fade_lens.generation.decoders.decoding import Decoder, decoder_of, left_padded
+from fade_lens.generation.decoders.base import Decoder, left_padded
+from fade_lens.generation.decoders.choosing import decoder_of
 from fade_lens.generation.next_token import Sampler
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, resolve_hook, special_tokens

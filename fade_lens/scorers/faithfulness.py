@@ -24,7 +24,7 @@ from fade_lens.scorers.ratings import rating_values
 from fade_lens.scorers.stopping import StoppingSettings, missing, widest
 
 if TYPE_CHECKING:
-    from fade_lens.generation.decoders.decoding import Decoder
+    from fade_lens.generation.decoders.base import Decoder
     from fade_lens.subject.activations import Progress
     from fade_lens.subject.subject import Subject
 

@@ -18,7 +18,7 @@ import torch
 
 from fade_lens import demo
 from fade_lens.demo.parts import gemma_folder
-from fade_lens.generation.decoders.decoding import HookedDecoder
+from fade_lens.generation.decoders.hooked import HookedDecoder
 from fade_lens.generation.next_token import Sampler
 from fade_lens.generation.steering import (
     Request,

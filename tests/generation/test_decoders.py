@@ -8,17 +8,15 @@ import torch
 import torch.nn.functional as F
 
 from fade_lens._util.errors import InputError
-from fade_lens.generation.decoders.compact import CompactBlock, OwnBlock, Span, agrees, compact_blocks, compact_form
-from fade_lens.generation.decoders.decoding import (
-    BridgeDecoder,
-    CompactDecoder,
-    HookedDecoder,
-    decoder_of,
-    has_hooks,
-    left_padded,
-)
+from fade_lens.generation.decoders.base import left_padded
+from fade_lens.generation.decoders.blocks import CompactBlock, OwnBlock, Span, agrees, compact_blocks, compact_form
+from fade_lens.generation.decoders.bridge import BridgeDecoder
+from fade_lens.generation.decoders.choosing import decoder_of, has_hooks
+from fade_lens.generation.decoders.compact import CompactDecoder
+from fade_lens.generation.decoders.heads import Logits, Unembedding
+from fade_lens.generation.decoders.hooked import HookedDecoder
 from fade_lens.generation.decoders.linear import linear, packed
-from fade_lens.generation.next_token import Logits, Sampler, Unembedding, inverse_cdf
+from fade_lens.generation.next_token import Sampler, inverse_cdf
 from fade_lens.subject.hooks import forward_hooks
 from tests.architectures import ARCHITECTURES, LAYERS, VOCABULARY, bridge, gemma3_hf, gpt2_hf, hooked
 
@@ -164,7 +162,7 @@ def test_equal_prompts_run_once_up_to_the_first_hook(
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("top_k", [None, 3, 1000])
 def test_next_token(monkeypatch: pytest.MonkeyPatch, temperature: float, top_k: int | None) -> None:
-    monkeypatch.setattr("fade_lens.generation.next_token.CPU_CHUNK", 64)
+    monkeypatch.setattr("fade_lens.generation.decoders.heads.CPU_CHUNK", 64)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, VOCABULARY, generator=generator) * 3
     forbidden = torch.tensor([0, 70, 299, int(logits[0].argmax())])
@@ -188,7 +186,7 @@ def test_inverse_cdf_at_its_ends() -> None:
 
 @pytest.mark.parametrize("soft_cap", [0.0, 2.0])
 def test_unembedding_in_chunks(monkeypatch: pytest.MonkeyPatch, soft_cap: float) -> None:
-    monkeypatch.setattr("fade_lens.generation.next_token.CPU_CHUNK", 64)
+    monkeypatch.setattr("fade_lens.generation.decoders.heads.CPU_CHUNK", 64)
     W_U, b_U, state = torch.randn(8, 150), torch.randn(150), torch.randn(5, 8)
     head = Unembedding(W_U, b_U, soft_cap)
     whole = state @ W_U + b_U

@@ -103,7 +103,7 @@ def assert_like_slow(model: Any, features: Features, mode: Any = "add", requests
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny vocabulary in several chunks, the last one shorter."""
-    monkeypatch.setattr("fade_lens.generation.next_token.CPU_CHUNK", 64)
+    monkeypatch.setattr("fade_lens.generation.decoders.heads.CPU_CHUNK", 64)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import torch
 
 from fade_lens import Fade, FaithfulnessEvaluator, Results, Settings, Subject
 from fade_lens._util.errors import InputError
-from fade_lens.generation.decoders.decoding import CompactDecoder, decoder_of
+from fade_lens.generation.decoders.choosing import decoder_of
+from fade_lens.generation.decoders.compact import CompactDecoder
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.generation.steering import Request, generate
 from fade_lens.metrics.trend import dose_response
@@ -59,7 +60,7 @@ def test_likelihood_is_the_model_s(architecture, monkeypatch):
     assert isinstance(decoder, CompactDecoder)
     assert negative_log_likelihood(model, PROMPTS, WRITTEN, decoder) == pytest.approx(expected, rel=1e-4)
     monkeypatch.setattr("fade_lens.generation.fluency.LOGIT_BYTES", 1)
-    monkeypatch.setattr("fade_lens.generation.next_token.CPU_CHUNK", 7)
+    monkeypatch.setattr("fade_lens.generation.decoders.heads.CPU_CHUNK", 7)
     assert negative_log_likelihood(model, PROMPTS, WRITTEN) == pytest.approx(expected, rel=1e-5)
 
 
