@@ -294,7 +294,7 @@ def test_controls_in_every_mode(server, options):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"controls": ("rand",)}, "'ablate', 'random', 'other'"),
+        ({"controls": ("rand",)}, "'ablate', 'random_direction', 'other'"),
         ({"controls": ("random_direction", "random_direction")}, "at most once"),
         ({"max_nll_increase": math.nan}, "max_nll_increase is nan"),
     ],
