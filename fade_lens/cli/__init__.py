@@ -1,20 +1,24 @@
 """The command line. Each command has its module; heavy imports wait until a command runs."""
 
 import atexit
+import inspect
 import logging
 import os
 import re
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from fade_lens._util.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 from fade_lens.cli import audit, compare, evaluate, judge, sanity
 from fade_lens.cli.console import errors, make_printable, plain
+from fade_lens.cli.groups import with_options
 from fade_lens.neuronpedia.errors import NeuronpediaError
 
 EXIT_CODES: dict[type[FadeLensError], int] = {
@@ -29,7 +33,27 @@ JUDGE_NAME = "--judge-name"
 INTERRUPTED = 130
 INTERRUPTED_MESSAGE = "Interrupted. What was done is kept: run the same command again to go on."
 
+COMMANDS = (evaluate.evaluate, audit.audit, compare.compare, evaluate.demo, sanity.sanity)
+
+
+class Commands(TyperGroup):
+    """The commands, of which only the one that is called learns its options: some come from modules that `--help` need not wait for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, with its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, next((whole(one) for one in COMMANDS if one.__name__ == name), command), rest
+
+
+def whole(command: Callable[..., None]) -> Any:
+    """A command with all of its options."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    alone.command(command.__name__)(with_options(command))
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Does this description of this feature tell the truth? Scores descriptions of SAE latents and neurons by "
     "Clarity, Responsiveness, Purity and Faithfulness.\n\nStart with `fade-lens demo`: it needs no account and no model hub.",
     no_args_is_help=True,
@@ -39,8 +63,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 unexpected error, 2 bad input, 3 the judge cannot be asked, 4 the run folder cannot be "
     "used, 5 an optional package is missing, 6 Neuronpedia cannot be read, 130 interrupted (run the same command again to go on).",
 )
-for command in (evaluate.evaluate, audit.audit, compare.compare, evaluate.demo, sanity.sanity):
-    app.command()(command)
+for command in COMMANDS:
+    app.command(command.__name__, help=inspect.getdoc(command))(lambda: None)
 app.add_typer(judge.app, name="judge")
 
 
@@ -50,8 +74,7 @@ def in_options(message: str) -> str:
     >>> in_options("give rating='single', or raise max_calls")
     'give --rating single, or raise --max-calls'
     """
-    commands = vars(typer.main.get_command(app)).get("commands", {}).values()
-    options = {param.name: param.opts[0] for command in commands for param in command.params}
+    options = {param.name: param.opts[0] for command in map(whole, COMMANDS) for param in command.params}
     names = "|".join(options | {"name": JUDGE_NAME})
 
     def option(match: re.Match[str]) -> str:

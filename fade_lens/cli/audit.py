@@ -1,7 +1,7 @@
 """`fade-lens audit`."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,28 +11,18 @@ from rich.table import Table
 from fade_lens._util.errors import InputError
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.evaluate import about_the_judge
-from fade_lens.cli.judging import JUDGING, Judging, takes_judging
+from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import (
-    Column,
     Faithful,
-    Hook,
     IntervalWidth,
-    Limit,
     Only,
     Out,
     Quiet,
-    Release,
-    SaeFolder,
-    SaeId,
-    Windows,
-    check_subject,
     neuronpedia_source,
     numbers,
-    one_source,
-    open_corpus,
-    open_model,
     open_sae,
 )
+from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
     from fade_lens.analysis.audit import Audit
@@ -50,15 +40,29 @@ MISSING_ROWS = 2000
 """Features without a description that an audit of a whole SAE lists; of more it only says how many."""
 
 
-@takes_judging
+@dataclass(frozen=True, kw_only=True)
+class AuditedSubject(SubjectOptions):
+    """As elsewhere, but that it can do without a model."""
+
+    model: Annotated[
+        str, typer.Option(help="Subject model, as for `evaluate`; not needed with --flags-only.", show_default=False)
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditCorpus(CorpusOptions):
+    """As elsewhere, but that it can do without."""
+
+    corpus: Annotated[
+        str, typer.Option(help="Natural texts, as for `evaluate`; not needed with --flags-only.", show_default=False)
+    ] = ""
+
+
 def audit(
     out: Out,
-    model: Annotated[
-        str | None, typer.Option(help="Subject model, as for `evaluate`; not needed with --flags-only.")
-    ] = None,
-    corpus: Annotated[
-        str | None, typer.Option(help="Natural texts, as for `evaluate`; not needed with --flags-only.")
-    ] = None,
+    subject: AuditedSubject,
+    corpus: AuditCorpus,
+    judging: Judging,
     judge: Annotated[str | None, typer.Option(help="Judge, as for `evaluate`; not needed with --flags-only.")] = None,
     neuronpedia: Annotated[
         str | None,
@@ -67,10 +71,6 @@ def audit(
             help="Where the descriptions are: an id such as gpt2-small/8-res-jb, a folder in the bulk layout, a file. The SAE's own id unless given.",
         ),
     ] = None,
-    sae_release: Release = None,
-    sae_id: SaeId = None,
-    sae: SaeFolder = None,
-    hook: Hook = None,
     features: Only = None,
     flags_only: Annotated[
         bool, typer.Option("--flags-only", help="Only what can be told at sight: no model, no judge.")
@@ -82,11 +82,6 @@ def audit(
     force: Annotated[
         bool, typer.Option("--force", help="Score although the mapping check failed or the SAE differs.")
     ] = False,
-    corpus_column: Column = "text",
-    corpus_limit: Limit = None,
-    corpus_windows: Windows = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
     seed: Annotated[int, typer.Option(help="All randomness of the run comes from it.")] = 0,
     synthetic_texts: Annotated[int, typer.Option(help="Texts the judge writes a description.")] = 30,
     rated_texts: Annotated[int, typer.Option(help="Natural texts the judge rates a description.")] = 200,
@@ -95,7 +90,6 @@ def audit(
         str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
     ] = "0.5,1,1.5,2",
     interval_width: IntervalWidth = 0.3,
-    judging: Judging = JUDGING,
     quiet: Quiet = False,
 ) -> None:
     """Find the wrong, swapped, empty and leaked descriptions of an SAE's features, and say what to do about each.
@@ -107,12 +101,12 @@ def audit(
     from fade_lens.neuronpedia import load
 
     if not flags_only:
-        given = {"--model": model, "--corpus": corpus, "--judge": judge}
-        if missing := [name for name, value in given.items() if value is None]:
+        given = {"--model": subject.model, "--corpus": corpus.corpus, "--judge": judge}
+        if missing := [name for name, value in given.items() if not value]:
             raise InputError(f"give {' and '.join(missing)}, or --flags-only for what can be told without a model")
-    if not flags_only or hook or sae or neuronpedia is None:
-        one_source(sae_release, sae_id, sae, hook)
-    source = neuronpedia or neuronpedia_source(sae_release, sae_id, sae)
+    if not flags_only or subject.hook or subject.sae or neuronpedia is None:
+        subject.check_given()
+    source = neuronpedia or neuronpedia_source(subject.sae_release, subject.sae_id, subject.sae)
     wanted = None if features is None else parse_indices(features)
     if not quiet:
         console.print(plain(f"Reading the descriptions of {source} …"))
@@ -120,7 +114,7 @@ def audit(
     if not quiet:
         console.print(plain(f"{len(found.rows)} descriptions" + (f" of {found.source}" if found.source else "")))
     if flags_only:
-        done = by_flags(found, wanted, open_sae(None, None, sae, "cpu") if sae else None)
+        done = by_flags(found, wanted, open_sae(None, None, subject.sae, "cpu") if subject.sae else None)
     else:
         from fade_lens.runs.fade import Fade
         from fade_lens.runs.settings import Settings
@@ -136,13 +130,12 @@ def audit(
         )
         asked = judging.open(str(judge))
         checks = judging.checks()  # a gold set that cannot be read is told now
-        texts = open_corpus(str(corpus), corpus_column, corpus_limit, corpus_windows)
-        published = check_subject(str(model), sae_release, sae_id, sae, hook, device, dtype)
+        texts = corpus.open()
+        published = subject.check()
         if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
             asked.check()  # before a model is loaded
-        subject = open_model(str(model), device, dtype, published)
-        opened = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
-        fade = Fade(subject, opened, corpus=texts, judge=asked, settings=settings)
+        model, opened = subject.open(published)
+        fade = Fade(model, opened, corpus=texts, judge=asked, settings=settings)
         done = scored(found, wanted, fade, judging, checks, out, force=force, quiet=quiet)
     if done is not None:
         finish(done, out, quiet)

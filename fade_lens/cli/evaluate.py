@@ -9,40 +9,27 @@ import typer
 from rich.table import Table
 
 from fade_lens.cli.console import console, plain
-from fade_lens.cli.judging import JUDGING, Judging, takes_judging
+from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import (
     DEMO,
-    Column,
     Concurrency,
     Described,
     Faithful,
-    Hook,
     IntervalWidth,
     JudgeSpec,
-    Limit,
     MaxCalls,
     MaxCost,
-    Model,
     Only,
     Out,
     Price,
     Quiet,
     Rating,
-    Release,
-    SaeFolder,
-    SaeId,
-    Texts,
-    Windows,
-    check_subject,
     chosen_descriptions,
     names,
     numbers,
-    one_source,
-    open_corpus,
     open_judge,
-    open_model,
-    open_sae,
 )
+from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,23 +40,14 @@ DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_to
 DEMO_TEXTS = 700
 
 
-@takes_judging
 def evaluate(
-    model: Model,
+    subject: SubjectOptions,
     descriptions: Described,
-    corpus: Texts,
+    corpus: CorpusOptions,
     judge: JudgeSpec,
+    judging: Judging,
     out: Out,
-    sae_release: Release = None,
-    sae_id: SaeId = None,
-    sae: SaeFolder = None,
-    hook: Hook = None,
     features: Only = None,
-    corpus_column: Column = "text",
-    corpus_limit: Limit = None,
-    corpus_windows: Windows = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
     preset: Annotated[
         str, typer.Option(help="default, or paper for the reference implementation's arithmetic.")
     ] = "default",
@@ -107,7 +85,6 @@ def evaluate(
     ] = 0.5,
     faithfulness: Faithful = True,
     interval_width: IntervalWidth = 0.3,
-    judging: Judging = JUDGING,
     quiet: Quiet = False,
 ) -> None:
     """Score descriptions of an SAE's latents, or of neurons.
@@ -133,21 +110,20 @@ def evaluate(
         gate=None if gate is not None and gate <= -1 else gate,
         interval_width=interval_width or None,
     )
-    one_source(sae_release, sae_id, sae, hook)
-    chosen = chosen_descriptions(descriptions, features, sae_release, sae_id, sae)
+    subject.check_given()
+    chosen = chosen_descriptions(descriptions, features, subject.sae_release, subject.sae_id, subject.sae)
     asked = judging.open(judge)
     check_nulls(asked_nulls := names(nulls))
     scorers_of(asked_scorers := names(scorers))
     more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, **judging.checks()}
-    texts = open_corpus(corpus, corpus_column, corpus_limit, corpus_windows)
-    published = check_subject(model, sae_release, sae_id, sae, hook, device, dtype)
+    texts = corpus.open()
+    published = subject.check()
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
     from fade_lens.runs.fade import Fade
 
-    subject = open_model(model, device, dtype, published)
-    source = hook or open_sae(sae_release, sae_id, sae, str(subject.cfg.device))
-    fade = Fade(subject, source, corpus=texts, judge=asked, settings=settings)
+    model, source = subject.open(published)
+    fade = Fade(model, source, corpus=texts, judge=asked, settings=settings)
     if judging.dry_run:
         console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **more)}"), soft_wrap=True)
         return

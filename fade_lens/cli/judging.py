@@ -1,13 +1,11 @@
 """The options on the judge that commands share, as one value: how it is asked, what may be spent, how it is checked."""
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fade_lens.cli.groups import Group
 from fade_lens.cli.options import (
     PANEL,
     Batch,
@@ -37,8 +35,8 @@ DryRun = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Judging:
+@dataclass(frozen=True, kw_only=True)
+class Judging(Group):
     """What a command was told about the judge; each field is an option."""
 
     rating: Rating = "auto"
@@ -71,26 +69,3 @@ class Judging:
     def checks(self) -> dict[str, Any]:
         """What `Fade.estimate` and `Fade.evaluate` are told of the checks on the judge; the gold set is read. Raises `InputError`."""
         return {"repeats": self.repeats, "second_judge": self.second_judge, "gold": known_ratings(self.gold)}
-
-
-JUDGING = Judging()
-"""Nothing said."""
-
-
-def takes_judging(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter `judging` is given by the options of `Judging`, which come last but for --quiet."""
-    own = dict(inspect.signature(command, eval_str=True).parameters)
-    del own["judging"]
-    quiet = own.pop("quiet")
-    hints = get_type_hints(Judging, include_extras=True)
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    shared = [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in fields(Judging)]
-
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> None:
-        command(judging=Judging(**{f.name: given.pop(f.name) for f in fields(Judging)}), **given)
-
-    parameters = [*own.values(), *shared, quiet]
-    wrapped.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
-    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapped

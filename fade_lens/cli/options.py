@@ -154,6 +154,8 @@ IntervalWidth = Annotated[
         help="Rate until the intervals are no wider than this, within the numbers above; 0: rate everything.",
     ),
 ]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")]
+Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no table.")]
 
 

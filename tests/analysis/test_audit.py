@@ -210,7 +210,7 @@ def test_hostile_texts_through_every_way_out(tmp_path):
 def parts(tmp_path, monkeypatch):
     """A bulk folder for the planted model: two labels swapped, one leaked, one missing, one of a dead feature."""
     monkeypatch.setattr("fade_lens.cli.options.check_model", lambda *_: None)
-    monkeypatch.setattr("fade_lens.cli.audit.open_model", lambda *_: planted_model())
+    monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: planted_model())
     monkeypatch.setenv("FADE_LENS_API_KEY", "sk-SECRET")
     sae = planted_sae()
     sae.cfg.metadata.neuronpedia_id = str(ID)
@@ -378,7 +378,7 @@ def test_evaluate_takes_descriptions_from_neuronpedia(parts, tmp_path, monkeypat
     from tests.neuronpedia.fake_site import FakeSite, packed
 
     monkeypatch.setattr("fade_lens.cli.options.check_model", lambda *_: None)
-    monkeypatch.setattr("fade_lens.cli.evaluate.open_model", lambda *_: planted_model())
+    monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: planted_model())
     monkeypatch.setenv("FADE_LENS_CACHE", str(tmp_path / "cache"))
     with FakeSite() as site:
         site.files[f"v1/{ID}/explanations/batch-0.jsonl.gz"] = packed([

@@ -86,7 +86,7 @@ def test_bad_input_is_the_same_in_a_process_of_its_own(tmp_path, monkeypatch):
 
 def test_a_missing_key_is_told_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fade_lens.cli.evaluate.check_subject", lambda *_: None)
+    monkeypatch.setattr("fade_lens.cli.subject.check_subject", lambda *_: {})
     for name in ("OPENAI_API_KEY", "FADE_LENS_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "d.json").write_text(json.dumps({"0": "x"}))
@@ -122,7 +122,7 @@ def test_help_is_for_newcomers():
 def parts(tmp_path, monkeypatch):
     """Files for a run on the planted model, which stands in for what a hub would give."""
     monkeypatch.setattr("fade_lens.cli.options.check_model", lambda *_: None)
-    monkeypatch.setattr("fade_lens.cli.evaluate.open_model", lambda *_: planted_model())
+    monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: planted_model())
     planted_sae().save_model(tmp_path / "sae")
     (tmp_path / "d.json").write_text(json.dumps(TRUE))
     (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in natural_texts()))

@@ -172,7 +172,7 @@ def test_a_run_that_stopped_asks_nothing_twice(server, tmp_path):
 
 def test_the_command_line_takes_it(server, tmp_path, monkeypatch):
     monkeypatch.setattr("fade_lens.cli.options.check_model", lambda *_: None)
-    monkeypatch.setattr("fade_lens.cli.evaluate.open_model", lambda *_: planted_model())
+    monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: planted_model())
     monkeypatch.setenv("FADE_LENS_API_KEY", "sk-SECRET")
     monkeypatch.setenv("COLUMNS", "160")
     planted_sae().save_model(tmp_path / "sae")
