@@ -164,13 +164,6 @@ def clip_start(text: str, characters: int) -> str:
     return text if len(text) <= characters else "…" + text[-characters:]
 
 
-def window(text: TopText, tokens: int) -> slice:
-    """So many tokens around the strongest one, more of them before it: what a causal model has seen."""
-    strongest = max(range(len(text.tokens)), key=lambda i: abs(text.activations[i] or 0.0), default=0)
-    start = max(min(strongest - tokens * 2 // 3, len(text.tokens) - tokens), 0)
-    return slice(start, start + tokens)
-
-
 def whole_characters(tokens: Sequence[str], activations: Sequence[float | None]) -> list[tuple[str, float | None]]:
     """Tokens with their activations, those of one character as one with the strongest.
 
@@ -215,7 +208,7 @@ def _metric(spec: ScoreSpec, metric: Metric, detail: Detail, gate: float) -> dic
 
 
 def _top(text: TopText, detail: Detail) -> dict[str, Any]:
-    part = window(text, detail.tokens)
+    part = text.window(detail.tokens)
     shown = whole_characters(text.tokens[part], text.activations[part])
     return {
         "number": text.number,

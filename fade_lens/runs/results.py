@@ -123,13 +123,7 @@ class Result:
     @property
     def flags(self) -> tuple[Flag, ...]:
         """What a reader should know before trusting the numbers."""
-        flags: list[Flag] = []
-        if self.feature.firing_texts == 0:
-            flags.append(Flag("dead", "never fires on the corpus"))
-        elif self.feature.firing_rate > 0.1:
-            flags.append(Flag("dense", "fires on over 10 % of tokens"))
-        if self.feature.n_texts and 0 < self.feature.firing_texts < 10:
-            flags.append(Flag("rare", f"fires on {self.feature.firing_texts} texts of the corpus"))
+        flags = list(self.feature.flags)
         flags += [flag for found in self.evidence.values() for flag in found.flags]
         if self.permutation is not None and (better := self.permutation.better_feature) is not None:
             kind = "swapped" if better == self.permutation.suggested_feature else "mislabelled"

@@ -105,6 +105,10 @@ class Features(ABC):
     def directions(self) -> Float[Tensor, "feature d_out"]:
         """What one unit of each feature adds at `write_hook`, flattened, float32."""
 
+    def decoder(self, some: slice) -> Float[Tensor, "some d_out"] | None:  # noqa: ARG002
+        """Decoder directions of a range of *all* features, of any length, float32; None where no two features share a dimension (neurons)."""
+        return None
+
     def write_scale(self, hook_activations: HookTensor) -> Float[Tensor, "text pos 1"] | float:  # noqa: ARG002
         """Units of the model a unit of the feature is worth at each position: 1 unless the SAE normalizes its input."""
         return 1.0
@@ -192,7 +196,8 @@ class Latents(Features):
     def _choose(self, indices: Sequence[int]) -> None:
         super()._choose(indices)
         self._columns = torch.tensor(self.indices, dtype=torch.long)
-        columns = self._columns if self._columnwise else None
+        every = len(self) == self.n_features and self.indices == tuple(range(self.n_features))
+        columns = self._columns if self._columnwise and not every else None  # all as they stand need no copy
         self._encoder = encoder_of(self._sae, columns, device_of(self._model))
 
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
@@ -232,6 +237,9 @@ class Latents(Features):
         if getattr(self._sae.cfg, "rescale_acts_by_decoder_norm", False):
             rows = rows / rows.norm(dim=-1, keepdim=True)  # such an SAE folds the norm into its activations
         return rows.to(device_of(self._model))
+
+    def decoder(self, some: slice) -> Float[Tensor, "some d_out"]:
+        return self._sae.W_dec.detach()[some].float()
 
     def write_scale(self, hook_activations: HookTensor) -> Float[Tensor, "text pos 1"] | float:
         kind, x = self._sae.cfg.normalize_activations, self.flatten(hook_activations).float()

@@ -1,11 +1,13 @@
 """What the corpus alone tells about features: how often they fire, and their strongest texts token by token."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
+
+from fade_lens._util.reasons import Flag
 
 if TYPE_CHECKING:
     from fade_lens.subject.subject import Subject
@@ -13,12 +15,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TopText:
-    """One of the natural texts that activate the feature most, token by token (None: a position that never counts)."""
+    """A natural text, as a rule one of those that activate the feature most, token by token (None: a position that never counts)."""
 
     number: int
     activation: float
     tokens: tuple[str, ...]
     activations: tuple[float | None, ...]
+
+    @property
+    def strongest(self) -> int:
+        """The position of the strongest token."""
+        return max(range(len(self.tokens)), key=lambda i: abs(self.activations[i] or 0.0), default=0)
+
+    @property
+    def peak(self) -> str:
+        """The strongest token; a character of several tokens stands at the last of them."""
+        return next((token for token in self.tokens[self.strongest :] if token), "")
+
+    def window(self, tokens: int) -> slice:
+        """So many tokens around the strongest one, more of them before it: what a causal model has seen."""
+        start = max(min(self.strongest - tokens * 2 // 3, len(self.tokens) - tokens), 0)
+        return slice(start, start + tokens)
+
+    def passage(self, tokens: int = 24) -> str:
+        """So many tokens around the strongest one, which stands in «»; positions that never count are left out.
+
+        >>> TopText(0, 2.0, ("<bos>", "a", " good", " day"), (None, 0.0, 2.0, 0.0)).passage()
+        'a «good» day'
+        """
+        part, peak = self.window(tokens), self.peak
+        at = next((i for i in range(self.strongest, len(self.tokens)) if self.tokens[i]), None)
+        marked = peak.replace(peak.strip(), f"«{peak.strip()}»") if peak.strip() else f"«{peak}»"
+        shown = (
+            marked if i == at else token
+            for i, token in enumerate(self.tokens)
+            if part.start <= i < part.stop and (i == at or self.activations[i] is not None)
+        )
+        return ("… " if part.start else "") + "".join(shown).strip() + (" …" if part.stop < len(self.tokens) else "")
 
 
 @dataclass(frozen=True)
@@ -38,17 +71,35 @@ class FeatureSummary:
     quantiles: tuple[float, ...]
     top: tuple[TopText, ...] = field(default=())
 
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Whether it never fires, fires nearly always, or on too few texts to tell much."""
+        flags: list[Flag] = []
+        if self.firing_texts == 0:
+            flags.append(Flag("dead", "never fires on the corpus"))
+        elif self.firing_rate > 0.1:
+            flags.append(Flag("dense", "fires on over 10 % of tokens"))
+        if self.n_texts and 0 < self.firing_texts < 10:
+            flags.append(Flag("rare", f"fires on {self.firing_texts} texts of the corpus"))
+        return tuple(flags)
+
 
 def summaries(subject: "Subject") -> dict[int, FeatureSummary]:
-    """Every feature of a subject, by its index; the strongest texts of all are run once more, each once."""
-    from fade_lens.subject.activations import token_activations
-    from fade_lens.subject.tokens import pieces
-
+    """Every feature of a subject, by its index."""
     strongest = {
         index: strongest_texts(subject.natural(index), subject.settings.top_texts) for index in subject.features.indices
     }
+    shown = shown_texts(subject, strongest)
+    return {index: summary_of(subject, index, shown[index]) for index in strongest}
+
+
+def shown_texts(subject: "Subject", chosen: Mapping[int, Sequence[int]]) -> dict[int, list[TopText]]:
+    """Some texts of the corpus token by token, for each feature its own; the texts of all are run once more, each once."""
+    from fade_lens.subject.activations import token_activations
+    from fade_lens.subject.tokens import pieces
+
     columns: dict[int, list[int]] = {}
-    for index, texts in strongest.items():
+    for index, texts in chosen.items():
         for text in texts:
             columns.setdefault(text, []).append(subject.column(index))
     numbers = sorted(columns)
@@ -61,7 +112,7 @@ def summaries(subject: "Subject") -> dict[int, FeatureSummary]:
     )
     by_text = dict(zip(numbers, rows, strict=True))
 
-    def top(index: int, number: int) -> TopText:
+    def shown(index: int, number: int) -> TopText:
         values = by_text[number][:, columns[number].index(subject.column(index))]
         return TopText(
             number,
@@ -70,7 +121,7 @@ def summaries(subject: "Subject") -> dict[int, FeatureSummary]:
             tuple(None if np.isnan(v) else float(v) for v in values),
         )
 
-    return {index: summary_of(subject, index, [top(index, n) for n in texts]) for index, texts in strongest.items()}
+    return {index: [shown(index, number) for number in texts] for index, texts in chosen.items()}
 
 
 def strongest_texts(natural: Float[np.ndarray, "text"], n: int) -> list[int]:

@@ -19,7 +19,7 @@ from fade_lens._util.words import plain, visible
 from fade_lens.judge.reliability import Agreement, GoldItem, gold_report
 from fade_lens.metrics.metric import Metric
 from fade_lens.report import page as pages
-from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitted, least, window
+from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitted, least
 from fade_lens.report.notebook import result_card, results_table
 from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
@@ -318,7 +318,7 @@ def test_window_holds_the_peak() -> None:
         for peak in range(length):
             text = TopText(0, 9.0, tuple("x" * length), tuple(9.0 if i == peak else None for i in range(length)))
             for tokens in (1, 4, 16, 100):
-                part = window(text, tokens)
+                part = text.window(tokens)
                 assert part.start <= peak < part.stop
                 assert len(text.tokens[part]) == min(tokens, length)
 

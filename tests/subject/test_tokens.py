@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fade_lens.report.cards import whole_characters, window
+from fade_lens.report.cards import whole_characters
 from fade_lens.subject.hooks import special_tokens
 from fade_lens.subject.summary import TopText
 from fade_lens.subject.tokens import HALF, after_bos, continued, cut, decode, pieces
@@ -74,7 +74,7 @@ def test_a_card_shows_a_character_once_with_its_strongest_value():
     found = whole_characters(["a", "", "", "猫", "b"], [None, 3.0, -4.0, 1.0, None])
     assert found == [("a", None), ("猫", -4.0), ("b", None)]
     text = TopText(0, 3.0, ("", "", "猫"), (3.0, 0.0, 0.0))
-    assert whole_characters(text.tokens[window(text, 9)], text.activations) == [("猫", 3.0)]
+    assert whole_characters(text.tokens[text.window(9)], text.activations) == [("猫", 3.0)]
 
 
 def test_only_what_stands_for_no_text_is_special():

@@ -1,0 +1,143 @@
+"""`steer`: what a model writes while a feature is steered, beside what it writes otherwise."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sae_lens import SAE
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.files import table_of
+from fade_lens._util.seeds import stream
+from fade_lens.data.corpus import Corpus
+from fade_lens.generation.fluency import negative_log_likelihood
+from fade_lens.generation.steering import Mode, Request, check_requests, check_settings, decoder_for, generate
+from fade_lens.subject.features import features_of
+from fade_lens.subject.hooks import Model
+from fade_lens.subject.subject import Subject
+from fade_lens.subject.tokens import continued, tokenize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNSTEERED: dict[str, float] = {"add": 0.0, "scale": 1.0}
+"""The factor that leaves the model alone, where there is one."""
+UNITS = ("add", "clamp")
+"""Modes whose factors are in units of an activation."""
+
+
+def steer(
+    model: Model,
+    source: SAE[Any] | str,
+    index: int,
+    prompts: Sequence[str] | str,
+    factors: Sequence[float] | float = (0.5, 1.0, 1.5, 2.0),
+    *,
+    corpus: Corpus | Sequence[str] | None = None,
+    unit: float | None = None,
+    mode: Mode = "add",
+    new_tokens: int = 30,
+    temperature: float = 0.7,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> "pd.DataFrame":
+    """Continue prompts while a feature is steered at every position, and without.
+
+    Factors are in units of an activation of the feature: of `unit` where it is given, else of the feature's reference activation, the 99 %
+    quantile of its largest activations over the texts of `corpus` on which it fires, as everywhere. One of the two is needed in the modes
+    "add" and "clamp": a unit measured on the prompts would change with them, and most features are silent on most prompts.
+
+    Args:
+        model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.
+        source: a `sae_lens` SAE or transcoder, or a hook name for neurons.
+        index: of the feature.
+        prompts: what is continued; a prompt that is given twice is continued in two ways.
+        factors: strengths; what they mean depends on the mode (see `fade_lens.generation.steering.Mode`).
+        corpus: natural texts that tell the unit.
+        unit: the activation that factor 1 stands for.
+        mode: "add" the direction, or "clamp", "scale" or "ablate" (which takes no factors) the activation.
+        temperature: 0 takes the likeliest token; else a prompt's continuations share their random numbers, so that they differ by steering.
+        top_k: draw among so many likeliest tokens only.
+
+    Returns:
+        One row a prompt and factor, the unsteered one first: prompt, factor, steered, continuation, nll (mean negative log-likelihood a
+        token under the unsteered model, nats), unit. The factor of the unsteered model is 0 for "add", 1 for "scale" and missing
+        otherwise. A continuation during which the model's activations overflowed is missing.
+
+    Raises:
+        InputError: no prompts or factors, an index that is not there, a feature that never fires on the corpus and so has no unit, prompts that
+            leave no room in the model's context.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    factors = (factors,) if isinstance(factors, int | float) else tuple(factors)
+    check_settings(mode, new_tokens, temperature, top_k, None)
+    check(prompts, factors, unit, corpus, mode)
+    features = features_of(model, source, [index])
+    tokens = tokenize(model, prompts, context=int(model.cfg.n_ctx), prepend_bos=features.prepend_bos)
+    room = int(model.cfg.n_ctx) - new_tokens
+    if (long := np.flatnonzero(tokens.lengths > room)).size:
+        raise InputError(
+            f"prompts[{long[0]}] has more than {room} tokens, which with {new_tokens} new ones exceed the model's context of "
+            f"{model.cfg.n_ctx}; shorten it or lower new_tokens"
+        )
+    plain = UNSTEERED.get(mode, math.nan)
+    strengths = (1.0,) if mode == "ablate" else tuple(float(f) for f in dict.fromkeys(factors) if f != plain)
+    requests = [
+        # One stream a prompt, whatever the factor: continuations differ by steering, not by luck.
+        Request(tuple(tokens[i].tolist()), None if factor is None else 0, factor or 0.0, stream(seed, "steer", i))
+        for i in range(len(prompts))
+        for factor in (None, *strengths)
+    ]
+    check_requests(model, features, requests, torch.ones(1), mode, new_tokens)
+    if unit is None and mode in UNITS:
+        unit = unit_of(Subject(model, source, corpus or (), [index]))
+    reference, decoder = torch.tensor([1.0 if unit is None else unit]), decoder_for(model, features, requests)
+    drawn: dict[str, Any] = {"new_tokens": new_tokens, "temperature": temperature, "top_k": top_k}
+    written = generate(model, features, requests, reference, mode=mode, decoder=decoder, **drawn)
+    whole = [i for i in range(len(requests)) if written[i, 0] >= 0]
+    nll = np.full(len(requests), np.nan)
+    nll[whole] = negative_log_likelihood(model, [requests[i].prompt for i in whole], written[whole], decoder)
+    return table_of(
+        {
+            "prompt": prompts[i // (1 + len(strengths))],
+            "factor": plain if request.feature is None else math.nan if mode == "ablate" else request.factor,
+            "steered": request.feature is not None,
+            "continuation": continued(model.tokenizer, request.prompt, written[i].tolist()) if i in whole else None,
+            "nll": float(nll[i]),
+            "unit": unit,
+        }
+        for i, request in enumerate(requests)
+    )
+
+
+def check(prompts: Sequence[str], factors: Sequence[float], unit: float | None, corpus: Any, mode: Mode) -> None:
+    """Raise `InputError` for what cannot be used, before the model runs."""
+    if not prompts:
+        raise InputError("prompts is empty; give at least one text to continue")
+    for number, prompt in enumerate(prompts):
+        if not prompt.strip():
+            raise InputError(f"prompts[{number}] is {prompt!r}; give a text to continue")
+    if not factors and mode != "ablate":
+        raise InputError("factors is empty; give at least one, such as (1.0, 2.0)")
+    for factor in factors:
+        if not math.isfinite(factor):
+            raise InputError(f"factors holds {factor}; every factor must be a finite number")
+    if unit is not None and not (math.isfinite(unit) and unit > 0):
+        raise InputError(f"unit is {unit}; give the activation that factor 1 stands for, above 0")
+    if unit is None and corpus is None and mode in UNITS:
+        raise InputError(
+            f"mode {mode!r} needs to know what factor 1 stands for: give corpus (natural texts, whose strongest activations are the unit) or "
+            "unit (an activation)"
+        )
+
+
+def unit_of(subject: Subject) -> float:
+    """The reference activation of a subject's only feature. Raises `InputError` if it never fires."""
+    index = subject.features.indices[0]
+    if math.isnan(unit := subject.reference(index)):
+        raise InputError(
+            f"feature {index} never fires on {subject.corpus.source}, which leaves no unit for its factors; give unit, or other texts"
+        )
+    return unit

@@ -1,0 +1,165 @@
+"""`look`: features without a description, for people to see; no judge is asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_lens import SAE
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.files import table_of
+from fade_lens._util.progress import Stages
+from fade_lens._util.reasons import Reason
+from fade_lens._util.seeds import rng
+from fade_lens.data.corpus import Corpus
+from fade_lens.data.descriptions import parse_indices
+from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.subject.features import features_of
+from fade_lens.subject.hooks import Model, model_name
+from fade_lens.subject.lens import LENS
+from fade_lens.subject.look import FeatureLook, LookSettings, looks
+from fade_lens.subject.subject import Subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RANDOM = "random:"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Features as `look` saw them, in the order asked for: cards in a notebook, `frame`, `to_html`.
+
+    Attributes:
+        items: what there is to see of each feature.
+        run: what they are of: model, features, corpus, settings, how promoted tokens are found.
+    """
+
+    items: tuple[FeatureLook, ...]
+    run: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[FeatureLook]:
+        return iter(self.items)
+
+    def __getitem__(self, index: int) -> "Look":
+        """One feature, by its index in the SAE or hook: a card in a notebook. Raises `InputError` for one that was not looked at."""
+        found = tuple(item for item in self.items if item.index == index)
+        if not found:
+            known = ", ".join(str(item.index) for item in self.items[:8])
+            raise InputError(f"feature {index} was not looked at; these were: {known}{', …' if len(self) > 8 else ''}")
+        return replace(self, items=found)
+
+    @cached_property
+    def frame(self) -> "pd.DataFrame":
+        """One row a feature.
+
+        `firing_rate` is the share of tokens, `density` that of texts on which it fires; `peak_tokens` are those at which its strongest texts
+        peak, with how many do, and `peak_entropy` their entropy in bits: near 0 it fires for a word, near its largest value for a context.
+        Neighbours have their likeness in brackets: the cosine of decoder directions, the share of texts on which both fire.
+        """
+        return table_of(row_of(item) for item in self.items)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page: a table, and a card for every feature."""
+        from fade_lens.report.page import look_page
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(look_page(self), encoding="utf-8")
+        return path
+
+    def _repr_html_(self) -> str:
+        from fade_lens.report.notebook import look_cards
+
+        return look_cards(self)
+
+
+def look(
+    model: Model,
+    source: SAE[Any] | str,
+    indices: Sequence[int] | int | str,
+    corpus: Corpus | Sequence[str],
+    *,
+    settings: LookSettings | None = None,
+    progress: bool = True,
+    **overrides: Any,
+) -> Look:
+    """See some latents of an SAE, or neurons of a hook: the texts on which they fire, the tokens they promote, the features that are like them.
+
+    Args:
+        model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.
+        source: a `sae_lens` SAE or transcoder, or a hook name such as "blocks.20.mlp.hook_post" for neurons.
+        indices: of the features; or in words "0:20,512", or "random:50": so many of all, dead ones too, drawn with `seed`.
+        corpus: natural texts: a `Corpus`, or a list of strings.
+        settings: a `LookSettings`; any of its fields can also be given by name.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: an SAE that does not fit the model, an unknown hook, an index that is not there, an empty corpus, an unknown setting.
+    """
+    chosen = settings_with(settings or LookSettings(), overrides)
+    wanted = chosen_indices(indices, features_of(model, source, [0]).n_features, chosen.seed)
+    subject, stages = Subject(model, source, corpus, wanted, chosen), Stages(progress)
+    with stages.showing():
+        subject.observe(progress=stages.stage("model: natural texts", len(subject.tokens)))
+    identity = subject.identity()
+    run = {
+        "model": {"name": model_name(model), **identity.pop("model")},
+        "features": {**identity.pop("features"), **names_of(source)},
+        **identity,
+        "settings": chosen.to_dict(),
+        "promoted_tokens": LENS,
+    }
+    return Look(looks(subject, chosen), run)
+
+
+def settings_with(settings: LookSettings, overrides: Mapping[str, Any]) -> LookSettings:
+    """Settings with some changed. Raises `InputError` for a name that is none of them."""
+    known = sorted(field.name for field in fields(LookSettings))
+    if unknown := set(overrides) - set(known):
+        raise InputError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(known)}")
+    return replace(settings, **overrides)
+
+
+def chosen_indices(indices: Sequence[int] | int | str, n_features: int, seed: int) -> Sequence[int]:
+    """Indices as numbers; "random:50" draws so many of all, without repetition, in ascending order.
+
+    Raises:
+        InputError: words that name no features, or more than there are.
+    """
+    if isinstance(indices, int):
+        return [indices]
+    if not isinstance(indices, str):
+        return indices
+    if not indices.startswith(RANDOM):
+        return parse_indices(indices)
+    number = indices.removeprefix(RANDOM)
+    if not number.isdecimal() or not 0 < int(number) <= n_features:
+        raise InputError(f"features {indices!r}: give {RANDOM}N, N from 1 to {n_features}, the number of features")
+    return sorted(rng(seed, "features to look at").choice(n_features, int(number), replace=False).tolist())
+
+
+def row_of(item: FeatureLook) -> dict[str, Any]:
+    """One row of `Look.frame`."""
+    feature, lens = item.feature, item.promoted
+    near = () if isinstance(item.nearest, Reason) else item.nearest
+    return {
+        "index": item.index,
+        "firing_rate": feature.firing_rate,
+        "density": feature.firing_texts / feature.n_texts if feature.n_texts else None,
+        "firing_texts": feature.firing_texts,
+        "largest_activation": feature.largest,
+        "peak_tokens": ", ".join(f"{token!r} {n}" for token, n in item.peaks.most_common(5)),
+        "peak_entropy": item.entropy,
+        "promoted": "" if isinstance(lens, Reason) else ", ".join(repr(token) for token, _ in lens.promoted),
+        "suppressed": "" if isinstance(lens, Reason) else ", ".join(repr(token) for token, _ in lens.suppressed),
+        "nearest": ", ".join(f"{index} ({cosine:.2f})" for index, cosine in near),
+        "together": ", ".join(f"{index} ({share:.2f})" for index, share in item.together),
+        "strongest_text": feature.top[0].passage() if feature.top else "",
+        "flags": "; ".join(item.feature.flags),
+    }
