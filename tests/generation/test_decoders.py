@@ -1,5 +1,6 @@
 """The parts of a decoding step, each against a plain computation of the same."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from fade_lens.generation.decoders.choosing import decoder_of, has_hooks
 from fade_lens.generation.decoders.compact import CompactDecoder
 from fade_lens.generation.decoders.heads import Logits, Unembedding
 from fade_lens.generation.decoders.hooked import HookedDecoder
-from fade_lens.generation.decoders.linear import linear, packed
+from fade_lens.generation.decoders.linear import linear, onednn, packed
 from fade_lens.generation.next_token import Sampler, inverse_cdf
+from fade_lens.generation.steering import Request, generate
+from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import forward_hooks
-from tests.architectures import ARCHITECTURES, LAYERS, VOCABULARY, bridge, gemma3_hf, gpt2_hf, hooked
+from tests.architectures import ARCHITECTURES, LAYERS, VOCABULARY, bridge, gemma3_hf, gpt2_hf, hooked, sae_at
 
 CPU = torch.device("cpu")
 PROMPTS = [(2, 40, 7), tuple(range(2, 16))]  # the longer one exceeds Gemma's tiny window
@@ -192,6 +195,40 @@ def test_unembedding_in_chunks(monkeypatch: pytest.MonkeyPatch, soft_cap: float)
     whole = state @ W_U + b_U
     whole = soft_cap * torch.tanh(whole / soft_cap) if soft_cap else whole
     torch.testing.assert_close(torch.cat([head.logits(state, s) for s in head.starts], dim=1), whole)
+
+
+def refuse(*_: Any) -> Any:
+    raise RuntimeError("no such kernel here\nException raised from a long trace")
+
+
+@pytest.mark.skipif(onednn() is None, reason="this processor has no oneDNN, so the public path is all there is")
+@pytest.mark.parametrize("fails", ["missing", "refuses", "is wrong"])
+def test_without_onednn_s_operators_the_tokens_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str
+) -> None:
+    model, used = hooked("gemma2"), onednn()
+    features = features_of(model, sae_at("blocks.1.hook_resid_post"), [7, 2])
+    requests = [Request(PROMPTS[i % 2], (0, 1, None)[i % 3], 2.0, stream=i) for i in range(6)]
+    assert used is not None
+    operators = SimpleNamespace(
+        _is_mkldnn_bf16_supported=lambda: True,
+        _reorder_linear_weight=refuse if fails == "refuses" else used.packed,
+        _linear_pointwise=lambda *args: used.product(*args) + 1,
+    )
+
+    def tokens() -> list[list[int]]:
+        return generate(model, features, requests, torch.tensor([2.0, 3.0]), new_tokens=6, temperature=0.8).tolist()
+
+    expected = tokens()
+    try:
+        monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace() if fails == "missing" else operators)
+        onednn.cache_clear()
+        assert tokens() == expected
+        reason = {"missing": "AttributeError", "refuses": "no such kernel here)", "is wrong": "should be"}[fails]
+        assert len(caplog.records) == 1 and reason in caplog.text and onednn() is None
+    finally:
+        monkeypatch.undo()
+        onednn.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

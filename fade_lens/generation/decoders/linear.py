@@ -1,18 +1,19 @@
 """Matrix products at the processor's full speed."""
 
+import logging
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal, cast
+from functools import cache, partial
+from itertools import product
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-_operations = cast(Any, torch.ops.mkldnn) if torch.backends.mkldnn.is_available() else None
-_onednn = getattr(_operations, "_linear_pointwise", None)
-_reorder = getattr(_operations, "_reorder_linear_weight", None)
-_bfloat16 = bool(getattr(_operations, "_is_mkldnn_bf16_supported", lambda: False)())
+logger = logging.getLogger(__name__)
+
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
 TYPICAL_ROWS = 128
 
 _FUSED: dict[str | None, tuple[str, str]] = {
@@ -30,7 +31,49 @@ _APART: dict[str | None, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "relu": F.relu,
 }
-Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+
+
+class OneDnn(NamedTuple):
+    """The operators through which PyTorch's own compiler reaches oneDNN; it has no public ones.
+
+    Attributes:
+        product: x Wᵀ + b, then an activation.
+        packed: a weight laid out for `product`, and for so many rows.
+        dtypes: what weights can be packed of.
+    """
+
+    product: Callable[..., Tensor]
+    packed: Callable[[Tensor, int], Tensor]
+    dtypes: tuple[torch.dtype, ...]
+
+
+@cache
+def onednn() -> OneDnn | None:
+    """oneDNN's operators, tried once on a small product; None where they are missing, fail or compute something else."""
+    if not torch.backends.mkldnn.is_available():
+        return None
+    try:
+        operators: Any = torch.ops.mkldnn
+        half = (torch.bfloat16,) if operators._is_mkldnn_bf16_supported() else ()
+        found = OneDnn(operators._linear_pointwise, operators._reorder_linear_weight, (torch.float32, *half))
+        for dtype in found.dtypes:
+            x, weight, bias = (torch.linspace(-1, 1, n, dtype=dtype) for n in (2 * 8, 4 * 8, 4))
+            x, weight = x.view(2, 8), weight.view(4, 8)
+            forms, close = (weight, found.packed(weight, TYPICAL_ROWS)), 16 * torch.finfo(dtype).eps
+            for (activation, plain), form in product(_APART.items(), forms):
+                given, expected = found.product(x, form, bias, *_words(activation)), plain(F.linear(x, weight, bias))
+                if not torch.allclose(given, expected, close, close):
+                    raise ArithmeticError(f"a product is {given.tolist()} and should be {expected.tolist()}")
+    except Exception as error:  # private operators may fail in any way, and all that is lost is speed
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        logger.warning("oneDNN's operators cannot be used (%s); PyTorch's public ones take up to twice as long", reason)
+        return None
+    return found
+
+
+def _words(activation: Activation | str | None) -> tuple[str, list[Any], str]:
+    name, form = _FUSED[activation]
+    return name, [], form
 
 
 def packed(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_out d_in"]:
@@ -41,9 +84,10 @@ def packed(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_out d_in"]:
     """
     if weight.device.type != "cpu":
         return weight
-    known = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _bfloat16)
-    weight = weight.contiguous()
-    return _reorder(weight, TYPICAL_ROWS) if known and _onednn is not None and _reorder is not None else weight
+    weight, operators = weight.contiguous(), onednn()
+    if operators is None or weight.dtype not in operators.dtypes:
+        return weight
+    return operators.packed(weight, TYPICAL_ROWS)
 
 
 def linear(
@@ -56,10 +100,14 @@ def linear(
 
     PyTorch sends float32 products on a CPU to MKL, which on an AMD processor runs at half the speed of oneDNN (80
     against 170 GFLOP/s a core measured on Zen 5); half-precision products go to oneDNN by themselves.
+
+    Args:
+        weight: plain, or from `packed`.
+        activation: "gelu" exact or "gelu_tanh" approximate, "silu", "relu"; None for none.
     """
-    if weight.is_mkldnn or (x.dtype == torch.float32 and x.device.type == "cpu" and _onednn is not None):
-        if not (weight.is_mkldnn or weight.is_contiguous() or weight.mT.is_contiguous()):
-            weight = weight.mT.contiguous().mT  # oneDNN has no fast kernel for rows with gaps between them
-        name, form = _FUSED[activation]
-        return cast(Any, _onednn)(x, weight, bias, name, [], form)
-    return _APART[activation](F.linear(x, weight, bias))
+    operators = onednn() if weight.is_mkldnn or (x.dtype == torch.float32 and x.device.type == "cpu") else None
+    if operators is None:
+        return _APART[activation](F.linear(x, weight, bias))
+    if not (weight.is_mkldnn or weight.is_contiguous() or weight.mT.is_contiguous()):
+        weight = weight.mT.contiguous().mT  # oneDNN has no fast kernel for rows with gaps between them
+    return operators.product(x, weight, bias, *_words(activation))
