@@ -1,7 +1,8 @@
 """Progress bars for long stages, with time left, in terminals and notebooks."""
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,3 +51,13 @@ class Stages:
         """Begin a stage of `total` steps; call the result with the number of steps done."""
         task = self._bars.add_task(name, total=max(total, 1), completed=0 if total else 1)
         return lambda steps: self._bars.advance(task, steps)
+
+    def wait(self, name: str, futures: "Iterable[Future[Any]]") -> None:
+        """Wait for work of another thread, the bar of a stage moving as it is done; the first error is raised."""
+        pending = set(futures)
+        advance = self.stage(name, len(pending))
+        while pending:
+            done, pending = wait(pending, return_when="FIRST_COMPLETED")
+            for future in done:
+                future.result()
+            advance(len(done))

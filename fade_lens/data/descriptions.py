@@ -2,8 +2,9 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,6 +25,10 @@ MOST_FEATURES = 2**24
 """No SAE is wider."""
 DESCRIBED = "described"
 """The state of a row with a description, in tables that have rows without one."""
+EXPLAINED = frozenset({"explainer", "model", "prompt_version", "evidence", "shown", "rules"})
+"""The columns by which a table of `Explanations` is known."""
+Rule = tuple[str, int]
+"""What a feature fires on, and how strongly: 0 (hardly) to 5 (as strongly as ever)."""
 LARGEST_INDEX = 2**53
 """Beyond it, floats skip whole numbers."""
 
@@ -33,22 +38,31 @@ class Provenance:
     """Where a description comes from; its text is that in words.
 
     Attributes:
-        kind: "given" (by the user, in a file or a value), "neuronpedia", or "null" (made to score nothing).
+        kind: "given" (by the user, in a file or a value), "neuronpedia", "explained" (by an explainer of this library), or "null" (made
+            to score nothing).
         source: the file or value, such as "labels.csv" or "a dict"; the Neuronpedia source, such as "gpt2-small/8-res-jb"; or the kind
             of null description, such as "shuffled".
         explainer: the model that wrote it, such as "gpt-4o-mini".
-        method: how it was made, such as "oai_token-act-pair".
+        method: how it was made, such as "oai_token-act-pair", or the name of the explainer, such as "one-shot".
         explanation_id: the id that its source gives it.
+        version: of the explainer's prompts.
+        evidence: the seed and the corpus that it was explained on.
+        shown: windows that the explainer was shown, each as the number of a text and the positions of its first and last token (left out).
+        cost: US dollars that the answers cost that it rests on; None where that is not known.
 
     >>> str(Provenance("neuronpedia", "gpt2-small/8-res-jb", "gpt-4o-mini", "oai_token-act-pair"))
     'Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (oai_token-act-pair)'
     """
 
-    kind: Literal["given", "neuronpedia", "null"] = "given"
+    kind: Literal["given", "neuronpedia", "explained", "null"] = "given"
     source: str = ""
     explainer: str = ""
     method: str = ""
     explanation_id: str = ""
+    version: str = ""
+    evidence: str = ""
+    shown: tuple[tuple[int, int, int], ...] = field(default=(), compare=False, repr=False)
+    cost: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         if self.kind == "null":
@@ -70,15 +84,19 @@ class Description:
         index: the feature's index in its SAE or hook.
         text: the description as it was given.
         provenance: where it came from, for the record; words alone are the source of one that was given.
+        rules: where it is made of rules: each one's text and its strength, 0 to 5; the text above is then made of them.
     """
 
     index: int
     text: str
     provenance: Provenance
+    rules: tuple[Rule, ...] = ()
 
-    def __init__(self, index: int, text: str, provenance: Provenance | str = "") -> None:
+    def __init__(
+        self, index: int, text: str, provenance: Provenance | str = "", rules: tuple[Rule, ...] = ()
+    ) -> None:
         made = Provenance(source=provenance) if isinstance(provenance, str) else provenance
-        for name, value in (("index", index), ("text", text), ("provenance", made)):
+        for name, value in (("index", index), ("text", text), ("provenance", made), ("rules", rules)):
             object.__setattr__(self, name, value)
 
     @property
@@ -108,13 +126,17 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
         InputError: nothing given, an index that is no whole number, rows of several layers or models, no such column, a damaged file.
     """
     if isinstance(source, str | Path):
-        rows, origin = file_rows(Path(source)), Path(source).name
+        if (table := explanations_in(path := Path(source))) is not None:
+            return explained(table, path.name)
+        rows, origin = file_rows(path), path.name
     elif isinstance(source, Mapping):
         given = cast(Mapping[Any, Any], source)
         one_place({numbered(index)[0] for index in given}, "the dict")
         return checked((numbered(index)[1], text, Provenance(source="a dict")) for index, text in given.items())
     elif hasattr(source, "columns") and {"state", "copies"} <= set(source.columns):
         return imported(source)
+    elif hasattr(source, "columns") and EXPLAINED <= set(source.columns):
+        return explained(source, "the table")
     elif hasattr(source, "columns"):
         rows, origin = table_rows(source, "the DataFrame"), "a DataFrame"
     elif hasattr(source, "items"):
@@ -124,13 +146,44 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
         and (given := list(cast(Iterable[Any], source)))
         and isinstance(given[0], Description)
     ):
-        return checked((d.index, d.text, d.provenance) for d in given)
+        return checked((d.index, d.text, d.provenance, d.rules) for d in given)
     else:
         raise InputError(
             f"descriptions is {type(source).__name__}; give a dict {{index: text}}, a Series, a DataFrame with columns "
             "'index' and 'description', or the path of a CSV, JSON or JSONL file"
         )
     return checked((index, text, Provenance(source=origin)) for index, text in sound(rows, origin))
+
+
+def undescribed(source: Any) -> tuple[tuple[Description, ...], tuple[int, ...]]:
+    """The descriptions of a source that may have none for some features, and the indices of these.
+
+    Args:
+        source: as `read_descriptions` takes it, empty descriptions (None, NaN, blanks) included, or feature indices alone.
+
+    Raises:
+        InputError: as `read_descriptions`; or every feature is described.
+    """
+    if isinstance(source, Mapping):
+        rows = [("", *row) for row in cast(Mapping[Any, Any], source).items()]
+    elif isinstance(source, str | Path):
+        rows = file_rows(Path(source))
+    elif hasattr(source, "columns"):
+        rows = table_rows(source, "the DataFrame")
+    elif hasattr(source, "items"):
+        rows = [("", index, text) for index, text in source.items()]
+    else:
+        rows = [("", one, None) for one in source if not isinstance(one, Description)]
+        source = [one for one in source if isinstance(one, Description)]
+    indices = [numbered(index)[1] for _, index, text in rows if is_null(text)]
+    if not indices:
+        raise InputError("every feature has a description, so that there is nothing to explain; leave explainer out, or name more features")
+    if isinstance(source, Mapping):
+        source = {index: text for index, text in cast(Mapping[Any, Any], source).items() if not is_null(text)}
+    some = len(indices) < len(rows) or isinstance(source, list) and source
+    described = read_descriptions(source) if some else ()
+    known = {d.index for d in described}
+    return described, tuple(dict.fromkeys(index for index in indices if index not in known))
 
 
 def sound(rows: Iterable[tuple[str, Any, Any]], origin: str) -> list[tuple[int, str]]:
@@ -171,6 +224,45 @@ def one_place(places: Iterable[str], origin: str) -> None:
         )
 
 
+def explanations_in(path: Path) -> Any:
+    """The table of a CSV file that `Explanations.to_csv` wrote; None for any other file."""
+    if kind_of(path) != ".csv" or not path.is_file():
+        return None
+    with readable(path):
+        table = read_table(path)
+    return table if EXPLAINED <= set(table.columns) else None
+
+
+def explained(table: Any, where: str) -> tuple[Description, ...]:
+    """The descriptions of a table of `Explanations`, each with its rules and what is known of how it was made."""
+    rows = [row for row in table.to_dict("records") if not is_null(row["description"])]
+    if not rows:
+        counts = Counter(str(reason) for reason in table["reason_code"])
+        told = ", ".join(f"{n} {reason}" for reason, n in counts.most_common())
+        raise InputError(f"none of the {len(table)} features of {where} has a description ({told}); explain others")
+    if left_out := len(table) - len(rows):
+        logger.warning("%s: %d features have no description, and are left out", where, left_out)
+    return checked((row["index"], row["description"], *told_of(row, where)) for row in rows)
+
+
+def told_of(row: Mapping[str, Any], where: str) -> tuple[Provenance, tuple[Rule, ...]]:
+    """Provenance and rules of a row of a table of explanations."""
+    words = {name: "" if is_null(row[name]) else str(row[name]) for name in EXPLAINED}
+    cost = row.get("judge_cost")
+    given = parse_json(words["rules"], f"{where}, rules of feature {row['index']}") if words["rules"] else []
+    try:
+        places = tuple(tuple(map(int, re.split("[:-]", place))) for place in words["shown"].split())
+        rules = tuple((str(text), int(strength)) for text, strength in given)
+        assert all(len(place) == 3 for place in places)
+    except (TypeError, ValueError, AssertionError):
+        raise InputError(f"{where}: 'shown' or 'rules' of feature {row['index']} is not as `Explanations.to_csv` writes it") from None
+    about = Provenance(
+        "explained", explainer=words["model"], method=words["explainer"], version=words["prompt_version"], evidence=words["evidence"],
+        shown=cast("tuple[tuple[int, int, int], ...]", places), cost=None if is_null(cost) else float(cast(float, cost)),
+    )  # fmt: skip
+    return about, rules
+
+
 def is_null(value: Any) -> bool:
     """Whether a cell is empty: None, NaN, pandas' NA, or a text of blanks."""
     if isinstance(value, str):
@@ -205,16 +297,16 @@ def usable(table: Any) -> Any:
     return kept[~kept.assign(text=kept["description"].map(one_line)).duplicated(["index", "text"])]
 
 
-def checked(rows: Iterable[tuple[Any, Any, Provenance]]) -> tuple[Description, ...]:
+def checked(rows: Iterable[tuple[Any, Any, Provenance] | tuple[Any, Any, Provenance, tuple[Rule, ...]]]) -> tuple[Description, ...]:
     """The rows as descriptions, each one sound and there once."""
     found: dict[str, Description] = {}
-    for raw_index, text, provenance in rows:
+    for raw_index, text, provenance, *rules in rows:
         index = whole_number(raw_index)
         if not isinstance(text, str) or not text.strip():
             raise InputError(
                 f"the description of feature {index} is empty ({text!r}); leave the feature out or describe it"
             )
-        description = Description(index, one_line(text), provenance)
+        description = Description(index, one_line(text), provenance, *rules)
         if description.id in found:
             raise InputError(f"feature {index} has the same description twice ({text!r:.80}); give each once")
         found[description.id] = description

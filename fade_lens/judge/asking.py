@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, TypeVar
 
-from fade_lens._util.errors import JudgeError
+from fade_lens._util.errors import InputError, JudgeError
 from fade_lens._util.reasons import Reason
+from fade_lens.judge.checks import check_concept, check_numbers
 from fade_lens.judge.parsing import readable
 from fade_lens.judge.prompts import Prompts
 from fade_lens.llm.chat import Answer, Unanswered
@@ -108,7 +109,7 @@ class Asking:
         if answer.refusal:
             return Reason("refused", f"refused: {answer.refusal:.200}")
         words = f"nothing readable after {attempt + 1} requests; the last answer {_beginning(answer)}"
-        return Reason("unreadable", words)
+        return Reason("cut" if answer.finish_reason == "length" else "unreadable", words)
 
     def words(self, answer: Answer) -> Answer | None:
         """An answer whose content is what may be read of it, without the model's thoughts; None where that is nothing."""
@@ -119,6 +120,46 @@ class Asking:
 def as_it_is(answer: Answer) -> Answer:
     """The reader of questions of which any words are an answer."""
     return answer
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Free questions within one piece of work (see `Judge.submit`)."""
+
+    queue: Queue
+    prompts: Prompts
+    call: Call
+    legible: dict[str, Legibility]
+    """How far answers could be read, by the kind of the question; shared by all work of a judge."""
+
+    async def ask(
+        self, request: Request, read: Callable[[Answer], T | None] = as_it_is, *, attempts: int = 3
+    ) -> T | Reason:
+        """What `read` finds in an answer, or the reason why there is nothing; as `Judge.submit_ask`."""
+        check_question(request, attempts)
+        question = Asking(
+            queue=self.queue,
+            prompts=self.prompts,
+            call=self.call,
+            concept=request.concept,
+            overall=self.legible.setdefault(request.kind, Legibility()),
+            attempts=attempts,
+            form=f"{request.kind!r} answers that can be read",
+        )
+
+        def found(answer: Answer) -> T | None:
+            said = question.words(answer)
+            return None if said is None else read(said)
+
+        return await question.ask(request, found)
+
+
+def check_question(request: Request, attempts: int) -> None:
+    """Raise `InputError` for a question that cannot be asked."""
+    check_concept(request.concept)
+    check_numbers(attempts=(attempts, 1, 100))
+    if not request.messages:
+        raise InputError(f"the {request.kind!r} question has no messages: give at least one with role and content")
 
 
 def _beginning(answer: Answer) -> str:

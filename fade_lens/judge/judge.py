@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from fade_lens._util.errors import InputError, JudgeError
 from fade_lens._util.reasons import Reason
-from fade_lens.judge.asking import CHECKED, Asking, Legibility, as_it_is
+from fade_lens.judge.asking import CHECKED, Legibility, Questions, as_it_is, check_question
 from fade_lens.judge.checks import check_concept, check_name, check_numbers, check_rating, check_texts
 from fade_lens.judge.prompts import Prompts
 from fade_lens.judge.rating import BatchedRating, Rating, SingleRating
@@ -315,30 +315,21 @@ class Judge:
             >>> found = future.result()  # doctest: +SKIP
             >>> description = None if isinstance(found, Reason) else found  # doctest: +SKIP
         """
-        check_concept(request.concept)
-        check_numbers(attempts=(attempts, 1, 100))
-        if not request.messages:
-            raise InputError(f"the {request.kind!r} question has no messages: give at least one with role and content")
-        overall = self._legible_answers.setdefault(request.kind, Legibility())
+        check_question(request, attempts)
+        return self.submit(lambda questions: questions.ask(request, read, attempts=attempts))
 
-        def work(call: Call) -> Coroutine[Any, Any, T | Reason]:
-            question = Asking(
-                queue=self._queue,
-                prompts=self.prompts,
-                call=call,
-                concept=request.concept,
-                overall=overall,
-                attempts=attempts,
-                form=f"{request.kind!r} answers that can be read",
-            )
+    def submit(self, work: Callable[[Questions], Coroutine[Any, Any, T]]) -> "Future[T]":
+        """Several free questions in the background, where what is asked depends on earlier answers.
 
-            def found(answer: Answer) -> T | None:
-                said = question.words(answer)
-                return None if said is None else read(said)
+        Args:
+            work: asynchronous, run in the judge's thread: `await questions.ask(request, read)` is a free question there (see `submit_ask`).
+                Work that blocks belongs in `asyncio.to_thread`.
 
-            return question.ask(request, found)
-
-        return self._submit(work)
+        Returns:
+            A future of what `work` gives or raises.
+        """
+        about: dict[str, Any] = {"queue": self._queue, "prompts": self.prompts, "legible": self._legible_answers}
+        return self._submit(lambda call: work(Questions(call=call, **about)))
 
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.reasons import Flag
-from fade_lens._util.wording import EXAMPLES, QUOTED, has_unspaced, one_line, same_words
+from fade_lens._util.wording import QUOTED, has_unspaced, one_line, same_words
+from fade_lens.data.leaks import READ, leaked
 from fade_lens.data.descriptions import DESCRIBED
+from fade_lens.data.leaks import READ, leaked
 from fade_lens.neuronpedia.frames import NONE
 from fade_lens.neuronpedia.records import Imported, Score, Stats
 
@@ -37,37 +39,12 @@ KINDS: dict[str, str] = {
 }
 """Every flag and what it means."""
 
-LEAKS = re.compile(
-    r"""
-    (?:MAX|TOP)_[A-Z]*_?ACTIVATING_(?:TOKENS?|TEXTS?) | TOKENS?_AFTER_ | TOP_(?:POSITIVE|NEGATIVE)_LOGITS | \bMethod\s+\d\s*: |
-    \bThe\s+user\s+(?:wants|asked|asks|is\s+asking|provided|gave|has) | \bSelf[- ]correction\b | <think(?:ing)?>.{25,}?</think(?:ing)?> |
-    \b(?:Okay|OK|Alright|Hmm|Wait),\s+(?:let|so|I|the|we|but|that|this|actually)\b | \bLet\s+me\s+(?:think|analy|look|re|see|check|start|try)\w* |
-    \b(?:I|[Ww]e)\s+(?:need|have|should|must)\s+to\b | \bI(?:'ll|\s+will|'m|\s+am|\s+think|\s+can(?:not|'t)?)\b |
-    \bAs\s+an?\s+(?:AI|large\s+language\s+model)\b | \bneuron\s+\d+\s+behavio(?:u)?r\b | \bthe\s+main\s+thing\s+this\s+neuron\b |
-    ^\s*(?:Final\s+(?:answer|explanation)|Explanation|Thought|Analysis|Output|Response|Step\s+\d)\s*: | \bI\s+apologi[sz]e\b
-    """,
-    re.X,
-)
 PLACEHOLDERS = frozenset(
     {"", "n/a", "na", "nan", "none", "null", "undefined", "todo", "tbd", "unknown", "no explanation", "no description"}
 )
 SUBWORD = re.compile(r"^(?:[Ġ▁Ċ]|##)|�")
-# A marker of chat or thought that was left in stands where no label names one: glued to the words of the text, or round its sentences.
-MARKS = re.compile(
-    r"""
-    ^\s*<\|\w+\|>(?:[A-Za-z]|\s*\n) | [A-Za-z](?:<\|\w+\|>|<end_of_turn>|<eos>|</s>)\s*$ | [.!?。！？]\s*(?:<\|\w+\|>|<end_of_turn>|<eos>|</s>)\s*$ |
-    <(?:\|im_start\||start_of_turn|\|start\|)>\s*(?:user|model|assistant|system)\s*\n |
-    ^\s*<think(?:ing)?>\s*(?:\n|[A-Z]|okay\b|so\b|let\b|the\b.*\.) | (?:[.!?]\s*|\n)</think(?:ing)?> | </think(?:ing)?>\s*\n
-    """,
-    re.X,
-)
-_NOUNS = r"(?:tokens?|tags?|markers?|delimiters?|separators?|headers?|turns?|boundar(?:y|ies)|templates?)\b"
-NAMED = re.compile(rf"[|\w]>(?:\w*\s+)(?:(?!th|all\b|most\b)\w+\s+)?{_NOUNS}|{_NOUNS}\s+(?:\w+\s+)?<", re.I)
-"""A marker that is named: beside a word for what it is."""
 SPECIAL = re.compile(r"[<\[]\|?/?[\w▁]+\|?[>\]]")
 """A label that is the name of a special token."""
-READ = 20_000
-"""Characters of a description that are read; one over `LONGEST` is flagged for that anyway, and what is endless may be hostile."""
 # Explainers that answer with a token where they find no words.
 TOKEN_EXPLAINERS = re.compile(r"^(?:np_)?(?:max|acts?)[-_]", re.I)
 SHORT_TOKEN = 3
@@ -163,12 +140,8 @@ def empty(row: Mapping[str, Any], _: _Source) -> str:
 
 
 def prompt_leak(row: Mapping[str, Any], _: _Source) -> str:
-    # What is quoted is what the label is about, and what follows "such as" are its examples.
-    text = QUOTED.sub(" ", text_of(row))
-    match = LEAKS.search(re.sub(f"{EXAMPLES.pattern}[^.;:!?]*", " ", text, flags=re.I))
-    if not match and row["state"] == DESCRIBED and not NAMED.search(text):
-        match = MARKS.search(str(row["description"])[:READ])
-    return f"holds {one_line(match[0])!r:.60}, the explainer's prompt or reasoning" if match else ""
+    found = leaked(str(row["description"])) if row["state"] == DESCRIBED else ""
+    return f"holds {found!r:.60}, the explainer's prompt or reasoning" if found else ""
 
 
 def overlong(row: Mapping[str, Any], _: _Source) -> str:

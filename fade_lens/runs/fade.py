@@ -1,7 +1,8 @@
 """Descriptions of features and what they score: the one object that a user needs."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import null_descriptions
 from fade_lens.data.corpus import Corpus
-from fade_lens.data.descriptions import read_descriptions
+from fade_lens.data.descriptions import Description, read_descriptions, undescribed
+from fade_lens.explainers.base import check_evidence, explainer_of
+from fade_lens.explainers.table import Explanations
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
 from fade_lens.judge.reliability import Reliability
 from fade_lens.llm.transcripts import SharedTranscripts
-from fade_lens.runs.pipeline import Pipeline
+from fade_lens.runs.explaining import explain
+from fade_lens.runs.pipeline import Pipeline, observe
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, recorded, settings_of
 from fade_lens.runs.store import FILE, RunStore, file_of
 from fade_lens.scorers.base import scorers_of
-from fade_lens.subject.features import features_of
+from fade_lens.subject.features import checked_indices, features_of
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.subject import Subject
 from fade_lens.subject.summary import FeatureSummary, summaries
@@ -64,6 +68,8 @@ class Fade:
         descriptions: Any,
         *,
         scorers: Sequence[str] = ("fade",),
+        explainer: str | None = None,
+        held_out: bool | None = None,
         store: str | Path | None = None,
         nulls: Sequence[str] = (),
         repeats: int = 0,
@@ -75,8 +81,12 @@ class Fade:
         """Score every description.
 
         Args:
-            descriptions: a dict `{index: text}`, Series, DataFrame, or CSV/JSON/JSONL file (see `read_descriptions`).
+            descriptions: a dict `{index: text}`, Series, DataFrame, or CSV/JSON/JSONL file (see `read_descriptions`), or `Explanations`.
             scorers: what to score them by, each a name under which a scorer is registered (see `fade_lens.scorers.base`).
+            explainer: who explains what has no description first, a name under which an explainer is registered; `descriptions` may
+                then be indices of features, or have empty ones.
+            held_out: score on the texts alone that no explainer is shown (30 % of the documents); unless given, where one of the
+                descriptions was made by an explainer of this library.
             store: a folder that keeps every judge answer, activation and continuation: run again to go on where a run
                 stopped, without asking anything twice.
             nulls: null descriptions to score beside them: "shuffled", "random", "generic" (see `fade_lens.baselines.null_descriptions.NULLS`).
@@ -93,16 +103,76 @@ class Fade:
             JudgeError: the judge cannot be asked; what was done is in the store.
             StoreError: the store was made with other settings.
         """
-        chosen, named = read_descriptions(descriptions), scorers_of(scorers)
+        named = scorers_of(scorers)
+        explanations = descriptions if isinstance(descriptions, Explanations) else None
+        if explainer is not None:
+            given, missing = undescribed(descriptions)
+            explanations = self.explain(
+                missing, explainer=explainer, store=store, transcripts=transcripts, progress=progress
+            )
+            descriptions = [*given, *explanations]
+        if explanations is not None and not descriptions:
+            raise InputError(f"no feature has a description: {explanations.reasons}; explain others")
+        chosen = read_descriptions(descriptions)
+        if held_out is None:
+            held_out = any(d.provenance.kind == "explained" for d in chosen)
         beside = null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
         indices = tuple(dict.fromkeys(d.index for some in (chosen, *beside.values()) for d in some))
-        subject = Subject(self.model, self.source, self.corpus, indices, self.settings)
+        with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
+            with self._opened(indices, store, transcripts, reliability.judges) as (subject, known, kept):
+                check_evidence(chosen, self.settings.seed, known["corpus"]["tokens"])
+                about = {**known, "settings": recorded(self.settings, named.values())}
+                about |= {} if explanations is None else {"explained": explanations.record}
+                stages = Stages(progress)
+                pipeline = Pipeline(subject, self.judge, self.settings, named, reliability, kept, stages, held_out=held_out)
+                return pipeline.run(chosen, beside, about)
+
+    def explain(
+        self,
+        indices: Iterable[int],
+        *,
+        explainer: str = "one-shot",
+        store: str | Path | None = None,
+        transcripts: str | Path | None = None,
+        progress: bool = True,
+    ) -> Explanations:
+        """Explain features that have no description; `evaluate` takes what this gives as it is.
+
+        Args:
+            indices: the features.
+            explainer: who explains, a name under which an explainer is registered (see `fade_lens.explainers`).
+            store: as in `evaluate`; the same folder serves both, and features that were explained are not asked about again.
+            transcripts: as in `evaluate`.
+            progress: show progress bars.
+
+        Returns:
+            A table with a row for every feature: its description, or the reason why it has none, which ends nothing.
+
+        Raises:
+            InputError: an index that the SAE or hook does not have, an unknown explainer.
+            JudgeError: the judge cannot be asked; what was done is in the store.
+            StoreError: the store was made with other settings.
+        """
+        made, chosen = explainer_of(explainer), checked_indices(tuple(indices), self._n_features)
+        with self._opened(chosen, store, transcripts, (self.judge,)) as (subject, known, kept):
+            stages = Stages(progress)
+            identity = {**known, "settings": recorded(self.settings, (made,))}
+            return explain(subject, self.judge, made, stages, partial(observe, subject, kept, stages), identity)
+
+    @contextmanager
+    def _opened(
+        self,
+        indices: Sequence[int],
+        store: str | Path | None,
+        transcripts: str | Path | None,
+        judges: Iterable[Judge],
+    ) -> Generator[tuple[Subject, dict[str, Any], RunStore | None]]:
+        """The subject of some features, what decides a run's numbers, and the open store; what judges answer is kept in it."""
+        subject = Subject(self.model, self.source, self.corpus, tuple(dict.fromkeys(indices)), self.settings)
         known = {**subject.identity(), "judge": self.judge.identity}
         # A store is bound to FADE's settings, which decide what torch keeps in it; what another scorer asks is kept by the question.
         bound = {**known, "settings": recorded(self.settings, ())}
         with ExitStack() as stack:
-            reliability = Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold)
-            stack.enter_context(reliability)
             kept = None if store is None else stack.enter_context(RunStore(store, bound))
             answers = kept or MemoryTranscripts()
             if transcripts is not None:
@@ -113,10 +183,9 @@ class Fade:
                         "or a file to begin one, such as 'answers.sqlite'"
                     )
                 answers = SharedTranscripts(answers, stack.enter_context(RunStore(shared)))
-            for judge in reliability.judges:
+            for judge in judges:
                 stack.enter_context(judge.session(answers))
-            pipeline = Pipeline(subject, self.judge, self.settings, named, reliability, kept, Stages(progress))
-            return pipeline.run(chosen, beside, {**known, "settings": recorded(self.settings, named.values())})
+            yield subject, known, kept
 
     def summaries(self, indices: Sequence[int]) -> dict[int, FeatureSummary]:
         """What the corpus tells of some features, their strongest texts token by token; no judge is asked.
@@ -132,13 +201,25 @@ class Fade:
         descriptions: Any,
         *,
         scorers: Sequence[str] = ("fade",),
+        explainer: str | None = None,
         nulls: Sequence[str] = (),
         repeats: int = 0,
         second_judge: Judge | str | None = None,
         gold: Any = None,
     ) -> Estimate:
         """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate and no rating
-        stopped early)."""
+        stopped early).
+
+        With an explainer the price of explaining is in it, as if every feature got a description; `scorers=()` tells that price alone.
+        """
+        if explainer is not None:
+            made, (given, missing) = explainer_of(explainer), undescribed(descriptions)
+            explaining = made.estimate(self.judge, self.settings, len(checked_indices(missing, self._n_features)))
+            if not scorers:
+                return explaining
+            descriptions = [*given, *(Description(i, f"what feature {i} is explained as") for i in missing)]
+            more = {"nulls": nulls, "repeats": repeats, "second_judge": second_judge, "gold": gold}
+            return explaining + self.estimate(descriptions, scorers=scorers, **more)
         chosen, named = read_descriptions(descriptions), scorers_of(scorers)
         n, beside = len(chosen), null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
         # How many windows there are is known once they are tokenized.

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import stream
 from fade_lens.baselines.cross_scores import CrossScores
 from fade_lens.baselines.permutation import PermutationTest, beside_the_others
 from fade_lens.data.descriptions import Description
+from fade_lens.evidence.windows import Evidence
 from fade_lens.judge import Judge
 from fade_lens.judge.reliability import Reliability
 from fade_lens.neuronpedia.resolving import names_of
@@ -20,6 +22,7 @@ from fade_lens.runs.results import Result, Results
 from fade_lens.runs.settings import Settings
 from fade_lens.runs.store import RunStore, versions
 from fade_lens.scorers.base import Scored, Scorer, Scoring
+from fade_lens.scorers.continuations import PartContinuations
 from fade_lens.scorers.fade import FadeEvidence, FadeScorer
 from fade_lens.subject.hooks import model_name
 from fade_lens.subject.subject import Subject
@@ -29,7 +32,7 @@ Nulls = Mapping[str, tuple[Description, ...]]
 
 
 class Pipeline:
-    """Any scorers over descriptions of one subject."""
+    """Any scorers over descriptions of one subject; where they are `held_out`, over the texts that no explainer has seen."""
 
     def __init__(
         self,
@@ -40,7 +43,19 @@ class Pipeline:
         reliability: Reliability,
         store: RunStore | None,
         stages: Stages,
+        *,
+        held_out: bool = False,
     ) -> None:
+        self.whole = subject
+        """What the corpus alone tells of features is told of all of it."""
+        if held_out:
+            texts = Evidence(subject).texts("test")
+            if not len(texts):
+                raise InputError(
+                    f"held_out is True, and none of the {len(subject.tokens):,} texts of {subject.corpus.source} is kept for tests; give a larger corpus"
+                )
+            subject = subject.among(texts)
+        self.held_out = held_out
         self.subject, self.judge, self.settings, self.scorers = subject, judge, settings, scorers
         self.reliability, self.store, self.stages = reliability, store, stages
         self._observed = False
@@ -49,7 +64,8 @@ class Pipeline:
         """Score descriptions and the null descriptions of each kind; `identity` is what the run is known by."""
         started, before = time.monotonic(), self.judge.usage
         every = tuple(dict.fromkeys([*chosen, *(d for some in nulls.values() for d in some)]))
-        scoring = Scoring(self.subject, self.judge, self.settings, self.store, self.stages, self._observe)
+        store = self.store if self.store is None or not self.held_out else PartContinuations(self.store, "test")
+        scoring = Scoring(self.subject, self.judge, self.settings, store, self.stages, self._observe)
         scorers = {name: scorer(scoring) for name, scorer in self.scorers.items()}
         self._check_judge()
         seed = partial(stream, self.settings.seed)
@@ -60,7 +76,7 @@ class Pipeline:
             scored = {name: scorer.measure(asked[name]) for name, scorer in scorers.items()}
             evidence = {d: {name: found[d] for name, found in scored.items()} for d in every}
             again = self.reliability.ask({d: rated_of(evidence[d]) for d in chosen}, seed)
-            about = summaries(self.subject)
+            about = summaries(self.whole)
             if again:
                 scoring.wait("judge: rating texts again", again)
         found = {d: Result(d, about[d.index], evidence[d]) for d in every}
@@ -86,18 +102,9 @@ class Pipeline:
 
     def _observe(self) -> None:
         """The pass over the corpus, or what the store has of it; once."""
-        if self._observed:
-            return
-        self._observed = True
-        indices = self.subject.features.indices
-        kept = None if self.store is None else self.store.activations(indices)
-        advance = self.stages.stage("model: natural texts", len(self.subject.tokens))
-        found = self.subject.observe(kept, advance)
-        if kept is not None:
-            advance(len(self.subject.tokens))
-        elif self.store is not None:
-            self.store.keep_texts(self.subject.tokens)
-            self.store.keep_activations(indices, found)
+        if not self._observed:
+            self._observed = True
+            observe(self.whole, self.store, self.stages)
 
     def _beside(
         self,
@@ -117,9 +124,10 @@ class Pipeline:
 
     def _record(self, identity: Mapping[str, Any], fade: FadeScorer | None) -> dict[str, Any]:
         """What there is to know of a run beside what decides its numbers."""
-        activations, tokens = self.subject.activations, self.subject.tokens
+        activations, tokens = self.whole.activations, self.whole.tokens
         written = None if fade is None else fade.activations
         return {
+            **({"held_out": {"role": "test", "texts": len(self.subject.tokens)}} if self.held_out else {}),
             # What model and SAE are called decides no number, so it is no part of the identity that a store checks.
             "model": {"name": model_name(self.subject.model), **identity["model"]},
             "features": {**identity["features"], **names_of(self.subject.source)},
@@ -132,6 +140,19 @@ class Pipeline:
             "n_truncated": tokens.n_truncated,
             "text_lost": round(tokens.lost, 4),
         }
+
+
+def observe(subject: Subject, store: RunStore | None, stages: Stages) -> None:
+    """The pass over the corpus, or what the store has of it; what was computed is kept."""
+    indices = subject.features.indices
+    kept = None if store is None else store.activations(indices)
+    advance = stages.stage("model: natural texts", len(subject.tokens))
+    found = subject.observe(kept, advance)
+    if kept is not None:
+        advance(len(subject.tokens))
+    elif store is not None:
+        store.keep_texts(subject.tokens)
+        store.keep_activations(indices, found)
 
 
 def rated_of(evidence: Mapping[str, Scored]) -> list[tuple[str, int]]:

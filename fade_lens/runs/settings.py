@@ -6,7 +6,9 @@ from functools import cache
 from typing import Any
 
 from fade_lens._util.errors import InputError
-from fade_lens.scorers.base import REGISTRY, Scorer, load_own
+from fade_lens._util.registry import HasSettings, registered
+from fade_lens.explainers import base as explainers
+from fade_lens.scorers import base as scorers
 from fade_lens.scorers.fade import FadeSettings
 from fade_lens.subject.settings import SubjectSettings
 
@@ -24,13 +26,14 @@ class Settings(FadeSettings):
 
 
 def settings_of(given: Settings | None, overrides: Mapping[str, Any]) -> Settings:
-    """Settings with some changed, those of every registered scorer among them.
+    """Settings with some changed, those of every registered scorer and explainer among them.
 
     Raises:
-        InputError: a name that no scorer knows, or a value that cannot be used.
+        InputError: a name that none of them knows, or a value that cannot be used.
     """
-    load_own()
-    kind = composed(tuple(scorer.Settings for scorer in REGISTRY.values()))
+    for registry in (scorers.REGISTRY, explainers.REGISTRY):
+        registry.load_own()
+    kind = composed(tuple(known.Settings for _, _, known in registered()))
     known = sorted(field.name for field in fields(kind))
     if unknown := set(overrides) - set(known):
         raise InputError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(known)}")
@@ -47,7 +50,7 @@ def composed(parts: tuple[type[SubjectSettings], ...]) -> type[Settings]:
     return make_dataclass("Settings", (), bases=(*more, Settings), frozen=True) if more else Settings
 
 
-def recorded(settings: SubjectSettings, scorers: Iterable[type[Scorer]]) -> dict[str, Any]:
-    """The settings of the subject, of FADE and of some scorers as values that JSON knows, for the record of a run."""
-    names = {field.name for kind in (Settings, *(scorer.Settings for scorer in scorers)) for field in fields(kind)}
+def recorded(settings: SubjectSettings, used: Iterable[type[HasSettings]]) -> dict[str, Any]:
+    """The settings of the subject, of FADE and of some scorers or explainers as values that JSON knows, for the record of a run."""
+    names = {field.name for kind in (Settings, *(one.Settings for one in used)) for field in fields(kind)}
     return {name: value for name, value in settings.to_dict().items() if name in names}

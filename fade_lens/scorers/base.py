@@ -4,20 +4,16 @@ A scorer turns a subject, descriptions and a judge into `Metric`s with the evide
 judge works on all of them at once, and then `measure` of each. Results, reports, comparisons and the command line read its `specs`.
 """
 
-import logging
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, fields
-from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Flag, Reason
+from fade_lens._util.registry import Registry
 from fade_lens.data.descriptions import Description
 from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.labelled import LabelledTexts
@@ -28,10 +24,6 @@ from fade_lens.subject.settings import SubjectSettings
 if TYPE_CHECKING:
     from fade_lens.subject.subject import Subject
 
-logger = logging.getLogger(__name__)
-
-ENTRY_POINTS = "fade_lens.scorers"
-"""The group of entry points by which an installed package brings scorers."""
 NOT_SCORED = Metric(None, Reason("not_scored", "not among the run's scores"))
 
 
@@ -112,13 +104,7 @@ class Scoring:
 
     def wait(self, name: str, futures: Iterable["Future[Any]"]) -> None:
         """Wait for the judge, the bar moving as answers come; the first error ends the run."""
-        pending = set(futures)
-        advance = self.stages.stage(name, len(pending))
-        while pending:
-            done, pending = wait(pending, return_when="FIRST_COMPLETED")
-            for future in done:
-                future.result()
-            advance(len(done))
+        self.stages.wait(name, futures)
 
 
 class Scorer(ABC):
@@ -162,24 +148,19 @@ class Scorer(ABC):
 
 
 Class = TypeVar("Class", bound=type[Scorer])
-REGISTRY: dict[str, type[Scorer]] = {}
+REGISTRY: Registry[Scorer] = Registry("scorer", "fade_lens.scorers")
 
 
 def scorer(name: str) -> Callable[[Class], Class]:
     """Register a class as a scorer under a name: `Fade.evaluate(..., scorers=("fade", name))`, `--scorers fade,name`.
 
     Raises:
-        InputError: the name, the name of a score or that of a setting is another scorer's.
+        InputError: the name or the name of a score is another scorer's, or that of a setting is taken.
     """
 
     def register(made: Class) -> Class:
         others = {other: known for other, known in REGISTRY.items() if other != name}
-        if (known := REGISTRY.get(name)) is not None and known.__qualname__ != made.__qualname__:
-            raise InputError(
-                f"a scorer is already registered as {name!r} ({known.__qualname__}); give yours another name"
-            )
         taken = {spec.name: other for other, known in others.items() for spec in known.specs}
-        owners = {f.name: owner for known in others.values() for f, owner in owned(known.Settings)}
         for spec in made.specs:
             if not spec.name.isidentifier() or not spec.name.islower():
                 raise InputError(f"score {spec.name!r} of scorer {name!r}: give a name of small letters, digits and _")
@@ -187,39 +168,10 @@ def scorer(name: str) -> Callable[[Class], Class]:
                 raise InputError(
                     f"score {spec.name!r} of scorer {name!r} is already one of {taken[spec.name]!r}; call it otherwise"
                 )
-        for f, owner in owned(made.Settings):
-            if owners.get(f.name, owner) is not owner:
-                raise InputError(
-                    f"setting {f.name!r} of scorer {name!r} is already one of another scorer; call it otherwise"
-                )
-        REGISTRY[name] = made
+        REGISTRY.add(name, made)
         return made
 
     return register
-
-
-def owned(settings: type[SubjectSettings]) -> list[tuple[Any, type]]:
-    """The fields of settings, each with the class that it comes from."""
-    line = [kind for kind in settings.__mro__ if issubclass(kind, SubjectSettings)]
-    return [(f, next(kind for kind in reversed(line) if f.name in kind.__annotations__)) for f in fields(settings)]
-
-
-@cache
-def load_own() -> None:
-    """Import the package's scorers: every module beside this one."""
-    package = import_module(__package__ or "fade_lens.scorers")
-    for module in pkgutil.iter_modules(package.__path__):
-        import_module(f"{package.__name__}.{module.name}")
-
-
-@cache
-def load_installed() -> None:
-    """Import the scorers of installed packages, by their entry points; one that cannot be imported is told and left out."""
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-        except Exception as error:
-            logger.warning("scorer %r of %s cannot be imported: %s", point.name, point.value, error)
 
 
 def scorer_of(name: str) -> type[Scorer]:
@@ -228,22 +180,12 @@ def scorer_of(name: str) -> type[Scorer]:
     Raises:
         InputError: none is registered under it, here or by an installed package.
     """
-    for load in (load_own, load_installed):
-        if name not in REGISTRY:
-            load()
-    if name not in REGISTRY:
-        raise InputError(
-            f"there is no scorer {name!r}; there is {', '.join(map(repr, sorted(REGISTRY)))}{suggest(name, REGISTRY)}. "
-            "Import the module that registers it, or install its package"
-        )
-    return REGISTRY[name]
+    return REGISTRY.find(name)
 
 
 def scorers_of(names: Sequence[str]) -> dict[str, type[Scorer]]:
     """The scorers of several names. Raises `InputError` for an unknown one, or for none."""
-    if isinstance(names, str) or not names:
-        raise InputError(f"scorers is {names!r}; give a tuple of at least one name, such as ('fade',)")
-    return {name: scorer_of(name) for name in names}
+    return REGISTRY.find_all(names, "('fade',)")
 
 
 def specs_of(names: Iterable[str]) -> tuple[ScoreSpec, ...]:

@@ -55,3 +55,22 @@ class MemoryContinuations:
         self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), control: str = OWN
     ) -> None:
         self.kept[Steered(index, factor, control)] = tuple(texts), tuple(nll)
+
+
+@dataclass(frozen=True)
+class PartContinuations:
+    """Continuations of prompts from a part of the corpus, kept in the store of the whole beside those of all prompts."""
+
+    whole: ContinuationStore
+    part: str
+
+    def continuations(self, index: int, factor: float, control: str = OWN) -> Texts | None:
+        return self.whole.continuations(index, factor, f"{control}@{self.part}")
+
+    def continuations_nll(self, index: int, factor: float, control: str = OWN) -> tuple[float, ...] | None:
+        return self.whole.continuations_nll(index, factor, f"{control}@{self.part}")
+
+    def keep_continuations(
+        self, index: int, factor: float, texts: Sequence[str], nll: Sequence[float] = (), control: str = OWN
+    ) -> None:
+        self.whole.keep_continuations(index, factor, texts, nll, f"{control}@{self.part}")

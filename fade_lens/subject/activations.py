@@ -52,6 +52,16 @@ class MaxActivations:
         """On how many texts a feature's activation is no finite number at a counted position: which is largest is not known there."""
         return int((np.isnan(self.values[:, column]) & (self.counted > 0)).sum()) if self.n_overflowed else 0
 
+    def among(self, texts: Int[np.ndarray, " text"]) -> "MaxActivations":
+        """Those of some of the texts; `active`, and with it the firing rate, stays that of all, in proportion to their positions."""
+        shape, counted = (self.values.shape[1], len(texts)), self.counted[texts]
+        values, positions = Grid(shape, np.float32), Grid(shape, np.int32)
+        for column in range(shape[0]):
+            values.rows[column], positions.rows[column] = self.values[texts, column], self.positions[texts, column]
+        active = np.rint(self.active * (counted.sum() / max(1, self.counted.sum()))).astype(np.int64)
+        lost = int((np.isnan(values.rows).any(axis=0) & (counted > 0)).sum()) if self.n_overflowed else 0
+        return MaxActivations(values.rows.T, positions.rows.T, counted, active, self.n_outliers, lost)
+
     @property
     def firing_rate(self) -> Float[np.ndarray, " feature"]:
         """Share of the counted positions at which each feature is not zero."""

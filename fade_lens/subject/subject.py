@@ -1,12 +1,13 @@
 """What is evaluated: a model, some of its features, and the natural texts that they are seen on."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
@@ -71,6 +72,15 @@ class Subject:
         self._outliers: OutlierRule | None = None
         self._activations: MaxActivations | None = None
         self._precision: Precision | None = None
+        self._whole: tuple[Subject, Int[np.ndarray, " text"]] | None = None
+        """Of a part of a corpus: the subject over all of it, and which texts these are."""
+
+    def among(self, texts: Int[np.ndarray, " text"]) -> "Subject":
+        """The same features over some of the texts, by their numbers; what is known of the whole corpus is taken from there."""
+        part = copy.copy(self)
+        part.tokens = self.tokens.select(texts.tolist())
+        part._whole, part._activations = (self, texts), None
+        return part
 
     def _context(self, source: SAE[Any] | str) -> int:
         """The context asked for, else the SAE's own up to 128 tokens; never more than the model's."""
@@ -85,6 +95,8 @@ class Subject:
     @property
     def outliers(self) -> OutlierRule:
         """The rule for massive activations, fitted on the corpus at first use."""
+        if self._whole is not None:
+            return self._whole[0].outliers
         if self._outliers is None:
             factor = self.settings.outlier_factor
             self._outliers = OutlierRule.fit(self.model, self.features, self.tokens, factor=factor)
@@ -93,7 +105,10 @@ class Subject:
     @property
     def activations(self) -> MaxActivations:
         """The corpus' activations, computed in one pass at first use."""
-        if self._activations is None:
+        if self._activations is None and self._whole is not None:
+            whole, texts = self._whole
+            self._activations = whole.activations.among(texts)
+        elif self._activations is None:
             self.observe()
         assert self._activations is not None
         return self._activations
@@ -111,6 +126,8 @@ class Subject:
     @property
     def precision(self) -> Precision | None:
         """How exact activations are, told at first use; None in preset "paper", which compares them digit by digit."""
+        if self._whole is not None:
+            return self._whole[0].precision
         if self._precision is None and self.settings.preset != "paper":
             self._precision = Precision.of(self.model, self.features, self.tokens, self.outliers)
         return self._precision

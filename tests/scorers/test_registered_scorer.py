@@ -226,13 +226,10 @@ def test_an_installed_package_brings_its_own(monkeypatch):
         def load(self) -> None:
             raise ImportError("no such module")
 
-    from fade_lens.scorers import base
-
-    base.load_installed.cache_clear()
-    monkeypatch.setattr(base, "entry_points", lambda group: [Broken(), Point()])
+    monkeypatch.setattr(REGISTRY, "installed_loaded", False)
+    monkeypatch.setattr("fade_lens._util.registry.entry_points", lambda group: [Broken(), Point()])
     assert specs_of(["late"])[0].title == "Late"
     del REGISTRY["late"]
-    base.load_installed.cache_clear()
 
 
 def test_settings_that_cannot_be_used_are_told(server):

@@ -1,0 +1,270 @@
+"""Windows of texts: drawn by a feature's activation with known probabilities, and read token by token in one run of their texts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.options import option
+from fade_lens._util.reasons import Reason
+from fade_lens._util.seeds import rng
+from fade_lens.evidence.roles import ROLES, Role, leads, roles_of
+from fade_lens.subject.activations import token_activations
+from fade_lens.subject.settings import SubjectSettings
+from fade_lens.subject.subject import Subject
+from fade_lens.subject.tokens import pieces
+
+By = Literal["strata", "random", "top", "square"]
+"""How windows are drawn among the texts on which a feature fires: the same number from strata of equal counts; uniformly; among the
+strongest; in proportion to the square of the activation."""
+ACTIVE = "active"
+"""The kind of a window in which the feature fires; other kinds are those of `fade_lens.evidence.negatives`."""
+
+
+@dataclass(frozen=True)
+class EvidenceSettings(SubjectSettings):
+    """What evidence is made of."""
+
+    window_tokens: int = option(32, "Tokens of a window that is shown or tested.", least=2)
+    centred: bool = option(False, "Windows centred on the peak, in place of a fixed grid.")
+    silent_quantile: float = option(
+        0.9,
+        "A neuron is silent on a text whose largest activation, in magnitude, is at most this quantile over the corpus; an SAE latent where it is 0.",
+        above=0,
+        most=1,
+    )
+
+
+class Place(NamedTuple):
+    """A window that was drawn and not read yet.
+
+    `first` to `last` (left out) are its positions in the text's tokens; `inclusion` is the probability with which it was drawn, among the
+    texts of its role and kind; `stratum` counts from the strongest.
+    """
+
+    text: int
+    first: int
+    last: int
+    inclusion: float = 1.0
+    stratum: int = 0
+    kind: str = ACTIVE
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window token by token.
+
+    Attributes:
+        place: where it is and how it was drawn.
+        tokens: what each token adds to the text: joined they are the window's text.
+        ids: the tokens' ids.
+        activations: of the feature; None where a position never counts (special tokens, massive activations).
+    """
+
+    place: Place
+    tokens: tuple[str, ...]
+    ids: tuple[int, ...]
+    activations: tuple[float | None, ...]
+
+    @property
+    def text(self) -> str:
+        """The words of the window."""
+        return "".join(self.tokens)
+
+    @property
+    def largest(self) -> float:
+        """The largest activation in it; 0 where the feature is silent."""
+        return max((a for a in self.activations if a is not None), default=0.0)
+
+    @property
+    def peak(self) -> int:
+        """Which of its tokens has the largest activation."""
+        values = [-np.inf if a is None else a for a in self.activations]
+        return int(np.argmax(values)) if values else 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How windows in which a feature fires are drawn.
+
+    Attributes:
+        n: how many at most.
+        by: see `By`.
+        strata: how many, for "strata".
+        of: how many of the strongest "top" draws among; None: the `n` strongest.
+        skip: how many of the strongest are left out.
+        tokens: a window's length; None: that of the settings.
+        centred: whether the peak stands in its middle; None: as the settings say.
+        purpose: a word that makes another draw of it.
+    """
+
+    n: int = 40
+    by: By = "strata"
+    strata: int = 10
+    of: int | None = None
+    skip: int = 0
+    tokens: int | None = None
+    centred: bool | None = None
+    purpose: str = ""
+
+
+class Evidence:
+    """Windows of a subject's features.
+
+    What is kept of the corpus is its pass (`Subject.activations`): for every feature and text the largest activation and its position. A
+    text has one window, that with its peak; texts that are drawn are read once more, token by token.
+
+    Args:
+        subject: model, features and corpus.
+        settings: sizes of windows, and the seed.
+    """
+
+    def __init__(self, subject: Subject, settings: SubjectSettings | None = None) -> None:
+        self.subject = subject
+        self.settings = EvidenceSettings.of(settings or subject.settings)
+
+    @cached_property
+    def role(self) -> Int[np.ndarray, " text"]:
+        """The role of every text, as its place in `ROLES`."""
+        return roles_of(self.subject.tokens, self.settings.seed)
+
+    def texts(self, role: Role | None) -> Int[np.ndarray, " text"]:
+        """The numbers of the texts of a role; None: of all."""
+        n = len(self.subject.tokens)
+        return np.arange(n) if role is None else np.flatnonzero(self.role == ROLES.index(role))
+
+    def floor(self, index: int) -> float:
+        """The magnitude up to which a feature counts as silent: 0 for a latent."""
+        if not isinstance(self.subject.source, str):
+            return 0.0
+        magnitude = np.abs(self.subject.natural(index))
+        magnitude = magnitude[np.isfinite(magnitude)]
+        return float(np.quantile(magnitude, self.settings.silent_quantile)) if len(magnitude) else 0.0
+
+    def firing(self, index: int, role: Role | None) -> Int[np.ndarray, " text"]:
+        """The texts of a role on which a feature fires, strongest first."""
+        texts = self.texts(role)
+        values = self.subject.natural(index)[texts]
+        some = np.flatnonzero(values > self.floor(index))  # NaN compares False
+        return texts[some[np.argsort(-values[some], kind="stable")]]
+
+    def silent(self, index: int, role: Role | None) -> Int[np.ndarray, " text"]:
+        """The texts of a role on which a feature is silent, and that have a token that counts."""
+        texts = self.texts(role)
+        return texts[np.abs(self.subject.natural(index)[texts]) <= self.floor(index)]
+
+    def scale(self, index: int, role: Role | None = "show") -> float:
+        """The largest activation on the texts of a role, which activations are divided by; NaN where there is none."""
+        texts = self.firing(index, role)
+        return float(self.subject.natural(index)[texts[0]]) if len(texts) else float("nan")
+
+    def lacking(self, index: int, role: Role | None, least: int) -> Reason | None:
+        """Why a feature has no evidence of a role; None where it has at least so many texts."""
+        if (overflow := self.subject.overflow(index)) is not None:
+            return overflow
+        if not len(self.firing(index, None)):
+            return Reason("silent", f"never fires on the {len(self.subject.tokens):,} texts of the corpus")
+        if (n := len(self.firing(index, role))) < least:
+            return Reason("too_few_texts", f"fires on {n} of the texts kept for {role or 'it'}, fewer than {least}")
+        return None
+
+    def active(self, role: Role | None, draw: Draw | None = None) -> dict[int, list[Place]]:
+        """Windows in which each feature fires, strongest first: no more than there are, one a text, with their inclusion probabilities."""
+        return {index: self.drawn(index, role, draw or Draw()) for index in self.subject.features.indices}
+
+    def drawn(self, index: int, role: Role | None, draw: Draw) -> list[Place]:
+        """`active` of one feature."""
+        texts = self.firing(index, role)[draw.skip :]
+        random = rng(self.settings.seed, "evidence", draw.purpose, index, role)
+        values = self.subject.natural(index)[texts].astype(np.float64)
+        chosen, inclusion, stratum = choose(values, draw, random)
+        positions = self.subject.activations.positions[texts[chosen], self.subject.column(index)]
+        spans = [self.span(text, at, draw) for text, at in zip(texts[chosen].tolist(), positions.tolist(), strict=True)]
+        return [Place(*row) for row in zip(texts[chosen].tolist(), *zip(*spans, strict=True), inclusion.tolist(), stratum.tolist(), strict=True)] if spans else []  # fmt: skip
+
+    def span(self, text: int, position: int, draw: Draw) -> tuple[int, int]:
+        """The window of a text that holds a position: that of the grid, or centred on it; within the text, without its BOS."""
+        size = draw.tokens or self.settings.window_tokens
+        end, lead = int(self.subject.tokens.lengths[text]), int(self.lead[text])
+        centred = self.settings.centred if draw.centred is None else draw.centred
+        first = position - size // 2 if centred else lead + (position - lead) // size * size
+        first = max(min(first, end - size), lead)  # the last window of a text is as long as the others
+        return first, min(first + size, end)
+
+    @cached_property
+    def lead(self) -> Int[np.ndarray, " text"]:
+        """How many tokens stand before each text's own: 1 for a BOS."""
+        return leads(self.subject.tokens)
+
+    def read(self, places: Mapping[int, Sequence[Place]]) -> dict[int, tuple[Window, ...]]:
+        """The windows of some features token by token; every text is run once for all of them."""
+        subject, columns = self.subject, dict[int, list[int]]()
+        for index, some in places.items():
+            for place in some:
+                columns.setdefault(place.text, []).append(subject.column(index))
+        numbers = sorted(columns)
+        wanted = [list(dict.fromkeys(columns[number])) for number in numbers]
+        some = subject.tokens.select(numbers)
+        rows = token_activations(subject.model, subject.features, some, subject.outliers, columns=wanted)
+        words = {number: pieces(subject.model.tokenizer, subject.tokens[number].tolist()) for number in numbers}
+        by_text = dict(zip(numbers, zip(wanted, rows, strict=True), strict=True))
+
+        def window(index: int, place: Place) -> Window:
+            kept, row = by_text[place.text]
+            part = slice(place.first, place.last)
+            values = row[part, kept.index(subject.column(index))].tolist()
+            tokens, ids = words[place.text][part], subject.tokens[place.text][part].tolist()
+            return Window(place, tokens, tuple(ids), tuple(None if v != v else v for v in values))
+
+        return {index: tuple(window(index, place) for place in some) for index, some in places.items()}
+
+
+def choose(
+    values: Float[np.ndarray, " text"], draw: Draw, random: np.random.Generator
+) -> tuple[Int[np.ndarray, " chosen"], Float[np.ndarray, " chosen"], Int[np.ndarray, " chosen"]]:
+    """Which of some texts, given strongest first, are drawn; with what probability each was, and the stratum of each.
+
+    In proportion to the square, probabilities are exact (systematic sampling along a random order).
+    """
+    n = min(draw.n, len(values))
+    stratum = np.zeros(len(values), dtype=np.int64)
+    if draw.by == "top":
+        probability = np.zeros(len(values))
+        probability[: (among := max(n, min(draw.of or n, len(values))))] = n / max(among, 1)
+        chosen = random.choice(among, n, replace=False) if among else np.zeros(0, dtype=np.int64)
+    elif draw.by == "square":
+        probability = shares(values**2, n)
+        order = random.permutation(len(values))
+        ends = random.random() + np.concatenate([[0.0], np.cumsum(probability[order])])
+        chosen = order[np.flatnonzero(np.diff(np.floor(ends + 1e-9)))]
+    else:
+        strata = max(1, min(draw.strata, n)) if draw.by == "strata" else 1
+        edges = np.linspace(0, len(values), strata + 1).round().astype(np.int64)
+        stratum = np.repeat(np.arange(strata), np.diff(edges))
+        quota = np.diff(np.linspace(0, n, strata + 1).round().astype(np.int64))
+        quota = np.minimum(quota, np.diff(edges))
+        for _ in range(n - int(quota.sum())):  # rounding leaves room in a stratum
+            quota[np.argmax(np.diff(edges) - quota)] += 1
+        parts = [edges[k] + random.choice(int(edges[k + 1] - edges[k]), int(quota[k]), replace=False) for k in range(strata) if quota[k]]  # fmt: skip
+        chosen = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        probability = np.repeat(quota / np.maximum(np.diff(edges), 1), np.diff(edges))
+    chosen = np.sort(chosen.astype(np.int64))
+    return chosen, probability[chosen], stratum[chosen]
+
+
+def shares(sizes: Float[np.ndarray, " text"], n: int) -> Float[np.ndarray, " text"]:
+    """Inclusion probabilities in proportion to `sizes`, none above 1, that sum to `n`."""
+    probability, free = np.zeros(len(sizes)), sizes > 0
+    sure = np.zeros(len(sizes), dtype=bool)
+    while free.any() and n > sure.sum():
+        probability[free] = (n - sure.sum()) * sizes[free] / sizes[free].sum()
+        if not (over := free & (probability >= 1)).any():
+            break
+        sure |= over
+        free &= ~over
+    probability[sure] = 1.0
+    return probability

@@ -1,0 +1,249 @@
+"""What an explainer is, and how one is registered: a file with a subclass of `Explainer` under `@explainer("name")` is all that a new one takes.
+
+An explainer is given the evidence of one feature and may ask a language model, and gives a description, or the reason why there is none. A run
+gathers the evidence of all features at once, asks for all of them together, and keeps every answer before it is used.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.options import option
+from fade_lens._util.reasons import Reason
+from fade_lens._util.registry import Registry
+from fade_lens._util.wording import one_line
+from fade_lens.data.descriptions import Description, Provenance, Rule
+from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Window
+from fade_lens.judge import Estimate, Judge
+from fade_lens.judge.asking import Questions
+from fade_lens.llm.budget import Usage
+from fade_lens.subject.settings import SubjectSettings
+
+REASONS = {
+    "silent": "the feature never fires on the corpus",
+    "too_few_texts": "the feature fires on too few texts",
+    "nothing_common": "the explainer sees nothing that the texts share",
+    "refused": "the explainer refuses",
+    "unreadable": "the explainer's answers cannot be read",
+    "cut": "the explainer's answers end before they say anything",
+    "overflow": "activations are not finite",
+    "too_long": "the explainer's context has no room for the evidence",
+    "failed": "requests about the feature get no answer",
+}
+"""Why a feature has no description, by the codes of `Reason`."""
+LONGEST = 600
+"""Characters of a description; what is longer is the explainer's reasoning and not a description."""
+
+
+@dataclass(frozen=True)
+class ExplainerSettings(EvidenceSettings):
+    """What every explainer needs to know."""
+
+    shown_windows: int | None = option(
+        None, "Windows in which the feature fires that an explainer is shown; unless given, as its way of showing has it.", least=1
+    )
+    least_texts: int = option(
+        3, "Texts kept for showing on which a feature must fire to be explained.", least=1
+    )
+
+
+@dataclass(frozen=True)
+class FeatureEvidence:
+    """What an explainer is given of a feature.
+
+    Attributes:
+        index: the feature's index in its SAE or hook.
+        active: windows in which it fires, strongest first.
+        silent: windows in which it is silent; their `place.kind` says what they are like.
+        scale: its largest activation on the texts kept for showing.
+        n_firing: texts kept for showing on which it fires, of `n_texts`.
+        promoted, suppressed: tokens that its direction makes likelier and less likely, the strongest first; empty unless asked for.
+    """
+
+    index: int
+    active: tuple[Window, ...]
+    silent: tuple[Window, ...] = ()
+    scale: float = 1.0
+    n_firing: int = 0
+    n_texts: int = 0
+    promoted: tuple[str, ...] = ()
+    suppressed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an explainer made of a feature.
+
+    Attributes:
+        index: the feature's index.
+        description: what it says; None where it says nothing.
+        reason: why it says nothing; None where it does.
+        shown: the windows that it was shown, each as the number of its text and the positions of its first and its last token (left out).
+        dropped: rules that were more than asked for.
+        usage: what the answers cost that it rests on, in this run or before.
+    """
+
+    index: int
+    description: Description | None = None
+    reason: Reason | None = None
+    shown: tuple[tuple[int, int, int], ...] = ()
+    dropped: int = 0
+    usage: Usage | None = None
+
+    @classmethod
+    def of(
+        cls,
+        evidence: FeatureEvidence,
+        text: str = "",
+        *,
+        rules: Sequence[Rule] = (),
+        reason: Reason | None = None,
+        dropped: int = 0,
+        shown: Sequence[Window] | None = None,
+    ) -> "Explanation":
+        """An explanation in words, or by rules with strengths, whose words are then made of them; or none, and why.
+
+        Args:
+            evidence: of the feature.
+            text: the description.
+            rules: texts with their strengths, 0 to 5.
+            reason: why there is none, by a code of `REASONS`.
+            dropped: further rules that were left out.
+            shown: what of the evidence was shown, if not all.
+        """
+        windows = (*evidence.active, *evidence.silent) if shown is None else shown
+        places = tuple((w.place.text, w.place.first, w.place.last) for w in windows)
+        if reason is not None:
+            return cls(evidence.index, None, reason, places)
+        text = one_line(text) or rules_in_words(rules)
+        description = Description(evidence.index, text, Provenance("explained", shown=places), tuple(rules))
+        return cls(evidence.index, description, None, places, dropped)
+
+
+def concept_of(index: int) -> str:
+    """What requests about a feature go by: its cost is counted under it."""
+    return f"feature {index}"
+
+
+def rules_in_words(rules: Sequence[Rule]) -> str:
+    """Rules as one description, the strongest first, for scorers that read a sentence."""
+    strongest = max((strength for _, strength in rules), default=0)
+    weakly = ("", " (less strongly)")
+    return "; or ".join(text + weakly[strength < strongest] for text, strength in sorted(rules, key=lambda rule: -rule[1]))
+
+
+class Explainer(ABC):
+    """What every explainer is; an object of it lives for one run.
+
+    Attributes:
+        name: under which it is registered.
+        version: of its prompts and of what it shows: it stands in the provenance of descriptions.
+        asks: whether it asks a language model.
+        Settings: a frozen dataclass that inherits from `ExplainerSettings`, with its own settings beside those.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[str] = "1"
+    asks: ClassVar[bool] = True
+    Settings: ClassVar[type[ExplainerSettings]] = ExplainerSettings
+
+    def __init__(self, settings: SubjectSettings) -> None:
+        self.settings = self.Settings.of(settings)
+
+    @classmethod
+    @abstractmethod
+    def estimate(cls, judge: Judge, settings: SubjectSettings, n_features: int) -> Estimate:
+        """What the language model is asked at most, retries left out.
+
+        Args:
+            judge: who is asked; its `price_of` tells the price of tokens.
+            settings: of the whole run.
+            n_features: how many are explained.
+        """
+
+    @abstractmethod
+    async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
+        """Explain one feature.
+
+        Args:
+            evidence: what is shown of it.
+            questions: `await questions.ask(request, read)` gives what `read` finds in the answer, or a `Reason`; answers are kept.
+        """
+
+    def draws(self) -> tuple[Draw, ...]:
+        """How the windows are drawn that are shown."""
+        return (Draw(n=self.settings.shown_windows or 40),)
+
+    def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
+        """What is shown of some features, all of whose texts are read in one run."""
+        drawn = {i: [place for draw in self.draws() for place in evidence.drawn(i, "show", draw)] for i in indices}
+        n_texts = len(evidence.texts("show"))
+        return {
+            index: FeatureEvidence(
+                index, windows, scale=evidence.scale(index), n_firing=len(evidence.firing(index, "show")), n_texts=n_texts
+            )
+            for index, windows in evidence.read(drawn).items()
+        }
+
+
+Class = TypeVar("Class", bound=type[Explainer])
+REGISTRY: Registry[Explainer] = Registry("explainer", "fade_lens.explainers")
+
+
+def explainer(name: str) -> Callable[[Class], Class]:
+    """Register a class as an explainer under a name: `Fade.explain(..., explainer=name)`, `--explainer name`.
+
+    Raises:
+        InputError: the name is another explainer's, or that of a setting is taken.
+    """
+
+    def register(made: Class) -> Class:
+        REGISTRY.add(name, made)
+        made.name = name
+        return made
+
+    return register
+
+
+def explainer_of(name: str) -> type[Explainer]:
+    """The explainer of a name.
+
+    Raises:
+        InputError: none is registered under it, here or by an installed package.
+    """
+    return REGISTRY.find(name)
+
+
+def completed(explanation: Explanation, made: type[Explainer], model: str, seed: int, corpus: str, usage: Usage) -> Explanation:
+    """An explanation with what the run knows of it: who made it, on what evidence, at what cost."""
+    if (description := explanation.description) is None:
+        return replace(explanation, usage=usage)
+    about = Provenance(
+        "explained",
+        explainer=model if made.asks else "",
+        method=made.name,
+        version=made.version,
+        evidence=evidence_id(seed, corpus),
+        shown=explanation.shown,
+        cost=usage.cost,
+    )
+    made_of = Description(description.index, description.text, about, description.rules)
+    return replace(explanation, description=made_of, usage=usage)
+
+
+def evidence_id(seed: int, corpus: str) -> str:
+    """What a description was explained on: the seed of the roles and the fingerprint of the corpus."""
+    return f"{seed}:{corpus}"
+
+
+def check_evidence(descriptions: Iterable[Description], seed: int, corpus: str) -> None:
+    """Raise `InputError` for a description that was explained on this corpus with other roles: texts that it was made of would test it."""
+    for d in descriptions:
+        before, _, on = d.provenance.evidence.partition(":")
+        if on == corpus and before != str(seed):
+            raise InputError(
+                f"feature {d.index} was explained on this corpus with seed {before}, which is {seed} now: texts that its explainer was "
+                f"shown would be among those that test it; give seed={before}, or explain it again"
+            )

@@ -1,0 +1,103 @@
+"""`Explanations`: what an explainer made of some features, as a table that `Fade.evaluate` takes as it is."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.files import table_of
+from fade_lens.data.descriptions import Description
+from fade_lens.explainers.base import Explanation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Explanations of features, in the order that these were asked for. Iterating gives the descriptions that there are.
+
+    Attributes:
+        rows: one a feature and explainer, those without a description included.
+        run: how they were made: explainer, settings, model, features, corpus, judge, versions, usage.
+    """
+
+    rows: tuple[Explanation, ...]
+    run: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __len__(self) -> int:
+        """How many features have a description."""
+        return sum(row.description is not None for row in self.rows)
+
+    def __iter__(self) -> Iterator[Description]:
+        return (row.description for row in self.rows if row.description is not None)
+
+    def __getitem__(self, index: int) -> Explanation:
+        """The explanation of a feature, by its index.
+
+        Raises:
+            InputError: the feature was not explained, or by several explainers.
+        """
+        found = [row for row in self.rows if row.index == index]
+        if len(found) != 1:
+            raise InputError(f"feature {index} has {len(found)} explanations; look at `rows`")
+        return found[0]
+
+    def __add__(self, other: "Explanations") -> "Explanations":
+        """Those of two explainers together, to be evaluated on the same texts and compared by explainer."""
+        return Explanations((*self.rows, *other.rows), self.run)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many features have no description, by the code of the reason."""
+        return dict(Counter(row.reason.code for row in self.rows if row.reason is not None))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run that scores them keeps of them."""
+        told = {"explainer": self.run.get("explainer"), "features": len(self.rows), "described": len(self)}
+        return {**told, "reasons": {row.index: row.reason for row in self.rows if row.reason is not None}}
+
+    @cached_property
+    def frame(self) -> "pd.DataFrame":
+        """One row a feature: its description, or why it has none, who made it, on what, and at what cost."""
+        return table_of(map(row_of, self.rows))
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write `frame`; `read_descriptions` and `fade-lens evaluate --descriptions` read it with all that is known of each."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.frame.to_csv(path, index=False, errors="replace")
+        return path
+
+    def __repr__(self) -> str:
+        left = "".join(f", {n} {code}" for code, n in self.reasons.items())
+        return f"Explanations({len(self)} of {len(self.rows)} features described{left})"
+
+    def _repr_html_(self) -> str:
+        return self.frame.to_html(columns=["index", "description", "reason", "explainer"], index=False, na_rep="–")
+
+
+def row_of(row: Explanation) -> dict[str, Any]:
+    """One row of `Explanations.frame`."""
+    description = row.description
+    about = None if description is None else description.provenance
+    return {
+        "index": row.index,
+        "description": None if description is None else description.text,
+        "rules": json.dumps(description.rules) if description is not None and description.rules else "",
+        "reason": None if row.reason is None else str(row.reason),
+        "reason_code": None if row.reason is None else row.reason.code,
+        "explainer": "" if about is None else about.method,
+        "model": "" if about is None else about.explainer,
+        "prompt_version": "" if about is None else about.version,
+        "evidence": "" if about is None else about.evidence,
+        "shown": " ".join(f"{text}:{first}-{last}" for text, first, last in row.shown),
+        "dropped_rules": row.dropped,
+        "judge_calls": None if row.usage is None else row.usage.calls,
+        "judge_cost": None if row.usage is None else row.usage.cost,
+    }

@@ -1,0 +1,52 @@
+"""One call of `Fade.explain`: evidence of all features from one pass, then an explainer on each, all of them together."""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict
+from typing import Any
+
+from fade_lens._util.progress import Stages
+from fade_lens.evidence.windows import Evidence
+from fade_lens.explainers.base import Explainer, Explanation, completed, concept_of
+from fade_lens.explainers.table import Explanations
+from fade_lens.judge import Judge
+from fade_lens.runs.store import versions
+from fade_lens.subject.subject import Subject
+
+
+def explain(
+    subject: Subject,
+    judge: Judge,
+    made: type[Explainer],
+    stages: Stages,
+    observe: Callable[[], None],
+    identity: Mapping[str, Any],
+) -> Explanations:
+    """Explain all features of a subject; one that cannot be explained has its reason, and the others go on."""
+    started, before = time.monotonic(), judge.usage
+    explainer = made(subject.settings)
+    with stages.showing():
+        observe()
+        evidence = Evidence(subject)
+        least = explainer.settings.least_texts
+        lacking = {i: evidence.lacking(i, "show", least) for i in subject.features.indices}
+        shown = explainer.gather(evidence, [i for i, reason in lacking.items() if reason is None])
+
+        def begun(index: int) -> "Future[Explanation]":
+            return judge.submit(lambda questions: explainer.explain(shown[index], questions))
+
+        asked = {index: begun(index) for index in shown}
+        stages.wait(f"explainer: {made.name}", asked.values())
+    corpus, seed = identity["corpus"]["tokens"], subject.settings.seed
+
+    def row(index: int) -> Explanation:
+        if (reason := lacking[index]) is not None:
+            return Explanation(index, None, reason)
+        usage = judge.usage_of(concept_of(index))
+        return completed(asked[index].result(), made, judge.model, seed, corpus, usage)
+
+    rows = tuple(map(row, subject.features.indices))
+    about = {"explainer": {"name": made.name, "version": made.version}, "versions": versions()}
+    about |= {"usage": asdict(judge.usage - before), "seconds": round(time.monotonic() - started, 1)}
+    return Explanations(rows, {**identity, **about})
