@@ -144,7 +144,7 @@ def test_cells_come_back_from_the_heat_map(run: Results) -> None:
 def test_large_runs_have_no_heat_map() -> None:
     results = with_cross(made_up_results(MOST + 1, n_rated=20, characters=20))
     assert heat_map(results, {}) is None
-    assert 'id="heat-map"' not in page(replace(results, cross=None))
+    assert 'id="heat-map"' not in page(replace(results, cross_scores=None))
 
 
 def test_the_recipe_makes_the_settings_again() -> None:
