@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.reasons import Flag
 from fade_lens._util.wording import QUOTED, has_unspaced, one_line, same_words
-from fade_lens.data.leaks import READ, leaked
 from fade_lens.data.descriptions import DESCRIBED
 from fade_lens.data.leaks import READ, leaked
 from fade_lens.neuronpedia.frames import NONE
