@@ -178,9 +178,7 @@ def test_one_feature_that_cannot_be_explained_has_its_reason(server: FakeJudge) 
 
 def test_the_command_line_takes_it(server: FakeJudge, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fade_lens.cli.options.check_model", lambda *_: None)
-    for command in ("explain", "evaluate"):
-        monkeypatch.setattr(f"fade_lens.cli.{command}.open_model", lambda *_: planted_model(), raising=False)
-    monkeypatch.setattr("fade_lens.cli.options.open_model", lambda *_: planted_model())
+    monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: planted_model())
     monkeypatch.setenv("FADE_LENS_API_KEY", "sk-SECRET")
     monkeypatch.setenv("COLUMNS", "160")
     planted_sae().save_model(tmp_path / "sae")
