@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from fade_lens._util.errors import InputError, suggest
 from fade_lens._util.options import Options
@@ -14,13 +14,13 @@ from fade_lens._util.options import Options
 logger = logging.getLogger(__name__)
 
 
-class HasSettings(Protocol):
-    """A class with settings of its own: a frozen dataclass of `option`s."""
+class Registered:
+    """What is registered: a class with settings of its own, a frozen dataclass of `option`s."""
 
     Settings: ClassVar[Any]
 
 
-T = TypeVar("T", bound=HasSettings)
+T = TypeVar("T", bound=Registered)
 REGISTRIES: "list[Registry[Any]]" = []
 """All of them: a setting belongs to one class, since the settings of a run are those of all."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fade_lens._util.errors import InputError
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import (
@@ -42,12 +43,24 @@ DEMO_TEXTS = 700
 
 def evaluate(
     subject: SubjectOptions,
-    descriptions: Described,
     corpus: CorpusOptions,
     judge: JudgeSpec,
     judging: Judging,
     out: Out,
+    descriptions: Described = None,
     features: Only = None,
+    explainer: Annotated[
+        str | None,
+        typer.Option(
+            help="Who explains the features of --features that have no description first: one-shot, or another explainer."
+        ),
+    ] = None,
+    held_out: Annotated[
+        bool | None,
+        typer.Option(
+            help="Score on the texts that no explainer is shown; where descriptions were explained here unless given."
+        ),
+    ] = None,
     preset: Annotated[
         str, typer.Option(help="default, or paper for the reference implementation's arithmetic.")
     ] = "default",
@@ -111,11 +124,11 @@ def evaluate(
         interval_width=interval_width or None,
     )
     subject.check_given()
-    chosen = chosen_descriptions(descriptions, features, subject.sae_release, subject.sae_id, subject.sae)
+    chosen = to_evaluate(descriptions, features, explainer, subject)
     asked = judging.open(judge)
     check_nulls(asked_nulls := names(nulls))
     scorers_of(asked_scorers := names(scorers))
-    more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, **judging.checks()}
+    more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, "explainer": explainer, **judging.checks()}
     texts = corpus.open()
     published = subject.check()
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
@@ -127,7 +140,30 @@ def evaluate(
     if judging.dry_run:
         console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **more)}"), soft_wrap=True)
         return
-    finish(fade.evaluate(chosen, store=out, transcripts=judging.transcripts, progress=not quiet, **more), out, quiet)
+    more |= {"store": out, "transcripts": judging.transcripts, "progress": not quiet, "held_out": held_out}
+    finish(fade.evaluate(chosen, **more), out, quiet)
+
+
+def to_evaluate(descriptions: Path | None, features: str | None, explainer: str | None, subject: SubjectOptions) -> Any:
+    """The descriptions asked for; with an explainer also the indices of the features that it has to explain."""
+    from fade_lens.data.descriptions import parse_indices, read_descriptions
+    from fade_lens.explainers.base import explainer_of
+
+    if explainer is None:
+        if descriptions is None:
+            raise InputError("give --descriptions, or --explainer with --features to have them described first")
+        return chosen_descriptions(descriptions, features, subject.sae_release, subject.sae_id, subject.sae)
+    explainer_of(explainer)
+    if features is None:
+        raise InputError(f"--explainer {explainer} needs --features: which features it is to explain, such as 0:200")
+    wanted = parse_indices(features)
+    given = [] if descriptions is None else [d for d in read_descriptions(descriptions) if d.index in set(wanted)]
+    missing = [index for index in wanted if index not in {d.index for d in given}]
+    if not missing:
+        raise InputError(
+            f"--explainer {explainer}: every feature of --features has a description; leave --explainer out"
+        )
+    return [*given, *missing]
 
 
 def demo(
@@ -171,9 +207,20 @@ def finish(results: "Results", out: Path, quiet: bool) -> None:
         console.print(table(results))
         if results.nulls:
             console.print(null_table(results))
-        for line in about_the_judge(results.run):
+        for line in [*about_explanations(results.run), *about_the_judge(results.run)]:
             console.print(plain(line), soft_wrap=True)
         console.print(plain(f"Report: {page}\nTable:  {out / 'results.csv'}"), soft_wrap=True)
+
+
+def about_explanations(run: "Mapping[str, Any]") -> list[str]:
+    """How many features were explained, and why the others were not; on which texts scores rest."""
+    lines: list[str] = []
+    if found := run.get("explained"):
+        without = "".join(f", {len(some)} {code}" for code, some in found["without"].items())
+        lines.append(f"Explained: {found['described']} of {found['features']} features{without}")
+    if kept := run.get("held_out"):
+        lines.append(f"Scored on:  {kept['texts']:,} texts that no explainer was shown")
+    return lines
 
 
 def about_the_judge(run: "Mapping[str, Any]") -> list[str]:

@@ -25,9 +25,15 @@ Hook = Annotated[
     str | None, typer.Option(help="Hook name in place of an SAE, to score neurons: blocks.3.mlp.hook_post.")
 ]
 Described = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         help="CSV, JSON or JSONL with `index` and `description`, or `neuronpedia`: what Neuronpedia has of the SAE's features."
+    ),
+]
+Explain = Annotated[
+    str,
+    typer.Option(
+        help="Who explains: one-shot, or the name of another explainer, such as one that an installed package brings."
     ),
 ]
 Only = Annotated[str | None, typer.Option(help="Only these features of the file, such as 0:200,512.")]

@@ -92,9 +92,7 @@ class Description:
     provenance: Provenance
     rules: tuple[Rule, ...] = ()
 
-    def __init__(
-        self, index: int, text: str, provenance: Provenance | str = "", rules: tuple[Rule, ...] = ()
-    ) -> None:
+    def __init__(self, index: int, text: str, provenance: Provenance | str = "", rules: tuple[Rule, ...] = ()) -> None:
         made = Provenance(source=provenance) if isinstance(provenance, str) else provenance
         for name, value in (("index", index), ("text", text), ("provenance", made), ("rules", rules)):
             object.__setattr__(self, name, value)
@@ -135,7 +133,7 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
         return checked((numbered(index)[1], text, Provenance(source="a dict")) for index, text in given.items())
     elif hasattr(source, "columns") and {"state", "copies"} <= set(source.columns):
         return imported(source)
-    elif hasattr(source, "columns") and EXPLAINED <= set(source.columns):
+    elif hasattr(source, "columns") and set(source.columns) >= EXPLAINED:
         return explained(source, "the table")
     elif hasattr(source, "columns"):
         rows, origin = table_rows(source, "the DataFrame"), "a DataFrame"
@@ -177,10 +175,12 @@ def undescribed(source: Any) -> tuple[tuple[Description, ...], tuple[int, ...]]:
         source = [one for one in source if isinstance(one, Description)]
     indices = [numbered(index)[1] for _, index, text in rows if is_null(text)]
     if not indices:
-        raise InputError("every feature has a description, so that there is nothing to explain; leave explainer out, or name more features")
+        raise InputError(
+            "every feature has a description, so that there is nothing to explain; leave explainer out, or name more features"
+        )
     if isinstance(source, Mapping):
         source = {index: text for index, text in cast(Mapping[Any, Any], source).items() if not is_null(text)}
-    some = len(indices) < len(rows) or isinstance(source, list) and source
+    some = len(indices) < len(rows) or (isinstance(source, list) and source)
     described = read_descriptions(source) if some else ()
     known = {d.index for d in described}
     return described, tuple(dict.fromkeys(index for index in indices if index not in known))
@@ -230,7 +230,7 @@ def explanations_in(path: Path) -> Any:
         return None
     with readable(path):
         table = read_table(path)
-    return table if EXPLAINED <= set(table.columns) else None
+    return table if set(table.columns) >= EXPLAINED else None
 
 
 def explained(table: Any, where: str) -> tuple[Description, ...]:
@@ -255,7 +255,9 @@ def told_of(row: Mapping[str, Any], where: str) -> tuple[Provenance, tuple[Rule,
         rules = tuple((str(text), int(strength)) for text, strength in given)
         assert all(len(place) == 3 for place in places)
     except (TypeError, ValueError, AssertionError):
-        raise InputError(f"{where}: 'shown' or 'rules' of feature {row['index']} is not as `Explanations.to_csv` writes it") from None
+        raise InputError(
+            f"{where}: 'shown' or 'rules' of feature {row['index']} is not as `Explanations.to_csv` writes it"
+        ) from None
     about = Provenance(
         "explained", explainer=words["model"], method=words["explainer"], version=words["prompt_version"], evidence=words["evidence"],
         shown=cast("tuple[tuple[int, int, int], ...]", places), cost=None if is_null(cost) else float(cast(float, cost)),
@@ -297,7 +299,9 @@ def usable(table: Any) -> Any:
     return kept[~kept.assign(text=kept["description"].map(one_line)).duplicated(["index", "text"])]
 
 
-def checked(rows: Iterable[tuple[Any, Any, Provenance] | tuple[Any, Any, Provenance, tuple[Rule, ...]]]) -> tuple[Description, ...]:
+def checked(
+    rows: Iterable[tuple[Any, Any, Provenance] | tuple[Any, Any, Provenance, tuple[Rule, ...]]],
+) -> tuple[Description, ...]:
     """The rows as descriptions, each one sound and there once."""
     found: dict[str, Description] = {}
     for raw_index, text, provenance, *rules in rows:

@@ -1,14 +1,13 @@
 """Windows of texts: drawn by a feature's activation with known probabilities, and read token by token in one run of their texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from fade_lens._util.errors import InputError
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
@@ -233,8 +232,8 @@ def choose(
     n = min(draw.n, len(values))
     stratum = np.zeros(len(values), dtype=np.int64)
     if draw.by == "top":
-        probability = np.zeros(len(values))
-        probability[: (among := max(n, min(draw.of or n, len(values))))] = n / max(among, 1)
+        among, probability = max(n, min(draw.of or n, len(values))), np.zeros(len(values))
+        probability[:among] = n / max(among, 1)
         chosen = random.choice(among, n, replace=False) if among else np.zeros(0, dtype=np.int64)
     elif draw.by == "square":
         probability = shares(values**2, n)

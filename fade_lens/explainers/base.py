@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar
 from fade_lens._util.errors import InputError
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
-from fade_lens._util.registry import Registry
+from fade_lens._util.registry import Registered, Registry
 from fade_lens._util.wording import one_line
 from fade_lens.data.descriptions import Description, Provenance, Rule
 from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Window
@@ -42,11 +42,11 @@ class ExplainerSettings(EvidenceSettings):
     """What every explainer needs to know."""
 
     shown_windows: int | None = option(
-        None, "Windows in which the feature fires that an explainer is shown; unless given, as its way of showing has it.", least=1
+        None,
+        "Windows in which the feature fires that an explainer is shown; unless given, as its way of showing has it.",
+        least=1,
     )
-    least_texts: int = option(
-        3, "Texts kept for showing on which a feature must fire to be explained.", least=1
-    )
+    least_texts: int = option(3, "Texts kept for showing on which a feature must fire to be explained.", least=1)
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,12 @@ def rules_in_words(rules: Sequence[Rule]) -> str:
     """Rules as one description, the strongest first, for scorers that read a sentence."""
     strongest = max((strength for _, strength in rules), default=0)
     weakly = ("", " (less strongly)")
-    return "; or ".join(text + weakly[strength < strongest] for text, strength in sorted(rules, key=lambda rule: -rule[1]))
+    return "; or ".join(
+        text + weakly[strength < strongest] for text, strength in sorted(rules, key=lambda rule: -rule[1])
+    )
 
 
-class Explainer(ABC):
+class Explainer(Registered, ABC):
     """What every explainer is; an object of it lives for one run.
 
     Attributes:
@@ -182,7 +184,11 @@ class Explainer(ABC):
         n_texts = len(evidence.texts("show"))
         return {
             index: FeatureEvidence(
-                index, windows, scale=evidence.scale(index), n_firing=len(evidence.firing(index, "show")), n_texts=n_texts
+                index,
+                windows,
+                scale=evidence.scale(index),
+                n_firing=len(evidence.firing(index, "show")),
+                n_texts=n_texts,
             )
             for index, windows in evidence.read(drawn).items()
         }
@@ -216,7 +222,9 @@ def explainer_of(name: str) -> type[Explainer]:
     return REGISTRY.find(name)
 
 
-def completed(explanation: Explanation, made: type[Explainer], model: str, seed: int, corpus: str, usage: Usage) -> Explanation:
+def completed(
+    explanation: Explanation, made: type[Explainer], model: str, seed: int, corpus: str, usage: Usage
+) -> Explanation:
     """An explanation with what the run knows of it: who made it, on what evidence, at what cost."""
     if (description := explanation.description) is None:
         return replace(explanation, usage=usage)

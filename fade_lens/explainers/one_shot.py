@@ -1,5 +1,6 @@
 """`one-shot`: one request shows a feature's windows and asks what they share."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -22,6 +23,8 @@ from fade_lens.judge import Estimate, Judge, forecast
 from fade_lens.judge.asking import Questions
 from fade_lens.llm.request import Message, Request
 from fade_lens.subject.settings import SubjectSettings
+
+logger = logging.getLogger(__name__)
 
 FEWEST = 4
 """Windows that are shown at least; a prompt that is too long is halved down to them."""
@@ -59,7 +62,11 @@ class OneShot(Explainer):
         windows = sum(draw.n * (draw.tokens or own.window_tokens) for draw in how.draws)
         listed = sum(draw.n for draw in how.draws) * (12 + 4 * how.values // 2)
         fixed = prompting.worked(own.explainer_examples, how, ("<<", ">>"))
-        tokens = 1.3 * windows + listed + forecast.tokens([*fixed, {"role": "system", "content": prompting.task(how, ("<<", ">>"))}])
+        tokens = (
+            1.3 * windows
+            + listed
+            + forecast.tokens([*fixed, {"role": "system", "content": prompting.task(how, ("<<", ">>"))}])
+        )
         return forecast.reckoned(judge, 1, tokens, 30 + 120 * own.explainer_reasoning) * n_features
 
     async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
@@ -98,15 +105,30 @@ class OneShot(Explainer):
         parts += [prompting.about_peaks(evidence.active)] if self.how.peaks else []
         parts += [prompting.about_logits(evidence)] if evidence.promoted or evidence.suppressed else []
         rules = prompting.task(self.how, signs, reasoning=self.settings.explainer_reasoning)
-        fixed = prompting.worked(0 if self.settings.explainer_reasoning else self.settings.explainer_examples, self.how, signs)
+        fixed = prompting.worked(
+            0 if self.settings.explainer_reasoning else self.settings.explainer_examples, self.how, signs
+        )
         return [{"role": "system", "content": rules}, *fixed, {"role": "user", "content": "\n\n".join(parts)}]
 
     def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
         found = super().gather(evidence, indices)
-        if not self.how.logits:
+        if not (self.how.logits and found):
             return found
-        tokens = evidence.logit_lens(self.how.logits)
-        return {index: replace(one, promoted=tokens[index][0], suppressed=tokens[index][1]) for index, one in found.items()}
+        from fade_lens.subject.lens import promoted_tokens
+
+        subject = evidence.subject
+        tokens = promoted_tokens(subject.model, subject.features.select(list(found)), self.how.logits)
+        if isinstance(tokens, Reason):
+            logger.warning("promoted tokens are not shown: %s", tokens)
+            return found
+
+        def named(pairs: Sequence[tuple[str, float]]) -> tuple[str, ...]:
+            return tuple(token for token, _ in pairs)
+
+        return {
+            index: replace(one, promoted=named(of.promoted), suppressed=named(of.suppressed))
+            for (index, one), of in zip(found.items(), tokens, strict=True)
+        }
 
 
 def how_of(settings: OneShotSettings) -> Showing:

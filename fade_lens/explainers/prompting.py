@@ -47,7 +47,9 @@ IN_ORDER = """\
 Try these in order, and take the first that holds: the tokens at the peaks are the same or of one kind; the tokens right after the \
 peaks are the same or of one kind (then write: makes the model say …); the promoted tokens share something; the excerpts share a theme.
 """
-UNLIKE = "Other excerpts, where the unit is silent, come after these. Describe what sets the first apart from the second.\n"
+UNLIKE = (
+    "Other excerpts, where the unit is silent, come after these. Describe what sets the first apart from the second.\n"
+)
 REASON_FIRST = 'First think in a few sentences, in the field "thoughts"; then decide.\n'
 FORM = 'Answer with a JSON object and nothing else: {"description": "…"}'
 FORM_REASONED = 'Answer with a JSON object and nothing else: {"thoughts": "…", "description": "…"}'
@@ -83,11 +85,15 @@ def task(how: Showing, signs: tuple[str, str], *, unlike: bool = False, reasonin
     return "\n".join([*parts, form or (FORM_REASONED if reasoning else FORM)])
 
 
-def excerpts(evidence: FeatureEvidence, windows: Sequence[Window], how: Showing, name: str = "excerpt", first: int = 1) -> str:
+def excerpts(
+    evidence: FeatureEvidence, windows: Sequence[Window], how: Showing, name: str = "excerpt", first: int = 1
+) -> str:
     """Windows as the model reads them, numbered."""
     signs, tag = marks((*evidence.active, *evidence.silent)), tag_of(evidence.index)
     shown = [cut(marked(window, evidence.scale, how, signs), MOST_CHARACTERS) for window in windows]
-    return "\n".join(f'<{name} {n} id="{tag}">\n{text}\n</{name} {n} id="{tag}">' for n, text in enumerate(shown, first))
+    return "\n".join(
+        f'<{name} {n} id="{tag}">\n{text}\n</{name} {n} id="{tag}">' for n, text in enumerate(shown, first)
+    )
 
 
 def about_peaks(windows: Sequence[Window]) -> str:
@@ -113,7 +119,9 @@ def worked(n: int, how: Showing, signs: tuple[str, str]) -> list[Message]:
     chat: list[Message] = []
     for texts, description in EXAMPLES[:n]:
         shown = [text.replace("<<", signs[0] if how.mark is not None else "").replace(">>", signs[1] if how.mark is not None else "") for text in texts]  # fmt: skip
-        body = "\n".join(f'<excerpt {at} id="100">\n{text}\n</excerpt {at} id="100">' for at, text in enumerate(shown, 1))
+        body = "\n".join(
+            f'<excerpt {at} id="100">\n{text}\n</excerpt {at} id="100">' for at, text in enumerate(shown, 1)
+        )
         chat += [
             {"role": "user", "content": body},
             {"role": "assistant", "content": json.dumps({"description": description})},

@@ -60,7 +60,8 @@ class Explanations:
     def record(self) -> dict[str, Any]:
         """What a run that scores them keeps of them."""
         told = {"explainer": self.run.get("explainer"), "features": len(self.rows), "described": len(self)}
-        return {**told, "reasons": {row.index: row.reason for row in self.rows if row.reason is not None}}
+        without = {code: [r.index for r in self.rows if r.reason and r.reason.code == code] for code in self.reasons}
+        return {**told, "without": without}
 
     @cached_property
     def frame(self) -> "pd.DataFrame":

@@ -118,14 +118,16 @@ class Fade:
             held_out = any(d.provenance.kind == "explained" for d in chosen)
         beside = null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
         indices = tuple(dict.fromkeys(d.index for some in (chosen, *beside.values()) for d in some))
-        with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
-            with self._opened(indices, store, transcripts, reliability.judges) as (subject, known, kept):
-                check_evidence(chosen, self.settings.seed, known["corpus"]["tokens"])
-                about = {**known, "settings": recorded(self.settings, named.values())}
-                about |= {} if explanations is None else {"explained": explanations.record}
-                stages = Stages(progress)
-                pipeline = Pipeline(subject, self.judge, self.settings, named, reliability, kept, stages, held_out=held_out)
-                return pipeline.run(chosen, beside, about)
+        with (
+            Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability,
+            self._opened(indices, store, transcripts, reliability.judges) as (subject, known, kept),
+        ):
+            check_evidence(chosen, self.settings.seed, known["corpus"]["tokens"])
+            about = {**known, "settings": recorded(self.settings, named.values())}
+            about |= {} if explanations is None else {"explained": explanations.record}
+            stages = Stages(progress)
+            pipeline = Pipeline(subject, self.judge, self.settings, named, reliability, kept, stages, held_out=held_out)
+            return pipeline.run(chosen, beside, about)
 
     def explain(
         self,
@@ -212,20 +214,19 @@ class Fade:
 
         With an explainer the price of explaining is in it, as if every feature got a description; `scorers=()` tells that price alone.
         """
+        found = Estimate(0, 0, 0, 0.0)
         if explainer is not None:
             made, (given, missing) = explainer_of(explainer), undescribed(descriptions)
-            explaining = made.estimate(self.judge, self.settings, len(checked_indices(missing, self._n_features)))
+            found += made.estimate(self.judge, self.settings, len(checked_indices(missing, self._n_features)))
             if not scorers:
-                return explaining
+                return found
             descriptions = [*given, *(Description(i, f"what feature {i} is explained as") for i in missing)]
-            more = {"nulls": nulls, "repeats": repeats, "second_judge": second_judge, "gold": gold}
-            return explaining + self.estimate(descriptions, scorers=scorers, **more)
         chosen, named = read_descriptions(descriptions), scorers_of(scorers)
         n, beside = len(chosen), null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
         # How many windows there are is known once they are tokenized.
         n_texts = MANY if self.corpus.windows else len(self.corpus)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
-            found = reliability.estimate(n, min(self.settings.rated_texts, n_texts))
+            found += reliability.estimate(n, min(self.settings.rated_texts, n_texts))
         for scorer in named.values():
             for null in (None, *beside):
                 found += scorer.estimate(self.judge, self.settings, n, n_texts, null)

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.registry import HasSettings, registered
+from fade_lens._util.registry import Registered, registered
 from fade_lens.explainers import base as explainers
 from fade_lens.scorers import base as scorers
 from fade_lens.scorers.fade import FadeSettings
@@ -50,7 +50,7 @@ def composed(parts: tuple[type[SubjectSettings], ...]) -> type[Settings]:
     return make_dataclass("Settings", (), bases=(*more, Settings), frozen=True) if more else Settings
 
 
-def recorded(settings: SubjectSettings, used: Iterable[type[HasSettings]]) -> dict[str, Any]:
+def recorded(settings: SubjectSettings, used: Iterable[type[Registered]]) -> dict[str, Any]:
     """The settings of the subject, of FADE and of some scorers or explainers as values that JSON knows, for the record of a run."""
     names = {field.name for kind in (Settings, *(one.Settings for one in used)) for field in fields(kind)}
     return {name: value for name, value in settings.to_dict().items() if name in names}

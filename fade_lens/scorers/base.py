@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Flag, Reason
-from fade_lens._util.registry import Registry
+from fade_lens._util.registry import Registered, Registry
 from fade_lens.data.descriptions import Description
 from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.labelled import LabelledTexts
@@ -107,7 +107,7 @@ class Scoring:
         self.stages.wait(name, futures)
 
 
-class Scorer(ABC):
+class Scorer(Registered, ABC):
     """What every scorer is; an object of it lives for one run.
 
     Attributes:
