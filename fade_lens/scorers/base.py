@@ -15,10 +15,10 @@ from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens._util.registry import Registered, Registry
 from fade_lens.data.descriptions import Description
+from fade_lens.generation.continuations import ContinuationStore
 from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.labelled import LabelledTexts
 from fade_lens.metrics.metric import Metric
-from fade_lens.scorers.continuations import ContinuationStore
 from fade_lens.subject.settings import SubjectSettings
 
 if TYPE_CHECKING:

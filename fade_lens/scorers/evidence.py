@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from fade_lens.generation.continuations import Fluency
 from fade_lens.metrics.detection import Detection, detection
 from fade_lens.metrics.labelled import UNRATED, LabelledTexts
 from fade_lens.metrics.metric import Metric
@@ -47,22 +48,6 @@ class Continuation:
     reason: str | None = None
     nll: float | None = None
     """Mean negative log-likelihood of its tokens, in nats, under the unsteered model."""
-
-
-@dataclass(frozen=True)
-class Fluency:
-    """How likely the continuations at one steering factor are to the unsteered model.
-
-    `nll` is their mean negative log-likelihood in nats a token, `increase` what it has above the unsteered model's own texts, `repeated` the
-    share of tokens that stand earlier in the same text; `breaks` tells that either is beyond what a model that still writes sense reaches
-    (see `fade_lens.generation.fluency.MAX_INCREASE`).
-    """
-
-    factor: float
-    nll: float
-    increase: float
-    repeated: float
-    breaks: bool
 
 
 @dataclass(frozen=True)

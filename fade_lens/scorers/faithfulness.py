@@ -6,34 +6,37 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
-from fade_lens._util.seeds import rng, stream
+from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description, read_descriptions
+from fade_lens.generation.continuations import (
+    FLUENCY_PROMPTS,
+    OWN,
+    UNSTEERED,
+    ContinuationStore,
+    Fluency,
+    Steered,
+    Texts,
+)
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import GATE_NOT_PASSED, Metric
-from fade_lens.scorers.continuations import OWN, UNSTEERED, ContinuationStore, MemoryContinuations, Steered, Texts
-from fade_lens.scorers.evidence import Continuation, Control, FaithfulnessEvidence, Fluency
+from fade_lens.scorers.evidence import Continuation, Control, FaithfulnessEvidence
 from fade_lens.scorers.ratings import rating_values
 from fade_lens.scorers.stopping import StoppingSettings, missing, widest
 
 if TYPE_CHECKING:
-    from fade_lens.generation.decoders.base import Decoder
     from fade_lens.subject.activations import Progress
     from fade_lens.subject.subject import Subject
 
 MODES = ("add", "clamp", "scale", "ablate")
 CONTROLS = ("ablate", "random_direction", "other")
-
-FLUENCY_PROMPTS = 10
-"""Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
-again would take half as long as writing them."""
 
 FIRST_PROMPTS = 21
 """Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and unsteered. With fewer the wrong
@@ -143,31 +146,29 @@ class FaithfulnessEvaluator:
         settings: FaithfulnessSettings | None = None,
         store: ContinuationStore | None = None,
     ) -> None:
-        from fade_lens.scorers.controls import check_controls
+        from fade_lens.generation.continuing import Continuer, natural_beginnings
+        from fade_lens.generation.controls import check_controls
 
         self.subject, self.judge = subject, judge
-        self.settings = settings or FaithfulnessSettings.of(subject.settings)
-        self.store = store or MemoryContinuations()
-        check_controls(subject.features, self.settings.controls)
-        self.prompts = self._prompts() if self.settings.steers else []
-        self._decoder: Decoder | None = None
-
-    def _prompts(self) -> list[tuple[int, ...]]:
-        """The run's natural beginnings: the first tokens of texts drawn from the corpus in random order, the same for every feature."""
-        tokens, settings = self.subject.tokens, self.settings
-        room = int(self.subject.model.cfg.n_ctx) - settings.new_tokens
-        if settings.prompt_tokens > room:
-            raise InputError(
-                f"prompt_tokens + new_tokens is {settings.prompt_tokens + settings.new_tokens}, but the model reads at "
-                f"most {self.subject.model.cfg.n_ctx} tokens; lower one of them"
-            )
-        long_enough = np.flatnonzero(tokens.lengths >= settings.prompt_tokens)
-        usable = long_enough if len(long_enough) >= settings.prompts else np.flatnonzero(tokens.lengths > 0)
-        generator = rng(settings.seed, "prompts")
-        chosen = generator.choice(usable, min(settings.prompts, len(usable)), replace=False)
-        if settings.preset == "paper":  # rates all; elsewhere the first ones may be all, and must be like the others
-            chosen = np.sort(chosen)
-        return [tuple(tokens[i][: settings.prompt_tokens].tolist()) for i in chosen.tolist()]
+        chosen = self.settings = settings or FaithfulnessSettings.of(subject.settings)
+        check_controls(subject.features, chosen.controls)
+        paper, length = chosen.preset == "paper", (chosen.prompt_tokens, chosen.new_tokens)
+        drawn = (chosen.prompts, *length, chosen.seed)
+        self.prompts = (
+            natural_beginnings(subject.model, subject.tokens, *drawn, in_order=paper) if chosen.steers else []
+        )
+        self.continuer = Continuer(
+            subject.model,
+            subject.features,
+            subject.reference,
+            self.prompts,
+            mode=cast(Any, chosen.mode),
+            new_tokens=chosen.new_tokens,
+            temperature=chosen.temperature,
+            seed=chosen.seed,
+            likelihoods=0 if paper else FLUENCY_PROMPTS,  # the reference knows no fluency
+            store=store,
+        )
 
     def _sets(self, index: int) -> list[Steered]:
         """What is rated for a description of a feature, its baseline first: the unsteered model, or factor 0 where that is asked for."""
@@ -183,76 +184,16 @@ class FaithfulnessEvaluator:
     def steer(self, indices: Sequence[int], progress: "Progress | None" = None) -> None:
         """Generate what is not there yet for these features, baseline included, features and factors batched together."""
         compared = [] if self.settings.preset == "paper" else [UNSTEERED]  # for fluency, whatever the baseline
-        wanted = dict.fromkeys([*compared, *(steered for index in indices for steered in self._sets(index))])
-        missing = [steered for steered in wanted if self.store.continuations(*steered) is None]
-        for control in (OWN, *self.settings.controls):
-            if group := [steered for steered in missing if steered.control == control]:
-                self._generate(control, group, progress)
-
-    def _generate(self, control: str, group: Sequence[Steered], progress: "Progress | None") -> None:
-        """Continue every prompt for each of these sets, all of one control, and keep the texts with their likelihoods."""
-        import torch
-
-        from fade_lens.generation.fluency import negative_log_likelihood
-        from fade_lens.generation.steering import Request, decoder_for, generate
-        from fade_lens.scorers.controls import control_directions
-        from fade_lens.subject.tokens import continued
-
-        subject, settings = self.subject, self.settings
-        reference = np.nan_to_num([subject.reference(i) for i in subject.features.indices])
-        requests = [
-            Request(
-                prompt=prompt,
-                feature=None if steered == UNSTEERED else subject.column(steered.feature),
-                factor=steered.factor,
-                # One stream a prompt and feature, whatever the factor and control: they differ by steering, not by luck.
-                stream=stream(settings.seed, "continuation", steered.feature, number),
-            )
-            for steered in group
-            for number, prompt in enumerate(self.prompts)
-        ]
-        decoder = self._decoder = self._decoder or decoder_for(subject.model, subject.features, requests)
-        tokens = generate(
-            subject.model,
-            subject.features,
-            requests,
-            torch.tensor(reference, dtype=torch.float32),
-            mode="ablate" if control == "ablate" else settings.mode,  # pyright: ignore[reportArgumentType]
-            directions=control_directions(control, subject.features, settings.seed),
-            new_tokens=settings.new_tokens,
-            temperature=settings.temperature,
-            decoder=decoder,
-            progress=progress,
-        )
-        n, read = len(self.prompts), 0 if settings.preset == "paper" else min(FLUENCY_PROMPTS, len(self.prompts))
-        likely = [i for i in range(len(requests)) if i % n < read and tokens[i, 0] >= 0]
-        prompts = [requests[i].prompt for i in likely]
-        nll = np.full(len(requests), np.nan)
-        nll[likely] = negative_log_likelihood(subject.model, prompts, tokens[likely], decoder)
-        tokenizer = subject.model.tokenizer
-        for position, steered in enumerate(group):
-            start = position * n
-            rows = zip(self.prompts, tokens[start : start + n].tolist(), strict=True)
-            texts = [continued(tokenizer, prompt, row) if row[0] >= 0 else "" for prompt, row in rows]
-            likelihoods = nll[start : start + read].tolist()
-            self.store.keep_continuations(steered.feature, steered.factor, texts, likelihoods, control)
+        self.continuer.write([*compared, *(steered for index in indices for steered in self._sets(index))], progress)
 
     def ask(self, description: Description) -> Asked:
         """Begin to have a description's continuations rated, in the background; `steer` has generated them.
 
         Controls are rated in the same batches: nothing tells the judge which text is which.
         """
-        texts: dict[Steered, Texts] = {}
-        for steered in self._sets(description.index):
-            kept = self.store.continuations(*steered)
-            if kept is None:
-                raise InputError(
-                    f"feature {steered.feature} has no continuations at factor {steered.factor}; "
-                    f"call steer([{description.index}]) first"
-                )
-            texts[steered] = kept
+        texts = {steered: self.continuer.texts(steered) for steered in self._sets(description.index)}
         barred, order = self._barred(description.index), list[Steered]()
-        lost = self._overflow(description.index)
+        lost = self.continuer.overflow(texts)
 
         def following(ratings: list[Rating]) -> list[str]:
             if lost is not None:  # nothing is asked in vain
@@ -300,7 +241,7 @@ class FaithfulnessEvaluator:
         ratings = asked.answer.result()
         rated, barred = by_set(asked.texts, asked.order, ratings), self._barred(description.index)
         fluency = self.fluency(description.index)
-        lost = self._overflow(description.index)
+        lost = self.continuer.overflow(asked.texts)
 
         def value(control: str) -> Metric:
             return self._value(description, control, rated, barred) if lost is None else Metric(None, lost)
@@ -341,7 +282,7 @@ class FaithfulnessEvaluator:
 
     def other(self, index: int) -> int:
         """The feature whose direction is the control "other" of a feature."""
-        from fade_lens.scorers.controls import other_feature
+        from fade_lens.generation.controls import other_feature
 
         return other_feature(self.subject.features, index, self.settings.seed)
 
@@ -349,46 +290,7 @@ class FaithfulnessEvaluator:
         """How likely a feature's continuations are to the unsteered model, by factor; `steer` has generated them."""
         if self.settings.preset == "paper":  # which knows no fluency, and whose baseline is not the unsteered model
             return ()
-        from fade_lens.generation.fluency import breaks
-
-        base, usual = self._likelihood(UNSTEERED)
-        found: list[Fluency] = []
-        for factor in self.settings.steered_factors:
-            nll, repeated = self._likelihood(Steered(index, factor))
-            broken = breaks(nll - base, repeated - usual)
-            found.append(Fluency(factor, nll, nll - base, repeated, broken))
-        return tuple(found)
-
-    def _overflow(self, index: int) -> Reason | None:
-        """Why Faithfulness is undefined where the model overflowed: the texts lost are those of the strongest steering, not any."""
-        factors: dict[float, int] = {}
-        for steered in self._sets(index):
-            if lost := (self.store.continuations(*steered) or ()).count(""):
-                factors[steered.factor] = factors.get(steered.factor, 0) + lost
-        if not factors:
-            return None
-        from fade_lens.subject.hooks import dtype_of
-
-        at = ", ".join(f"{factor:g}" for factor in sorted(factors))
-        return Reason(
-            "overflow",
-            f"{sum(factors.values())} continuations (at factor {at}) mean nothing, for the model's activations overflowed "
-            f"{str(dtype_of(self.subject.model)).removeprefix('torch.')}: use smaller factors, or a model in bfloat16 or float32",
-        )
-
-    def _likelihood(self, steered: Steered) -> tuple[float, float]:
-        """Mean negative log-likelihood a token and share of repeated tokens of one set of continuations."""
-        from fade_lens.generation.fluency import repeated_share
-
-        texts = self.store.continuations(*steered) or ()
-        # Texts that mean nothing have none, nor those that the unsteered model overflows on.
-        known = [one for one in self._nll(steered) if math.isfinite(one)]
-        return float(np.mean(known)) if known else math.nan, repeated_share(self.subject.model, texts)
-
-    def _nll(self, steered: Steered) -> tuple[float, ...]:
-        kept = self.store.continuations_nll(*steered)
-        assert kept is not None, "texts are kept with their likelihoods"
-        return kept
+        return self.continuer.fluency(index, self.settings.steered_factors)
 
     def _with_details(self, metric: Metric, ratings: Mapping[float, Any], fluency: Sequence[Fluency]) -> Metric:
         """The metric with the trend over the factors and the best factor's fluency among its details."""
@@ -408,14 +310,11 @@ class FaithfulnessEvaluator:
 
     def _continuations(self, control: str, asked: Asked, rated: Rated) -> tuple[Continuation, ...]:
         """One control's continuations that were asked about, with prompts and ratings; the unsteered model's are the feature's own."""
-        from fade_lens.subject.tokens import after_bos, continued
-
-        tokenizer = self.subject.model.tokenizer
-        prompts = [continued(tokenizer, (), after_bos(prompt, tokenizer.bos_token_id)) for prompt in self.prompts]
+        prompts = self.continuer.beginnings
         found: list[Continuation] = []
         for steered, ratings in rated.items():
             if steered.control == control:
-                rows = zip_longest(ratings, self._nll(steered)[: len(ratings)])
+                rows = zip_longest(ratings, self.continuer.likelihoods(steered)[: len(ratings)])
                 for prompt, text, (rating, nll) in zip(prompts, asked.texts[steered], rows, strict=False):
                     found.append(
                         Continuation(steered.factor, prompt, text, rating.value, rating.score, rating.reason, nll)

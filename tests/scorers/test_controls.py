@@ -9,13 +9,13 @@ import torch
 
 from fade_lens import Fade, FaithfulnessEvaluator, Results, Settings, Subject
 from fade_lens._util.errors import InputError
+from fade_lens.generation.continuations import FLUENCY_PROMPTS
+from fade_lens.generation.controls import control_directions, other_feature
 from fade_lens.generation.decoders.choosing import decoder_of
 from fade_lens.generation.decoders.compact import CompactDecoder
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
 from fade_lens.generation.steering import Request, generate
 from fade_lens.metrics.trend import dose_response
-from fade_lens.scorers.controls import control_directions, other_feature
-from fade_lens.scorers.faithfulness import FLUENCY_PROMPTS
 from fade_lens.subject.features import features_of
 from tests.architectures import bridge, gemma3_hf, hooked
 from tests.fake_judge import FakeJudge

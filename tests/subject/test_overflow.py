@@ -117,9 +117,9 @@ def test_weights_that_are_not_finite_are_named_as_such():
 def test_likelihoods_that_overflow_are_not_known_and_blame_no_factor(tmp_path, monkeypatch):
     """The unsteered model may overflow where it only reads the texts; that says nothing of how well they are written."""
     monkeypatch.setattr(
-        "fade_lens.generation.fluency.negative_log_likelihood", lambda _, prompts, *__: np.full(len(prompts), np.nan)
+        "fade_lens.generation.continuing.negative_log_likelihood", lambda _, prompts, *__: np.full(len(prompts), np.nan)
     )
-    monkeypatch.setattr("fade_lens.generation.fluency.repeated_share", lambda *_: 0.0)
+    monkeypatch.setattr("fade_lens.generation.continuing.repeated_share", lambda *_: 0.0)
     model = planted_model().to(torch.float16)
     with FakeJudge(rule=rule, writer=writer) as server:
         judge = judge_of(server)

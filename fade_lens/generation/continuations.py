@@ -13,6 +13,11 @@ OWN = ""
 """The "control" of the feature itself."""
 
 
+FLUENCY_PROMPTS = 10
+"""Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
+again would take half as long as writing them."""
+
+
 class Steered(NamedTuple):
     """One set of continuations, a prompt each: of a feature (or `BASELINE`), at a factor, itself or a control in its place."""
 
@@ -22,6 +27,22 @@ class Steered(NamedTuple):
 
 
 UNSTEERED = Steered(BASELINE, 0.0)
+
+
+@dataclass(frozen=True)
+class Fluency:
+    """How likely the continuations at one steering factor are to the unsteered model.
+
+    `nll` is their mean negative log-likelihood in nats a token, `increase` what it has above the unsteered model's own texts, `repeated` the
+    share of tokens that stand earlier in the same text; `breaks` tells that either is beyond what a model that still writes sense reaches
+    (see `fade_lens.generation.fluency.MAX_INCREASE`).
+    """
+
+    factor: float
+    nll: float
+    increase: float
+    repeated: float
+    breaks: bool
 
 
 @runtime_checkable

@@ -1,0 +1,222 @@
+"""Continuations of a run's prompts with features steered, each set written once and kept; no judge is needed."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.reasons import Reason
+from fade_lens._util.seeds import rng, stream
+from fade_lens.generation.continuations import (
+    FLUENCY_PROMPTS,
+    UNSTEERED,
+    ContinuationStore,
+    Fluency,
+    MemoryContinuations,
+    Steered,
+    Texts,
+)
+from fade_lens.generation.controls import control_directions
+from fade_lens.generation.decoders.base import Decoder
+from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
+from fade_lens.generation.steering import Mode, Request, decoder_for, generate
+from fade_lens.subject.activations import Progress
+from fade_lens.subject.features import Features
+from fade_lens.subject.hooks import Model, dtype_of
+from fade_lens.subject.tokens import TokenizedTexts, after_bos, continued
+
+
+class Continuer:
+    """Continues prompts with features of one source steered, many features and factors in one batch.
+
+    What is written depends on the seed, the feature and the prompt's number alone: a feature's continuations at two factors,
+    or under a control, share their random numbers, so that they differ by steering and not by luck.
+
+    Args:
+        features: those that may be steered.
+        reference: the activation that factor 1 stands for, by feature index; NaN for a feature that never fires, which is
+            then not steered.
+        prompts: token ids, BOS included where the model expects it.
+        mode: see `fade_lens.generation.steering.Mode`.
+        new_tokens: tokens of each continuation.
+        temperature: 0 takes the likeliest token.
+        seed: of the run.
+        likelihoods: how many prompts' continuations are also read again, to know how likely they are to the unsteered model.
+        store: where continuations are kept; None: in this object.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        features: Features,
+        reference: Callable[[int], float],
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        mode: Mode = "add",
+        new_tokens: int = 30,
+        temperature: float = 0.7,
+        seed: int = 0,
+        likelihoods: int = FLUENCY_PROMPTS,
+        store: ContinuationStore | None = None,
+    ) -> None:
+        self.model, self.features, self.prompts, self.store = model, features, prompts, store or MemoryContinuations()
+        self._reference, self._mode, self._seed = reference, mode, seed
+        self._drawn: dict[str, Any] = {"new_tokens": new_tokens, "temperature": temperature}
+        self._likelihoods = min(likelihoods, len(prompts))
+        self._decoder: Decoder | None = None
+
+    @cached_property
+    def beginnings(self) -> list[str]:
+        """The prompts as text, without BOS."""
+        tokenizer: Any = self.model.tokenizer
+        return [continued(tokenizer, (), after_bos(prompt, tokenizer.bos_token_id)) for prompt in self.prompts]
+
+    def write(self, sets: Iterable[Steered], progress: Progress | None = None) -> None:
+        """Write and keep the sets that are not there yet; `progress` is called with the number of continuations that are done.
+
+        Raises:
+            InputError: a set of a feature that is not among `features`; what `generate` cannot use.
+        """
+        missing = [steered for steered in dict.fromkeys(sets) if self.store.continuations(*steered) is None]
+        if unknown := [s.feature for s in missing if s != UNSTEERED and s.feature not in self.features.indices]:
+            raise InputError(
+                f"feature {unknown[0]} is to be steered, but only {tuple(self.features.indices)} are there"
+            )
+        for control in dict.fromkeys(steered.control for steered in missing):
+            self._write(control, [steered for steered in missing if steered.control == control], progress)
+
+    def _write(self, control: str, group: Sequence[Steered], progress: Progress | None) -> None:
+        column = {index: position for position, index in enumerate(self.features.indices)}
+        requests = [
+            Request(
+                prompt=prompt,
+                feature=None if steered == UNSTEERED else column[steered.feature],
+                factor=steered.factor,
+                stream=stream(self._seed, "continuation", steered.feature, number),
+            )
+            for steered in group
+            for number, prompt in enumerate(self.prompts)
+        ]
+        decoder = self._decoder = self._decoder or decoder_for(self.model, self.features, requests)
+        reference = np.nan_to_num([self._reference(index) for index in self.features.indices])
+        n, read = len(self.prompts), self._likelihoods
+        texts, nll = written(
+            self.model,
+            self.features,
+            requests,
+            reference,
+            decoder,
+            read=np.arange(len(requests)) % n < read,
+            mode="ablate" if control == "ablate" else self._mode,
+            directions=control_directions(control, self.features, self._seed),
+            progress=progress,
+            **self._drawn,
+        )
+        for start, (index, factor, _) in zip(range(0, len(requests), n), group, strict=True):
+            self.store.keep_continuations(index, factor, texts[start : start + n], nll[start : start + read], control)
+
+    def texts(self, steered: Steered) -> Texts:
+        """One set's continuations. Raises `InputError` if `write` has not written it."""
+        if (kept := self.store.continuations(*steered)) is None:
+            what = "the unsteered model" if steered == UNSTEERED else f"feature {steered.feature}"
+            raise InputError(f"{what} has no continuations at factor {steered.factor:g}; have them written first")
+        return kept
+
+    def likelihoods(self, steered: Steered) -> tuple[float, ...]:
+        """Negative log-likelihoods, nats a token, of the first continuations of a set that has been written."""
+        kept = self.store.continuations_nll(*steered)
+        assert kept is not None, "texts are kept with their likelihoods"
+        return kept
+
+    def fluency(self, index: int, factors: Iterable[float]) -> tuple[Fluency, ...]:
+        """How likely a feature's continuations at each factor are to the unsteered model; `write` has written them, and the unsteered."""
+        base, usual = self._fluency(UNSTEERED)
+        found: list[Fluency] = []
+        for factor in factors:
+            nll, repeated = self._fluency(Steered(index, factor))
+            found.append(Fluency(factor, nll, nll - base, repeated, breaks(nll - base, repeated - usual)))
+        return tuple(found)
+
+    def _fluency(self, steered: Steered) -> tuple[float, float]:
+        """Mean negative log-likelihood a token and share of repeated tokens of one set of continuations."""
+        # Texts that mean nothing have no likelihood, nor those that the unsteered model overflows on.
+        known = [one for one in self.likelihoods(steered) if math.isfinite(one)]
+        return float(np.mean(known)) if known else math.nan, repeated_share(self.model, self.texts(steered))
+
+    def overflow(self, sets: Iterable[Steered]) -> Reason | None:
+        """Why these sets tell nothing, if the model overflowed in any: the texts lost are those of the strongest steering, not any."""
+        factors: dict[float, int] = {}
+        for steered in sets:
+            if lost := self.texts(steered).count(""):
+                factors[steered.factor] = factors.get(steered.factor, 0) + lost
+        if not factors:
+            return None
+        at = ", ".join(f"{factor:g}" for factor in sorted(factors))
+        return Reason(
+            "overflow",
+            f"{sum(factors.values())} continuations (at factor {at}) mean nothing, for the model's activations overflowed "
+            f"{str(dtype_of(self.model)).removeprefix('torch.')}: use smaller factors, or a model in bfloat16 or float32",
+        )
+
+
+def written(
+    model: Model,
+    features: Features,
+    requests: Sequence[Request],
+    reference: Float[np.ndarray, " feature"],
+    decoder: Decoder,
+    *,
+    read: Bool[np.ndarray, " request"],
+    **options: Any,
+) -> tuple[list[str], list[float]]:
+    """What the model writes for each request, and how likely that is to the unsteered model.
+
+    Args:
+        reference: the activation that factor 1 stands for, for each of `features`.
+        read: the requests whose continuations are read again, to know their likelihood.
+        options: of `fade_lens.generation.steering.generate`.
+
+    Returns:
+        Texts without their prompts, empty where the model's activations overflowed; negative log-likelihoods, nats a token,
+        NaN where not read or overflowed.
+    """
+    units = torch.tensor(reference, dtype=torch.float32)
+    tokens = generate(model, features, requests, units, decoder=decoder, **options)
+    whole = tokens[:, 0] >= 0
+    rows, nll = np.flatnonzero(read & whole), np.full(len(requests), np.nan)
+    nll[rows] = negative_log_likelihood(model, [requests[i].prompt for i in rows], tokens[rows], decoder)
+    pairs = zip(requests, tokens.tolist(), whole, strict=True)
+    return [continued(model.tokenizer, r.prompt, row) if kept else "" for r, row, kept in pairs], nll.tolist()
+
+
+def natural_beginnings(
+    model: Model, tokens: TokenizedTexts, n: int, length: int, new_tokens: int, seed: int, *, in_order: bool = False
+) -> list[tuple[int, ...]]:
+    """Prompts from a corpus: the first tokens of texts drawn at random.
+
+    Texts shorter than `length` are drawn only where fewer than `n` others are there.
+
+    Args:
+        tokens: the corpus.
+        length: tokens of each prompt, BOS included.
+        new_tokens: tokens that will follow, for which the model's context must leave room.
+        in_order: give the prompts in the order of the corpus; else the first ones are like the others, any number of them.
+
+    Raises:
+        InputError: the prompts and new tokens exceed the model's context.
+    """
+    context = int(model.cfg.n_ctx)
+    if length > context - new_tokens:
+        raise InputError(
+            f"prompt_tokens + new_tokens is {length + new_tokens}, but the model reads at most {context} tokens; "
+            "lower one of them"
+        )
+    long_enough = np.flatnonzero(tokens.lengths >= length)
+    usable = long_enough if len(long_enough) >= n else np.flatnonzero(tokens.lengths > 0)
+    chosen = rng(seed, "prompts").choice(usable, min(n, len(usable)), replace=False)
+    return [tuple(tokens[i][:length].tolist()) for i in (np.sort(chosen) if in_order else chosen).tolist()]
