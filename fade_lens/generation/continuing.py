@@ -110,7 +110,7 @@ class Continuer:
             self.features,
             requests,
             reference,
-            decoder,
+            decoder=decoder,
             read=np.arange(len(requests)) % n < read,
             mode="ablate" if control == "ablate" else self._mode,
             directions=control_directions(control, self.features, self._seed),
@@ -118,7 +118,8 @@ class Continuer:
             **self._drawn,
         )
         for start, (index, factor, _) in zip(range(0, len(requests), n), group, strict=True):
-            self.store.keep_continuations(index, factor, texts[start : start + n], nll[start : start + read], control)
+            kept = [text or "" for text in texts[start : start + n]]
+            self.store.keep_continuations(index, factor, kept, nll[start : start + read], control)
 
     def texts(self, steered: Steered) -> Texts:
         """One set's continuations. Raises `InputError` if `write` has not written it."""
@@ -169,29 +170,31 @@ def written(
     features: Features,
     requests: Sequence[Request],
     reference: Float[np.ndarray, " feature"],
-    decoder: Decoder,
     *,
-    read: Bool[np.ndarray, " request"],
+    decoder: Decoder | None = None,
+    read: Bool[np.ndarray, " request"] | None = None,
     **options: Any,
-) -> tuple[list[str], list[float]]:
+) -> tuple[list[str | None], list[float]]:
     """What the model writes for each request, and how likely that is to the unsteered model.
 
     Args:
         reference: the activation that factor 1 stands for, for each of `features`.
-        read: the requests whose continuations are read again, to know their likelihood.
+        decoder: one that has been made for such requests already; None to make one.
+        read: the requests whose continuations are read again, to know their likelihood; None for all.
         options: of `fade_lens.generation.steering.generate`.
 
     Returns:
-        Texts without their prompts, empty where the model's activations overflowed; negative log-likelihoods, nats a token,
+        Texts without their prompts, None where the model's activations overflowed; negative log-likelihoods, nats a token,
         NaN where not read or overflowed.
     """
+    decoder = decoder or decoder_for(model, features, requests)
     units = torch.tensor(reference, dtype=torch.float32)
     tokens = generate(model, features, requests, units, decoder=decoder, **options)
     whole = tokens[:, 0] >= 0
-    rows, nll = np.flatnonzero(read & whole), np.full(len(requests), np.nan)
+    rows, nll = np.flatnonzero(whole if read is None else whole & read), np.full(len(requests), np.nan)
     nll[rows] = negative_log_likelihood(model, [requests[i].prompt for i in rows], tokens[rows], decoder)
     pairs = zip(requests, tokens.tolist(), whole, strict=True)
-    return [continued(model.tokenizer, r.prompt, row) if kept else "" for r, row, kept in pairs], nll.tolist()
+    return [continued(model.tokenizer, r.prompt, row) if kept else None for r, row, kept in pairs], nll.tolist()
 
 
 def natural_beginnings(

@@ -12,12 +12,12 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.data.corpus import Corpus
-from fade_lens.generation.fluency import negative_log_likelihood
-from fade_lens.generation.steering import Mode, Request, check_requests, check_settings, decoder_for, generate
+from fade_lens.generation.continuing import written
+from fade_lens.generation.steering import Mode, Request, check_requests, check_settings
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.subject import Subject
-from fade_lens.subject.tokens import continued, tokenize
+from fade_lens.subject.tokens import tokenize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,19 +93,15 @@ def steer(
     check_requests(model, features, requests, torch.ones(1), mode, new_tokens)
     if unit is None and mode in UNITS:
         unit = unit_of(Subject(model, source, corpus or (), [index]))
-    reference, decoder = torch.tensor([1.0 if unit is None else unit]), decoder_for(model, features, requests)
-    drawn: dict[str, Any] = {"new_tokens": new_tokens, "temperature": temperature, "top_k": top_k}
-    written = generate(model, features, requests, reference, mode=mode, decoder=decoder, **drawn)
-    whole = [i for i in range(len(requests)) if written[i, 0] >= 0]
-    nll = np.full(len(requests), np.nan)
-    nll[whole] = negative_log_likelihood(model, [requests[i].prompt for i in whole], written[whole], decoder)
+    reference, drawn = np.array([1.0 if unit is None else unit]), {"temperature": temperature, "top_k": top_k}
+    texts, nll = written(model, features, requests, reference, mode=mode, new_tokens=new_tokens, **drawn)
     return table_of(
         {
             "prompt": prompts[i // (1 + len(strengths))],
             "factor": plain if request.feature is None else math.nan if mode == "ablate" else request.factor,
             "steered": request.feature is not None,
-            "continuation": continued(model.tokenizer, request.prompt, written[i].tolist()) if i in whole else None,
-            "nll": float(nll[i]),
+            "continuation": texts[i],
+            "nll": nll[i],
             "unit": unit,
         }
         for i, request in enumerate(requests)

@@ -15,6 +15,7 @@ from fade_lens.baselines.cross_scores import CrossScores
 from fade_lens.baselines.permutation import PermutationTest, beside_the_others
 from fade_lens.data.descriptions import Description
 from fade_lens.evidence.windows import Evidence
+from fade_lens.generation.continuations import PartContinuations
 from fade_lens.judge import Judge
 from fade_lens.judge.reliability import Reliability
 from fade_lens.neuronpedia.resolving import names_of
@@ -22,7 +23,6 @@ from fade_lens.runs.results import Result, Results
 from fade_lens.runs.settings import Settings
 from fade_lens.runs.store import RunStore, versions
 from fade_lens.scorers.base import Scored, Scorer, Scoring
-from fade_lens.scorers.continuations import PartContinuations
 from fade_lens.scorers.fade import FadeEvidence, FadeScorer
 from fade_lens.subject.hooks import model_name
 from fade_lens.subject.subject import Subject
