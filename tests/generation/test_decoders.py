@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformer_lens.model_bridge import TransformerBridge
 
 from fade_lens._util.errors import InputError
 from fade_lens.generation.decoders.base import left_padded
@@ -63,12 +64,16 @@ def test_a_block_that_differs_is_found(part: str) -> None:
 
 
 def test_a_block_that_differs_is_replaced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    model, original = hooked("llama"), CompactBlock.__call__
+    model, made, computed, third = hooked("llama"), CompactBlock.__init__, CompactBlock.__call__, []
+
+    def noted(self: CompactBlock, block: Any) -> None:
+        made(self, block)
+        third.extend([self] if block is model.blocks[2] else [])
 
     def wrong(self: CompactBlock, residual: Any, span: Any) -> Any:
-        out = original(self, residual, span)
-        return out * 1.001 if self._attn is model.blocks[2].attn else out
+        return computed(self, residual, span) * (1.001 if self in third else 1)
 
+    monkeypatch.setattr(CompactBlock, "__init__", noted)
     monkeypatch.setattr(CompactBlock, "__call__", wrong)
     with torch.no_grad():
         blocks = compact_blocks(model, *left_padded(PROMPTS, CPU))
@@ -85,20 +90,31 @@ def test_masks_and_positions() -> None:
     first = Span(0, 4, real, CPU, {}).mask(window=None)
     assert first is not None
     assert first[0, 0].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]
-    assert Span(3, 1, real, CPU, {})._positions().tolist() == [[2], [3]]
+    assert Span(3, 1, real, CPU, {}).positions().tolist() == [[2], [3]]
     assert Span(3, 1, None, CPU, {}).mask(window=4) is None
     assert Span(3, 1, None, CPU, {}).mask(window=3) is not None
 
 
-def test_which_decoder() -> None:
+def kinds_run(decoder: CompactDecoder, monkeypatch: pytest.MonkeyPatch) -> list[type]:
+    """Which kinds of block a text goes through, in order."""
+    run: list[type] = []
+    with monkeypatch.context() as patch:
+        for kind in (CompactBlock, OwnBlock):
+            through = kind.__call__
+            patch.setattr(kind, "__call__", lambda *some, k=kind, f=through: (run.append(k), f(*some))[1])
+        decoder.states(torch.tensor([[2, 3]]))
+    return run
+
+
+def test_which_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     model, hook = hooked("gpt2"), "blocks.1.hook_mlp_out"
     with torch.no_grad():
         outside = decoder_of(model, ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"], PROMPTS)
         assert isinstance(outside, CompactDecoder)
-        assert {type(b) for b in outside._blocks} == {CompactBlock}
+        assert set(kinds_run(outside, monkeypatch)) == {CompactBlock}
         decoder = decoder_of(model, [hook], PROMPTS)
         assert isinstance(decoder, CompactDecoder)
-        assert [type(b) for b in decoder._blocks] == [CompactBlock, OwnBlock, CompactBlock, CompactBlock]
+        assert kinds_run(decoder, monkeypatch) == [CompactBlock, OwnBlock, CompactBlock, CompactBlock]
         assert isinstance(decoder_of(model, ["ln_final.hook_normalized"], PROMPTS), HookedDecoder)
         assert isinstance(decoder_of(bridge(gpt2_hf()), [hook], PROMPTS), BridgeDecoder)
         assert not has_hooks(model)
@@ -111,18 +127,18 @@ def test_which_decoder() -> None:
 
 def test_a_bridge_that_loses_its_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As TransformerLens 3.9 does with transformers 5.24."""
-    models, forward = [bridge(gpt2_hf()), bridge(gemma3_hf())], BridgeDecoder._forward
+    models = [bridge(gpt2_hf()), bridge(gemma3_hf())]
     prompts = [[(2,)], [(2, 2)], PROMPTS]
     with torch.no_grad():
         for model in models:
             for some in prompts:
                 decoder_of(model, ["blocks.1.hook_mlp_out"], some)
 
-        def forgetful(self: BridgeDecoder, tokens: Any) -> Any:
-            self._cache, self._real = None, self._real[:, -tokens.shape[1] :]
-            return forward(self, tokens)
+        def forgetful(self: Any, tokens: Any, *, attention_mask: Any, past_key_values: Any, **options: Any) -> Any:
+            return forward(self, tokens, attention_mask=attention_mask[:, -tokens.shape[1] :], **options)
 
-        monkeypatch.setattr(BridgeDecoder, "_forward", forgetful)
+        forward = TransformerBridge.forward
+        monkeypatch.setattr(TransformerBridge, "forward", forgetful)
         for model in models:
             for some in prompts:
                 with pytest.raises(InputError, match="loses its key-value cache"):

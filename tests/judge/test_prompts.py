@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from fade_lens import Fade, InputError, StoreError
 from fade_lens.cli import app
-from fade_lens.judge import Judge, Prompts
+from fade_lens.judge import Judge, MemoryTranscripts, Prompts
 from fade_lens.judge.log import Entry
 from fade_lens.judge.prompts import read_rating
 from fade_lens.runs.store import RunStore, read_transcripts
@@ -87,14 +87,16 @@ def test_a_judge_asks_in_own_prompts_alone(rating) -> None:
 
 
 def test_a_changed_prompt_is_another_question() -> None:
+    kept = MemoryTranscripts()
     with FakeJudge() as fake, Judge("m", base_url=fake.base_url) as ours:
-        ours.rate("the word 'cat'", TEXTS)
+        with ours.session(kept):
+            ours.rate("the word 'cat'", TEXTS)
         with Judge("m", base_url=fake.base_url, prompts=Prompts(rating="Other rules.")) as other:
-            with other.session(ours._transcripts):
+            with other.session(kept):
                 other.rate("the word 'cat'", TEXTS)
             assert (other.usage.calls, other.usage.cached) == (1, 0)
             assert other.identity["prompts"] == {"version": "1", "rating": "Other rules."}
-        with Judge("m", base_url=fake.base_url, prompts=Prompts()) as same, same.session(ours._transcripts):
+        with Judge("m", base_url=fake.base_url, prompts=Prompts()) as same, same.session(kept):
             same.rate("the word 'cat'", TEXTS)
             assert (same.usage.calls, same.usage.cached) == (0, 1)
 

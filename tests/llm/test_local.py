@@ -38,7 +38,7 @@ def test_a_broken_gguf_is_refused_in_words(tmp_path: Path):
     path.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(InputError, match="incomplete"):
         serve(path)
-    assert not local._servers
+    assert not local.running()
 
 
 @pytest.mark.parametrize("options", [{"n_ctx": 0}, {"parallel": 0}, {"threads": -1}])

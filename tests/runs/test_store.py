@@ -4,13 +4,14 @@ import os
 import signal
 import sqlite3
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from fade_lens._util.errors import StoreError
 from fade_lens.judge import Transcripts
-from fade_lens.runs.store import RunStore, read_transcripts
+from fade_lens.runs.store import RunStore, read_transcripts, transaction
 from fade_lens.subject.activations import MaxActivations
 
 IDENTITY = {"model": {"name": "tiny"}, "settings": {"seed": 0, "factors": [1.0, 2.0]}}
@@ -68,18 +69,17 @@ def test_a_run_killed_while_activations_are_kept_takes_none_for_whole(tmp_path, 
     values = np.ones((7, 30), dtype=np.float32)
     kept = MaxActivations(values, np.zeros((7, 30), dtype=np.int32), np.arange(7), np.arange(30), 4)
     monkeypatch.setattr("fade_lens.runs.store.COMMITTED_BYTES", 8 * 7 * 4)
-    with RunStore(tmp_path, IDENTITY) as store:
-        write, done = store._write, []
 
-        def dies(query, rows):
-            if "activations" in query and len(done) == 2:
+    @contextmanager
+    def dies(db):
+        with transaction(db):
+            yield
+            if db.execute("SELECT count(*) FROM activations").fetchone() > (8,):
                 raise KeyboardInterrupt
-            done.extend([1] if "activations" in query else [])
-            write(query, rows)
 
-        monkeypatch.setattr(store, "_write", dies)
-        with pytest.raises(KeyboardInterrupt):
-            store.keep_activations(range(30), kept)
+    monkeypatch.setattr("fade_lens.runs.store.transaction", dies)
+    with RunStore(tmp_path, IDENTITY) as store, pytest.raises(KeyboardInterrupt):
+        store.keep_activations(range(30), kept)
     with RunStore(tmp_path, IDENTITY) as store:
         assert store.activations(range(30)) is None
         np.testing.assert_array_equal(store.activations(range(8)).values, values[:, :8])

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -263,8 +264,13 @@ def test_a_factor_that_breaks_the_model_is_not_chosen(server):
 
 def test_controls_in_later_rounds_whatever_factor_is_barred(server, monkeypatch):
     """An ablated feature has no factor, so none that bars one of the feature's own takes it away."""
-    monkeypatch.setattr(FaithfulnessEvaluator, "_barred", lambda self, index: {1.0})
-    more = {"prompts": 30, "interval_width": 0.02, "controls": ("ablate", "other")}
+    measured = FaithfulnessEvaluator.fluency
+
+    def broken_at_1(self, index):
+        return tuple(replace(f, increase=math.inf) if f.factor == 1 else f for f in measured(self, index))
+
+    monkeypatch.setattr(FaithfulnessEvaluator, "fluency", broken_at_1)
+    more = {"prompts": 30, "interval_width": 0.02, "controls": ("ablate", "other"), "max_nll_increase": 1e9}
     evidence = make(server, **more).evaluate({0: TRUE[0]}, progress=False)[0].faithfulness_evidence
     assert evidence.faithfulness.counts["prompts"] == 30 and evidence.faithfulness.details["factor"] != 1.0
     for control in evidence.controls:

@@ -10,6 +10,7 @@ from fade_lens import InputError
 from fade_lens.generation.steering import Request, generate
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import forward_hooks, read_hooks, resolve_hook, running
+from fade_lens.subject.identity import modules_hash
 from tests.architectures import bridge, gemma3_hf, gpt2_hf, hooked, hooked_gemma3, sae_at, transcoder_at
 from tests.generation.test_steering import assert_like_slow, requests_for
 
@@ -47,7 +48,11 @@ def model(request: pytest.FixtureRequest) -> Any:
 def state(model: Any) -> tuple[Any, ...]:
     """Everything that a run may have left behind."""
     modules = {id(m): m for m in (*model.modules(), *getattr(model, "original_model", model).modules())}.values()
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+    hooks = (
+        [len(p.fwd_hooks) for p in model.hook_dict.values()],
+        modules_hash(model),
+        modules_hash(getattr(model, "original_model", model)),
+    )
     settings = [bool(getattr(model.cfg, name)) for name in SETTINGS]
     return settings, hooks, len(model.hook_dict), MLP_IN in model.hook_dict, [m.training for m in modules]
 

@@ -125,11 +125,11 @@ def test_what_the_modules_themselves_keep_is_told(tmp_path):
         (hooked, hooked.blocks[0].attn, "attn_scale", 2.0),
         (
             bridge,
-            bridge.original_model.transformer.h[1]._original_component.mlp._original_component,
+            bridge.original_model.transformer.h[1].original_component.mlp.original_component,
             "act",
             torch.nn.ReLU(),
         ),
-        (gemma, gemma.blocks[0]._original_component.self_attn._original_component, "sliding_window", 5),
+        (gemma, gemma.blocks[0].original_component.self_attn.original_component, "sliding_window", 5),
         (temporal, temporal, "lam", 0.1),
         (temporal, temporal, "dtype", torch.float64),
     ):

@@ -102,10 +102,10 @@ class Span:
                 tables = attn.calculate_sin_cos_rotary(cfg.rotary_dim, room, base=base, dtype=cfg.dtype)
                 self._tables[kind] = tables[0].to(self._device), tables[1].to(self._device)
             sin, cos = self._tables[kind]
-            self._angles[kind] = sin[self._positions()][:, :, None], cos[self._positions()][:, :, None]
+            self._angles[kind] = sin[self.positions()][:, :, None], cos[self.positions()][:, :, None]
         return self._angles[kind]
 
-    def _positions(self) -> Int[Tensor, "#row pos"]:
+    def positions(self) -> Int[Tensor, "#row pos"]:
         """Each position's number in its own text; 0 for padding."""
         if self.real is None:
             return torch.arange(self.before, self.before + self.pos, device=self._device)[None]
