@@ -14,9 +14,11 @@ from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.baselines.cross_scores import CrossScores
 from fade_lens.baselines.permutation import compare
 from fade_lens.data.descriptions import Description
+from fade_lens.llm.budget import Usage
 from fade_lens.metrics.fade import clarity, purity, responsiveness
 from fade_lens.metrics.faithfulness import faithfulness
 from fade_lens.metrics.metric import Metric
+from fade_lens.runs.record import CorpusRecord, FeaturesRecord, JudgeRecord, ModelRecord, RunRecord
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.evidence import (
     ClarityEvidence,
@@ -299,19 +301,19 @@ def made_up_notes(results: Results, hostile: bool = False) -> Notes:
     )  # fmt: skip
 
 
-def made_up_run(hostile: bool = False) -> dict[str, Any]:
+def made_up_run(hostile: bool = False) -> RunRecord:
     """What `Results.run` holds after a whole run."""
     name = HOSTILE[0] if hostile else "google/gemma-3-270m"
-    return {
-        "settings": {"preset": "default", "seed": 7, "context": 64, "gate": 0.5, "factors": [0.5, 1.0, 2.0, 3.0], "mode": "add"},
-        "model": {"name": name, "n_layers": 18, "d_model": 640},
-        "features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9.hook_resid_post", "size": 4096, "weights": "9f8e7d6c"},
-        "corpus": {"source": HOSTILE[6] if hostile else "corpus.jsonl.gz", "texts": 3500},
-        "context": 64,
-        "judge": {"model": "qwen2.5-coder-1.5b-instruct", "endpoint": "http://127.0.0.1:8123/v1", "rating": "single"},
-        "versions": {"fade_lens": "0.1.0", "torch": "2.13.0", HOSTILE[1] if hostile else "sae_lens": "6.54.0"},
-        "usage": {"calls": 2310, "cached": 12, "prompt_tokens": 412_000, "completion_tokens": 9_120, "cost": None},
-        "seconds": 431.7,
-        "n_outliers": 512,
-        "n_truncated": 3,
-    }  # fmt: skip
+    return RunRecord(
+        settings={"preset": "default", "seed": 7, "context": 64, "gate": 0.5, "factors": [0.5, 1.0, 2.0, 3.0], "mode": "add"},
+        model=ModelRecord(name, {"n_layers": 18, "d_model": 640}),
+        features=FeaturesRecord("sae", "blocks.9.hook_resid_post", 4096, "jumprelu", "9f8e7d6c"),
+        corpus=CorpusRecord(HOSTILE[6] if hostile else "corpus.jsonl.gz", 3500),
+        context=64,
+        judge=JudgeRecord("qwen2.5-coder-1.5b-instruct", "http://127.0.0.1:8123/v1", "single"),
+        versions={"fade_lens": "0.1.0", "torch": "2.13.0", HOSTILE[1] if hostile else "sae_lens": "6.54.0"},
+        usage=Usage(calls=2310, cached=12, prompt_tokens=412_000, completion_tokens=9_120, cost=None),
+        seconds=431.7,
+        n_outliers=512,
+        n_truncated=3,
+    )  # fmt: skip

@@ -17,6 +17,7 @@ from fade_lens.analysis.verdicts import ELSEWHERE, SEVERITY, best_of, defined, p
 from fade_lens.neuronpedia import links
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Score, Stats
+from fade_lens.runs.record import FeaturesRecord, RunRecord
 from fade_lens.runs.results import Results
 from fade_lens.scorers.fade import METRICS
 from fade_lens.subject.summary import FeatureSummary
@@ -136,8 +137,8 @@ class Audit:
             written |= self._save_links(folder)
         if self.results is not None:
             written["results"] = self.results.save(folder / "results.json.gz")
-        run = {"features": {"neuronpedia_id": str(self.source)}} if self.source else {}
-        shown = self.results or Results((), run)
+        features = FeaturesRecord(neuronpedia_id=str(self.source or ""))
+        shown = self.results or Results((), RunRecord(features=features))
         written["report"] = shown.to_html(folder / "report.html", self.notes())
         return written
 
@@ -222,8 +223,8 @@ def audit(
         if name in frame.columns:
             frame[name] = frame[name].astype("Int64")
     if results is not None and source is not None:
-        known = {**cast(Any, results.run.get("features") or {}), "neuronpedia_id": str(source)}
-        results = replace(results, run={**results.run, "features": known})
+        features = replace(results.run.features, neuronpedia_id=str(source))
+        results = replace(results, run=replace(results.run, features=features))
     return Audit(frame, results, agreement_of(frame), source, mapping)
 
 
@@ -275,12 +276,8 @@ def scores_by_key(results: Results) -> dict[tuple[int, str], dict[str, Any]]:
 def run_columns(results: Results) -> dict[str, Any]:
     """What the metrics of a run rest on."""
     run = results.run
-    corpus, settings = run.get("corpus"), run.get("settings")
-    return {
-        "judge": str(run.get("judge", "")),
-        "corpus": str(corpus.get("source", "") if isinstance(corpus, Mapping) else ""),
-        "seed": settings.get("seed") if isinstance(settings, Mapping) else None,
-    }
+    judge = "" if run.judge is None else f"{run.judge.model} ({run.judge.endpoint})"
+    return {"judge": judge, "corpus": run.corpus.source, "seed": run.settings.get("seed")}
 
 
 def score_columns(scores: Iterable[Score]) -> dict[str, float]:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.words import visible
-from fade_lens.analysis.summary import Key, compare_sources, sae_words, specs_among, summary
+from fade_lens.analysis.summary import Key, compare_sources, specs_among, summary
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 RESULTS_FILE = "results.json.gz"
 _L0 = re.compile(r"l0[-_](\d+(?:\.\d+)?)", re.IGNORECASE)
-_LAYER = re.compile(r"blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -157,22 +156,20 @@ def opened(source: Results | str | Path) -> Results:
 def facts_of(results: Results, l0: float | None = None) -> RunFacts:
     """What the record of a run tells about what it scored."""
     # Tables of pandas cannot hold every string that JSON can: what is unseen becomes its code here.
-    features, judge = _record(results.run, "features"), _record(results.run, "judge")
+    run, features = results.run, results.run.features
     rates = {r.description.index: r.feature.firing_rate for r in results}
-    width = features.get("size") if isinstance(features.get("size"), int) else None
-    layer = _LAYER.search(str(features.get("hook", "")))
-    known, how = (l0, "given") if l0 is not None else _l0_of(results, rates, width)
+    known, how = (l0, "given") if l0 is not None else _l0_of(results, rates)
     return RunFacts(
         run="",
-        model=visible(str(_record(results.run, "model").get("name", ""))),
-        features=visible(" ".join(str(features[key]) for key in ("kind", "architecture", "hook") if features.get(key))),
-        layer=int(layer[1]) if layer else None,
-        width=width,
+        model=visible(run.model.name),
+        features=visible(" ".join(filter(None, (features.kind, features.architecture, features.hook)))),
+        layer=features.layer,
+        width=features.size,
         l0=known,
         l0_from=how,
-        release=visible(str(features.get("release", ""))),
+        release=visible(features.release),
         explainer=visible(_listed(sorted({explainer_of(r) for r in results}))),
-        judge=visible(str(judge.get("model", ""))),
+        judge=visible(run.judge.model if run.judge else ""),
         n_descriptions=len(results),
         n_features=len(rates),
     )
@@ -216,33 +213,34 @@ def varying(comparison: Comparison) -> Iterator[str]:
             yield name
 
 
-def _l0_of(results: Results, rates: Mapping[int, float], width: int | None) -> tuple[float | None, str]:
-    features = _record(results.run, "features")
-    if features.get("kind") != "sae":
+def _l0_of(results: Results, rates: Mapping[int, float]) -> tuple[float | None, str]:
+    features = results.run.features
+    if features.kind != "sae":
         return None, ""
-    if isinstance(features.get("l0"), int | float):
-        return float(features["l0"]), "release"
-    names = {str(features.get(key, "")) for key in ("neuronpedia_id", "sae_id")}
+    if features.l0 is not None:
+        return features.l0, "release"
+    names = {features.neuronpedia_id, features.sae_id}
     names |= {p.source for r in results if (p := r.description.provenance).kind == "neuronpedia"}
     found = {float(match[1]) for name in names if (match := _L0.search(name))}
     if len(found) == 1:
         return found.pop(), "name"
-    if width and rates:
-        return width * sum(rates.values()) / len(rates), "estimate"
+    if features.size and rates:
+        return features.size * sum(rates.values()) / len(rates), "estimate"
     return None, ""
 
 
 def _with_l0(run: Results, fact: RunFacts) -> Results:
     """The run with the L0 in its record, to group by."""
-    l0 = {} if fact.l0 is None else {"l0": _short(fact.l0)}
-    return replace(run, run={**run.run, "features": {**_record(run.run, "features"), **l0}})
+    if fact.l0 is None:
+        return run
+    return replace(run, run=replace(run.run, features=replace(run.run.features, l0=float(_short(fact.l0)))))
 
 
 def _paired(runs: Sequence[Results], seed: int) -> "pd.DataFrame":
     import pandas as pd
 
     columns = ["metric", "a", "b", "mean_a", "mean_b", "difference", "low", "high", "p_value", "n", "left_out"]
-    described = [{(sae_words(run.run), r.description.index) for r in run} for run in runs]
+    described = [{(run.run.features.words, r.description.index) for r in run} for run in runs]
     shared = any(a & b for place, a in enumerate(described) for b in described[place + 1 :])
     return compare_sources(runs, "run", seed=seed) if shared else pd.DataFrame(columns=columns)
 
@@ -257,11 +255,6 @@ def _with_facts(frame: "pd.DataFrame", facts: Mapping[str, RunFacts]) -> "pd.Dat
     for name in ("layer", "width"):
         known[name] = known[name].astype("Int64")
     return pd.concat([known, frame.drop(columns="group").reset_index(drop=True)], axis=1)
-
-
-def _record(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = run.get(key)
-    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

@@ -19,6 +19,7 @@ from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.metrics.intervals import LEVEL, REPLICATES
 from fade_lens.metrics.metric import GATE_NOT_PASSED
+from fade_lens.runs.record import FeaturesRecord
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
 
@@ -181,10 +182,10 @@ def rows_of(results: Results | Sequence[Results]) -> list[str]:
 
 def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
     for number, run in enumerate([results] if isinstance(results, Results) else results):
-        columns = {"run": f"run {number}", **_facts(run.run)}
+        columns = {"run": f"run {number}", **_facts(run.run.features)}
         for place, result in enumerate(run):
             nulls = {kind: items[place] for kind, items in run.nulls.items()}
-            feature = sae_words(run.run), result.description.index
+            feature = run.run.features.words, result.description.index
             yield _Row(result, nulls, _group(result, by, columns), feature)
 
 
@@ -199,20 +200,11 @@ def _group(result: Result, by: str | Key | None, columns: Mapping[str, str]) -> 
     return str(known[by])
 
 
-def sae_words(run: Mapping[str, Any]) -> str:
-    """The run's SAE or hook in words: the same for the same weights, whatever they are called."""
-    features = run.get("features") or {}
-    parts = [features.get(name) for name in ("kind", "architecture", "hook", "size", "weights")]
-    return " ".join(str(part) for part in parts if part is not None) or "unknown"
-
-
-def _facts(run: Mapping[str, Any]) -> dict[str, str]:
+def _facts(features: FeaturesRecord) -> dict[str, str]:
     """What the run's record tells of its SAE, by the words that groups are asked for with."""
-    features = run.get("features") or {}
-    layer = re.search(r"blocks\.(\d+)", str(features.get("hook", "")))
-    told = {"layer": layer[1] if layer else None, "width": features.get("size")}
-    told |= {name: features.get(name) for name in ("l0", "release")}
-    return {"sae": sae_words(run)} | {name: "unknown" if v is None else f"{v}" for name, v in told.items()}
+    l0 = None if features.l0 is None else f"{features.l0:g}"
+    told = {"layer": features.layer, "width": features.size, "l0": l0, "release": features.release or None}
+    return {"sae": features.words} | {name: "unknown" if v is None else f"{v}" for name, v in told.items()}
 
 
 def _value(result: Result, name: str) -> tuple[float | None, str]:

@@ -33,8 +33,7 @@ from fade_lens.cli.options import (
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from fade_lens.runs.record import RunRecord
     from fade_lens.runs.results import Results
 
 DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 1.5)}
@@ -212,35 +211,32 @@ def finish(results: "Results", out: Path, quiet: bool) -> None:
         console.print(plain(f"Report: {page}\nTable:  {out / 'results.csv'}"), soft_wrap=True)
 
 
-def about_explanations(run: "Mapping[str, Any]") -> list[str]:
+def about_explanations(run: "RunRecord") -> list[str]:
     """How many features were explained, and why the others were not; on which texts scores rest."""
     lines: list[str] = []
-    if found := run.get("explained"):
+    if found := run.explained:
         without = "".join(f", {len(some)} {code}" for code, some in found["without"].items())
         lines.append(f"Explained: {found['described']} of {found['features']} features{without}")
-    if kept := run.get("held_out"):
-        lines.append(f"Scored on:  {kept['texts']:,} texts that no explainer was shown")
+    if run.held_out is not None:
+        lines.append(f"Scored on:  {run.held_out:,} texts that no explainer was shown")
     return lines
 
 
-def about_the_judge(run: "Mapping[str, Any]") -> list[str]:
+def about_the_judge(run: "RunRecord") -> list[str]:
     """What the judge was asked and cost, and how far it agrees with itself, with others and with the gold set."""
-    from fade_lens.llm.budget import Usage
 
     def share(value: float | None) -> str:
         return "undefined" if value is None else f"{value:.2f}"
 
-    lines = [f"Judge:  {Usage(**run['usage'])}"] if "usage" in run else []
-    if gold := run.get("gold"):
+    lines = [f"Judge:  {run.usage}"] if run.usage else []
+    if gold := run.gold:
+        rates = f"sensitivity {share(gold.sensitivity)}, specificity {share(gold.specificity)}"
         lines.append(
-            f"Gold:   {gold['n']} texts rated, sensitivity {share(gold['sensitivity'])}, specificity "
-            f"{share(gold['specificity'])}, weighted kappa {share(gold['weighted'])}"
+            f"Gold:   {gold.agreement.n} texts rated, {rates}, weighted kappa {share(gold.agreement.weighted)}"
         )
-    for one in (run.get("agreement") or {}).get("run", ()):
-        lines.append(
-            f"Agrees: with {one['by']} on {share(one['same'])} of {one['n']} texts, kappa {share(one['kappa'])}, "
-            f"weighted {share(one['weighted'])}"
-        )
+    for one in run.agreement:
+        kappas = f"kappa {share(one.kappa)}, weighted {share(one.weighted)}"
+        lines.append(f"Agrees: with {one.by} on {share(one.same)} of {one.n} texts, {kappas}")
     return lines
 
 

@@ -7,7 +7,7 @@ weighted one (1968) counts a 2 taken for a 0 four times as much as a 2 taken for
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -155,18 +155,30 @@ def _csv_rows(path: Path) -> list[tuple[Any, Any, Any]]:
     return list(table[columns].itertuples(index=False, name=None))
 
 
-def gold_report(items: Sequence[GoldItem], ratings: Sequence[int | None]) -> dict[str, Any]:
-    """How the judge rates texts whose rating is known: counts, kappa, and the two rates that the metrics rest on, with intervals.
+@dataclass(frozen=True)
+class GoldReport:
+    """How the judge rates texts whose rating is known: agreement, and the two rates that the metrics rest on, with 95 % intervals.
 
-    `sensitivity` is the share of texts known to be 2 that it rates 2, `specificity` that of texts known to be 0 that it rates 0.
+    `sensitivity` is the share of texts known to be 2 that it rates 2, `specificity` that of texts known to be 0 that it rates 0;
+    None where there is no such text.
     """
-    found = asdict(Agreement.of("gold", [item.rating for item in items], ratings))
+
+    agreement: Agreement
+    sensitivity: float | None = None
+    sensitivity_interval: tuple[float, float] | None = None
+    specificity: float | None = None
+    specificity_interval: tuple[float, float] | None = None
+
+
+def gold_report(items: Sequence[GoldItem], ratings: Sequence[int | None]) -> GoldReport:
+    """How the judge rated texts whose rating is known, in their order; None where it gave no rating."""
+    found: dict[str, Any] = {}
     pairs = [(item.rating, rating) for item, rating in zip(items, ratings, strict=True) if rating is not None]
     for name, value in (("sensitivity", 2), ("specificity", 0)):
         hits = [rating == value for gold, rating in pairs if gold == value]
-        interval = list(share_interval(sum(hits), len(hits))) if hits else None
-        found |= {name: sum(hits) / len(hits) if hits else None, f"{name}_interval": interval}
-    return found
+        if hits:
+            found |= {name: sum(hits) / len(hits), f"{name}_interval": share_interval(sum(hits), len(hits))}
+    return GoldReport(Agreement.of("gold", [item.rating for item in items], ratings), **found)
 
 
 class Reliability:
@@ -194,7 +206,7 @@ class Reliability:
         self.gold = read_gold(gold) if gold is not None else ()
         self._before = self.second.usage if self.second is not None else Usage()
         self._asked: dict[Description, tuple[list[int | None], list[tuple[str, Future[list[Rating]]]]]] = {}
-        self._gold_report: dict[str, Any] | None = None
+        self._gold_report: GoldReport | None = None
 
     def __enter__(self) -> "Reliability":
         return self
@@ -269,27 +281,19 @@ class Reliability:
         return tuple(Agreement.of(by, ratings, [r.value for r in future.result()]) for by, future in futures)
 
     def report(self) -> dict[str, Any]:
-        """For `Results.run`: agreement over all descriptions and by description, and how the gold set was rated."""
-        found: dict[str, Any] = {}
-        if self._gold_report is not None:
-            found["gold"] = self._gold_report
-        if not self.repeats and self.second is None:
-            return found
+        """What the record of a run tells of its judges (see `RunRecord`): gold set, agreement over all descriptions, second judge."""
         pooled: dict[str, tuple[list[int | None], list[int | None]]] = {}
         for ratings, futures in self._asked.values():
             for by, future in futures:
                 first, second = pooled.setdefault(by, ([], []))
                 first += ratings
                 second += [rating.value for rating in future.result()]
-        found["agreement"] = {
-            "run": [asdict(Agreement.of(by, *pair)) for by, pair in pooled.items()],
-            "descriptions": [
-                {"index": d.index, "description": d.text, "agreement": [asdict(one) for one in self.of(d)]}
-                for d in self._asked
-            ],
-            "second_judge": None if self.second is None else self.second.identity,
+        agreement = tuple(Agreement.of(by, *pair) for by, pair in pooled.items())
+        return {
+            "gold": self._gold_report,
+            "agreement": agreement,
+            "second_judge": {} if self.second is None else self.second.identity,
         }
-        return found
 
     def _gold_texts(self) -> dict[str, list[str]]:
         texts: dict[str, list[str]] = {}

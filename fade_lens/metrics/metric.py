@@ -9,6 +9,8 @@ from fade_lens._util.reasons import Reason
 
 Preset = Literal["default", "paper"]
 
+GATE = 0.5
+"""What Clarity and Responsiveness must reach for a description not to fail, unless a run sets another gate."""
 GATE_NOT_PASSED = "gate_not_passed"
 """The code of the reason of a score that is not measured, for one that decides is below the gate."""
 

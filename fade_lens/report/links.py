@@ -1,8 +1,7 @@
 """Where a described feature is on Neuronpedia, and its page inside a notebook."""
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import InputError
 from fade_lens.neuronpedia.ids import SourceId
@@ -10,6 +9,7 @@ from fade_lens.neuronpedia.ids import SourceId
 if TYPE_CHECKING:
     from IPython.display import IFrame
 
+    from fade_lens.runs.record import RunRecord
     from fade_lens.runs.results import Result, Results
 
 _SITE = re.compile(r"https?://(?:www\.)?neuronpedia\.org/")
@@ -35,23 +35,16 @@ def place_of(result: "Result") -> str:
     return known.source if known.kind == "neuronpedia" or _SITE.match(known.source) else ""
 
 
-def recorded(run: Mapping[str, Any]) -> str:
-    """The Neuronpedia id that a run recorded of its features, or nothing."""
-    features = run.get("features")
-    name = cast(Mapping[str, Any], features).get("neuronpedia_id") if isinstance(features, Mapping) else None
-    return name if isinstance(name, str) else ""
-
-
 def urls_of(results: "Results") -> list[str]:
     """The address of every description's feature on Neuronpedia, "" where it is not known."""
     return [link_of(result, results.run) or "" for result in results]
 
 
-def link_of(result: "Result", run: Mapping[str, Any]) -> str | None:
+def link_of(result: "Result", run: "RunRecord") -> str | None:
     """The address of the feature's page, where its source is known."""
     from fade_lens.neuronpedia.links import dashboard
 
-    source = source_of(place_of(result), result.neuronpedia, recorded(run))
+    source = source_of(place_of(result), result.neuronpedia, run.features.neuronpedia_id)
     return None if source is None else dashboard(source, result.description.index)
 
 

@@ -9,7 +9,6 @@ from fade_lens.analysis.notes import Notes
 from fade_lens.report.cards import DETAILS, card
 from fade_lens.report.page import environment, page
 from fade_lens.report.rows import entries, row, tally
-from fade_lens.report.standing import gate_of
 from fade_lens.runs.results import Result, Results
 
 TABLE_ROWS = 100
@@ -25,7 +24,7 @@ def result_card(result: Result) -> str:
 
 def results_table(results: Results) -> str:
     """The scores of every description, the worst first; nothing in it runs."""
-    gate = gate_of(results.run)
+    gate = results.run.gate
     ordered = entries(results, None, gate)
     shown = [row(place, entry, gate, results.specs) for place, entry in enumerate(ordered[:TABLE_ROWS])]
     headings = [(spec.name, spec.title) for spec in results.specs]

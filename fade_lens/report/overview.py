@@ -2,18 +2,19 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from math import isnan
 from statistics import quantiles
-from typing import Any, cast
+from typing import cast
 
 from markupsafe import Markup
 
 from fade_lens._util.words import amount, clip, duration, number
 from fade_lens.analysis.summary import summary
+from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import Metric
-from fade_lens.report.standing import gate_of
+from fade_lens.runs.record import RunRecord
 from fade_lens.runs.results import Results
 
 WIDTH, HEIGHT, MARGIN = 240, 112, 10
@@ -51,7 +52,7 @@ class Panel:
 
 def panels(results: Results) -> list[Panel]:
     """The scores: in words, and drawn description by description with intervals."""
-    gate = gate_of(results.run)
+    gate = results.run.gate
     found = means(results)
     made: list[Panel] = []
     for spec in results.specs:
@@ -153,91 +154,58 @@ def reasons(results: Results) -> list[tuple[str, str, int]]:
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
-    """What was evaluated, with what, at what cost; only what the run recorded."""
-    run = results.run
-    features = {r.description.index for r in results}
-    evaluated = f"{amount(len(results))} descriptions of {amount(len(features))} features"
-    rows = [("Evaluated", evaluated if features else "nothing: flags only")]
-    rows += _row("Model", run, "model", ("name",))
-    rows += _row("Features", run, "features", ("kind", "architecture", "hook"))
-    rows += _row("SAE", run, "features", ("release", "sae_id"))
-    rows += _row("Neuronpedia", run, "features", ("neuronpedia_id",))
-    rows += _row("Corpus", run, "corpus", ("source", "texts"))
-    if run.get("context") is not None:
-        rows.append(("Context", f"{run['context']} tokens"))
-    rows += _row("Judge", run, "judge", ("model", "rating", "endpoint"))
-    settings = _record(run, "settings")
-    if "seed" in settings:
-        rows.append(("Seed", str(settings["seed"])))
-    if usage := _record(run, "usage"):
-        rows.append(("Judge's work", _usage(usage)))
-        cost = usage.get("cost")
-        rows.append(
-            (
-                "Cost",
-                f"${cost:,.2f}" if isinstance(cost, int | float) else "not known (the model has no price on record)",
-            )
-        )
+    """What was evaluated, with what, at what cost; only what the run recorded. Hashes and the like are in the full record."""
+    run, features = results.run, results.run.features
+    n_features = len({r.description.index for r in results})
+    n_corpus, judge = run.corpus.texts, run.judge
+    rows = [
+        ("Evaluated", f"{amount(len(results))} descriptions of {amount(n_features)} features" if n_features else "nothing: flags only"),
+        ("Model", run.model.name),
+        ("Features", _listed(features.kind, features.architecture, features.hook)),
+        ("SAE", _listed(features.release, features.sae_id)),
+        ("Neuronpedia", features.neuronpedia_id),
+        ("Corpus", _listed(run.corpus.source, "" if n_corpus is None else f"{amount(n_corpus)} texts")),
+        ("Held out", "" if run.held_out is None else f"scores rest on the {amount(run.held_out)} texts that no explainer saw"),
+        ("Context", "" if run.context is None else f"{run.context} tokens"),
+        ("Judge", "" if judge is None else _listed(judge.model, judge.rating, judge.endpoint)),
+        ("Seed", str(run.settings.get("seed", ""))),
+    ]  # fmt: skip
+    if usage := run.usage:
+        cost = "not known (the model has no price on record)" if usage.cost is None else f"${usage.cost:,.2f}"
+        rows += [("Judge's work", _usage(usage)), ("Cost", cost)]
     rows += _reliability(run) + _stopped(results)
-    if isinstance(seconds := run.get("seconds"), int | float):
-        rows.append(("Time", duration(seconds)))
-    for key, words in (
-        ("n_outliers", "positions as outliers"),
-        ("n_truncated", "ends of texts longer than the context"),
-    ):
-        if isinstance(count := run.get(key), int):
-            share = f", {lost:.0%} of the text" if key == "n_truncated" and (lost := run.get("text_lost")) else ""
-            rows.append(("Left out", f"{amount(count)} {words}{share}"))
-    if lost := {kind: n for kind, n in _record(run, "n_overflowed").items() if isinstance(n, int) and n}:
+    rows.append(("Time", "" if run.seconds is None else duration(run.seconds)))
+    if run.n_outliers is not None:
+        rows.append(("Left out", f"{amount(run.n_outliers)} positions as outliers"))
+    if run.n_truncated is not None:
+        share = f", {run.text_lost:.0%} of the text" if run.text_lost else ""
+        rows.append(("Left out", f"{amount(run.n_truncated)} ends of texts longer than the context{share}"))
+    if lost := {kind: n for kind, n in asdict(run.n_overflowed).items() if n}:
         words = " and ".join(f"{amount(n)} {kind}" for kind, n in lost.items())
         rows.append(("Overflow", f"activations on {words} texts are not finite; what rests on them is undefined"))
-    return [(name, clip(value, 400)) for name, value in rows]
+    return [(name, clip(value, 400)) for name, value in rows if value]
 
 
-def _record(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = run.get(key)
-    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+def _listed(*parts: str) -> str:
+    return "; ".join(WORDS.get(part, part) for part in parts if part)
 
 
-def _row(title: str, run: Mapping[str, Any], key: str, names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """What a reader knows a part of the run by, in one line; hashes and the like are in the full record."""
-    record = _record(run, key)
-    if not record:
-        return [(title, str(run[key]))] if isinstance(run.get(key), str) else []
-    known = [(k, v) for k in names if (v := record.get(k)) is not None]
-    words = [f"{amount(v)} {k}" if isinstance(v, int) else WORDS.get(str(v), str(v)) for k, v in known]
-    return [(title, "; ".join(words))] if words else []
-
-
-def _reliability(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _reliability(run: RunRecord) -> list[tuple[str, str]]:
     """How the judge rated texts whose rating is known, and how far it agrees with itself and with another judge."""
     rows: list[tuple[str, str]] = []
-    if gold := _record(run, "gold"):
-        rates = [
-            f"{name} {_share(gold.get(name))}{_limits(gold.get(f'{name}_interval'))}"
-            for name in ("sensitivity", "specificity")
-        ]
-        kappa = f"weighted kappa {_share(gold.get('weighted'))}"
-        rows.append(("Judge on the gold set", "; ".join([f"{_share(gold.get('n'))} texts", *rates, kappa])))
-    found = _record(run, "agreement").get("run")
-    for one in cast(list[Any], found) if isinstance(found, list | tuple) else ():
-        if isinstance(one, Mapping):
-            agreed = cast(Mapping[str, Any], one)
-            words = f"equal on {_share(agreed.get('same'))} of {_share(agreed.get('n'))} texts; kappa {_share(agreed.get('kappa'))}"
-            rows.append(
-                ("Judge's agreement", f"{agreed.get('by')}: {words}, weighted {_share(agreed.get('weighted'))}")
-            )
+    if gold := run.gold:
+        rates = ((n, getattr(gold, n), getattr(gold, f"{n}_interval")) for n in ("sensitivity", "specificity"))
+        words = [f"{name} {number(rate)}{_limits(interval)}" for name, rate, interval in rates]
+        kappa = f"weighted kappa {number(gold.agreement.weighted)}"
+        rows.append(("Judge on the gold set", "; ".join([f"{amount(gold.agreement.n)} texts", *words, kappa])))
+    for one in run.agreement:
+        words = f"equal on {number(one.same)} of {amount(one.n)} texts; kappa {number(one.kappa)}"
+        rows.append(("Judge's agreement", f"{one.by}: {words}, weighted {number(one.weighted)}"))
     return rows
 
 
-def _share(value: Any) -> str:
-    """A count as it is, a share to two digits, and what is no number as undefined."""
-    return amount(value) if type(value) is int else number(value if isinstance(value, float) else None)
-
-
-def _limits(interval: Any) -> str:
-    limits = cast(list[Any], interval) if isinstance(interval, list | tuple) else []
-    return f" [{_share(limits[0])}, {_share(limits[1])}]" if len(limits) == 2 else ""
+def _limits(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" [{number(interval[0])}, {number(interval[1])}]"
 
 
 def _stopped(results: Results) -> list[tuple[str, str]]:
@@ -247,9 +215,9 @@ def _stopped(results: Results) -> list[tuple[str, str]]:
     return [("Rating stopped early", f"{amount(n)} of {of} descriptions: {reason}") for reason, n in why.most_common(3)]
 
 
-def _usage(usage: Mapping[str, Any]) -> str:
+def _usage(usage: Usage) -> str:
     words = {
         "calls": "requests answered", "cached": "taken from the store", "prompt_tokens": "tokens read", "completion_tokens": "tokens written",
         "retries": "retries", "failed": "given up",
     }  # fmt: skip
-    return ", ".join(f"{amount(usage[k])} {w}" for k, w in words.items() if isinstance(usage.get(k), int))
+    return ", ".join(f"{amount(getattr(usage, key))} {word}" for key, word in words.items())

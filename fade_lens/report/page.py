@@ -19,8 +19,7 @@ from fade_lens.report.cards import bare_card, compact, fitted
 from fade_lens.report.matrix import heat_map
 from fade_lens.report.recipe import recipe
 from fade_lens.report.rows import Entry, added, entries, kinds, row, tally
-from fade_lens.report.standing import gate_of
-from fade_lens.runs.results import Results
+from fade_lens.runs.results import Results, to_plain
 
 CARDS_BYTES = 8_000_000
 """What the cards of a page may take together: with the table of 1,000 descriptions the page stays under 10 MB."""
@@ -40,7 +39,7 @@ def page(
     page stays small; `Results.save` keeps all of it. `notes` add an audit's verdicts, suggestions and links; `cards_bytes` is what
     the cards may take together; `table_only` leaves out the record of the run and the overview.
     """
-    gate = gate_of(results.run)
+    gate = results.run.gate
     notes = notes or Notes()
     ordered = entries(results, notes, gate)
     budget = min((cards_bytes or CARDS_BYTES) // max(len(ordered), 1), CARD_BYTES)
@@ -63,7 +62,7 @@ def page(
         panels=overview.panels(results) if len(results) else [],
         reasons=overview.reasons(results),
         nulls=overview.against_nulls(results),
-        settings=flat(results.run),
+        settings=flat(to_plain(results.run)),
         recipe=recipe(results.run),
         metrics=[(spec.name, spec.title) for spec in results.specs],
         rows=[row(place, entry, gate, results.specs) for place, entry in enumerate(ordered)],
@@ -92,9 +91,8 @@ def _heat(results: Results, places: dict[str, int]) -> Markup | None:
 
 def _title(results: Results, rows: int) -> str:
     n = len(results) or rows
-    model = results.run.get("model")
-    name = model.get("name") if isinstance(model, dict) else model
-    return f"{amount(n)} description{'' if n == 1 else 's'}" + (f" of {clip(str(name), 80)}" if name else "")
+    name = results.run.model.name
+    return f"{amount(n)} description{'' if n == 1 else 's'}" + (f" of {clip(name, 80)}" if name else "")
 
 
 def policy(style: str, script: str = "") -> str:

@@ -12,7 +12,7 @@ from fade_lens._util.words import clip, number, visible
 from fade_lens.baselines.cross_scores import SPECS
 from fade_lens.metrics.metric import Metric
 from fade_lens.report.overview import Mean, means
-from fade_lens.report.standing import below, concept_rates, gate_of, worst_first
+from fade_lens.report.standing import below, concept_rates, worst_first
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
 
@@ -202,7 +202,7 @@ def _radar(figure: go.Figure, result: Result) -> None:
 
 
 def _one_by_one(figure: go.Figure, results: Results) -> None:
-    gate = gate_of(results.run)
+    gate = results.run.gate
     ordered = worst_first(results, gate)
     names = [f"{r.description.index}: {label(r.description.text, 40)}" for r in ordered]
     # Two descriptions that look the same are still two categories.

@@ -1,7 +1,7 @@
 """The rows of the table: results and descriptions without one, each with what was added to it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.metrics.metric import Metric
 from fade_lens.report.links import link_of
 from fade_lens.report.standing import ORDER, below, standing, why, worst_first
+from fade_lens.runs.record import RunRecord
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
 
@@ -59,7 +60,7 @@ def entries(results: Results, notes: Notes | None, gate: float) -> list[Entry]:
     return sorted(found, key=lambda e: (e.notes.severity is None, -(e.notes.severity or 0)))
 
 
-def _linked(result: Result, notes: CardNotes, run: Mapping[str, Any]) -> CardNotes:
+def _linked(result: Result, notes: CardNotes, run: RunRecord) -> CardNotes:
     """The notes with a link to the feature's Neuronpedia page, where it is known and not among them."""
     url = link_of(result, run)
     if url is None or any(given.startswith(url) for _, given in notes.links):

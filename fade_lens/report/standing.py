@@ -3,27 +3,18 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 from fade_lens._util.words import amount, number
 from fade_lens.metrics.intervals import share_interval
-from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.metric import GATE, Metric
 from fade_lens.runs.results import Result
 from fade_lens.scorers.base import ScoreSpec
 from fade_lens.scorers.evidence import Continuation
 
 Standing = Literal["fails", "undecided", "dead", "holds"]
 
-GATE = 0.5
-"""What a score that decides must reach for a description not to be called failing, where the run's settings name no gate."""
 ORDER: tuple[Standing, ...] = ("fails", "undecided", "dead", "holds")
-
-
-def gate_of(run: Mapping[str, Any]) -> float:
-    """The run's gate, or `GATE`."""
-    settings = run.get("settings")
-    gate = cast(Mapping[str, Any], settings).get("gate") if isinstance(settings, Mapping) else None
-    return float(gate) if isinstance(gate, int | float) and not isinstance(gate, bool) else GATE
 
 
 def below(spec: ScoreSpec, metric: Metric, gate: float) -> bool:

@@ -91,9 +91,9 @@ class Fade:
                 stopped, without asking anything twice.
             nulls: null descriptions to score beside them: "shuffled", "random", "generic" (see `fade_lens.baselines.null_descriptions.NULLS`).
             repeats: how many times the judge rates some texts of each description again; Cohen's kappa tells how far it agrees
-                with itself (`results.run["agreement"]`, and a flag where it is low).
+                with itself (`results.run.agreement`, and a flag where it is low).
             second_judge: another judge, or its spec, that rates the same texts.
-            gold: texts whose rating is known, rated first to tell how often the judge errs (`results.run["gold"]`): a CSV file
+            gold: texts whose rating is known, rated first to tell how often the judge errs (`results.run.gold`): a CSV file
                 with columns concept, text and rating, or rows of these.
             transcripts: a file, or another run's folder, whose judge answers are shared: what is there is not asked again.
             progress: show progress bars.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from fade_lens.generation.continuations import PartContinuations
 from fade_lens.judge import Judge
 from fade_lens.judge.reliability import Reliability
 from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.runs.record import Overflowed, RunRecord
 from fade_lens.runs.results import Result, Results
 from fade_lens.runs.settings import Settings
 from fade_lens.runs.store import RunStore, versions
@@ -88,11 +89,10 @@ class Pipeline:
             )
             for d, test in zip(chosen, beside, strict=True)
         )
-        record = {**identity, **self._record(identity, fade)}
-        record["usage"] = asdict(self.judge.usage - before + self.reliability.usage)
-        record["seconds"] = round(time.monotonic() - started, 1)
+        usage, seconds = self.judge.usage - before + self.reliability.usage, round(time.monotonic() - started, 1)
+        record = self._record(identity, fade, usage=usage, seconds=seconds, **self.reliability.report())
         of_nulls = {kind: tuple(found[d] for d in some) for kind, some in nulls.items()}
-        return Results(tuple(items), record | self.reliability.report(), cross, of_nulls)
+        return Results(tuple(items), record, cross, of_nulls)
 
     def _check_judge(self) -> None:
         """A judge that has answered is there; a run that is resumed may have nothing left to ask."""
@@ -122,24 +122,23 @@ class Pipeline:
             natural[:, lost] = np.nan  # what is known of these features is not known of the whole corpus
         return beside_the_others(chosen, natural, fade.activations.values, rows, [one.rated_texts for one in evidence])
 
-    def _record(self, identity: Mapping[str, Any], fade: FadeScorer | None) -> dict[str, Any]:
-        """What there is to know of a run beside what decides its numbers."""
-        activations, tokens = self.whole.activations, self.whole.tokens
+    def _record(self, identity: Mapping[str, Any], fade: FadeScorer | None, **known: Any) -> RunRecord:
+        """What there is to know of a run: what decides its numbers, and what is known beside that."""
+        activations, tokens, source = self.whole.activations, self.whole.tokens, self.subject.source
         written = None if fade is None else fade.activations
-        return {
-            **({"held_out": {"role": "test", "texts": len(self.subject.tokens)}} if self.held_out else {}),
+        n_written = 0 if written is None else int(written.overflowed.any(axis=1).sum())
+        return RunRecord.of(
+            identity,
             # What model and SAE are called decides no number, so it is no part of the identity that a store checks.
-            "model": {"name": model_name(self.subject.model), **identity["model"]},
-            "features": {**identity["features"], **names_of(self.subject.source)},
-            "versions": versions(),
-            "n_outliers": activations.n_outliers,
-            "n_overflowed": {
-                "natural": activations.n_overflowed,
-                "written": 0 if written is None else int(written.overflowed.any(axis=1).sum()),
-            },
-            "n_truncated": tokens.n_truncated,
-            "text_lost": round(tokens.lost, 4),
-        }
+            {"model": model_name(self.subject.model), "features": names_of(source)},
+            held_out=len(self.subject.tokens) if self.held_out else None,
+            versions=versions(),
+            n_outliers=activations.n_outliers,
+            n_overflowed=Overflowed(activations.n_overflowed, n_written),
+            n_truncated=tokens.n_truncated,
+            text_lost=round(tokens.lost, 4),
+            **known,
+        )
 
 
 def observe(subject: Subject, store: RunStore | None, stages: Stages) -> None:

@@ -23,6 +23,7 @@ from fade_lens.judge.reliability import Agreement
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.detection import Detection
 from fade_lens.metrics.metric import Metric
+from fade_lens.runs.record import RunRecord
 from fade_lens.scorers.base import NOT_SCORED, Scored, ScoreSpec, scorer_of, specs_of
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.fade import NOTHING, FadeEvidence
@@ -189,13 +190,13 @@ class Results:
 
     Attributes:
         items: one `Result` a description.
-        run: how the run was made: settings, model, features, corpus, judge, versions, usage, seconds.
-        cross: every feature against every description; None for runs of over `fade_lens.baselines.permutation.MOST` descriptions.
+        run: how the run was made.
+        cross_scores: every feature against every description; None for runs of over `fade_lens.baselines.permutation.MOST` descriptions.
         nulls: for each null description asked for, the result of the null description of each of `items`, in their order.
     """
 
     items: tuple[Result, ...]
-    run: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    run: RunRecord = field(default_factory=RunRecord)
     cross_scores: CrossScores | None = field(default=None, compare=False)
     nulls: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
 
@@ -221,9 +222,7 @@ class Results:
 
     def of(self, index: int) -> tuple[Result, ...]:
         """All results of one feature, one for each of its descriptions."""
-        from fade_lens.report.links import recorded
-
-        known = recorded(self.run)
+        known = self.run.features.neuronpedia_id
         found = (r for r in self.items if r.description.index == index)
         return tuple(replace(r, neuronpedia=known) if known and not r.neuronpedia else r for r in found)
 
@@ -288,7 +287,7 @@ class Results:
         """Write everything as gzipped JSON; `Results.load` reads it back."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"format": FORMAT, "run": dict(self.run), "items": [to_plain(r) for r in self.items]}
+        record = {"format": FORMAT, "run": to_plain(self.run), "items": [to_plain(r) for r in self.items]}
         record |= {
             "cross_scores": None if self.cross_scores is None else self.cross_scores.to_dict(),
             "nulls": to_plain(self.nulls),
@@ -323,7 +322,7 @@ class Results:
                 )
             nulls = {kind: tuple(map(result_of, items)) for kind, items in record.get("nulls", {}).items()}
             cross = CrossScores.from_dict(kept) if (kept := record.get("cross_scores")) else None
-            return cls(tuple(map(result_of, record["items"])), record["run"], cross, nulls)
+            return cls(tuple(map(result_of, record["items"])), from_plain(RunRecord, record["run"]), cross, nulls)
         except InputError:
             raise
         except (
@@ -379,6 +378,8 @@ def from_plain(kind: Any, value: Any) -> Any:
     if origin is types.UnionType:
         chosen = [a for a in arguments if a is not type(None)]
         return None if value is None else from_plain(chosen[0], value) if len(chosen) == 1 else value
+    if origin is Mapping and not isinstance(value, Mapping):
+        raise ValueError(f"{value!r:.80} is no record")
     if origin is Mapping and dataclasses.is_dataclass(arguments[1]):
         return {str(key): from_plain(arguments[1], one) for key, one in value.items()}
     if origin is tuple:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fade_lens._util.options import option
-from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.metric import GATE, Metric
 from fade_lens.subject.settings import SubjectSettings
 
 GROWTH = 2.0
@@ -25,7 +25,7 @@ class StoppingSettings(SubjectSettings):
         mend="give a width above 0, or None to rate all texts",
     )
     gate: float | None = option(
-        0.5, "Faithfulness is measured where Clarity and Responsiveness are both at least this; None: always."
+        GATE, "Faithfulness is measured where Clarity and Responsiveness are both at least this; None: always."
     )
 
 

@@ -14,6 +14,7 @@ from fade_lens.analysis.summary import compare_sources, summary
 from fade_lens.cli import main
 from fade_lens.data.descriptions import Description, Provenance
 from fade_lens.metrics.metric import Metric
+from fade_lens.runs.record import JudgeRecord
 from fade_lens.runs.results import Results
 from tests.made_up import HOSTILE, made_up_results, with_evidence
 from tests.report.test_page import Document
@@ -28,8 +29,8 @@ def run_of(layer=9, size=4096, n=16, judge="small", shift=0.0, name="", **featur
         else r
         for r in made
     )
-    told = made.run["features"] | {"hook": f"blocks.{layer}.hook_resid_post", "size": size, **features}
-    return replace(made, items=items, run=made.run | {"features": told, "judge": {"model": judge}})
+    told = replace(made.run.features, hook=f"blocks.{layer}.hook_resid_post", size=size, **features)
+    return replace(made, items=items, run=replace(made.run, features=told, judge=JudgeRecord(judge)))
 
 
 def test_runs_are_called_by_what_tells_them_apart():

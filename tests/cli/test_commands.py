@@ -186,7 +186,7 @@ def test_the_judge_is_checked_and_limited_as_told(parts, tmp_path):
         "Gold:   2 texts rated" in done.output and "with other on" in done.output and "with repeat 1 on" in done.output
     )
     results = Results.load(folder / "run" / "results.json.gz")
-    assert results.run["settings"]["interval_width"] is None
+    assert results.run.settings["interval_width"] is None
     assert all(len(r.rated_evidence.texts) == 100 and r.rated_evidence.stopped is None for r in results)
 
 

@@ -99,7 +99,7 @@ def test_its_descriptions_are_scored_reported_and_compared(server: FakeJudge, tm
     assert str(read[0].provenance) == "planted (toy)"
 
     results = fade.evaluate(made, progress=False)
-    assert results.run["explained"]["described"] == 3 and results.run["held_out"]["role"] == "test"
+    assert results.run.explained["described"] == 3 and results.run.held_out
     assert [r.clarity.value is not None and r.clarity.value > 0.9 for r in results] == [True] * 3
     assert results.frame["origin"].tolist() == ["planted (toy)"] * 3 and "planted (toy)" in page(results)
     assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
@@ -113,7 +113,7 @@ def test_features_without_a_description_are_explained_first(server: FakeJudge) -
     fade = make(server)
     results = fade.evaluate({0: "names of colours", 1: None, 2: "  "}, explainer="toy", progress=False)
     assert {r.description.index: r.description.text for r in results} == {**TRUE, 0: "names of colours"}
-    assert results[1].description.provenance.kind == "explained" and results.run["explained"]["features"] == 2
+    assert results[1].description.provenance.kind == "explained" and results.run.explained["features"] == 2
     with pytest.raises(InputError, match="every feature has a description"):
         fade.evaluate(TRUE, explainer="toy", progress=False)
     with pytest.raises(InputError, match="no feature has a description: {'silent': 1}"):

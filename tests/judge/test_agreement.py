@@ -105,13 +105,13 @@ def test_a_run_reports_how_far_its_judge_can_be_trusted(parts, tmp_path):
         estimate = fade.estimate(TRUE, **again)
         results = fade.evaluate(TRUE, progress=False, store=tmp_path, **again)
         assert good.requests + bad.requests - before <= estimate.calls + 2
-        assert results.run["gold"]["kappa"] == 1.0 and results.run["gold"]["sensitivity"] == 1.0
-        own, other = results.run["agreement"]["run"]
+        assert results.run.gold.agreement.kappa == 1.0 and results.run.gold.sensitivity == 1.0
+        own, other = results.run.agreement
         assert (own["by"], own["n"], own["kappa"]) == ("repeat 1", 3 * 45, 1.0)
         assert (
             (other["by"], other["n"]) == ("careless", 3 * 45) and 0.3 < other["same"] < 0.7 and other["weighted"] < 0.4
         )
-        assert results.run["agreement"]["second_judge"]["model"] == "careless"
+        assert results.run.second_judge["model"] == "careless"
         for result, without in zip(results, plain, strict=True):
             assert [one.by for one in result.agreement] == ["repeat 1", "careless"]
             assert any("little agreement with careless" in flag for flag in result.flags)
@@ -127,7 +127,7 @@ def test_a_run_reports_how_far_its_judge_can_be_trusted(parts, tmp_path):
         report = Fade(model, sae, corpus=texts, judge=judge_of(server), **SMALL).evaluate(
             {0: TRUE[0]}, progress=False, gold=wrong
         )
-        assert report.run["gold"]["specificity"] == 0.0 and report.run["gold"]["kappa"] < 0
+        assert report.run.gold.specificity == 0.0 and report.run.gold.agreement.kappa < 0
 
 
 def test_arguments_that_cannot_be_used():

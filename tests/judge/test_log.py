@@ -93,7 +93,7 @@ def test_answers_are_shared_between_runs(tmp_path):
         second = fade.evaluate(TRUE, store=tmp_path / "two", transcripts=shared, progress=False)
         third = fade.evaluate(TRUE, transcripts=tmp_path / "one", progress=False)
         assert server.requests == asked and first.items == second.items == third.items
-        assert second.run["usage"]["calls"] == 0 < second.run["usage"]["cached"]
+        assert second.run.usage.calls == 0 < second.run.usage.cached
         assert second.frame.equals(first.frame), "what a description cost is not forgotten"
         with pytest.raises(InputError, match="no run has left answers"):
             fade.evaluate(TRUE, transcripts=tmp_path / "onne", progress=False)

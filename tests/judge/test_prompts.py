@@ -169,7 +169,7 @@ def test_a_run_holds_its_prompts_and_another_wording_is_another_run(tmp_path) ->
                 return fade.evaluate({0: TRUE[0]}, store=store, progress=False)
 
         results = run(tmp_path / "run", OWN)
-        assert results.run["judge"]["prompts"]["rating"] == OWN.rating
+        assert results.run.judge.identity["prompts"]["rating"] == OWN.rating
         asked = fake.requests
         assert run(tmp_path / "run", OWN).frame["clarity"].tolist() == results.frame["clarity"].tolist()
         assert fake.requests == asked

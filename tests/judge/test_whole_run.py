@@ -49,7 +49,7 @@ def test_a_judge_that_fails_in_every_way_changes_no_number(tmp_path, caplog):
         bill = ["judge_calls", "judge_cost"]
         pd.testing.assert_frame_equal(failing.frame.drop(columns=bill), healthy.frame.drop(columns=bill))
         assert (failing.frame.judge_calls >= healthy.frame.judge_calls).all()
-        assert failing.run["usage"]["retries"] > 0
+        assert failing.run.usage.retries > 0
         failing.save(tmp_path / f"{seed}" / "results.json.gz")
         failing.to_html(tmp_path / f"{seed}" / "report.html")
         failing.frame.to_csv(tmp_path / f"{seed}" / "results.csv")
@@ -104,9 +104,9 @@ def test_each_result_carries_what_it_cost():
         one = (100 * 10.0 + 10 * 20.0) / 1e6
         for result in results:
             assert result.usage.cost == pytest.approx(one * result.usage.calls)
-        assert results.frame.judge_cost.sum() + 2 * one == pytest.approx(results.run["usage"]["cost"])
+        assert results.frame.judge_cost.sum() + 2 * one == pytest.approx(results.run.usage.cost)
         unknown = evaluated(server)
-        assert unknown.frame.judge_cost.isna().all() and unknown.run["usage"]["cost"] is None
+        assert unknown.frame.judge_cost.isna().all() and unknown.run.usage.cost is None
 
 
 def invoke(arguments):

@@ -60,8 +60,8 @@ def test_a_whole_run_with_a_rule_of_ten_lines(no_network, tmp_path):
             assert min(r.metrics[name].value for r in true) > 0.5, name
         wrong = fade.evaluate(SHUFFLED, progress=False)
         assert max(r.metrics["clarity"].value for r in wrong) < 0.5
-        assert judge.usage.calls and judge.usage.prompt_tokens and true.run["judge"]["model"] == "Rules"
-        assert true.run["judge"]["endpoint"] == "in this process"
+        assert judge.usage.calls and judge.usage.prompt_tokens and true.run.judge.model == "Rules"
+        assert true.run.judge.endpoint == "in this process"
         before = judge.usage.calls
         again = fade.evaluate(TRUE, store=tmp_path / "run", progress=False)
         assert judge.usage.calls == before and again.frame["purity"].tolist() == true.frame["purity"].tolist()

@@ -106,7 +106,7 @@ def test_what_the_sae_is_called_is_shown_and_linked(run: Results) -> None:
         "sae_id": "blocks.8.hook_resid_pre",
         "neuronpedia_id": "gpt2-small/8-res-jb",
     }
-    named = replace(run, run=run.run | {"features": run.run["features"] | names})
+    named = replace(run, run=replace(run.run, features=replace(run.run.features, **names)))
     document = Document(page(named))
     for name in names.values():
         assert name in document.text

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from fade_lens.analysis.compare import compare
+from fade_lens.runs.record import JudgeRecord
 from tests.made_up import made_up_notes, made_up_results, with_cross
 from tests.report.browser import Window, chromium, launched, window
 
@@ -31,9 +32,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A page of the same origin, so that the test can look inside; in a notebook the frame has none.
     frame = re.sub(' sandbox="[^"]*"', "", run.table()._repr_html_())
     (folder / "notebook.html").write_text(f"<!DOCTYPE html><title>a notebook</title>{frame}", encoding="utf-8")
-    compare(run, replace(run, run=run.run | {"judge": {"model": "<script>window.hacked = 1</script>"}})).to_html(
-        folder / "compare.html"
-    )
+    judged = replace(run.run, judge=JudgeRecord("<script>window.hacked = 1</script>"))
+    compare(run, replace(run, run=judged)).to_html(folder / "compare.html")
     return folder
 
 

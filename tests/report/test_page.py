@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from fade_lens.report.notebook import result_card, results_table
 from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
 from fade_lens.report.standing import concept_rates, standing, worst_first
-from fade_lens.runs.results import Results
+from fade_lens.runs.record import RunRecord
+from fade_lens.runs.results import Results, from_plain, to_plain
 from fade_lens.scorers.evidence import ClarityEvidence, RatedText, SyntheticText
 from fade_lens.subject.summary import TopText
 from tests.made_up import (
@@ -174,8 +175,10 @@ def test_how_far_the_judge_is_to_be_trusted_is_shown(plain_run: Results, by: str
     first = plain_run.items[0]
     first = with_evidence(replace(first, agreement=(agreed,)), rated_texts=replace(first.rated_evidence, stopped=why))
     gold = gold_report([GoldItem("c", "t", 2), GoldItem("c", "u", 2), GoldItem("c", "v", 0)], [2, 0, 0])
-    run = {**plain_run.run, "gold": gold, "agreement": {"run": [asdict(agreed)]}}
-    document = Document(page(replace(plain_run, items=(first, *plain_run.items[1:]), run=json.loads(json.dumps(run)))))
+    run = from_plain(
+        RunRecord, json.loads(json.dumps(to_plain(replace(plain_run.run, gold=gold, agreement=(agreed,)))))
+    )
+    document = Document(page(replace(plain_run, items=(first, *plain_run.items[1:]), run=run)))
     assert "3 texts; sensitivity 0.50 [0.09, 0.91]; specificity 1.00 [0.21, 1.00]; weighted kappa" in document.text
     assert f"{visible(by)}: equal on 0.75 of 4 texts; kappa 0.50, weighted 0.50" in document.text
     assert f"1 of 8 descriptions: {visible(why)}" in document.text
@@ -189,9 +192,9 @@ def test_how_far_the_judge_is_to_be_trusted_is_shown(plain_run: Results, by: str
 
 def test_what_was_not_recorded_of_the_judge_is_not_made_up(plain_run: Results) -> None:
     assert not any(words in page(plain_run) for words in ("gold set", "stopped early"))
-    odd = {"gold": {"n": None, "sensitivity": "x"}, "agreement": {"run": [3, {"by": None, "same": None}]}}
-    text = Document(page(replace(plain_run, run={**plain_run.run, **odd}))).text
-    assert "sensitivity undefined" in text and "equal on undefined of undefined texts" in text
+    odd = replace(plain_run.run, gold=gold_report([], []), agreement=(Agreement.of("b", [0], [None]),))
+    text = Document(page(replace(plain_run, run=odd))).text
+    assert "0 texts; sensitivity undefined" in text and "b: equal on undefined of 0 texts; kappa undefined" in text
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=60))
@@ -241,7 +244,7 @@ def test_standing_follows_the_gate() -> None:
     assert standing(result, gate=0.999999) == "fails"
     unknown = with_evidence(result, clarity=ClarityEvidence(Metric(None, Reason("undefined", "no synthetic text"))))
     assert standing(unknown) == "undecided"
-    run = made_up_run() | {"settings": {"gate": 0.99}}
+    run = replace(made_up_run(), settings={"gate": 0.99})
     assert "is below 0.99" in Document(page(Results((result,), run))).text
 
 

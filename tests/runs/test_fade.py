@@ -158,7 +158,7 @@ def test_a_second_run_asks_nothing(server, tmp_path):
     again = make(server).evaluate(TRUE, store=tmp_path, progress=False)
     pd.testing.assert_frame_equal(first.frame, again.frame)
     assert again.items == first.items
-    assert again.run["usage"]["calls"] == 0
+    assert again.run.usage.calls == 0
     more = make(server).evaluate(TRUE | {4: TRUE[0]}, store=tmp_path, progress=False)
     assert more[1] == first[1], "descriptions may be added to a store"
 
@@ -179,7 +179,7 @@ def test_a_judge_that_fails_in_the_middle_loses_nothing(tmp_path):
         before = server.requests
         finished = make(server).evaluate(TRUE, store=tmp_path, progress=False)
         whole = make(server).evaluate(TRUE, progress=False)
-        assert finished.run["usage"]["calls"] <= whole.run["usage"]["calls"] - (before - 2)
+        assert finished.run.usage.calls <= whole.run.usage.calls - (before - 2)
     assert finished.items == whole.items
 
 
@@ -306,7 +306,7 @@ def test_a_judge_that_is_not_there_is_told_before_any_work(monkeypatch):
 def test_long_texts_are_cut_and_counted(server):
     corpus = Corpus.from_texts([*TEXTS, " ".join(["the"] * 100)])
     fade = Fade(MODEL, SAE, corpus=corpus, judge=judge_of(server), **SMALL)
-    assert fade.evaluate({0: TRUE[0]}, progress=False).run["n_truncated"] == 1
+    assert fade.evaluate({0: TRUE[0]}, progress=False).run.n_truncated == 1
 
 
 def test_windows_reach_the_run_and_its_store_and_what_is_lost_without_is_told(server, tmp_path, caplog):
@@ -321,13 +321,11 @@ def test_windows_reach_the_run_and_its_store_and_what_is_lost_without_is_told(se
         with RunStore(tmp_path / str(windows)) as store:
             kept = store.get_meta("documents")
         if windows:
-            assert run.run["n_truncated"] == 0 == run.run["text_lost"] and "--corpus-windows" not in caplog.text
-            assert sorted(set(kept)) == list(range(20)) and len(kept) == run.run["corpus"]["texts"] > 200
+            assert run.run.n_truncated == 0 == run.run.text_lost and "--corpus-windows" not in caplog.text
+            assert sorted(set(kept)) == list(range(20)) and len(kept) == run.run.corpus.texts > 200
             assert run[0].responsiveness.value > 0.9 and fade.estimate({0: TRUE[0]}).calls > 8
         else:
-            assert (
-                run.run["text_lost"] > 0.9 and "20 of the 20 texts" in caplog.text and "--corpus-windows" in caplog.text
-            )
+            assert run.run.text_lost > 0.9 and "20 of the 20 texts" in caplog.text and "--corpus-windows" in caplog.text
             assert kept is None
         tops = run[0].feature.top
         assert all(text.tokens.count("<bos>") == 1 for text in tops), "BOS is there once"

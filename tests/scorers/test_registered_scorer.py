@@ -102,11 +102,11 @@ def test_its_scores_and_settings_are_those_of_any_other(server, tmp_path):
     alone, both = (fade.estimate(TRUE, scorers=names) for names in (("toy",), ("fade", "toy")))
     assert alone.calls == 3 * 3 and both.calls == alone.calls + fade.estimate(TRUE).calls
     results = fade.evaluate(TRUE, scorers=("fade", "toy"), nulls=("shuffled",), progress=False)
-    assert results.run["settings"]["toy_texts"] == 45
+    assert results.run.settings["toy_texts"] == 45
     plain = make(server).evaluate(TRUE, nulls=("shuffled",), progress=False)
     shared = [name for name in plain.frame if not name.startswith("judge_")]
     pd.testing.assert_frame_equal(results.frame[shared], plain.frame[shared])
-    assert "toy_texts" not in plain.run["settings"]
+    assert "toy_texts" not in plain.run.settings
     row = results.frame.iloc[0]
     assert row.toy_agreement == 1.0 and row.toy_agreement_low < 1.0 and row.toy_depth_reason == WHY
     assert results.frame["toy_depth"].dtype == "float64"
@@ -158,7 +158,7 @@ def test_a_run_that_stopped_asks_nothing_twice(server, tmp_path):
     assert 0 < kept < asked
     before = server.requests
     resumed = make(server).evaluate(TRUE, scorers=("toy",), store=store, progress=False)
-    assert resumed.run["usage"]["cached"] > 0 and server.requests - before < asked
+    assert resumed.run.usage.cached > 0 and server.requests - before < asked
     assert [r.metrics for r in resumed] == [r.metrics for r in whole]
     before = server.requests
     again = make(server).evaluate(TRUE, scorers=("toy",), store=store, progress=False)

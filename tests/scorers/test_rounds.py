@@ -179,14 +179,14 @@ def test_a_run_that_breaks_off_between_rounds_goes_on_without_asking_twice(serve
             with pytest.raises(JudgeError):
                 fade.evaluate(TRUE, store=tmp_path, progress=False)
         finished = make(other).evaluate(TRUE, store=tmp_path, progress=False)
-        assert other.requests <= whole.run["usage"]["calls"] + 2  # a check at the first start
+        assert other.requests <= whole.run.usage.calls + 2  # a check at the first start
     assert [r.rated_evidence for r in finished] == [r.rated_evidence for r in whole]
 
 
 def test_a_run_killed_between_rounds_of_continuations_ends_with_the_same_numbers(server, tmp_path):
     more = {"prompts": 30, "interval_width": 0.02, "controls": ("ablate", "other")}
     undisturbed = make(server, **more).evaluate({0: TRUE[0]}, progress=False)
-    calls = undisturbed.run["usage"]["calls"]
+    calls = undisturbed.run.usage.calls
     with FakeJudge(rule=rule, writer=writer) as other:
         for few in (calls - 4, 2, 1):
             fade = make(other, **more)

@@ -69,7 +69,7 @@ def test_no_metric_rests_on_the_texts_that_did_not_overflow(tmp_path, caplog):
         results = fade.evaluate({0: TRUE[0], 1: TRUE[1]}, progress=False)
         said = server.requests
     lost = sum(LOUD in text.split() for text in TEXTS)
-    assert lost and results.run["n_overflowed"]["natural"] == lost
+    assert lost and results.run.n_overflowed.natural == lost
     expected = (
         f"activations on {lost} natural texts are not finite in float16: load model and SAE in bfloat16 or float32"
     )
@@ -87,7 +87,7 @@ def test_written_texts_alone_may_overflow():
         fade = Fade(overflowing(), planted_sae(), corpus=texts, judge=judge_of(server), **SMALL | {"factors": ()})
         result = fade.evaluate({0: TRUE[0]}, progress=False)
     assert "written texts are not finite in float16" in result[0].clarity.reason
-    assert result[0].responsiveness.value is not None and result.run["n_overflowed"]["natural"] == 0
+    assert result[0].responsiveness.value is not None and result.run.n_overflowed.natural == 0
 
 
 def test_steering_that_overflows_is_no_lack_of_effect():
