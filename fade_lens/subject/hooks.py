@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities.aliases import collect_aliases_recursive
 
 from fade_lens._util.errors import InputError, suggest
 
@@ -82,12 +83,11 @@ def hook_aliases(model: Model) -> dict[str, str]:
     """Names a bridge accepts beside its own, each with the name it stands for; empty for a `HookedTransformer`."""
     if not is_bridge(model):
         return {}
-    bridge = cast(Any, model)
-    found = {**bridge.hook_aliases, **bridge._collect_hook_aliases_from_registry()}
-    known = bridge.hook_dict
-    names = {alias: [given] if isinstance(given, str) else list(given) for alias, given in found.items()}
-    # Several names, of which an architecture has one; where it has none the alias stands for nothing.
-    return {alias: here for alias, given in names.items() if (here := next((n for n in given if n in known), given[0]))}
+    found: dict[str, str | list[str]] = collect_aliases_recursive(model)  # pyright: ignore[reportAssignmentType]
+    known = model.hook_dict
+    names = {alias: [given] if isinstance(given, str) else given for alias, given in found.items()}
+    # An alias may list several names, of which an architecture has one; where it has none the alias stands for nothing.
+    return {alias: here for alias, given in names.items() if (here := next((n for n in given if n in known), None))}
 
 
 def resolve_hook(model: Model, name: str) -> str:

@@ -94,7 +94,9 @@ class Span:
 
     def angles(self, attn: Any) -> tuple[Float[Tensor, "#row pos 1 rotary"], Float[Tensor, "#row pos 1 rotary"]]:
         """Sine and cosine for the attention's rotary embedding at each position."""
-        base, total, cfg = attn._rotary_base(), self.before + self.pos, attn.cfg
+        total, cfg = self.before + self.pos, attn.cfg
+        local = attn.attn_type == "local" and cfg.rotary_base_local is not None
+        base = cfg.rotary_base_local if local else cfg.rotary_base
         kind = (base, attn.attn_type)
         if kind not in self._angles:
             if kind not in self._tables or len(self._tables[kind][0]) < total:
@@ -165,11 +167,9 @@ class CompactBlock(Layer):
         self._rotary_dim = cfg.rotary_dim if cfg.positional_embedding_type == "rotary" else None
         self._adjacent, self._soft_cap = bool(cfg.rotary_adjacent_pairs), float(cfg.attn_scores_soft_cap or 0)
         self._window = cfg.window_size if attn.attn_type == "local" else None
-        heads = [(attn.W_Q, attn.b_Q)]
-        if isinstance(attn, GroupedQueryAttention):
-            heads += [(attn._W_K, attn._b_K), (attn._W_V, attn._b_V)]
-        else:
-            heads += [(attn.W_K, attn.b_K), (attn.W_V, attn.b_V)]
+        # Heads of keys and values that several queries share are repeated in these attributes: each is taken once.
+        once = slice(None, None, getattr(attn, "repeat_kv_heads", 1))
+        heads = [(attn.W_Q, attn.b_Q), (attn.W_K[once], attn.b_K[once]), (attn.W_V[once], attn.b_V[once])]
         self._n_kv = len(heads[1][0])
         self._W_QKV = packed(torch.cat([rearrange(w.detach(), "head d e -> (head e) d") for w, _ in heads]))
         self._b_QKV = unless_zero(torch.cat([rearrange(b.detach(), "head e -> (head e)") for _, b in heads]))
