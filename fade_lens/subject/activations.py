@@ -290,10 +290,25 @@ def norm(residual: Tensor) -> Float[Tensor, "text pos"]:
     return residual.flatten(2).float().norm(dim=-1)
 
 
-def reference_activation(values: Float[np.ndarray, " text"], quantile: float) -> float:
-    """The unit of steering factors: a high quantile of |activation| over the texts where the feature is not zero.
+def fires(values: Float[np.ndarray, " text"]) -> Bool[np.ndarray, " text"]:
+    """Whether a feature fires on each text: its largest activation there is a number other than 0.
 
-    Robust to a single outlier text, unlike the maximum; 1.0 is the maximum. NaN if the feature never fires.
+    A feature that fires on no text of a corpus is *dead* on it.
     """
-    firing = np.abs(values[np.isfinite(values) & (values != 0)])
+    return np.isfinite(values) & (values != 0)
+
+
+def reference_activation(values: Float[np.ndarray, " text"], quantile: float) -> float:
+    """The unit of a feature's steering factors: a high quantile of |activation| over the texts on which it fires.
+
+    A single outlier text moves it less than it moves the maximum.
+
+    Args:
+        values: the feature's largest activation on each text.
+        quantile: from 0 to 1; 1 is the maximum.
+
+    Returns:
+        The unit, in the activations' own units; NaN for a dead feature.
+    """
+    firing = np.abs(values[fires(values)])
     return float(np.quantile(firing, quantile)) if len(firing) else float("nan")

@@ -72,10 +72,15 @@ class FeatureSummary:
     top: tuple[TopText, ...] = field(default=())
 
     @property
+    def dead(self) -> bool:
+        """Whether the feature fires on no text of the corpus (see `fade_lens.subject.activations.fires`)."""
+        return self.firing_texts == 0
+
+    @property
     def flags(self) -> tuple[Flag, ...]:
-        """Whether it never fires, fires nearly always, or on too few texts to tell much."""
+        """Whether it is dead, fires nearly always, or on too few texts to tell much."""
         flags: list[Flag] = []
-        if self.firing_texts == 0:
+        if self.dead:
             flags.append(Flag("dead", "never fires on the corpus"))
         elif self.firing_rate > 0.1:
             flags.append(Flag("dense", "fires on over 10 % of tokens"))
@@ -133,12 +138,14 @@ def strongest_texts(natural: Float[np.ndarray, "text"], n: int) -> list[int]:
 
 def summary_of(subject: "Subject", index: int, top: Sequence[TopText]) -> FeatureSummary:
     """One feature's summary over the corpus."""
+    from fade_lens.subject.activations import fires
+
     natural = subject.natural(index)
     defined = natural[~np.isnan(natural)]
     reference = subject.reference(index)
     return FeatureSummary(
         firing_rate=float(subject.activations.firing_rate[subject.column(index)]),
-        firing_texts=int((defined != 0).sum()),
+        firing_texts=int(fires(natural).sum()),
         n_texts=len(defined),
         largest=float(defined[np.abs(defined).argmax()]) if len(defined) else 0.0,
         reference=None if np.isnan(reference) else reference,
