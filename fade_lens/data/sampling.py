@@ -19,7 +19,9 @@ from fade_lens._util.errors import InputError
 class Sample:
     """Texts chosen to be rated.
 
-    `indices` point into the corpus, ascending and distinct; `inclusion` is each one's probability of being chosen, in (0, 1].
+    Attributes:
+        indices: their numbers in the corpus, ascending and distinct.
+        inclusion: each one's probability of being chosen, in (0, 1].
     """
 
     indices: Int[np.ndarray, "text"]
@@ -37,6 +39,9 @@ class Sample:
 def uniform(n_total: int, n: int, rng: np.random.Generator) -> Sample:
     """Choose `n` of `n_total` texts, each with the same probability; all of them if there are no more than `n`.
 
+    Raises:
+        InputError: a negative number.
+
     >>> sample = uniform(1000, 50, np.random.default_rng(0))
     >>> len(sample), float(sample.inclusion[0])
     (50, 0.05)
@@ -52,10 +57,14 @@ def uniform(n_total: int, n: int, rng: np.random.Generator) -> Sample:
 class Design:
     """Texts in the order in which they are to be rated: every beginning of the order is a stratified sample of its own.
 
-    `order` points into the corpus; `stratum` names each text's stratum and `sizes` how many texts of the corpus a stratum has.
-    Within a stratum the order is random, and how many of the first n texts are of which stratum is fixed before anything is
-    rated. So `first(n)` has known inclusion probabilities for every n of at least `len(sizes)`, and looking at its ratings to
-    decide whether to go on never decides *which* text comes next.
+    Within a stratum the order is random. How many of the first n texts are of which stratum is fixed before anything is rated. So
+    `first(n)` has known inclusion probabilities for every n of at least `len(sizes)`; and ratings may decide whether to go on, for
+    they never decide *which* text comes next.
+
+    Attributes:
+        order: numbers of texts in the corpus.
+        stratum: the number of each text's stratum.
+        sizes: how many texts of the corpus each stratum has.
     """
 
     order: Int[np.ndarray, "text"]

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TopText:
-    """A natural text, as a rule one of those that activate the feature most, token by token (None: a position that never counts)."""
+    """A natural text token by token, as a rule one of those that activate a feature most.
+
+    Attributes:
+        number: of the text in the corpus.
+        activation: the one of largest magnitude.
+        tokens: what each token adds to the text.
+        activations: the feature's activation at each token; None at a position that never counts.
+    """
 
     number: int
     activation: float
@@ -24,7 +31,7 @@ class TopText:
 
     @property
     def strongest(self) -> int:
-        """The position of the strongest token."""
+        """The position of the token with the largest |activation|."""
         return max(range(len(self.tokens)), key=lambda i: abs(self.activations[i] or 0.0), default=0)
 
     @property
@@ -33,7 +40,7 @@ class TopText:
         return next((token for token in self.tokens[self.strongest :] if token), "")
 
     def window(self, tokens: int) -> slice:
-        """So many tokens around the strongest one, more of them before it: what a causal model has seen."""
+        """The positions of so many tokens around the strongest one; two thirds stand before it, as a causal model has seen only these."""
         start = max(min(self.strongest - tokens * 2 // 3, len(self.tokens) - tokens), 0)
         return slice(start, start + tokens)
 
@@ -58,9 +65,14 @@ class TopText:
 class FeatureSummary:
     """What the corpus alone tells about a feature.
 
-    `firing_rate` is over counted tokens, `firing_texts` and `n_texts` over texts; `largest` is the largest activation,
-    `reference` the unit of steering factors (None if the feature never fires); `quantiles` are 101 evenly spaced
-    quantiles of its per-text activations, for plots.
+    Attributes:
+        firing_rate: share of the counted tokens at which it is not zero.
+        firing_texts: texts on which it fires.
+        n_texts: texts with a token that counts.
+        largest: the activation of largest magnitude, signed.
+        reference: the unit of steering factors; None for a dead feature.
+        quantiles: 101 evenly spaced quantiles of its largest activations on the texts, for plots.
+        top: its strongest texts.
     """
 
     firing_rate: float

@@ -52,10 +52,13 @@ TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.05, tor
 
 
 class Span:
-    """The positions that pass through the blocks now: `pos` of them, after `before` earlier ones.
+    """The positions that pass through the blocks now.
 
-    Attributes:
-        real: which positions, earlier ones included, are no padding; None if all are.
+    Args:
+        before: how many earlier positions have passed.
+        pos: how many pass now.
+        real: which positions, earlier ones included, are no padding; None if none is padding.
+        tables: sines and cosines of rotary embeddings, kept from one span to the next.
     """
 
     def __init__(
@@ -73,7 +76,11 @@ class Span:
         self._tables = tables
 
     def mask(self, window: int | None) -> Bool[Tensor, "#row 1 pos all_pos"] | None:
-        """Which positions each position attends to: the real ones up to itself, in the window; None for all."""
+        """Which positions each position attends to: the real ones up to itself, in the window; None for all of them.
+
+        Args:
+            window: how many positions a local attention sees, its own included; None: no limit.
+        """
         if window not in self._masks:
             self._masks[window] = self._mask(window)
         return self._masks[window]
@@ -127,7 +134,7 @@ class Layer(ABC):
 
     @abstractmethod
     def through(self, residual: Residual, span: Span) -> Residual:
-        """The residual stream at the end of the block; the hooks on what leaves it are left to `leave`, but in an `OwnBlock`."""
+        """The residual stream at the end of the block. Hooks on what leaves the block act in `leave`; those of an `OwnBlock` act here."""
 
     def leave(self, residual: Residual) -> Residual:
         """What hooks make of the residual stream that leaves the block, where `through` did not run them."""
@@ -359,7 +366,12 @@ def compact_form(block: TransformerBlock) -> CompactBlock | None:
 
 
 def agrees(layer: Layer, before: Residual, after: Residual, real: Bool[Tensor, "row pos"]) -> bool:
-    """Whether the layer makes `after` of `before`, all but the last position at once and the last one by itself."""
+    """Whether the layer turns `before` into `after`: all positions but the last at once, then the last one with the cache.
+
+    Args:
+        before, after: the residual stream as it enters and leaves the block itself.
+        real: which positions are no padding; the others are not compared.
+    """
     rows, pos = real.shape
     layer.begin(rows, pos, rows)
     parts = [slice(0, pos - 1), slice(pos - 1, pos)] if pos > 1 else [slice(0, 1)]
