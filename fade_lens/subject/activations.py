@@ -303,10 +303,13 @@ def norm(residual: Tensor) -> Float[Tensor, "text pos"]:
     return residual.flatten(2).float().norm(dim=-1)
 
 
-def fires(values: Float[np.ndarray, " text"]) -> Bool[np.ndarray, " text"]:
+def fires(values: Float[np.ndarray, "text *feature"]) -> Bool[np.ndarray, "text *feature"]:
     """Whether a feature fires on each text: its largest activation there is a number other than 0.
 
     A feature that fires on no text of a corpus is *dead* on it.
+
+    >>> fires(np.array([0.0, 2.0, -1.0, np.nan])).tolist()
+    [False, True, True, False]
     """
     return np.isfinite(values) & (values != 0)
 

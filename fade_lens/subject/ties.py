@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fade_lens.subject.activations import OutlierRule, hidden_states, spread
+from fade_lens.subject.activations import OutlierRule, fires, hidden_states, spread
 from fade_lens.subject.features import Features, Neurons
 from fade_lens.subject.hooks import Model, forward_hooks
 from fade_lens.subject.tokens import TokenizedTexts
@@ -89,7 +89,7 @@ class Precision:
         """Give equal values of each feature one value, in place."""
         for feature in range(values.shape[1]):
             column = values[:, feature]
-            firing = np.flatnonzero((column != 0) & ~np.isnan(column))
+            firing = np.flatnonzero(fires(column))
             distinct, place = np.unique(column[firing], return_inverse=True)
             if len(distinct):
                 distinct = np.insert(distinct, zero := int(np.searchsorted(distinct, 0)), 0)
