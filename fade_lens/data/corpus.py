@@ -59,7 +59,10 @@ class Corpus:
     def from_texts(cls, texts: Iterable[Any], source: str = "a list of texts", *, windows: bool = False) -> "Corpus":
         """A corpus of the strings given, empty and missing ones included (they are counted, never scored).
 
-        Lists of token ids, and lists of chat messages (`role` and `content`, or `from` and `value`), are read as such.
+        Args:
+            texts: strings; or lists of token ids; or lists of chat messages (`role` and `content`, or `from` and `value`).
+            source: where they come from, for the record.
+            windows: see `Corpus`.
 
         Raises:
             InputError: no list of texts, no text, only empty texts, entries of several kinds or of one that is not read, lists
@@ -71,6 +74,11 @@ class Corpus:
     @classmethod
     def from_tokens(cls, tokens: Iterable[Any], source: str = "tokens", *, windows: bool = False) -> "Corpus":
         """A corpus of token ids of the subject model's own tokenizer; a BOS in front is recognized and not doubled.
+
+        Args:
+            tokens: a row a text: a list of ids, or a mapping with `input_ids`.
+            source: where they come from, for the record.
+            windows: see `Corpus`.
 
         Raises:
             InputError: no tokens, or a row that is no sequence of token ids.
@@ -89,8 +97,14 @@ class Corpus:
     def from_file(
         cls, path: str | Path, *, column: str = "text", limit: int | None = None, windows: bool = False
     ) -> "Corpus":
-        """Texts from a file: `.txt` (a text a line), `.jsonl` or `.json` (strings or objects with `column`),
-        `.csv` or `.parquet` (their `column`); all but Parquet may be gzipped (`.gz`). A column may hold what `from_texts` takes.
+        """Texts from a file.
+
+        Args:
+            path: `.txt` (a text a line), `.jsonl` or `.json` (strings or objects with `column`), `.csv` or `.parquet` (their
+                `column`); all but Parquet may be gzipped (`.gz`).
+            column: where the texts stand; it may hold what `from_texts` takes.
+            limit: read this many texts at most.
+            windows: see `Corpus`.
 
         Raises:
             InputError: no such file, a kind of file that is not read, a damaged one, no such column, no text.
@@ -113,7 +127,15 @@ class Corpus:
         limit: int = LIMIT,
         windows: bool = False,
     ) -> "Corpus":
-        """The first `limit` texts of a Hugging Face dataset, streamed, so that no more is downloaded than is used.
+        """The first texts of a Hugging Face dataset, streamed, so that no more is downloaded than is used.
+
+        Args:
+            name: on the hub, such as "NeelNanda/pile-10k".
+            config: of a dataset that has several.
+            split: of the dataset.
+            column: where the texts stand; it may hold what `from_texts` takes.
+            limit: how many.
+            windows: see `Corpus`.
 
         Raises:
             InputError: the dataset cannot be opened, or has no such split or column.
@@ -134,7 +156,7 @@ class Corpus:
 
     @classmethod
     def parse(cls, spec: str, *, column: str = "text", limit: int | None = None, windows: bool = False) -> "Corpus":
-        """A corpus from a command line's word: `hf:NAME` for a Hugging Face dataset, else a file's path."""
+        """A corpus from a command line's word: `hf:NAME` for a Hugging Face dataset (see `from_hf`), else a file's path (see `from_file`)."""
         if spec.startswith("hf:"):
             return cls.from_hf(spec.removeprefix("hf:"), column=column, limit=limit or LIMIT, windows=windows)
         return cls.from_file(spec, column=column, limit=limit, windows=windows)
@@ -197,7 +219,7 @@ def read_cell(cell: Any, where: str) -> Cell:
     """One cell of a column as it is meant; a missing one is an empty text.
 
     Raises:
-        InputError: what is neither a text nor a list of token ids or of messages, by `where` it stands.
+        InputError: it is neither a text nor a list of token ids or of messages; `where` tells people where it stands.
     """
     if isinstance(cell, str):
         return cell

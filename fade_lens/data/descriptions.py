@@ -114,11 +114,13 @@ class Description:
 
 
 def read_descriptions(source: Any) -> tuple[Description, ...]:
-    """Descriptions from a dict `{index: text}`, a Series, a DataFrame, a CSV/TSV/JSON/JSONL/Parquet file (or .gz), or `Description`s.
+    """Descriptions from whatever holds them. A feature may have several.
 
-    A table needs a column for the feature (`index`, `feature`, `latent`, `neuron`) and one for the text (`description`, `explanation`,
-    `label`, `concept`), in any case. A feature may have several descriptions. Rows of a table or file that have no description, and
-    those that repeat one, are left out and counted in a warning; in a dict and among `Description`s either is an error.
+    Args:
+        source: a dict `{index: text}`, a Series, a DataFrame, the path of a CSV, TSV, JSON, JSONL or Parquet file (or .gz), or
+            `Description`s. A table needs a column for the feature (`index`, `feature`, `latent`, `neuron`) and one for the text
+            (`description`, `explanation`, `label`, `concept`), in upper or lower case. Its rows that have no description, and those
+            that repeat one, are left out and counted in a warning; in a dict and among `Description`s either is an error.
 
     Raises:
         InputError: nothing given, an index that is no whole number, rows of several layers or models, no such column, a damaged file.

@@ -19,7 +19,9 @@ from fade_lens._util.errors import InputError
 class Sample:
     """Texts chosen to be rated.
 
-    `indices` point into the corpus, ascending and distinct; `inclusion` is each one's probability of being chosen, in (0, 1].
+    Attributes:
+        indices: their numbers in the corpus, ascending and distinct.
+        inclusion: each one's probability of being chosen, in (0, 1].
     """
 
     indices: Int[np.ndarray, "text"]
@@ -37,6 +39,9 @@ class Sample:
 def uniform(n_total: int, n: int, rng: np.random.Generator) -> Sample:
     """Choose `n` of `n_total` texts, each with the same probability; all of them if there are no more than `n`.
 
+    Raises:
+        InputError: a negative number.
+
     >>> sample = uniform(1000, 50, np.random.default_rng(0))
     >>> len(sample), float(sample.inclusion[0])
     (50, 0.05)
@@ -52,10 +57,14 @@ def uniform(n_total: int, n: int, rng: np.random.Generator) -> Sample:
 class Design:
     """Texts in the order in which they are to be rated: every beginning of the order is a stratified sample of its own.
 
-    `order` points into the corpus; `stratum` names each text's stratum and `sizes` how many texts of the corpus a stratum has.
-    Within a stratum the order is random, and how many of the first n texts are of which stratum is fixed before anything is
-    rated. So `first(n)` has known inclusion probabilities for every n of at least `len(sizes)`, and looking at its ratings to
-    decide whether to go on never decides *which* text comes next.
+    Within a stratum the order is random. How many of the first n texts are of which stratum is fixed before anything is rated. So
+    `first(n)` has known inclusion probabilities for every n of at least `len(sizes)`; and ratings may decide whether to go on, for
+    they never decide *which* text comes next.
+
+    Attributes:
+        order: numbers of texts in the corpus.
+        stratum: the number of each text's stratum.
+        sizes: how many texts of the corpus each stratum has.
     """
 
     order: Int[np.ndarray, "text"]
@@ -77,26 +86,6 @@ class Design:
 
     def __len__(self) -> int:
         return len(self.order)
-
-
-def stratified(
-    values: Float[np.ndarray, "text"],
-    n: int,
-    rng: np.random.Generator,
-    *,
-    edges: Sequence[float | int] = (0, 50, 75, 95, 100),
-    top: float = 0.1,
-    power: float = 0.6,
-) -> Sample:
-    """The whole of `design`: exactly `n` texts (or all there are) from strata of activation, with their inclusion probabilities.
-
-    >>> activations = np.maximum(np.random.default_rng(0).normal(-2, 1, size=10_000), 0)     # 98 % silent
-    >>> sample = stratified(activations, 200, np.random.default_rng(0))
-    >>> len(sample), int((activations[sample.indices] > 0).sum()), round(float(sample.weights.sum()))
-    (200, 45, 10000)
-    """
-    chosen = design(values, n, rng, edges=edges, top=top, power=power)
-    return chosen.first(len(chosen))
 
 
 def design(
@@ -121,13 +110,25 @@ def design(
     few texts that fire. In simulations Responsiveness, whose interval is the wider, errs least from 0.5 to 0.7, and so does Purity where most
     texts are silent; where the feature fires on every text and the concept is rare, Purity would be better at 0 (`tests/benchmarks/coverage.py design`).
 
-    What a stratum cannot use goes to the others. Within a stratum texts are
-    chosen uniformly without replacement, so the inclusion probability is (chosen of the stratum) / (size of the stratum).
-    Equal non-zero activations are ranked at random. With fewer texts to choose than strata the sample is a uniform one.
-    Texts whose activation is NaN (no counted position) are never chosen. The same `rng` state gives the same design.
+    What a stratum cannot use goes to the others. Within a stratum texts are chosen uniformly without replacement, so the
+    inclusion probability is (chosen of the stratum) / (size of the stratum). Equal non-zero activations are ranked at random.
+    With fewer texts to choose than strata the sample is a uniform one.
+
+    Args:
+        values: the feature's largest activation on each text of the corpus; texts whose value is NaN are never chosen.
+        n: how many texts.
+        rng: decides everything that is random; the same state gives the same design.
+        edges: percentiles between which the firing texts are binned.
+        top: share of `n` that the most active texts take.
+        power: see above, in [0, 1].
 
     Raises:
         InputError: `n` negative, `top` or `power` outside [0, 1], `edges` not rising from 0 to 100.
+
+    >>> activations = np.maximum(np.random.default_rng(0).normal(-2, 1, size=10_000), 0)     # 98 % silent
+    >>> sample = design(activations, 200, np.random.default_rng(0)).first(200)
+    >>> len(sample), int((activations[sample.indices] > 0).sum()), round(float(sample.weights.sum()))
+    (200, 45, 10000)
     """
     _check_design(n, edges, top, power)
     usable = np.flatnonzero(~np.isnan(values))

@@ -67,7 +67,13 @@ def repeated_share(model: Model, texts: Sequence[str]) -> float:
 
 
 def breaks(increase: float, repeated: float) -> bool:
-    """Whether texts with these increases over the unsteered model's are no longer sense (see `MAX_INCREASE`); NaN, not known, tells nothing."""
+    """Whether steered texts no longer make sense (see `MAX_INCREASE`).
+
+    Args:
+        increase: of their negative log-likelihood over that of the unsteered model's own texts, nats a token; NaN where it is not
+            known, which tells nothing.
+        repeated: increase of the share of tokens that they repeat.
+    """
     return increase > MAX_INCREASE or repeated > MAX_REPEATED
 
 

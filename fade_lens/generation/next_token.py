@@ -39,7 +39,12 @@ class Sampler:
         }
 
     def choose(self, state: Float[Tensor, "row d_state"], step: int) -> Int[Tensor, " row"]:
-        """The token at this step for each row."""
+        """The token of each row.
+
+        Args:
+            state: of each row's last position, for the head.
+            step: which of a row's random numbers decides, from 0 on.
+        """
         if self._temperature == 0 or self._top_k == 1:
             return self._likeliest(state)
         if self._top_k is not None:
@@ -97,7 +102,15 @@ class Sampler:
 
 
 def inverse_cdf(shares: Float[Tensor, "row option"], uniforms: Float[Tensor, "row 1"]) -> Int[Tensor, "row 1"]:
-    """The option whose stretch of the cumulated shares holds the number; one of share 0 is never chosen."""
+    """For each row the option in whose stretch of the cumulated shares its number lies; an option of share 0 is never chosen.
+
+    Args:
+        shares: probabilities, options one after another.
+        uniforms: a number in [0, 1) a row.
+
+    >>> inverse_cdf(torch.tensor([[0.25, 0.0, 0.75]]), torch.tensor([[0.5]])).tolist()
+    [[2]]
+    """
     cumulated = shares.cumsum(-1)
     # The number is kept below the total, which rounding may leave short of 1.
     total = torch.nextafter(cumulated[:, -1:], torch.zeros_like(uniforms))

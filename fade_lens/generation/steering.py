@@ -81,20 +81,24 @@ def generate(
     """Continue each prompt while its feature is steered at every position of prompt and continuation.
 
     Args:
+        features: those that may be steered.
+        requests: what to write; they run in batches, equal prompts together.
         reference: the activation that factor 1 stands for, for each of `features`.
-        directions: what one unit of each feature adds, where it is not to be the feature's own direction.
+        mode: what steering does (see `Mode`).
+        directions: what one unit of each feature adds; None for the feature's own direction.
+        new_tokens: tokens of each continuation.
         temperature: 0 takes the likeliest token; else tokens are drawn, by the request's own random stream.
         top_k: draw among this many likeliest tokens only.
-        batch_size: requests at a time; None to find it. Where memory runs out, the batch is halved in any case.
+        batch_size: requests at a time; None for a size that suits the device. Where memory runs out, the batch is halved.
         decoder: from `decoder_for`, to be used again for other requests; None to make one.
         progress: called after each batch with the number of requests it finished.
 
     Returns:
-        Token ids of the continuations, without the prompts, in the order of the requests; -1 throughout where the model's activations
-        overflowed, for what is chosen then means nothing.
+        Token ids of the continuations, without the prompts, in the order of the requests. Where the model's activations
+        overflowed, what is chosen means nothing, and the whole row is -1.
 
     Raises:
-        InputError: something cannot be used as given; before anything is generated.
+        InputError: something cannot be used as given. This is found before anything is generated.
     """
     check_settings(mode, new_tokens, temperature, top_k, batch_size)
     check_requests(model, features, requests, reference, mode, new_tokens)
@@ -132,9 +136,9 @@ def generate(
 
 
 def decoder_for(model: Model, features: Features, requests: Sequence[Request]) -> Decoder:
-    """What decodes requests such as these; to make it takes about as long as some steps of generation.
+    """A decoder for requests such as these, to be used for many batches: making it takes as long as some steps of generation.
 
-    It copies weights and looks for hooks when it is made: make another if either changes.
+    It copies weights and looks for hooks when it is made. Make another one if either changes.
     """
     prompts = sorted((r.prompt for r in requests), key=len)
     with torch.no_grad():
@@ -170,10 +174,14 @@ def continue_batch(
 
 
 class Steering:
-    """The hooks that steer each row of a batch its own way.
+    """The hooks that steer each row of a batch in its own way.
+
+    Args:
+        batch: one request a row.
+        reference, mode, directions: as in `generate`.
 
     Attributes:
-        real: which positions of the tensors that pass now are no padding, or None if all are.
+        real: which positions of the tensors that pass now are no padding, or None if none is padding.
     """
 
     def __init__(

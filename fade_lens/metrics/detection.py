@@ -39,7 +39,7 @@ class Detection:
 
 
 def detection(texts: LabelledTexts) -> Detection:
-    """Detection-style scores of one description's rated texts.
+    """Detection-style scores of one description's rated texts, all None with a reason where a rating, 2 or 0, is missing.
 
     >>> texts = LabelledTexts.of_ratings(np.array([4.0, 3.0, 2.0, 0.0, 0.0]), np.array([2, 0, 2, 0, 0]))
     >>> found = detection(texts)

@@ -32,10 +32,20 @@ def clarity(
 ) -> Metric:
     """Does text written to express the concept activate the feature?
 
-    Clarity = 2 · AUROC(synthetic as positives, natural as negatives) − 1, in [−1, 1]; `"paper"`: its absolute value.
+    Clarity = 2 · AUROC(synthetic as positives, natural as negatives) − 1 (FADE).
 
-    Shapes: one activation a text, `natural` drawn uniformly. NaN (no counted position) is left out and counted.
-    Undefined without synthetic or without natural texts.
+    Args:
+        synthetic: the feature's largest activation on each text written for the concept; NaN where a text has no position that
+            counts: such texts are left out and counted.
+        natural: the same of texts of the corpus, drawn uniformly.
+        preset: "paper" takes the absolute value.
+        seed: of the interval.
+
+    Returns:
+        A value in [−1, 1], 0 by chance; in "paper" in [0, 1]. Undefined without a synthetic or without a natural text.
+
+    Raises:
+        InputError: an unknown preset, an infinite activation.
 
     >>> clarity(np.array([3.0, 4.0, 5.0]), np.array([0.0, 1.0, 2.0, 3.0])).value
     0.9166666666666667
@@ -66,11 +76,22 @@ def responsiveness(
 ) -> Metric:
     """Do natural texts that express the concept activate the feature?
 
-    Responsiveness = 2 · AUROC(texts rated 2 as positives, rated 0 as negatives) − 1, in [−1, 1], each text weighted by
-    1 / (its probability of being chosen), so that it estimates the corpus; `"paper"`: unweighted, absolute value.
+    Responsiveness = 2 · AUROC(texts rated 2 as positives, rated 0 as negatives) − 1 (FADE), each text weighted, so that
+    it estimates the corpus and not the sample.
 
-    Shapes: one activation and one rating (0, 1, 2, or −1 unrated) a text. Texts rated 1, unrated texts and texts whose activation is
-    NaN (no counted position) are left out and counted. Undefined without a text rated 2 or without one rated 0.
+    Args:
+        activations: the feature's largest activation on each text; NaN where a text has no position that counts.
+        ratings: 2 (expresses the concept), 1 (partly), 0 (does not), −1 (unrated). Texts rated 1 or unrated, and those without an
+            activation, are left out and counted.
+        weights: 1 / (each text's probability of being chosen); None: all alike.
+        preset: "paper" ignores the weights and takes the absolute value.
+        seed: of the interval.
+
+    Returns:
+        A value in [−1, 1], 0 by chance; in "paper" in [0, 1]. Undefined without a text rated 2 or without one rated 0.
+
+    Raises:
+        InputError: an unknown preset, arrays of different lengths, a rating or weight that is none, an infinite activation.
 
     >>> responsiveness(np.array([5.0, 4.0, 1.0, 0.0]), np.array([2, 0, 1, 0])).value
     1.0
@@ -95,11 +116,18 @@ def purity(
 ) -> Metric:
     """Does the feature fire for that concept only?
 
-    Purity = average precision of the activations, texts rated 2 as positives and rated 0 as negatives, in [0, 1], weighted as in
-    `responsiveness`; its chance level is `details["prevalence"]`, the weighted share of texts rated 2 among those rated 2 or 0.
-    `"paper"`: unweighted, and of the negated activations where the Gini coefficient is negative.
+    Purity = average precision of the activations, texts rated 2 as positives and rated 0 as negatives (FADE).
 
-    Shapes, exclusions and undefined cases as in `responsiveness`.
+    Args:
+        activations, ratings, weights, seed: as in `responsiveness`.
+        preset: "paper" ignores the weights, and negates the activations where the Gini coefficient is negative.
+
+    Returns:
+        A value in [0, 1]. By chance it is `details["prevalence"]`, the weighted share of texts rated 2 among those rated 2 or 0.
+        Undefined as in `responsiveness`.
+
+    Raises:
+        InputError: as in `responsiveness`.
 
     >>> purity(np.array([5.0, 4.0, 1.0, 0.0]), np.array([2, 0, 1, 0])).value
     1.0

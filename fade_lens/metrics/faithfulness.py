@@ -32,31 +32,41 @@ def faithfulness(
 ) -> Metric:
     """Does steering the feature make the model write the concept?
 
-    Faithfulness = max(R_f − R_0, 0) / (1 − R_0), R_f the share of continuations rated 2 at steering factor f.
+    Faithfulness = max(R_f − R_0, 0) / (1 − R_0), R_f the share of continuations rated 2 at steering factor f (FADE).
 
-    The reference takes the largest R_f of all factors, which is biased up: the largest of several noisy shares. Here the factor is
-    chosen on one half of the prompts (the smallest of the best) and measured on the other, both ways, averaged over `SPLITS`
-    random halvings. The difference to the baseline is taken prompt by prompt; only the final mean is clipped at 0, since clipping
-    each half would bring back the bias. `details["signed"]` is the mean before clipping: 0 on average for a feature without
-    effect, and a little below the truth where several factors are about as good, or where rating stopped because the interval was
-    narrow. `details["maximum"]` is the reference's value on the prompts that are rated at every factor, `details["factor_share"]` the share of
-    prompts that are measured at `details["factor"]`, mean over the halvings.
+    The reference takes the largest R_f of all factors. That is biased up: it is the largest of several noisy shares. Here the
+    factor is chosen on one half of the prompts (the smallest of the best) and measured on the other half. This is done both ways
+    and averaged over `SPLITS` random halvings. The difference to the baseline is taken prompt by prompt. Only the final mean is
+    clipped at 0, since clipping each half would bring back the bias.
 
-    `ratings` holds, for each factor, the ratings of the continuations of the same prompts in the same order; factor 0 is the
-    unsteered model. Unrated (−1) continuations count as not expressing the concept; in `"paper"`, which takes the maximum over
-    all factors, they leave the denominator.
+    Not every factor needs all prompts. All factors are rated at the first prompts; the later ones may be rated at factor 0 and at
+    the factor that is best on the first (`leading`) alone. That factor was chosen without the later prompts, so they need no
+    halving: only the first prompts are cross-fitted.
 
-    Not every factor needs all prompts: the rows may end after the first few, at which all factors are rated, but for those of
-    factor 0 and of the factor that is best there (`leading`). Which one that is was then chosen without the later prompts, so these
-    need no halving: they are measured at it, and only the first few are cross-fitted.
+    The interval's lower limit comes from the held-out table of (baseline, steered) outcomes. It errs low, for it may hold a worse
+    factor. The upper limit comes from the same table of the factor that is best on the prompts at which all are rated. It errs
+    high. As another factor may be the best in truth, the upper limit is no lower than the `OTHERS` quantile of any. Limits are
+    clipped at 0 like the value.
 
-    The interval's lower limit comes from the held-out table of (baseline, steered) outcomes, its upper limit from the same table of the factor
-    that is best on all prompts at which all are rated: the first errs low, for it may hold a worse factor, the second errs high. Another factor
-    may be the best in truth, so the upper limit is no lower than the `OTHERS` quantile of any. Below `MIN_PROMPTS` prompts there is none.
-    Limits are clipped at 0 like the value.
+    Args:
+        ratings: for each factor the ratings (2, 1, 0, or −1 unrated) of the continuations of the same prompts in the same order;
+            factor 0 is the unsteered model. An unrated continuation counts as not expressing the concept.
+        preset: "paper" takes the maximum over all factors, and leaves unrated continuations out of the denominator.
+        seed: of halvings and interval.
 
-    Undefined without a steered factor, with fewer than 2 prompts, without any rating at factor 0 or at the others, and where every
-    baseline continuation expresses the concept (1 − R_0 = 0).
+    Returns:
+        A value in [0, 1], with an interval from `MIN_PROMPTS` prompts on. Undefined without a steered factor, with fewer than 2
+        prompts, without any rating at factor 0 or at the others, and where every continuation of the unsteered model expresses
+        the concept (1 − R_0 = 0). `details` are:
+
+        - signed: the mean before clipping. It is 0 on average for a feature without effect. It is a little below the truth where
+          several factors are about as good, or where rating stopped because the interval was narrow;
+        - maximum: the reference's value on the prompts that are rated at every factor;
+        - factor: the factor at which most prompts are measured, and factor_share: the share of these prompts, mean over halvings;
+        - rate_0, rate_factor: R at factor 0 and at that factor.
+
+    Raises:
+        InputError: an unknown preset, no factor 0, a rating that is none, numbers of prompts that do not go together.
 
     >>> faithfulness({0.0: np.array([0, 0, 0, 0]), 2.0: np.array([2, 2, 2, 0])}).value
     0.75
@@ -115,13 +125,21 @@ def faithfulness(
 def outcomes(
     unsteered: Bool[np.ndarray, "prompt"], steered: Bool[np.ndarray, "split prompt"]
 ) -> Float[np.ndarray, "outcome"]:
-    """Prompts whose continuation expresses the concept (both times, only steered, only unsteered, never), mean over splits."""
+    """How many prompts' continuations express the concept both times, only steered, only unsteered, never; mean over splits.
+
+    >>> outcomes(np.array([True, False, False]), np.array([[True, True, False]])).tolist()
+    [1.0, 1.0, 0.0, 1.0]
+    """
     cells = (steered & unsteered, steered & ~unsteered, ~steered & unsteered, ~steered & ~unsteered)
     return np.array([cell.mean(axis=0).sum() for cell in cells])
 
 
 def lift(outcomes: Float[np.ndarray, "replicate outcome"]) -> Float[np.ndarray, "replicate"]:
-    """(R_f − R_0) / (1 − R_0) from `outcomes`."""
+    """(R_f − R_0) / (1 − R_0) from `outcomes`; NaN where every continuation of the unsteered model expresses the concept.
+
+    >>> lift(np.array([[1.0, 1.0, 0.0, 1.0]])).tolist()
+    [0.5]
+    """
     _, steered, unsteered, never = outcomes.T
     return (steered - unsteered) / (steered + never)
 
@@ -140,7 +158,14 @@ def cross_fit(
 def leading(ratings: Mapping[float, Int[np.ndarray, "_"]]) -> float:
     """The steering factor whose further prompts are worth rating: the best on the prompts at which all factors are rated.
 
-    The smallest of the best in magnitude, as in `faithfulness`, which see for `ratings`; without a steered factor, 0.
+    Args:
+        ratings: as in `faithfulness`.
+
+    Returns:
+        Of several that are best the smallest in magnitude; 0 without a steered factor.
+
+    Raises:
+        InputError: as `faithfulness`.
 
     >>> leading({0.0: np.array([0, 0, 0]), 1.0: np.array([0, 2, 0]), 2.0: np.array([2, 2, 0])})
     2.0
@@ -152,7 +177,11 @@ def leading(ratings: Mapping[float, Int[np.ndarray, "_"]]) -> float:
 
 
 def best_factor(table: Int[np.ndarray, "factor prompt"]) -> int:
-    """The row of the steered factor with the most hits, the first of the best."""
+    """The row of the steered factor with the most continuations rated 2; of several the first.
+
+    >>> best_factor(np.array([[0, 0], [0, 2], [2, 2]]))
+    2
+    """
     return 1 + int(np.argmax((table[1:] == 2).sum(axis=1)))
 
 
@@ -180,7 +209,11 @@ def common_prompts(
 def table_of(
     ratings: Mapping[float, Int[np.ndarray, "_"]],
 ) -> tuple[Float[np.ndarray, "factor"], Int[np.ndarray, "factor prompt"]]:
-    """Factors from the smallest magnitude up (positive first), and their ratings, NOT_ASKED where a row has ended."""
+    """Factors from the smallest magnitude up (positive first), and their ratings, NOT_ASKED where a row has ended.
+
+    Raises:
+        InputError: no factor 0, or a rating that is none.
+    """
     factors = sorted(ratings, key=lambda factor: (abs(factor), -factor))
     if not factors or factors[0] != 0:
         raise InputError(f"ratings has factors {factors}; factor 0, the unsteered model, must be one of them")

@@ -49,10 +49,17 @@ MAX_STRATA = 16
 
 @dataclass(frozen=True)
 class Rows:
-    """Texts and pseudo-texts: the urn of a stratum holds `shape` of each of its rows.
+    """Texts and pseudo-texts, the rows from which replicates are drawn.
 
-    `seen` is 1 for a text and 0 for a pseudo-text, `mass` what a stratum stands for, and `unseen` how many texts of the corpus it has
-    beside those seen; None where it stands for endlessly many. `tail` is the share of replicates beyond either limit.
+    Attributes:
+        values: activation of each row.
+        positive: its label.
+        stratum: the number of its stratum.
+        shape: how many of it the urn of its stratum holds.
+        seen: 1 for a text, 0 for a pseudo-text.
+        mass: how many texts each stratum stands for.
+        unseen: how many texts of the corpus each stratum has beside those seen; None where it stands for endlessly many.
+        tail: share of replicates beyond either limit.
     """
 
     values: Float[np.ndarray, "row"]
@@ -66,7 +73,11 @@ class Rows:
 
     @classmethod
     def of_groups(cls, positives: Float[np.ndarray, "positive"], negatives: Float[np.ndarray, "negative"]) -> "Rows":
-        """Two samples of fixed sizes: each group is a stratum, with pseudo-texts of its own label at the ends of all values."""
+        """Two samples of fixed sizes: each group is a stratum, with pseudo-texts of its own label at the ends of all values.
+
+        Args:
+            positives, negatives: activations, at least one of each.
+        """
         values = np.concatenate([positives, negatives])
         n = len(values)
         positive = np.append(np.arange(n) < len(positives), [True, True, False, False])
@@ -87,6 +98,12 @@ class Rows:
 
         A text of weight w stands for itself and w - 1 others. Weights that are all 1, or below 1 anywhere, cannot be meant so: then
         the texts stand for endlessly many.
+
+        Args:
+            values: activations, of both labels.
+            positive: labels.
+            weights: 1 / inclusion probability.
+            uneven: divide the pseudo-texts unevenly among strata (see `HEAVIEST`).
         """
         levels = np.unique(weights.round(9))
         if len(levels) > MAX_STRATA:
@@ -110,7 +127,7 @@ class Rows:
         )
 
     def interval(self, statistic: Statistic, seed: int) -> tuple[float, float]:
-        """Equal-tailed interval of `statistic` over `REPLICATES` draws."""
+        """The equal-tailed interval of `statistic` over `REPLICATES` draws; the same `seed` gives the same interval."""
         # Rows that no comparison with a positive tells apart are drawn as one: sums of Dirichlet shares are Dirichlet again.
         steps = np.unique(self.values[self.positive])
         place = np.searchsorted(steps, self.values, "left") + np.searchsorted(steps, self.values, "right")
@@ -139,7 +156,15 @@ def sample_interval(
     statistic: Statistic,
     seed: int,
 ) -> tuple[float, float]:
-    """Interval of a statistic of a labelled sample: from the lowest to the highest limit over both ways of dividing pseudo-texts."""
+    """95 % interval of a statistic of a labelled sample: from the lowest to the highest limit over both ways of dividing pseudo-texts.
+
+    Args:
+        values: activations; both labels must be there.
+        positive: labels.
+        weights: 1 / inclusion probability.
+        statistic: from replicates to a number each, such as `Ranked.average_precision`.
+        seed: the same one gives the same interval.
+    """
     ways = (False, True) if np.ptp(weights) else (False,)
     limits = [Rows.of_sample(values, positive, weights, uneven=way).interval(statistic, seed) for way in ways]
     return min(low for low, _ in limits), max(high for _, high in limits)
@@ -156,13 +181,20 @@ def _effective(weights: Float[np.ndarray, "text"]) -> float:
 
 
 def percentiles(replicates: Float[np.ndarray, "replicate"], tail: float = TAIL) -> tuple[float, float]:
-    """The replicates but for this share at either end."""
+    """The limits between which all replicates lie but for this share at either end.
+
+    >>> percentiles(np.arange(101.0), 0.1)
+    (10.0, 90.0)
+    """
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def share_interval(hits: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson, JASA 1927), of at least one trial.
+    """95 % score interval of a share (Wilson, JASA 1927).
+
+    Args:
+        hits: of `n` trials, of which there is at least one.
 
     >>> tuple(round(x, 4) for x in share_interval(0, 10))
     (0.0, 0.2775)

@@ -40,6 +40,11 @@ class LabelledTexts:
     ) -> "LabelledTexts":
         """The texts rated 2 or 0; partial ratings, unrated texts and those without an activation (NaN) are left out.
 
+        Args:
+            activations: the largest one on each text.
+            ratings: 2, 1, 0, or −1 for unrated.
+            weights: 1 / inclusion probability; None: 1 each.
+
         Raises:
             InputError: arrays of different lengths, a rating that is none, a weight that is not above 0, an infinite activation.
 
@@ -71,7 +76,7 @@ class LabelledTexts:
 
     @property
     def prevalence(self) -> float:
-        """The weighted share of positives."""
+        """The weighted share of positives, the chance level of average precision; NaN without texts."""
         return float(self.weights[self.positive].sum() / self.weights.sum())
 
     def split(
@@ -92,7 +97,11 @@ class LabelledTexts:
 
 
 def counts_of(activations: Float[np.ndarray, "rated"], ratings: Int[np.ndarray, "rated"]) -> dict[str, int]:
-    """How many texts with an activation have each rating, and how many have none."""
+    """How many texts with an activation have each rating, and how many have no activation (NaN).
+
+    >>> counts_of(np.array([5.0, 0.0, np.nan]), np.array([2, 0, 0]))
+    {'rated_2': 1, 'rated_1': 0, 'rated_0': 1, 'unrated': 0, 'undefined_activation': 1}
+    """
     defined = ~np.isnan(activations)
     counts = {name: int((defined & (ratings == rating)).sum()) for name, rating in RATINGS}
     return counts | {"undefined_activation": int((~defined).sum())}

@@ -19,9 +19,16 @@ GATE_NOT_PASSED = "gate_not_passed"
 class Metric:
     """One metric of one feature and description.
 
-    `value` is None exactly when `reason` says why. `interval` has nominal coverage 95 %; where a value has none,
-    `interval_reason` says why. `counts` are the numbers of texts behind the value; `details` are further numbers of the same
-    evidence (unweighted value, prevalence, chosen factor, ...).
+    Attributes:
+        value: None where the metric is undefined.
+        reason: why it is undefined; None where there is a value.
+        interval: lower and upper limit, of nominal coverage 95 %; None where there is none.
+        counts: the numbers of texts behind the value.
+        details: further numbers of the same evidence (unweighted value, prevalence, chosen factor, ...).
+        interval_reason: why a value has no interval.
+
+    Raises:
+        InputError: a value and a reason, or neither.
     """
 
     value: float | None
@@ -67,5 +74,11 @@ def check_preset(preset: Preset) -> None:
 
 
 def around(value: float, interval: tuple[float, float]) -> tuple[float, float]:
-    """The interval, stretched to hold the value: pseudo-texts can pull all of it below a perfect score. No score is above 1, so no interval is."""
+    """The interval, stretched to hold the value, and cut at 1, which no score exceeds.
+
+    Pseudo-texts pull an interval towards the middle, so that all of it may lie below a perfect score.
+
+    >>> around(1.0, (0.7, 0.95))
+    (0.7, 1.0)
+    """
     return min(interval[0], value), min(max(interval[1], value), 1.0)

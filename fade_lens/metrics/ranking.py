@@ -15,7 +15,13 @@ Labels = Bool[np.ndarray, "text"] | Int[np.ndarray, "text"]
 
 @dataclass(frozen=True)
 class Ranked:
-    """Labelled texts ranked by value, with the mass of each text in each replicate."""
+    """Labelled texts ranked by value, with the mass of each text in each replicate.
+
+    Attributes:
+        values: the activation of each text.
+        positive: which texts are positives; both labels must have mass in every replicate.
+        mass: how many texts each one stands for, a row a replicate.
+    """
 
     values: Float[np.ndarray, "text"]
     positive: Bool[np.ndarray, "text"]
@@ -62,6 +68,13 @@ def auroc(
 
     AUROC = Σᵢⱼ vᵢ wⱼ ([pᵢ > nⱼ] + ½[pᵢ = nⱼ]) / Σᵢⱼ vᵢ wⱼ
 
+    Args:
+        positives, negatives: their values, pᵢ and nⱼ.
+        positive_weights, negative_weights: what each stands for, vᵢ and wⱼ; None: 1 each.
+
+    Returns:
+        From 0 (all positives below all negatives) to 1; 0.5 by chance.
+
     Raises:
         InputError: either side empty, a value not finite, or weights not finite, negative or all zero.
 
@@ -97,9 +110,17 @@ def average_precision(
     labels: Labels,
     weights: Float[np.ndarray, "text"] | None = None,
 ) -> float:
-    """Average precision, AP = Σₜ (Rₜ − Rₜ₋₁) Pₜ over the distinct scores t, highest first; chance level is the prevalence.
+    """Average precision, AP = Σₜ (Rₜ − Rₜ₋₁) Pₜ over the distinct scores t, highest first (R recall, P precision at "at least t").
 
-    `labels` are true (1) for positives. Equal scores enter at one threshold, as in scikit-learn's `average_precision_score`.
+    Equal scores enter at one threshold, as in scikit-learn's `average_precision_score`.
+
+    Args:
+        scores: one a text.
+        labels: true (1) for positives.
+        weights: what each text stands for; None: 1 each.
+
+    Returns:
+        From 0 to 1; by chance the (weighted) share of positives.
 
     Raises:
         InputError: no positive or no text, a score not finite, or weights not finite, negative or all zero for the positives.
@@ -114,7 +135,7 @@ def average_precision(
 def best_f1(
     scores: Float[np.ndarray, "text"], labels: Labels, weights: Float[np.ndarray, "text"] | None = None
 ) -> float:
-    """Largest F1 = 2·P·R / (P + R) over all thresholds "score at least t". Errors as `average_precision`.
+    """Largest F1 = 2·P·R / (P + R) over all thresholds "score at least t", in (0, 1]. Arguments and errors as `average_precision`.
 
     >>> best_f1(np.array([3.0, 2.0, 1.0]), np.array([True, True, False]))
     1.0
@@ -131,7 +152,9 @@ def iou(
     *,
     threshold: float = 0.0,
 ) -> float:
-    """Intersection over union of the texts that fire (score above `threshold`) and the positives. Errors as `average_precision`.
+    """Intersection over union of the texts that fire (score above `threshold`) and the positives, in [0, 1].
+
+    Arguments and errors as `average_precision`.
 
     >>> iou(np.array([3.0, 2.0, 0.0]), np.array([True, False, True]))
     0.3333333333333333
@@ -144,7 +167,9 @@ def iou(
 def correlation(
     scores: Float[np.ndarray, "text"], labels: Labels, weights: Float[np.ndarray, "text"] | None = None
 ) -> float | None:
-    """Weighted Pearson correlation of score and label; None where either does not vary. Errors as `average_precision`.
+    """Weighted Pearson correlation of score and label, in [−1, 1]; None where either does not vary.
+
+    Arguments and errors as `average_precision`.
 
     >>> correlation(np.array([1.0, 0.0, 1.0, 0.0]), np.array([1, 0, 1, 0]))
     1.0
@@ -165,9 +190,10 @@ def balanced_accuracy(
     *,
     threshold: float = 0.0,
 ) -> float | None:
-    """Mean of the share of positives that fire (score above `threshold`) and of negatives that do not; None without negatives.
+    """Mean of the share of positives that fire (score above `threshold`) and of negatives that do not.
 
-    This is what detection scoring reports. Errors as `average_precision`.
+    In [0, 1], 0.5 by chance; None without negatives. This is what detection scoring reports. Arguments and errors as
+    `average_precision`.
 
     >>> balanced_accuracy(np.array([3.0, 0.0, 0.0]), np.array([1, 1, 0]))
     0.75
@@ -197,7 +223,11 @@ def _labelled(
 
 
 def finite(name: str, values: Float[np.ndarray, "text"]) -> Float[np.ndarray, "text"]:
-    """`values` as float64, or an InputError that names the first one that is not finite."""
+    """`values` as float64.
+
+    Raises:
+        InputError: one is not finite; its place is named.
+    """
     values = np.asarray(values, dtype=np.float64)
     if (bad := np.flatnonzero(~np.isfinite(values))).size:
         raise InputError(f"{name}[{bad[0]}] is {values[bad[0]]}; give finite numbers")

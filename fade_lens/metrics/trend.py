@@ -9,7 +9,12 @@ from fade_lens._util.errors import InputError
 
 
 class Trend(NamedTuple):
-    """`statistic` is the standardized sum of the doses' ranks over all hits (0 where nothing can vary); `p` is one-sided, for a rise."""
+    """How the share of hits changes with the dose.
+
+    Attributes:
+        statistic: the sum of the doses' ranks over all hits, standardized; 0 where nothing can vary.
+        p: one-sided, for a rise.
+    """
 
     statistic: float
     p: float
@@ -22,10 +27,12 @@ def dose_response(doses: Float[np.ndarray, "dose"], expressed: Bool[np.ndarray, 
     continued at every dose, so under the null hypothesis each prompt's hits fall on its doses in every order alike. The distribution
     of the sum is exact, by convolution over the prompts; nothing is drawn and no sample is too small.
 
-    Shapes: one dose a row, doses distinct; `expressed` tells which continuations show the concept.
+    Args:
+        doses: one a row, all distinct, in any order.
+        expressed: which continuations show the concept.
 
     Raises:
-        InputError: a dose given twice, or as many rows as doses are not there.
+        InputError: a dose given twice, or more or fewer rows than doses.
 
     >>> round(dose_response(np.array([0.0, 1.0, 2.0]), np.array([[False] * 5, [False] * 5, [True] * 5])).p, 6)
     0.004115
@@ -51,7 +58,7 @@ def dose_response(doses: Float[np.ndarray, "dose"], expressed: Bool[np.ndarray, 
 
 
 def _subset_sums(n: int) -> Float[np.ndarray, "size sum"]:
-    """In how many ways so many of the ranks 0 to n - 1 have each sum."""
+    """In how many ways `size` of the ranks 0 to n - 1 have each sum."""
     ways = np.zeros((n + 1, n * (n - 1) // 2 + 1))
     ways[0, 0] = 1
     for rank in range(n):

@@ -33,7 +33,7 @@ def standing(result: Result, gate: float = GATE) -> Standing:
     "dead": the feature never fires on the corpus, so that nothing speaks for or against the description; "fails": a score that
     decides (Clarity and Responsiveness do) is below the gate; "undecided": one is undefined, or there is none; "holds": all reach it.
     """
-    if result.feature.firing_texts == 0:
+    if result.feature.dead:
         return "dead"
     values = [metric.value for metric in deciding(result).values()]
     if any(value is not None and value < gate for value in values):
@@ -53,7 +53,7 @@ def worst_first(results: Iterable[Result], gate: float = GATE) -> list[Result]:
 
 def why(result: Result, gate: float = GATE) -> str:
     """The standing in a sentence."""
-    if result.feature.firing_texts == 0:
+    if result.feature.dead:
         written = [t.activation for t in result.clarity_evidence.texts]
         fired = sum(bool(activation) for activation in written)
         return "the feature never fires on the corpus" + (

@@ -137,7 +137,17 @@ class Asked:
 
 
 class FaithfulnessEvaluator:
-    """The model continues natural beginnings, unsteered and steered at several strengths; the judge rates what it wrote."""
+    """The model continues natural beginnings, unsteered and steered at several strengths; the judge rates what it wrote.
+
+    Args:
+        subject: model, features and corpus.
+        judge: who rates.
+        settings: of the subject's run unless given.
+        store: where continuations are kept; None: in this object.
+
+    Raises:
+        InputError: a control that these features cannot have, or prompts and continuations that exceed the model's context.
+    """
 
     def __init__(
         self,
@@ -182,21 +192,29 @@ class FaithfulnessEvaluator:
         return [baseline, *(steered for steered in own if steered != baseline), *controls]
 
     def steer(self, indices: Sequence[int], progress: "Progress | None" = None) -> None:
-        """Generate what is not there yet for these features, baseline included, features and factors batched together."""
+        """Write what is not there yet for these features, baseline and controls included, features and factors batched together.
+
+        Args:
+            indices: of the features.
+            progress: called with the number of continuations that are done.
+        """
         compared = [] if self.settings.preset == "paper" else [UNSTEERED]  # for fluency, whatever the baseline
         self.continuer.write([*compared, *(steered for index in indices for steered in self._sets(index))], progress)
 
     def ask(self, description: Description) -> Asked:
-        """Begin to have a description's continuations rated, in the background; `steer` has generated them.
+        """Begin to have a description's continuations rated, in the background; `steer` has written them.
 
         Controls are rated in the same batches: nothing tells the judge which text is which.
+
+        Raises:
+            InputError: `steer` has not written them.
         """
         texts = {steered: self.continuer.texts(steered) for steered in self._sets(description.index)}
         barred, order = self._barred(description.index), list[Steered]()
         lost = self.continuer.overflow(texts)
 
         def following(ratings: list[Rating]) -> list[str]:
-            if lost is not None:  # nothing is asked in vain
+            if lost is not None:  # no answer could define the score
                 return []
             chosen = self._next(description, by_set(texts, order, ratings), barred)
             order.extend(steered for steered, numbers in chosen.items() for _ in numbers)
@@ -287,7 +305,7 @@ class FaithfulnessEvaluator:
         return other_feature(self.subject.features, index, self.settings.seed)
 
     def fluency(self, index: int) -> tuple[Fluency, ...]:
-        """How likely a feature's continuations are to the unsteered model, by factor; `steer` has generated them."""
+        """How likely a feature's continuations are to the unsteered model, by factor; `steer` has written them."""
         if self.settings.preset == "paper":  # which knows no fluency, and whose baseline is not the unsteered model
             return ()
         return self.continuer.fluency(index, self.settings.steered_factors)
@@ -344,7 +362,11 @@ class FaithfulnessEvaluator:
         return None
 
     def evaluate(self, descriptions: Any) -> dict[Description, FaithfulnessEvidence]:
-        """Faithfulness alone and without a gate, for a table of descriptions (see `read_descriptions`)."""
+        """Faithfulness alone and without a gate, for a table of descriptions (see `read_descriptions`).
+
+        Raises:
+            InputError: no factor at which to steer, or descriptions that cannot be read.
+        """
         chosen = read_descriptions(descriptions)
         if not self.settings.steers:
             raise InputError(f"factors is {self.settings.factors}; give a factor other than 0 at which to steer")

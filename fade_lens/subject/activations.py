@@ -49,11 +49,14 @@ class MaxActivations:
     n_overflowed: int = 0
 
     def overflowed(self, column: int) -> int:
-        """On how many texts a feature's activation is no finite number at a counted position: which is largest is not known there."""
+        """On how many texts a feature's activation is not finite at a counted position, so that its largest one is not known."""
         return int((np.isnan(self.values[:, column]) & (self.counted > 0)).sum()) if self.n_overflowed else 0
 
     def among(self, texts: Int[np.ndarray, " text"]) -> "MaxActivations":
-        """Those of some of the texts; `active`, and with it the firing rate, stays that of all, in proportion to their positions."""
+        """The same of some of the texts, by their numbers.
+
+        `active` is known of all texts together only. It is scaled to the chosen ones' positions, so that the firing rate stays that of all.
+        """
         shape, counted = (self.values.shape[1], len(texts)), self.counted[texts]
         values, positions = Grid(shape, np.float32), Grid(shape, np.int32)
         for column in range(shape[0]):
@@ -70,12 +73,16 @@ class MaxActivations:
 
 @dataclass(frozen=True)
 class OutlierRule:
-    """Positions whose residual-stream norm is above `limit` never count.
+    """Positions whose residual-stream norm is above a limit never count.
 
     A few tokens (the first ones of a text, some delimiters) carry massive activations that excite many latents far
     beyond their normal range (Sun et al., 2024, "Massive Activations in Large Language Models"). The limit is one
     number for a run, `factor` × the median norm over a fixed part of its corpus, so a text's maximum never depends
-    on the batch it was in. `limit = inf` switches the rule off.
+    on the batch it was in.
+
+    Attributes:
+        limit: the largest norm that counts; inf switches the rule off.
+        median: the median norm that it was made of; NaN if there is none.
     """
 
     limit: float
@@ -85,7 +92,7 @@ class OutlierRule:
     def fit(
         cls, model: Model, features: Features, tokens: TokenizedTexts, *, factor: float, n_texts: int = 32
     ) -> "OutlierRule":
-        """The rule for one model, hook and corpus: `factor` × the median norm over `n_texts` evenly spaced texts."""
+        """The rule for one model, hook and corpus: `factor` × the median norm over `n_texts` evenly spaced texts; inf: no rule."""
         if not np.isfinite(factor):
             return cls(float("inf"))
         norms: list[Tensor] = []
@@ -116,7 +123,7 @@ class Batch:
 def batches(tokens: TokenizedTexts, batch_tokens: int) -> Iterator[Batch]:
     """Batches of at most `batch_tokens` tokens (padding included), empty texts left out.
 
-    The corpus goes by a window at a time, in each the longest texts first.
+    Texts come a window of `WINDOW` texts after the other, in each the longest first.
     """
     lengths = tokens.lengths
     for window in range(0, len(tokens), WINDOW):
@@ -148,6 +155,7 @@ def max_activations(
     """The activation of largest magnitude of every feature on every text, in one pass, results in the input's order.
 
     Args:
+        tokens: the texts.
         outliers: positions that never count beside the special ones.
         batch_tokens: tokens a batch, padding included; by default 2,048 on a CPU and 16,384 on an accelerator.
         folder: where results too large for memory lie (see `Grid`).
@@ -195,7 +203,12 @@ def token_activations(
     """Every position's activations for a few texts, float32, NaN where a position does not count or overflowed.
 
     Args:
+        outliers: positions that never count beside the special ones.
         columns: for each text the columns of `features` that are wanted; all of them if None.
+        batch_tokens: tokens a batch, padding included; None for what suits the device.
+
+    Returns:
+        For each text a table of positions by columns.
     """
     found = [np.zeros((0, 0), dtype=np.float32)] * len(tokens)
     for piece in encoded(model, features, tokens, outliers, batch_tokens):
@@ -290,10 +303,28 @@ def norm(residual: Tensor) -> Float[Tensor, "text pos"]:
     return residual.flatten(2).float().norm(dim=-1)
 
 
-def reference_activation(values: Float[np.ndarray, " text"], quantile: float) -> float:
-    """The unit of steering factors: a high quantile of |activation| over the texts where the feature is not zero.
+def fires(values: Float[np.ndarray, "text *feature"]) -> Bool[np.ndarray, "text *feature"]:
+    """Whether a feature fires on each text: its largest activation there is a number other than 0.
 
-    Robust to a single outlier text, unlike the maximum; 1.0 is the maximum. NaN if the feature never fires.
+    A feature that fires on no text of a corpus is *dead* on it.
+
+    >>> fires(np.array([0.0, 2.0, -1.0, np.nan])).tolist()
+    [False, True, True, False]
     """
-    firing = np.abs(values[np.isfinite(values) & (values != 0)])
+    return np.isfinite(values) & (values != 0)
+
+
+def reference_activation(values: Float[np.ndarray, " text"], quantile: float) -> float:
+    """The unit of a feature's steering factors: a high quantile of |activation| over the texts on which it fires.
+
+    A single outlier text moves it less than it moves the maximum.
+
+    Args:
+        values: the feature's largest activation on each text.
+        quantile: from 0 to 1; 1 is the maximum.
+
+    Returns:
+        The unit, in the activations' own units; NaN for a dead feature.
+    """
+    firing = np.abs(values[fires(values)])
     return float(np.quantile(firing, quantile)) if len(firing) else float("nan")

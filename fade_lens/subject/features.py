@@ -56,7 +56,7 @@ class Features(ABC):
         write_hook: resolved hook name that steering adds to (a transcoder's output hook; else `read_hook`).
         residual_hook: resolved hook name of the residual stream beside `read_hook` (massive activations show there).
         indices: the features asked for, in the order of every `feature` axis.
-        n_features: how many features there are to ask for.
+        n_features: how many features the source has.
         d_in: size of the flattened activation at `read_hook`; `d_out` at `write_hook`.
         prepend_bos: whether the features expect texts to begin with BOS.
         head: attention head that the features belong to, or None for all.
@@ -85,7 +85,7 @@ class Features(ABC):
 
     @property
     def encoded_width(self) -> int:
-        """How many features `encode` computes to give those asked for (it may need all of them)."""
+        """How many features `encode` computes to give those asked for; some encoders need all of them."""
         return len(self)
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Features(ABC):
         return dtype_of(self._model)
 
     def before_threshold(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
-        """What decides whether a feature fires and how much, where that can be seen; in the dtype that it is computed in."""
+        """The value that decides whether a feature fires and how much, in its own dtype; the activation where the encoder shows no such value."""
         return self.encode(hook_activations)
 
     @abstractmethod
@@ -110,7 +110,7 @@ class Features(ABC):
         return None
 
     def write_scale(self, hook_activations: HookTensor) -> Float[Tensor, "text pos 1"] | float:  # noqa: ARG002
-        """Units of the model a unit of the feature is worth at each position: 1 unless the SAE normalizes its input."""
+        """How many units of the hook's tensor one unit of a feature is worth at each position: 1 unless the SAE normalizes its input."""
         return 1.0
 
     def select(self, indices: Sequence[int]) -> "Features":

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities.aliases import collect_aliases_recursive
 
 from fade_lens._util.errors import InputError, suggest
 
@@ -50,6 +51,11 @@ def is_bridge(model: Model) -> bool:
     return hasattr(model, "original_model")
 
 
+def has_torch_hooks(module: torch.nn.Module) -> bool:
+    """Whether a forward hook is attached to the module itself; what it does cannot be told, and torch lists hooks in no public place."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def device_of(model: Model) -> torch.device:
     """The device that holds the model's first parameter."""
     return next(cast(torch.nn.Module, model).parameters()).device
@@ -69,8 +75,8 @@ def at_least_float32(x: Tensor) -> Tensor:
 def special_tokens(tokenizer: Any) -> set[int]:
     """Ids of the tokens that stand for no text: BOS, EOS, padding, turn and image markers, reserved tokens.
 
-    A tokenizer lists some of them as its special tokens and marks others only where it holds its added tokens. What its chat
-    template writes around turns is one of them even where the tokenizer does not mark it (DeepSeek's `<｜User｜>`).
+    A tokenizer lists some of them as its special tokens, and marks others only among its added tokens. The markers that its
+    chat template writes around turns are special too, even where the tokenizer does not mark them (DeepSeek's `<｜User｜>`).
     """
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     template = str(getattr(tokenizer, "chat_template", None) or "")
@@ -79,15 +85,14 @@ def special_tokens(tokenizer: Any) -> set[int]:
 
 
 def hook_aliases(model: Model) -> dict[str, str]:
-    """Names a bridge accepts beside its own, each with the name it stands for; empty for a `HookedTransformer`."""
+    """Names that a bridge accepts beside its own hook names, each with the one it stands for; empty for a `HookedTransformer`."""
     if not is_bridge(model):
         return {}
-    bridge = cast(Any, model)
-    found = {**bridge.hook_aliases, **bridge._collect_hook_aliases_from_registry()}
-    known = bridge.hook_dict
-    names = {alias: [given] if isinstance(given, str) else list(given) for alias, given in found.items()}
-    # Several names, of which an architecture has one; where it has none the alias stands for nothing.
-    return {alias: here for alias, given in names.items() if (here := next((n for n in given if n in known), given[0]))}
+    found: dict[str, str | list[str]] = collect_aliases_recursive(model)  # pyright: ignore[reportAssignmentType]
+    known = model.hook_dict
+    names = {alias: [given] if isinstance(given, str) else given for alias, given in found.items()}
+    # An alias may list several names, of which an architecture has one; where it has none the alias stands for nothing.
+    return {alias: here for alias, given in names.items() if (here := next((n for n in given if n in known), None))}
 
 
 def resolve_hook(model: Model, name: str) -> str:
@@ -95,8 +100,11 @@ def resolve_hook(model: Model, name: str) -> str:
 
     A bridge's `run_with_cache` silently returns nothing for an alias, so every hook name passes through here.
 
+    Args:
+        name: a hook name of the model, or an alias.
+
     Raises:
-        InputError: the model has no such hook; names near to it are suggested.
+        InputError: the model has no such hook (near names are suggested), or SAEs are attached to it.
     """
     attached = list(getattr(model, "acts_to_saes", {}) or {})
     if attached:
@@ -136,9 +144,12 @@ def residual_hook(model: Model, hook: str) -> str:
 
 @contextmanager
 def running(model: Model, hooks: Iterable[str] = ()) -> Generator[None]:
-    """The time in which a model is run: without dropout, and with the settings and hook points that the resolved hooks need.
+    """The time in which a model is run: without dropout, and with the settings and hook points that the hooks need.
 
-    All is put back after, also after an error.
+    Everything is put back afterwards, also after an error.
+
+    Args:
+        hooks: resolved names of the hook points that are to fire.
 
     Raises:
         InputError: a hook that this model cannot be made to fire.
@@ -161,7 +172,7 @@ def running(model: Model, hooks: Iterable[str] = ()) -> Generator[None]:
 
 
 def switch(model: Model, setting: str, afterwards: ExitStack, *, on: bool = True) -> None:
-    """Give a model's setting a value until `afterwards` closes."""
+    """Give a model's setting (see `SWITCHES`) a value until `afterwards` closes."""
     before = bool(getattr(model.cfg, setting, False))
     if before == on:
         return
@@ -186,12 +197,17 @@ def add_mlp_input(model: Model, hook: str, afterwards: ExitStack) -> None:
 
 
 def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[str]) -> dict[str, Tensor]:
-    """The activations at resolved hook names, for right-padded tokens, running no layer above the last hook.
+    """The activations at some hooks; no layer above the last hook runs, and no logits are computed.
 
-    Padding stands on the right, where causal attention keeps it from every real position; no logits are computed.
+    Args:
+        tokens: padded on the right, where causal attention keeps padding from every real position.
+        names: resolved hook names.
 
     Returns:
-        name → tensor `[text, pos, …]` on the model's device, in the model's dtype.
+        For each name the tensor `[text, pos, …]`, on the model's device and in its dtype.
+
+    Raises:
+        InputError: a hook that this model cannot be made to fire.
     """
     wanted = sorted(set(names))
     layers = [layer_of(name) for name in wanted]
@@ -213,7 +229,7 @@ def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[st
 
 @contextmanager
 def forward_hooks(model: Model, hooks: Sequence[tuple[str, Any]]) -> Generator[None]:
-    """The model with the given forward hooks, ready to run; removed on leaving."""
+    """The time in which forward hooks, each with its resolved hook name, act on the model, which is ready to run (see `running`)."""
     with running(model, [name for name, _ in hooks]), model.hooks(fwd_hooks=list(hooks)):
         yield
 

@@ -1,7 +1,7 @@
 """What tells one model, SAE or tokenizer from another: hashes of all that they hold, and every setting that may change a number.
 
-Two that give the same numbers have the same identity wherever they lie and whatever they are called; what cannot be known to
-change no number belongs to it.
+Two that give the same numbers have the same identity, wherever they lie and whatever they are called. A setting is left out only
+where it is known to change no number.
 """
 
 import functools
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from fade_lens._util.errors import InputError
-from fade_lens.subject.hooks import Model, is_bridge, special_tokens
+from fade_lens.subject.hooks import Model, has_torch_hooks, is_bridge, special_tokens
 
 CHUNK = 2**25
 """Bytes hashed at a time: what a piece on another device, or one that is not contiguous, is copied to."""
@@ -75,7 +75,9 @@ def sae_identity(sae: Any) -> dict[str, Any]:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """A hash of every parameter and buffer, to the last bit: name, dtype, shape and bytes; the same on every device, whatever the strides.
+    """A hash of every parameter and buffer, to the last bit: name, dtype, shape and bytes.
+
+    It is the same on every device and for all strides.
 
     Raises:
         InputError: a tensor has no values (it lies on the meta device).
@@ -119,8 +121,7 @@ def modules_hash(module: nn.Module, seen: tuple[str, ...] = ()) -> str:
         for path, part in module.named_modules()
         if not isinstance(part, HookPoint)
     }
-    # What a hook of torch does cannot be told; that there is one, can. torch shows them nowhere else.
-    hooked = [p for p, m in module.named_modules() if p in parts and (m._forward_hooks or m._forward_pre_hooks)]
+    hooked = [path for path, part in module.named_modules() if path in parts and has_torch_hooks(part)]
     return _hash([parts, hooked] if hooked else parts)
 
 

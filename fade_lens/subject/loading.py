@@ -134,7 +134,7 @@ def check_published(release: str, sae_id: str) -> None:
 
 
 def listed_overrides(release: str | None, sae_id: str | None) -> Published:
-    """What SAELens' list says of an SAE in place of its config; SAELens itself heeds it for SAEs saved before version 6 alone."""
+    """What SAELens' list says of an SAE in place of its config; SAELens itself uses it only for SAEs saved before its version 6."""
     if release is None or sae_id is None:
         return {}
     found = get_config_overrides(release, sae_id)
@@ -144,8 +144,11 @@ def listed_overrides(release: str | None, sae_id: str | None) -> Published:
 def model_of(published: Published, release: str) -> str:
     """The model that an SAE was made for: by its config, or by SAELens' list where only that tells.
 
-    Where the two differ, either may err, by naming the model's base: a loader's "Llama-3.1-8B" for the list's
-    "DeepSeek-R1-Distill-Llama-8B", the list's "gemma-2-9b" for a file's "gemma-2-9b-it". So the name that says more is taken.
+    Where the two differ, either may be wrong and name the model's base: a loader's "Llama-3.1-8B" for the list's
+    "DeepSeek-R1-Distill-Llama-8B", the list's "gemma-2-9b" for a file's "gemma-2-9b-it". So the name with more words is taken.
+
+    Raises:
+        InputError: neither tells.
     """
     listed = get_pretrained_saes_directory().get(release)
     named = [str(name) for name in (published.get("model_name"), listed and listed.model) if name]
@@ -163,7 +166,13 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "float32",
 ) -> HookedSAETransformer | SAETransformerBridge:
-    """A model by any of its names, its weights processed as `published` asks, and not at all otherwise.
+    """A model by any of its names, its weights processed as an SAE asks, and not at all otherwise.
+
+    Args:
+        name: as TransformerLens or Hugging Face has it, or a folder.
+        published: the config of the SAE that it is loaded for.
+        device: the best there is unless given.
+        dtype: of the weights.
 
     Raises:
         InputError: an unknown model, device or dtype, or files that cannot be read.
@@ -237,6 +246,11 @@ def load_sae(
     release: str | None = None, sae_id: str | None = None, folder: Path | None = None, *, device: str = "cpu"
 ) -> SAE[Any]:
     """The SAE of a release, or of a folder that SAELens saved, its activation scale folded in where a file tells it.
+
+    Args:
+        release, sae_id: in SAELens' list, or a repository and a place in it.
+        folder: in place of these.
+        device: where its weights are to lie.
 
     Raises:
         InputError: an unknown release or SAE, or files that cannot be read.

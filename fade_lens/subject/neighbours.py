@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fade_lens._util.reasons import Reason
-from fade_lens.subject.activations import MaxActivations
+from fade_lens.subject.activations import MaxActivations, fires
 from fade_lens.subject.features import Features
 
 CHUNK_BYTES = 2**27
@@ -46,10 +46,10 @@ def nearest_directions(features: Features, n: int) -> list[Near] | Reason:
 
 def firing_together(features: Features, activations: MaxActivations, n: int) -> list[Near]:
     """For each feature the `n` others *of these* that fire on the same texts: texts with both over texts with either (Jaccard), above 0."""
-    fires = (np.nan_to_num(activations.values) != 0).astype(np.float32)
-    texts, found = fires.sum(axis=0), list[Near]()
+    firing = fires(activations.values).astype(np.float32)
+    texts, found = firing.sum(axis=0), list[Near]()
     for column in range(len(features)):
-        both: Float[np.ndarray, " feature"] = fires[:, column] @ fires
+        both: Float[np.ndarray, " feature"] = firing[:, column] @ firing
         share = both / np.maximum(texts + texts[column] - both, 1)
         share[column] = 0
         order = np.argsort(-share, kind="stable")[:n]

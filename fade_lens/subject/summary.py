@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TopText:
-    """A natural text, as a rule one of those that activate the feature most, token by token (None: a position that never counts)."""
+    """A natural text token by token, as a rule one of those that activate a feature most.
+
+    Attributes:
+        number: of the text in the corpus.
+        activation: the one of largest magnitude.
+        tokens: what each token adds to the text.
+        activations: the feature's activation at each token; None at a position that never counts.
+    """
 
     number: int
     activation: float
@@ -24,7 +31,7 @@ class TopText:
 
     @property
     def strongest(self) -> int:
-        """The position of the strongest token."""
+        """The position of the token with the largest |activation|."""
         return max(range(len(self.tokens)), key=lambda i: abs(self.activations[i] or 0.0), default=0)
 
     @property
@@ -33,7 +40,7 @@ class TopText:
         return next((token for token in self.tokens[self.strongest :] if token), "")
 
     def window(self, tokens: int) -> slice:
-        """So many tokens around the strongest one, more of them before it: what a causal model has seen."""
+        """The positions of so many tokens around the strongest one; two thirds stand before it, as a causal model has seen only these."""
         start = max(min(self.strongest - tokens * 2 // 3, len(self.tokens) - tokens), 0)
         return slice(start, start + tokens)
 
@@ -58,9 +65,14 @@ class TopText:
 class FeatureSummary:
     """What the corpus alone tells about a feature.
 
-    `firing_rate` is over counted tokens, `firing_texts` and `n_texts` over texts; `largest` is the largest activation,
-    `reference` the unit of steering factors (None if the feature never fires); `quantiles` are 101 evenly spaced
-    quantiles of its per-text activations, for plots.
+    Attributes:
+        firing_rate: share of the counted tokens at which it is not zero.
+        firing_texts: texts on which it fires.
+        n_texts: texts with a token that counts.
+        largest: the activation of largest magnitude, signed.
+        reference: the unit of steering factors; None for a dead feature.
+        quantiles: 101 evenly spaced quantiles of its largest activations on the texts, for plots.
+        top: its strongest texts.
     """
 
     firing_rate: float
@@ -72,10 +84,15 @@ class FeatureSummary:
     top: tuple[TopText, ...] = field(default=())
 
     @property
+    def dead(self) -> bool:
+        """Whether the feature fires on no text of the corpus (see `fade_lens.subject.activations.fires`)."""
+        return self.firing_texts == 0
+
+    @property
     def flags(self) -> tuple[Flag, ...]:
-        """Whether it never fires, fires nearly always, or on too few texts to tell much."""
+        """Whether it is dead, fires nearly always, or on too few texts to tell much."""
         flags: list[Flag] = []
-        if self.firing_texts == 0:
+        if self.dead:
             flags.append(Flag("dead", "never fires on the corpus"))
         elif self.firing_rate > 0.1:
             flags.append(Flag("dense", "fires on over 10 % of tokens"))
@@ -133,12 +150,14 @@ def strongest_texts(natural: Float[np.ndarray, "text"], n: int) -> list[int]:
 
 def summary_of(subject: "Subject", index: int, top: Sequence[TopText]) -> FeatureSummary:
     """One feature's summary over the corpus."""
+    from fade_lens.subject.activations import fires
+
     natural = subject.natural(index)
     defined = natural[~np.isnan(natural)]
     reference = subject.reference(index)
     return FeatureSummary(
         firing_rate=float(subject.activations.firing_rate[subject.column(index)]),
-        firing_texts=int((defined != 0).sum()),
+        firing_texts=int(fires(natural).sum()),
         n_texts=len(defined),
         largest=float(defined[np.abs(defined).argmax()]) if len(defined) else 0.0,
         reference=None if np.isnan(reference) else reference,

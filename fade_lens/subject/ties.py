@@ -1,12 +1,12 @@
 """Which activations are equal: those that differ by no more than the computation rounds.
 
-The same text gets other last digits in a batch of another shape, so values that are equal in truth come out in some order: a
+The same text gets other last digits in a batch of another shape. Values that are equal in truth would then be ranked by chance: a
 feature with one value on every text would get a Clarity other than 0. So values are compared at the precision that they have.
 
-How precise that is, the dtype alone does not tell. An activation is a sum of many terms, and its error is as large as the
-roundings of the *terms*, however near to 0 they sum. `Precision.of` therefore looks how far each feature moves where the terms
-move a little: those that are encoded, and those of the residual stream that they are made of. That goes through any encoder
-(folded decoder norms, normalized inputs) and through neurons.
+The dtype alone does not tell this precision. An activation is a sum of many terms. Its error is as large as the roundings of
+these *terms*, even where the sum is near 0. So `Precision.of` moves the terms a little and looks how far each feature moves: the
+terms that are encoded, and those of the residual stream that they are made of. This works for any encoder (folded decoder norms,
+normalized inputs) and for neurons.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fade_lens.subject.activations import OutlierRule, hidden_states, spread
+from fade_lens.subject.activations import OutlierRule, fires, hidden_states, spread
 from fade_lens.subject.features import Features, Neurons
 from fade_lens.subject.hooks import Model, forward_hooks
 from fade_lens.subject.tokens import TokenizedTexts
@@ -38,7 +38,12 @@ HALVINGS = 24
 
 @dataclass(frozen=True)
 class Precision:
-    """How exact activations are: two are equal that differ by no more than `absolute[feature] + relative · |value|`."""
+    """How exact activations are: two that differ by no more than `absolute[feature] + relative · |value|` are equal.
+
+    Attributes:
+        absolute: for each feature, in units of its activations.
+        relative: as a share of the value.
+    """
 
     absolute: Float[np.ndarray, " feature"]
     relative: float
@@ -84,7 +89,7 @@ class Precision:
         """Give equal values of each feature one value, in place."""
         for feature in range(values.shape[1]):
             column = values[:, feature]
-            firing = np.flatnonzero((column != 0) & ~np.isnan(column))
+            firing = np.flatnonzero(fires(column))
             distinct, place = np.unique(column[firing], return_inverse=True)
             if len(distinct):
                 distinct = np.insert(distinct, zero := int(np.searchsorted(distinct, 0)), 0)
@@ -92,7 +97,12 @@ class Precision:
                 column[firing] = representatives(distinct, group, int(group[zero]))[place + (place >= zero)]
 
     def snap(self, values: Float[np.ndarray, "text feature"], known: Float[np.ndarray, "known feature"]) -> None:
-        """Give values of other texts, in place, the value of `known` ones that they are equal to; of several, of the nearest."""
+        """Give values of other texts, in place, the known value that they are equal to; the nearest of several.
+
+        Args:
+            values: changed in place.
+            known: the corpus' values, after `tie`.
+        """
         for feature in range(values.shape[1]):
             column = values[:, feature]
             fixed = np.unique(np.append(known[:, feature], [-np.inf, 0, np.inf]).astype(np.float32))  # NaN comes last
@@ -109,9 +119,9 @@ def sizes(terms: Float[Tensor, "text pos *d"]) -> Float[Tensor, "*d"]:
 
 
 def slack_of(tensor: Tensor) -> float:
-    """How far two equal values of a tensor may be, as a share of what they were made of.
+    """How far apart two equal values of a tensor may be, as a share of what they were made of.
 
-    float32's error is that of sums of many products; of half precision, whose sums are made in float32, that of the terms.
+    In float32 the error is that of sums of many products. In half precision sums are made in float32, and the error is that of the terms.
     """
     if tensor.dtype not in SLACK:
         return SLACK[torch.float32] * torch.finfo(tensor.dtype).eps / torch.finfo(torch.float32).eps
@@ -120,11 +130,15 @@ def slack_of(tensor: Tensor) -> float:
 
 
 def groups(values: Float[np.ndarray, " value"], within: Float[np.ndarray, " value"]) -> Int[np.ndarray, " value"]:
-    """The group of each of some distinct values in ascending order; `within` says how far an equal one may be.
+    """The number of each value's group, equal values being in one group.
 
     A grid would split equal values that lie on both sides of a line, and joining neighbours without end would make one group of a
-    dense range. So neighbours that are near are joined, and a group that is wider than two equal values may be is cut where its gaps are
-    widest: what lies closest stays together.
+    dense range. So neighbours that are near are joined; a group that is wider than equal values may be apart is cut where its gaps
+    are widest, so that what lies closest stays together.
+
+    Args:
+        values: distinct, in ascending order.
+        within: how far from each one an equal value may be.
     """
     gaps = np.diff(values)
     cut = gaps > within[1:]
@@ -144,7 +158,7 @@ def groups(values: Float[np.ndarray, " value"], within: Float[np.ndarray, " valu
 def representatives(
     distinct: Float[np.ndarray, " value"], group: Int[np.ndarray, " value"], silent: int
 ) -> Float[np.ndarray, " value"]:
-    """For each value the middle one of its group; 0 for those that are equal to it."""
+    """For each value the middle one of its group; 0 in the group `silent`, whose values are equal to 0."""
     first = np.flatnonzero(np.diff(group, prepend=-1))
     last = np.append(first[1:], len(group)) - 1
     middle = distinct[(first + last) // 2]

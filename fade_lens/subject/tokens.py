@@ -55,7 +55,7 @@ def continued(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
 
 
 def cut(tokenizer: Any, ids: Sequence[int], most: int) -> tuple[Sequence[int], str]:
-    """The first `most` tokens, up to three fewer where those would end within a character, and their text."""
+    """The first `most` tokens and their text; up to three tokens fewer where the last character would be cut in two."""
     text = decode(tokenizer, ids[:most])
     for end in range(most, max(most - 4, 0), -1) if len(ids) > most else ():
         if not (shorter := decode(tokenizer, ids[:end])).endswith(HALF):
@@ -140,13 +140,18 @@ class TokenizedTexts:
 def tokenize(
     model: Model, given: Corpus | Sequence[str] | Sequence[Sequence[int]], *, context: int, prepend_bos: bool
 ) -> TokenizedTexts:
-    """Tokenize a corpus, or texts, with the model's own tokenizer: one BOS in front if wanted, cut to `context` tokens (BOS counted) or,
-    where the corpus asks for it, into windows of it.
+    """Texts as tokens of the model's own tokenizer, cut to the context or, where the corpus asks for it, into windows of it.
 
     A BOS that a text begins with (a chat template writes one) is not doubled. No character is cut in two.
 
+    Args:
+        given: a corpus, texts, or token ids.
+        context: most tokens of a text, BOS included.
+        prepend_bos: whether a BOS stands in front of each text.
+
     Raises:
-        InputError: the model has no tokenizer, or no chat template where the corpus holds conversations; or a token id is not in its vocabulary.
+        InputError: the model has no tokenizer, or no chat template where the corpus holds conversations; a token id is not in its
+            vocabulary; a context without room for a token.
     """
     if isinstance(given, Corpus):
         windows, texts = given.windows, given.texts if given.texts is not None else given.tokens
@@ -239,7 +244,7 @@ def written_out(model: Model, conversations: Sequence[Sequence[Message]], source
 
 
 def chunks(texts: Sequence[str] | Sequence[Sequence[int]], longest: int) -> Iterator[list[Any]]:
-    """The texts in order, a few at a time: up to about `CHUNK` characters, of a long text only `longest` being counted."""
+    """The texts in order, a few at a time: about `CHUNK` characters, of a long text only the first `longest` being counted."""
     chunk: list[Any] = []
     size = 0
     for text in texts:
@@ -255,8 +260,8 @@ def chunks(texts: Sequence[str] | Sequence[Sequence[int]], longest: int) -> Iter
 def first_tokens(tokenizer: Any, texts: list[str], room: int) -> list[list[int]]:
     """Token ids of each text, at least the first `room` + 1 where it has more.
 
-    Only the beginning of a long text is tokenized, to well behind the last token that is kept, so that the cut cannot
-    change it; where that gave too few tokens (long runs of spaces), the whole text is.
+    Only the beginning of a long text is tokenized, up to well behind the last token that is kept, so that the cut cannot
+    change that token. Where this gives too few tokens (long runs of spaces), the whole text is tokenized.
     """
     heads = [text[: CHARACTERS_A_TOKEN * (room + MARGIN)] for text in texts]
     rows = whole_tokens(tokenizer, heads)

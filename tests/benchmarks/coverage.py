@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 from scipy.stats import binom
 
-from fade_lens.data.sampling import Sample, stratified, uniform
+from fade_lens.data.sampling import Sample, uniform
 from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import MIN_TEXTS, clarity, purity, responsiveness
 from fade_lens.metrics.faithfulness import faithfulness
@@ -39,6 +39,7 @@ from tests.benchmarks.simulated import (
     steered_in_rounds,
     true_scores,
 )
+from tests.samples import stratified
 
 BUDGET = 500
 RARE, FEW = 0.005, 200

@@ -18,11 +18,12 @@ from functools import partial
 
 import numpy as np
 
-from fade_lens.data.sampling import Sample, _allocate, stratified
+from fade_lens.data.sampling import Sample, _allocate
 from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import purity, responsiveness
 from fade_lens.scorers.ratings import widest
 from tests.benchmarks.simulated import FEATURES, corpus, true_scores
+from tests.samples import stratified
 
 LIKENESS = {"AUROC 0.85": 1.466, "AUROC 0.95": 2.326, "AUROC 1": 20.0}
 """How many standard deviations texts with the concept are more alike than others."""

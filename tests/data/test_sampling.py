@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fade_lens._util.errors import InputError
-from fade_lens.data.sampling import Sample, design, stratified, uniform
+from fade_lens.data.sampling import Sample, design, uniform
 from fade_lens.metrics.fade import purity
 from fade_lens.metrics.ranking import average_precision
+from tests.samples import stratified
 
 
 def silent_feature(n: int, rng: np.random.Generator, firing: float = 0.02) -> np.ndarray:

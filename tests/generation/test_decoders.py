@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
 from fade_lens._util.errors import InputError
-from fade_lens.generation.decoders.base import left_padded
+from fade_lens.generation.decoders.base import Decoder, left_padded
 from fade_lens.generation.decoders.blocks import CompactBlock, OwnBlock, Span, agrees, compact_blocks, compact_form
 from fade_lens.generation.decoders.bridge import BridgeDecoder
 from fade_lens.generation.decoders.choosing import decoder_of, has_hooks
@@ -176,6 +176,41 @@ def test_equal_prompts_run_once_up_to_the_first_hook(
             decoder.start(*left_padded([PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]], CPU), 3)
     assert seen == rows
     assert steered == [4] * len(hooks)
+
+
+class Unsteered:
+    def hooks(self) -> list[tuple[str, Any]]:
+        return []
+
+
+DECODERS: dict[str, Any] = {
+    "compact": lambda: CompactDecoder(hooked("gemma2"), ["blocks.1.hook_resid_post"], PROMPTS),
+    "hooked": lambda: HookedDecoder(hooked("gemma2"), whole=False),
+    "hooked, with logits": lambda: HookedDecoder(hooked("gemma2"), whole=True),
+    "bridge": lambda: BridgeDecoder(bridge(gemma3_hf()), PROMPTS[0]),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", DECODERS)
+def test_every_decoder_keeps_to_the_protocol(kind: str) -> None:
+    """What `step` says with its cache `states` says of the whole text; a batch knows nothing of the one before."""
+    decoder, generator = DECODERS[kind](), torch.Generator().manual_seed(3)
+    texts = torch.randint(3, VOCABULARY, (4, 12), generator=generator)
+    texts[1, :9] = texts[0, :9]  # equal prompts
+    assert isinstance(decoder, Decoder)
+
+    def stepped() -> torch.Tensor:
+        with decoder.steered(Unsteered()):
+            state = decoder.start(texts[:, :9], torch.ones(4, 9, dtype=torch.bool), 3)
+            return torch.stack([state, *(decoder.step(texts[:, at]) for at in range(9, 12))], dim=1)
+
+    first, whole = stepped(), decoder.states(texts)
+    torch.testing.assert_close(first, whole[:, 8:], rtol=1e-4, atol=1e-4)
+    assert whole.shape[-1] == decoder.head.d_state
+    decoder.states(texts.flip(0))
+    torch.testing.assert_close(stepped(), first, rtol=0, atol=0)
+    torch.testing.assert_close(stepped(), first, rtol=0, atol=0)  # in the buffers of the batch before
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])

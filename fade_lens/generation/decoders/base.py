@@ -12,6 +12,12 @@ from torch import Tensor
 from fade_lens.generation.decoders.heads import Head, Unembedding
 from fade_lens.subject.hooks import Model, forward_hooks
 
+Tokens = Int[Tensor, "row pos"]
+Real = Bool[Tensor, "row pos"]
+"""Which positions are no padding."""
+State = Float[Tensor, "row d_state"]
+"""What a `Head` makes logits of, for one position of each row."""
+
 
 @runtime_checkable
 class Hooks(Protocol):
@@ -43,9 +49,7 @@ class Decoder(Protocol):
         return forward_hooks(self.model, steering.hooks())
 
     @abstractmethod
-    def start(
-        self, tokens: Int[Tensor, "row pos"], real: Bool[Tensor, "row pos"], new_tokens: int
-    ) -> Float[Tensor, "row d_state"]:
+    def start(self, tokens: Tokens, real: Real, new_tokens: int) -> State:
         """Begin a batch.
 
         Args:
@@ -59,12 +63,12 @@ class Decoder(Protocol):
         ...
 
     @abstractmethod
-    def step(self, tokens: Int[Tensor, " row"]) -> Float[Tensor, "row d_state"]:
+    def step(self, tokens: Int[Tensor, " row"]) -> State:
         """Append one token to each row; the state of its position, for `head`."""
         ...
 
     @abstractmethod
-    def states(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d_state"]:
+    def states(self, tokens: Tokens) -> Float[Tensor, "row pos d_state"]:
         """The state of every position of whole texts of equal length, for `head`; ends the batch."""
         ...
 
@@ -81,9 +85,7 @@ def final_norm(model: Model, residual: Float[Tensor, "row pos d_model"]) -> Floa
     return residual if hooked.cfg.normalization_type is None else hooked.ln_final(residual)
 
 
-def left_padded(
-    prompts: Sequence[tuple[int, ...]], device: torch.device
-) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
+def left_padded(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tokens, Real]:
     """The prompts in one tensor, padded on the left with any token, and which positions are no padding."""
     longest = max(map(len, prompts))
     tokens = torch.tensor([(0,) * (longest - len(p)) + p for p in prompts], device=device)

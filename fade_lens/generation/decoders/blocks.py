@@ -52,10 +52,13 @@ TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.05, tor
 
 
 class Span:
-    """The positions that pass through the blocks now: `pos` of them, after `before` earlier ones.
+    """The positions that pass through the blocks now.
 
-    Attributes:
-        real: which positions, earlier ones included, are no padding; None if all are.
+    Args:
+        before: how many earlier positions have passed.
+        pos: how many pass now.
+        real: which positions, earlier ones included, are no padding; None if none is padding.
+        tables: sines and cosines of rotary embeddings, kept from one span to the next.
     """
 
     def __init__(
@@ -73,7 +76,11 @@ class Span:
         self._tables = tables
 
     def mask(self, window: int | None) -> Bool[Tensor, "#row 1 pos all_pos"] | None:
-        """Which positions each position attends to: the real ones up to itself, in the window; None for all."""
+        """Which positions each position attends to: the real ones up to itself, in the window; None for all of them.
+
+        Args:
+            window: how many positions a local attention sees, its own included; None: no limit.
+        """
         if window not in self._masks:
             self._masks[window] = self._mask(window)
         return self._masks[window]
@@ -94,7 +101,9 @@ class Span:
 
     def angles(self, attn: Any) -> tuple[Float[Tensor, "#row pos 1 rotary"], Float[Tensor, "#row pos 1 rotary"]]:
         """Sine and cosine for the attention's rotary embedding at each position."""
-        base, total, cfg = attn._rotary_base(), self.before + self.pos, attn.cfg
+        total, cfg = self.before + self.pos, attn.cfg
+        local = attn.attn_type == "local" and cfg.rotary_base_local is not None
+        base = cfg.rotary_base_local if local else cfg.rotary_base
         kind = (base, attn.attn_type)
         if kind not in self._angles:
             if kind not in self._tables or len(self._tables[kind][0]) < total:
@@ -125,7 +134,7 @@ class Layer(ABC):
 
     @abstractmethod
     def through(self, residual: Residual, span: Span) -> Residual:
-        """The residual stream at the end of the block; the hooks on what leaves it are left to `leave`, but in an `OwnBlock`."""
+        """The residual stream at the end of the block. Hooks on what leaves the block act in `leave`; those of an `OwnBlock` act here."""
 
     def leave(self, residual: Residual) -> Residual:
         """What hooks make of the residual stream that leaves the block, where `through` did not run them."""
@@ -165,11 +174,9 @@ class CompactBlock(Layer):
         self._rotary_dim = cfg.rotary_dim if cfg.positional_embedding_type == "rotary" else None
         self._adjacent, self._soft_cap = bool(cfg.rotary_adjacent_pairs), float(cfg.attn_scores_soft_cap or 0)
         self._window = cfg.window_size if attn.attn_type == "local" else None
-        heads = [(attn.W_Q, attn.b_Q)]
-        if isinstance(attn, GroupedQueryAttention):
-            heads += [(attn._W_K, attn._b_K), (attn._W_V, attn._b_V)]
-        else:
-            heads += [(attn.W_K, attn.b_K), (attn.W_V, attn.b_V)]
+        # Heads of keys and values that several queries share are repeated in these attributes: each is taken once.
+        once = slice(None, None, getattr(attn, "repeat_kv_heads", 1))
+        heads = [(attn.W_Q, attn.b_Q), (attn.W_K[once], attn.b_K[once]), (attn.W_V[once], attn.b_V[once])]
         self._n_kv = len(heads[1][0])
         self._W_QKV = packed(torch.cat([rearrange(w.detach(), "head d e -> (head e) d") for w, _ in heads]))
         self._b_QKV = unless_zero(torch.cat([rearrange(b.detach(), "head e -> (head e)") for _, b in heads]))
@@ -359,7 +366,12 @@ def compact_form(block: TransformerBlock) -> CompactBlock | None:
 
 
 def agrees(layer: Layer, before: Residual, after: Residual, real: Bool[Tensor, "row pos"]) -> bool:
-    """Whether the layer makes `after` of `before`, all but the last position at once and the last one by itself."""
+    """Whether the layer turns `before` into `after`: all positions but the last at once, then the last one with the cache.
+
+    Args:
+        before, after: the residual stream as it enters and leaves the block itself.
+        real: which positions are no padding; the others are not compared.
+    """
     rows, pos = real.shape
     layer.begin(rows, pos, rows)
     parts = [slice(0, pos - 1), slice(pos - 1, pos)] if pos > 1 else [slice(0, 1)]

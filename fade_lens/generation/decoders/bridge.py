@@ -5,11 +5,11 @@ from importlib.metadata import version
 from typing import Any
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fade_lens._util.errors import InputError
-from fade_lens.generation.decoders.base import Decoder, left_padded
+from fade_lens.generation.decoders.base import Decoder, Real, State, Tokens, left_padded
 from fade_lens.generation.decoders.heads import Logits
 from fade_lens.subject.hooks import Model, device_of, model_name
 
@@ -42,23 +42,18 @@ class BridgeDecoder(Decoder):
                 "Install fade-lens' own requirements again, or take a HookedTransformer"
             )
 
-    def start(
-        self,
-        tokens: Int[Tensor, "row pos"],
-        real: Bool[Tensor, "row pos"],
-        new_tokens: int,  # noqa: ARG002
-    ) -> Float[Tensor, "row d_state"]:
+    def start(self, tokens: Tokens, real: Real, new_tokens: int) -> State:  # noqa: ARG002
         self._cache, self._real = None, real.long()
         return self._forward(tokens)
 
-    def step(self, tokens: Int[Tensor, " row"]) -> Float[Tensor, "row d_state"]:
+    def step(self, tokens: Int[Tensor, " row"]) -> State:
         self._real = F.pad(self._real, (0, 1), value=1)
         return self._forward(tokens[:, None])
 
-    def states(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d_state"]:
+    def states(self, tokens: Tokens) -> Float[Tensor, "row pos d_state"]:
         return self.model(tokens)
 
-    def _forward(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row d_state"]:
+    def _forward(self, tokens: Tokens) -> State:
         logits, self._cache = self.model(
             tokens,
             attention_mask=self._real,

@@ -9,11 +9,24 @@ from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.decoders.bridge import BridgeDecoder
 from fade_lens.generation.decoders.compact import CompactDecoder
 from fade_lens.generation.decoders.hooked import HookedDecoder
-from fade_lens.subject.hooks import Model, is_bridge, layer_of, running
+from fade_lens.subject.hooks import Model, has_torch_hooks, is_bridge, layer_of, running
 
 
 def decoder_of(model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, ...]]) -> Decoder:
-    """The fastest decoder for a model that will have forward hooks at these resolved names, tried on the prompts."""
+    """The fastest decoder that fits a model and its steering.
+
+    - a bridge: the Hugging Face model that it wraps (`BridgeDecoder`);
+    - a hook after the blocks, or hooks of anybody else's: the model's own forward pass to its logits (`HookedDecoder`);
+    - positions by Shortformer, or a model on several devices: the same up to the final norm;
+    - else a block at a time (`CompactDecoder`).
+
+    Args:
+        hooks: resolved names of the hook points that steering uses; none for a model that is only read.
+        prompts: texts on which the decoder is tried, the shortest and the longest of what it will decode.
+
+    Raises:
+        InputError: a bridge that loses its key-value cache.
+    """
     with running(model):
         if is_bridge(model):
             return BridgeDecoder(model, prompts[-1])
@@ -26,5 +39,5 @@ def decoder_of(model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, 
 
 
 def has_hooks(model: Model) -> bool:
-    """Whether anybody's hook is attached to the model now, at a hook point or as a plain torch hook (torch lists these in no public place)."""
-    return any(m._forward_hooks or m._forward_pre_hooks for m in cast(nn.Module, model).modules())
+    """Whether anybody's hook is attached to the model now, at a hook point or as a plain torch hook."""
+    return any(map(has_torch_hooks, cast(nn.Module, model).modules()))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fade_lens.generation.decoders.base import Decoder, Hooks, final_norm, left_padded, unembedding
+from fade_lens.generation.decoders.base import Decoder, Hooks, Real, State, Tokens, final_norm, left_padded, unembedding
 from fade_lens.generation.decoders.blocks import CompactBlock, OwnBlock, Span, compact_blocks
 from fade_lens.subject.hooks import Model, device_of, layer_of
 
@@ -49,9 +49,7 @@ class CompactDecoder(Decoder):
         self._shared = self._unsteered if steering.hooks() else len(self._blocks)
         return super().steered(steering)
 
-    def start(
-        self, tokens: Int[Tensor, "row pos"], real: Bool[Tensor, "row pos"], new_tokens: int
-    ) -> Float[Tensor, "row d_state"]:
+    def start(self, tokens: Tokens, real: Real, new_tokens: int) -> State:
         padded, (rows, pos) = not bool(real.all()), tokens.shape
         self._real, self._before, total = real if padded else None, pos, pos + new_tokens
         prompts, prompt_of = torch.where(real, tokens, -1), torch.arange(rows, device=tokens.device)
@@ -72,7 +70,7 @@ class CompactDecoder(Decoder):
             residual = block(residual, span)
         return final_norm(self.model, residual[:, -1:])[:, 0]
 
-    def step(self, tokens: Int[Tensor, " row"]) -> Float[Tensor, "row d_state"]:
+    def step(self, tokens: Int[Tensor, " row"]) -> State:
         if self._real is not None:
             self._real = F.pad(self._real, (0, 1), value=True)
         span = self._span(self._before, 1, self._real)
@@ -82,7 +80,7 @@ class CompactDecoder(Decoder):
             residual = block(residual, span)
         return final_norm(self.model, residual)[:, 0]
 
-    def states(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d_state"]:
+    def states(self, tokens: Tokens) -> Float[Tensor, "row pos d_state"]:
         span = self._span(0, tokens.shape[1], None)
         residual = self._embedded(tokens, span)
         for block in self._blocks:
@@ -93,7 +91,7 @@ class CompactDecoder(Decoder):
     def _span(self, before: int, pos: int, real: Bool[Tensor, "row all_pos"] | None) -> Span:
         return Span(before, pos, real, device_of(self.model), self._tables)
 
-    def _embedded(self, tokens: Int[Tensor, "row pos"], span: Span) -> Float[Tensor, "row pos d_model"]:
+    def _embedded(self, tokens: Tokens, span: Span) -> Float[Tensor, "row pos d_model"]:
         model = self.model
         real = None if span.real is None else span.real.int()
         embedded = model.hook_embed(model.embed(tokens))
