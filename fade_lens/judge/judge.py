@@ -116,8 +116,10 @@ class Judge:
         self.temperature, self.batch = temperature, batch
         self.prompts = prompts or Prompts()
         self._cold = 0.0 if temperature is None else float(temperature)
-        if price is None and self.endpoint.is_openai:
-            price = price_of(self.model)
+        if price is None and own is None and not self.endpoint.own and self.endpoint.key_header == "Authorization":
+            price = price_of(
+                self.model, self.endpoint.base_url
+            )  # not on Azure, where deployments have names of their own
         if max_cost is not None and price is None:
             raise InputError(
                 f"max_cost needs a price and that of {self.model!r} is unknown: give price (of prompt and completion, in US "
