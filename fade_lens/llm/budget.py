@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from numbers import Real
 from threading import Lock
 from typing import Any, cast
@@ -87,21 +87,10 @@ class Usage:
     """US dollars; None where the price is unknown."""
 
     def __add__(self, other: "Usage") -> "Usage":
-        return self._combine(other, 1)
+        return Usage(*map(_sum, astuple(self), astuple(other)))
 
     def __sub__(self, other: "Usage") -> "Usage":
-        return self._combine(other, -1)
-
-    def _combine(self, other: "Usage", sign: int) -> "Usage":
-        return Usage(
-            self.calls + sign * other.calls,
-            self.cached + sign * other.cached,
-            self.prompt_tokens + sign * other.prompt_tokens,
-            self.completion_tokens + sign * other.completion_tokens,
-            self.retries + sign * other.retries,
-            self.failed + sign * other.failed,
-            None if self.cost is None or other.cost is None else self.cost + sign * other.cost,
-        )
+        return Usage(*(_sum(a, b, -1) for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def price(self) -> str:
@@ -125,12 +114,7 @@ class Estimate:
     """US dollars; None where the price is unknown."""
 
     def __add__(self, other: "Estimate") -> "Estimate":
-        return Estimate(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            None if self.cost is None or other.cost is None else self.cost + other.cost,
-        )
+        return Estimate(*map(_sum, astuple(self), astuple(other)))
 
     def __mul__(self, times: int) -> "Estimate":
         cost = None if self.cost is None else times * self.cost
@@ -138,10 +122,13 @@ class Estimate:
 
     def __str__(self) -> str:
         price = dollars(self.cost) if not self.cost else f"about {dollars(self.cost)}"
-        return (
-            f"{self.calls:,} calls, about {self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion "
-            f"tokens, {price}"
-        )
+        tokens = f"{self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion tokens"
+        return f"{self.calls:,} calls, about {tokens}, {price}"
+
+
+def _sum(a: Any, b: Any, sign: int = 1) -> Any:
+    """Two amounts together; None where one is unknown."""
+    return None if a is None or b is None else a + sign * b
 
 
 class BudgetReached(JudgeError):
