@@ -6,7 +6,6 @@ Texts are data: each stands between tags that carry a number drawn for the featu
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
@@ -15,6 +14,7 @@ from fade_lens.data.leaks import REFUSAL, leaked
 from fade_lens.evidence.windows import Window
 from fade_lens.explainers.base import LONGEST, REASONS, FeatureEvidence
 from fade_lens.explainers.showing import Showing, marked, marks
+from fade_lens.judge.parsing import parse_fields
 from fade_lens.judge.prompts import cut
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Structure
@@ -66,15 +66,9 @@ EXAMPLES: tuple[tuple[tuple[str, ...], str], ...] = (
 )  # fmt: skip
 """Made-up units: excerpts, and a good description."""
 
-
-def schema(name: str, **properties: Any) -> Structure:
-    """The form of an answer: an object with these fields, all of them there."""
-    return Structure(name, {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False})  # fmt: skip
-
-
 TEXT = {"type": "string"}
-DESCRIPTION = schema("description", description=TEXT)
-REASONED = schema("description", thoughts=TEXT, description=TEXT)
+DESCRIPTION = Structure.of("description", description=TEXT)
+REASONED = Structure.of("description", thoughts=TEXT, description=TEXT)
 
 
 def task(how: Showing, signs: tuple[str, str], *, unlike: bool = False, reasoning: bool = False, form: str = "") -> str:
@@ -134,26 +128,10 @@ def tag_of(index: int) -> int:
     return 100 + stream(0, "tag", index) % 900
 
 
-def read_fields(said: str) -> dict[str, Any] | None:
-    """The object of an answer, whatever stands around it, or the fields that are whole in one that is cut; None where there is none."""
-    body = said[said.find("{") : said.rfind("}") + 1] if "{" in said else ""
-    for attempt in (body, re.sub(r",(\s*[}\]])", r"\1", body)):
-        try:
-            found = json.loads(attempt, strict=False)
-            return found if isinstance(found, dict) else None
-        except (ValueError, RecursionError):
-            continue
-    pairs = re.findall(r'"(\w+)"\s*:\s*"((?:[^"\\]|\\.)*)"', said)
-    try:
-        return {name: json.loads(f'"{text}"', strict=False) for name, text in pairs} or None
-    except ValueError:
-        return None
-
-
 def read_description(answer: Answer) -> str | Reason | None:
     """A description in an answer, or why it holds none; None where it cannot be read and may be asked for again."""
     said = answer.content
-    fields = read_fields(said)
+    fields = parse_fields(said)
     text = fields.get("description", None) if fields is not None else said if "\n" not in said.strip() else None
     if fields is not None and "description" in fields and text is None:
         text = ""

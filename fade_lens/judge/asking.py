@@ -1,6 +1,7 @@
 """What all questions about one concept share: what counts as an attempt, and when asking again is no use."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -26,6 +27,19 @@ CHECKED = ("the word 'sun'", ["The sun rose over the hills.", "Prices fell again
 """Concept and texts that show whether a judge can answer."""
 
 
+def as_it_is(answer: Answer) -> Answer:
+    """The reader of questions of which any words are an answer."""
+    return answer
+
+
+def check_question(request: Request, attempts: int) -> None:
+    """Raise `InputError` for a question that cannot be asked."""
+    check_concept(request.concept)
+    check_numbers(attempts=(attempts, 1, 100))
+    if not request.messages:
+        raise InputError(f"the {request.kind!r} question has no messages: give at least one with role and content")
+
+
 @dataclass
 class Legibility:
     """Counts of answers that could and could not be read."""
@@ -34,39 +48,80 @@ class Legibility:
     unreadable: int = 0
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What is asked within one piece of work (see `Judge.submit`).
+
+    Attributes:
+        queue: the way to the model.
+        prompts: the words of ratings and of writing.
+        call: where answers are kept, and why no more must be sent.
+        legible: how far answers could be read, by what they are read as; shared by all work of a judge.
+    """
+
+    queue: Queue
+    prompts: Prompts
+    call: Call
+    legible: defaultdict[str, Legibility]
+
+    async def send(self, request: Request) -> Answer:
+        """The answer to one request. Raises `Unanswered` where only this request is lost, `JudgeError` where the judge cannot be asked."""
+        return await self.queue.ask(request, self.call)
+
+    async def ask(
+        self, request: Request, read: Callable[[Answer], T | None] = as_it_is, *, attempts: int = 3
+    ) -> T | Reason:
+        """What `read` finds in an answer, or the reason why there is nothing; as `Judge.submit_ask`."""
+        check_question(request, attempts)
+        form = f"{request.kind!r} answers that can be read"
+        question = Asking(asked=self, concept=request.concept, attempts=attempts, form=form)
+
+        def found(answer: Answer) -> T | None:
+            said = question.words(answer)
+            return None if said is None else read(said)
+
+        return await question.ask(request, found)
+
+
 @dataclass(kw_only=True)
 class Asking:
     """What is asked about one concept, and how much of what came back could be read.
 
     An answer that an earlier run left and could not read is no attempt of this run: it is passed over, and asked for anew. It stays in
     the transcripts, and where a later attempt was read already, that one counts and nothing is asked.
+
+    Attributes:
+        asked: the work that it belongs to.
+        concept: what is asked about.
+        attempts: requests that give nothing, after which the question is given up.
+        own: how far answers about this concept could be read.
+        form: what an answer is read as.
+        otherwise: what to do where a model gives nothing of the kind.
     """
 
-    queue: Queue
-    prompts: Prompts
-    call: Call
+    asked: Questions
     concept: str
-    overall: Legibility
-    """Shared by all concepts of a judge."""
-    own: Legibility = field(default_factory=Legibility)
     attempts: int
-
-    form: str = "answers that could be read"
-    """What an answer is read as."""
+    own: Legibility = field(default_factory=Legibility)
+    form: str = "answers that can be read"
     otherwise: str = "Take a stronger model"
-    """What to do where a model gives nothing of the kind."""
+
+    @property
+    def overall(self) -> Legibility:
+        """How far answers of this form could be read, over all concepts of the judge."""
+        return self.asked.legible[self.form]
 
     async def ask(self, request: Request, read: Callable[[Answer], T | None]) -> T | Reason:
         """What `read` finds in an answer to `request`, which is asked again where that is nothing, or why there is none."""
         tried = 0
         for attempt in count():
-            asked = replace(request, attempt=attempt)
+            sent = replace(request, attempt=attempt)
             try:
-                answer = await self.queue.ask(asked, self.call)
+                answer = await self.asked.send(sent)
             except Unanswered as error:
                 return Reason("too_long" if error.too_long else "failed", str(error))
             found = None if answer.refusal else read(answer)
-            tried += self.counts(asked, answer, found is not None)
+            tried += self.counts(sent, answer, found is not None)
             if found is not None:
                 return found
             if tried >= self.attempts or (self.hopeless and not answer.refusal):
@@ -75,7 +130,7 @@ class Asking:
 
     def counts(self, request: Request, answer: Answer, readable: bool) -> bool:
         """Whether an answer was an attempt of this run. Raises `JudgeError` where the judge turns out to be unable to answer."""
-        if not (readable or answer.refusal or self.queue.key(request) in self.call.answered):
+        if not (readable or answer.refusal or self.asked.queue.key(request) in self.asked.call.answered):
             return False
         self.own.readable += readable
         self.own.unreadable += not readable
@@ -84,7 +139,7 @@ class Asking:
         if not self.overall.readable and self.overall.unreadable >= ILLEGIBLE:
             shown = "(`fade-lens judge log RUN --failures` shows them)"
             error = self.unable(f"none of {ILLEGIBLE} answers could be read {shown}; the last one {_beginning(answer)}")
-            self.call.stop(error)
+            self.asked.call.stop(error)
             raise error
         return True
 
@@ -95,14 +150,16 @@ class Asking:
 
     def unable(self, reason: str) -> JudgeError:
         """The error for a judge that cannot do it."""
-        model = self.queue.provider
+        model = self.asked.queue.provider
         return JudgeError(
             f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. {self.otherwise}"
         )
 
     def said(self, answer: Answer) -> str:
         """What of an answer may be read."""
-        return readable(answer.content, cut=answer.finish_reason == "length", thinks=self.queue.provider.reasoning)
+        return readable(
+            answer.content, cut=answer.finish_reason == "length", thinks=self.asked.queue.provider.reasoning
+        )
 
     def unread(self, answer: Answer, attempt: int) -> Reason:
         """Why an answer gave nothing."""
@@ -115,51 +172,6 @@ class Asking:
         """An answer whose content is what may be read of it, without the model's thoughts; None where that is nothing."""
         content = without_thoughts(self.said(answer)).strip()
         return replace(answer, content=content) if content else None
-
-
-def as_it_is(answer: Answer) -> Answer:
-    """The reader of questions of which any words are an answer."""
-    return answer
-
-
-@dataclass(frozen=True)
-class Questions:
-    """Free questions within one piece of work (see `Judge.submit`)."""
-
-    queue: Queue
-    prompts: Prompts
-    call: Call
-    legible: dict[str, Legibility]
-    """How far answers could be read, by the kind of the question; shared by all work of a judge."""
-
-    async def ask(
-        self, request: Request, read: Callable[[Answer], T | None] = as_it_is, *, attempts: int = 3
-    ) -> T | Reason:
-        """What `read` finds in an answer, or the reason why there is nothing; as `Judge.submit_ask`."""
-        check_question(request, attempts)
-        question = Asking(
-            queue=self.queue,
-            prompts=self.prompts,
-            call=self.call,
-            concept=request.concept,
-            overall=self.legible.setdefault(request.kind, Legibility()),
-            attempts=attempts,
-            form=f"{request.kind!r} answers that can be read",
-        )
-
-        def found(answer: Answer) -> T | None:
-            said = question.words(answer)
-            return None if said is None else read(said)
-
-        return await question.ask(request, found)
-
-
-def check_question(request: Request, attempts: int) -> None:
-    """Raise `InputError` for a question that cannot be asked."""
-    check_concept(request.concept)
-    check_numbers(attempts=(attempts, 1, 100))
-    if not request.messages:
-        raise InputError(f"the {request.kind!r} question has no messages: give at least one with role and content")
 
 
 def _beginning(answer: Answer) -> str:

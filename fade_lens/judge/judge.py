@@ -1,7 +1,13 @@
-"""`Judge`: one language model that writes texts for a concept and rates texts against it."""
+"""`Judge`: one language model that writes texts for a concept, rates texts against it, and answers free questions.
+
+Questions are asked in the background: every `submit_…` method hands its work to the judge's own thread and returns a
+`concurrent.futures.Future` at once. The judge calls back into the code above it in one place only: `submit_rounds`
+(see `fade_lens.judge.rounds`).
+"""
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -31,36 +37,53 @@ from fade_lens.llm.transcripts import MemoryTranscripts, Transcripts
 T = TypeVar("T")
 Way = Literal["auto", "batched", "single"]
 
-LOCAL_DEFAULTS: dict[str, Any] = {
-    "rating": "single",
-    "concurrency": 4,
-    "timeout": 600.0,
-    "texts_per_set": 4,
-    "price": (0.0, 0.0),
-}
+LOCAL_DEFAULTS: dict[str, Any] = {"rating": "single", "concurrency": 4, "timeout": 600.0, "texts_per_set": 4, "price": (0.0, 0.0)}  # fmt: skip
 """For models on the user's own machine: small, and with few requests at a time, so that a long queue would only time out."""
+_KEPT_OTHERWISE = ("self", "model", "base_url", "api_key", "name", "max_calls", "max_cost", "price", "_endpoint", "_budget")  # fmt: skip
+"""Arguments of `Judge` that a pickle holds in another form, or, as the key, not at all."""
 
 
 class Judge:
-    """A language model, asked from a private thread: works in scripts and in notebooks.
+    """A language model that rates and writes texts and answers free questions, asked from a thread of its own.
 
-    `model` is the name of a model behind an OpenAI-compatible server, or an `LLM` of your own: any object with `async def ask(request)`.
-    `base_url` None is OpenAI's own address, whatever the environment says. The key is `api_key`, or `FADE_LENS_API_KEY`
-    (any server) or `OPENAI_API_KEY` (OpenAI alone) from the environment or `.env`; it is never shown, logged or stored.
-    `rating` is "batched" (`texts_per_request` texts a request; strong models), "single" (one text a request, scored by
-    log-probabilities; small models) or "auto": single for models served in the process or by Ollama, else batched.
-    At most `concurrency` requests are in flight, over all features and metrics; `requests_per_minute` and
-    `tokens_per_minute` pace them. `max_calls` and `max_cost` (US dollars) stop a run with `BudgetReached`.
-    A server of the user's own (on this machine or network) is known by its model alone, any other by model and address: stored answers
-    count wherever the same judge runs. `name` stands for the address instead: it tells two apart, or makes one of two addresses.
-    `temperature` None is 0 for ratings and 1 for writing; reasoning models get none. `writer` is another judge (or its
-    spec, see `parse`) that writes the texts. `price` is (prompt, completion) in dollars a million tokens. `batch` sends what
-    can wait through the server's Batch API, at half the price and within a day; a run that is stopped meanwhile collects it later.
-    `prompts` are the words it is asked in, those of a writer or second judge given by spec too (see `Prompts`).
-    A pickled judge holds its configuration alone: unpickled, in another process too, it finds its key in the environment and counts calls
-    and cost from nothing, so that limits hold for each copy.
+    It works in scripts and in notebooks, and nothing is sent before the first question. An answer that is stored already is never asked for
+    again; answers are stored by the model alone for a server of the user's own (on this machine or network), and by model and address
+    for any other. A pickled judge holds its configuration alone: unpickled, in another process too, it finds its key in the
+    environment and counts calls and cost from nothing, so that limits hold for each copy.
 
-    Raises `InputError` for arguments that cannot be used. Nothing is sent before the first question.
+    Args:
+        model: the name of a model behind an OpenAI-compatible server, or a model of your own: an `LLM`, any object with
+            `async def ask(request)`.
+        base_url: the server's address, such as "http://localhost:8000/v1"; None is OpenAI's own, whatever the environment says.
+        api_key: the key; None takes `FADE_LENS_API_KEY` (for any server) or `OPENAI_API_KEY` (for OpenAI alone) from the environment or
+            `.env`. It is never shown, logged or stored.
+        rating: "batched" rates `texts_per_request` texts a request (strong models); "single" rates one text a request by the
+            log-probabilities of Yes and No (small models); "auto" is "single" for models served in the process or by Ollama, else "batched".
+        texts_per_request: texts that one request rates, 1 to 200.
+        texts_per_set: texts that one request writes at most, 1 to 100.
+        concurrency: requests in flight at a time, over all features and scorers.
+        timeout: seconds after which a request counts as failed.
+        max_retries: how often a request is sent again after a failure that may pass.
+        temperature: of ratings and writing; None is 0 for ratings and 1 for writing. Reasoning models get none.
+        requests_per_minute: at most so many requests are sent in a minute; None is no limit.
+        tokens_per_minute: at most so many tokens, prompt and answer, are used in a minute; None is no limit.
+        max_calls: answered requests after which a run stops with `BudgetReached`; everything answered is kept.
+        max_cost: US dollars at which a run stops with `BudgetReached`.
+        price: (prompt, completion) in US dollars a million tokens; None takes the server's list price, if it has one.
+        writer: another judge, or its spec (see `parse`), that writes the texts.
+        batch: send what can wait through the server's Batch API: half the price, answered within a day. A run that is stopped
+            meanwhile is collected by a later run.
+        name: stands for the server's address in what is stored: it tells apart two servers with a model of the same name, or makes one
+            of two addresses.
+        prompts: the words that the judge is asked in (see `Prompts`), and those of a writer or second judge that is given by its spec.
+
+    Raises:
+        InputError: an argument that cannot be used, or `max_cost` where the price is unknown.
+
+    Example:
+        >>> judge = Judge("gpt-4o-mini", max_cost=2.0)  # doctest: +SKIP
+        >>> [rating.value for rating in judge.rate("the word 'cat'", ["A cat sat.", "A dog ran."])]  # doctest: +SKIP
+        [2, 0]
     """
 
     def __init__(
@@ -89,6 +112,7 @@ class Judge:
         _start: Callable[[], tuple[str, str]] | None = None,
         _budget: Budget | None = None,
     ) -> None:
+        self._made_with = {name: value for name, value in locals().items() if name not in _KEPT_OTHERWISE}
         if isinstance(model, str) and not model.strip():
             raise InputError(f"model is {model!r}: give a model's name, such as 'gpt-4o-mini'")
         check_rating(rating)
@@ -116,8 +140,9 @@ class Judge:
         self.temperature, self.batch = temperature, batch
         self.prompts = prompts or Prompts()
         self._cold = 0.0 if temperature is None else float(temperature)
-        if price is None and self.endpoint.is_openai:
-            price = price_of(self.model)
+        # Not on Azure, where deployments have names of their own.
+        if price is None and own is None and not self.endpoint.own and self.endpoint.key_header == "Authorization":
+            price = price_of(self.model, self.endpoint.base_url)
         if max_cost is not None and price is None:
             raise InputError(
                 f"max_cost needs a price and that of {self.model!r} is unknown: give price (of prompt and completion, in US "
@@ -132,9 +157,7 @@ class Judge:
         self._transcripts: Transcripts = MemoryTranscripts()
         self._answered: set[str] | None = None
         """Keys of what this session was answered."""
-        self._legible_ratings, self._legible_texts = Legibility(), Legibility()
-        self._legible_answers: dict[str, Legibility] = {}
-        """By the kind of the question."""
+        self._legible: defaultdict[str, Legibility] = defaultdict(Legibility)
         pace: dict[str, Any] = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
         about: dict[str, Any] = {"ledger": self._ledger, "retries": Retries(max_retries, self._ledger)}
         if own is not None:
@@ -142,21 +165,6 @@ class Judge:
         provider = own or OpenAIClient(self.model, self.endpoint, timeout=timeout, start=_start, batch=batch, **about)
         self._queue = Queue(provider, budget=self._budget, concurrency=concurrency, **pace, **about)
         self._thread = LoopThread()
-        self._made_with: dict[str, Any] = {
-            "rating": self.rating,
-            "texts_per_request": texts_per_request,
-            "texts_per_set": texts_per_set,
-            "concurrency": concurrency,
-            "timeout": timeout,
-            "max_retries": max_retries,
-            "temperature": temperature,
-            "writer": writer,
-            "batch": batch,
-            "prompts": self.prompts,
-            "_start": _start,
-            **pace,
-        }
-        """The arguments that nothing else holds as they were given."""
 
     # ---------------------------------------------------------------- other ways to make one
 
@@ -164,9 +172,16 @@ class Judge:
     def local(
         cls, gguf_path: str | os.PathLike[str], *, n_ctx: int | None = None, parallel: int | None = None, **options: Any
     ) -> "Judge":
-        """A GGUF model served inside the process (extra `local`), started at the first question and shared by path.
+        """A GGUF model served inside the process (extra `local`), started at the first question and shared by all judges of the file.
 
-        `n_ctx` and `parallel` go to `fade_lens.llm.local.serve`, `options` to `Judge`. Raises `InputError` where the file is absent.
+        Args:
+            gguf_path: the file of the model.
+            n_ctx: tokens of context, shared by the requests in flight (8,192 unless given).
+            parallel: requests answered at a time (two unless given, or one where half the context would be too little).
+            options: of `Judge`; the defaults suit a small model on this machine.
+
+        Raises:
+            InputError: no such file, or an option that cannot be used.
         """
         path = Path(gguf_path).expanduser()
         if not path.is_file():
@@ -181,7 +196,17 @@ class Judge:
 
     @classmethod
     def ollama(cls, model: str, *, base_url: str = OLLAMA_URL, api_key: str | None = None, **options: Any) -> "Judge":
-        """A model served by Ollama, by default on this machine; rated one text a request unless `rating` says otherwise."""
+        """A model served by Ollama, rated one text a request unless `rating` says otherwise.
+
+        Args:
+            model: its name there, such as "llama3.2".
+            base_url: where Ollama is; unless given, at its usual port on this machine.
+            api_key: where a proxy before it asks for one.
+            options: of `Judge`; the defaults suit a small model on this machine.
+
+        Raises:
+            InputError: no usable address, or an option that cannot be used.
+        """
         place = keyed(checked_url(base_url), api_key, ())
         own = {**LOCAL_DEFAULTS, **_without_auto(options)}
         return cls(model, _endpoint=place, **own)
@@ -196,20 +221,33 @@ class Judge:
         api_version: str = "2024-10-21",
         **options: Any,
     ) -> "Judge":
-        """A deployment of Azure OpenAI; the key is `api_key` or `AZURE_OPENAI_API_KEY` from the environment or `.env`.
+        """A deployment of Azure OpenAI.
 
-        An `azure_endpoint` that ends in /openai/v1 is the API without versions, which finds the deployment by its name.
+        Args:
+            deployment: its name.
+            azure_endpoint: the resource's address; one that ends in /openai/v1 is the API without versions.
+            api_key: the key; None takes `AZURE_OPENAI_API_KEY` from the environment or `.env`.
+            api_version: of the API with versions.
+            options: of `Judge`.
+
+        Raises:
+            InputError: no usable address, or an option that cannot be used.
         """
         place = azure(azure_endpoint, deployment, api_key, api_version)
         return cls(deployment, _endpoint=place, **options)
 
     @classmethod
     def parse(cls, spec: str, **options: Any) -> "Judge":
-        """A judge from a string: "openai:gpt-4o-mini", "ollama:llama3.2", "http://host:8000/v1#model", "gguf:/path" and others.
+        """A judge from a string, as the command line takes it.
 
-        "azure:DEPLOYMENT" is at the address that AZURE_OPENAI_ENDPOINT holds. "vllm:MODEL", "lmstudio:MODEL" and "llamacpp:MODEL"
-        are servers on this machine at their usual ports, "openrouter:ORG/MODEL" takes its key from OPENROUTER_API_KEY.
-        Raises `InputError` that lists the forms.
+        Args:
+            spec: "openai:gpt-4o-mini"; "http://host:8000/v1#model"; "gguf:/path/to/model.gguf" (see `local`); "ollama:llama3.2";
+                "vllm:MODEL", "lmstudio:MODEL" and "llamacpp:MODEL", servers on this machine at their usual ports; "openrouter:ORG/MODEL",
+                whose key is `OPENROUTER_API_KEY`; "azure:DEPLOYMENT" at the address that `AZURE_OPENAI_ENDPOINT` holds.
+            options: of `Judge`.
+
+        Raises:
+            InputError: any other form (the message lists these), or an option that cannot be used.
         """
         kind, model, base_url = parse_spec(spec)
         if kind == "gguf":
@@ -230,7 +268,11 @@ class Judge:
         return cls(model, base_url=base_url, **options)
 
     def beside(self, spec: str) -> "Judge":
-        """Another judge by its spec (see `parse`), with this one's prompts and under its limits on calls and cost."""
+        """Another judge by its spec (see `parse`), with this one's prompts, under its limits on calls and cost.
+
+        Raises:
+            InputError: a spec that is not understood, or cost is limited and the other judge's price is unknown.
+        """
         other = Judge.parse(spec, prompts=self.prompts, _budget=self._budget)
         if self._budget.max_cost is not None and other._ledger.price is None:
             raise InputError(
@@ -241,45 +283,89 @@ class Judge:
     # ---------------------------------------------------------------- questions
 
     def check(self, *, rates: bool = True, writes: bool = True) -> None:
-        """Has the judge rate a text and its writer write one, and reads the answers as a run does. Raises `JudgeError` in one clear sentence.
+        """Ask a few questions as a run does, to see whether the judge is there and answers in a form that can be read.
 
-        `rates` and `writes` say what the judge is to be used for.
+        Args:
+            rates: whether it is to rate texts.
+            writes: whether it, or its writer, is to write texts.
+
+        Raises:
+            JudgeError: it cannot be asked, or its answers cannot be read; the sentence says what to do.
         """
         if rates:
-            self._check(lambda call: self._rater(call, CHECKED[0], 0, 0, attempts=2, overall=Legibility()).check())
+            self._check(lambda asked: self._rater(asked, CHECKED[0], attempts=2).check())
         if writes and self.writer is not None:
             self.writer.check(rates=False)
         elif writes:
-            self._check(lambda call: self._writing(call, CHECKED[0], 0, attempts=2, overall=Legibility()).check())
+            self._check(lambda asked: self._writing(asked, CHECKED[0], attempts=2).check())
 
     def write(self, concept: str, *, n_texts: int = 30, seed: int = 0) -> Written:
-        """Up to `n_texts` unique texts that express `concept`. Raises `JudgeError` where the judge cannot be asked."""
+        """Texts that express a concept.
+
+        Args:
+            concept: a description in words.
+            n_texts: how many at most.
+            seed: what is asked for depends on it, and with it the answers.
+
+        Returns:
+            Unique texts, fewer than `n_texts` where the model repeats itself or fails, and a line for each request that gave nothing.
+
+        Raises:
+            InputError: an empty concept, or a number out of range.
+            JudgeError: the judge cannot be asked at all, or nothing that it writes can be read.
+            BudgetReached: a limit on calls or cost is reached.
+        """
         return self._result(self.submit_write(concept, n_texts=n_texts, seed=seed))
 
     def rate(self, concept: str, texts: Sequence[str], *, seed: int = 0, repeat: int = 0) -> list[Rating]:
-        """A rating of each of `texts` for `concept`, in their order; `seed` shuffles the batches, `repeat` numbers repetitions."""
+        """How far texts express a concept.
+
+        Args:
+            concept: a description in words.
+            texts: the texts; equal ones are rated once.
+            seed: shuffles the texts into requests.
+            repeat: numbers repetitions: the same texts with another `repeat` are asked for anew.
+
+        Returns:
+            A `Rating` of each text, in their order: 0, 1 or 2, or None with the reason.
+
+        Raises:
+            InputError: an empty concept, or texts that are none.
+            JudgeError: the judge cannot be asked at all, or none of many answers can be read.
+            BudgetReached: a limit on calls or cost is reached.
+        """
         return self._result(self.submit_rate(concept, texts, seed=seed, repeat=repeat))
 
     def submit_write(self, concept: str, *, n_texts: int = 30, seed: int = 0) -> "Future[Written]":
-        """`write` in the background."""
+        """`write` in the background: a future of what it returns or raises."""
         check_concept(concept)
         check_numbers(n_texts=(n_texts, 0, 100_000))
         if self.writer is not None:
             return self.writer.submit_write(concept, n_texts=n_texts, seed=seed)
-        return self._submit(lambda call: self._writing(call, concept, seed).write(n_texts))
+        return self.submit(lambda asked: self._writing(asked, concept, seed).write(n_texts))
 
     def submit_rate(
         self, concept: str, texts: Sequence[str], *, seed: int = 0, repeat: int = 0
     ) -> "Future[list[Rating]]":
-        """`rate` in the background."""
+        """`rate` in the background: a future of what it returns or raises."""
         check_concept(concept)
         texts = check_texts(texts)
-        return self._submit(lambda call: self._rater(call, concept, seed, repeat).rate(texts))
+        return self.submit(lambda asked: self._rater(asked, concept, seed, repeat).rate(texts))
 
     def submit_rounds(self, concept: str, following: Following, *, seed: int = 0) -> "Future[list[Rating]]":
-        """`rate` in the background, in rounds: `following` gives the next texts from all ratings so far, none where these are enough."""
+        """`rate` in the background, in rounds: the next texts depend on the ratings so far.
+
+        Args:
+            concept: a description in words.
+            following: from all ratings so far to the next texts; none ends the rounds. It runs in a worker thread of the judge (see
+                `fade_lens.judge.rounds`).
+            seed: shuffles the texts into requests.
+
+        Returns:
+            A future of the ratings of all texts that `following` gave, in order. It raises what `rate` raises, and what `following` does.
+        """
         check_concept(concept)
-        return self._submit(lambda call: in_rounds(self._rater(call, concept, seed, 0), following))
+        return self.submit(lambda asked: in_rounds(self._rater(asked, concept, seed), following))
 
     def ask(self, request: Request, read: Callable[[Answer], T | None] = as_it_is, *, attempts: int = 3) -> T | Reason:
         """One free question, for whatever is neither writing nor rating; see `submit_ask`."""
@@ -316,10 +402,10 @@ class Judge:
             >>> description = None if isinstance(found, Reason) else found  # doctest: +SKIP
         """
         check_question(request, attempts)
-        return self.submit(lambda questions: questions.ask(request, read, attempts=attempts))
+        return self.submit(lambda asked: asked.ask(request, read, attempts=attempts))
 
     def submit(self, work: Callable[[Questions], Coroutine[Any, Any, T]]) -> "Future[T]":
-        """Several free questions in the background, where what is asked depends on earlier answers.
+        """Several questions in the background, where what is asked depends on earlier answers.
 
         Args:
             work: asynchronous, run in the judge's thread: `await questions.ask(request, read)` is a free question there (see `submit_ask`).
@@ -328,14 +414,19 @@ class Judge:
         Returns:
             A future of what `work` gives or raises.
         """
-        about: dict[str, Any] = {"queue": self._queue, "prompts": self.prompts, "legible": self._legible_answers}
-        return self._submit(lambda call: work(Questions(call=call, **about)))
+        # Outside of a session each question stands for itself.
+        call = Call(self._transcripts, set() if self._answered is None else self._answered)
+        return self._begin(work, Questions(self._queue, self.prompts, call, self._legible))
 
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":
-        """Within it every answer is looked up in `transcripts` and committed there before it is used.
+        """A `with` block in which every answer is looked up in `transcripts`, and kept there before it is used.
 
-        At its end nothing is in flight any more: work that was not waited for is ended.
+        Args:
+            transcripts: where answers are kept, such as a `RunStore`.
+
+        Yields:
+            The judge. At the block's end nothing is in flight any more: work that was not waited for is ended.
         """
         judges = [self] if self.writer is None else [self, self.writer]
         before = [(judge._transcripts, judge._answered) for judge in judges]
@@ -357,13 +448,13 @@ class Judge:
         return self._ledger.usage if self.writer is None else self._ledger.usage + self.writer.usage
 
     def usage_of(self, concept: str) -> Usage:
-        """What the answers cost that `concept` rests on in this session, those included that were paid for before it."""
+        """What all answers about `concept` in this session cost, those included that an earlier run paid for."""
         own = self._ledger.usage_of(concept)
         return own if self.writer is None else own + self.writer.usage_of(concept)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines the answers, for a run's settings; JSON-able, without the key."""
+        """What determines the answers, for a run's record: JSON-able, without the key."""
         return {
             "model": self.endpoint.known(self.model),
             "endpoint": self.endpoint.identity,
@@ -378,7 +469,17 @@ class Judge:
     def estimate(
         self, n_write: int, n_texts_rated: int, mean_text_tokens: Number = 100.0, *, n_concepts: int = 1
     ) -> Estimate:
-        """Calls, tokens and price of writing `n_write` and rating `n_texts_rated` texts for each of `n_concepts`, without retries."""
+        """What writing and rating are expected to ask and cost, retries not counted.
+
+        Args:
+            n_write: texts that are written for each concept.
+            n_texts_rated: texts that are rated for each concept.
+            mean_text_tokens: their mean length in tokens.
+            n_concepts: how many concepts.
+
+        Returns:
+            Calls, tokens and US dollars (None where the price is unknown), the writer's share included.
+        """
         from fade_lens.judge import forecast
 
         rating = forecast.rating(self, n_texts_rated, mean_text_tokens)
@@ -425,31 +526,31 @@ class Judge:
 
     # ---------------------------------------------------------------- inside
 
-    def _rater(self, call: Call, concept: str, seed: int, repeat: int, **limits: Any) -> BatchedRating | SingleRating:
-        about: dict[str, Any] = {"queue": self._queue, "prompts": self.prompts, "call": call, "concept": concept}
-        about |= {"repeat": repeat, "overall": self._legible_ratings, **limits}
+    def _rater(
+        self, asked: Questions, concept: str, seed: int = 0, repeat: int = 0, **limits: Any
+    ) -> BatchedRating | SingleRating:
+        about: dict[str, Any] = {"asked": asked, "concept": concept, "repeat": repeat, **limits}
         if self.rating == "single":
             return SingleRating(**about)
         return BatchedRating(**about, seed=seed, size=self.texts_per_request, temperature=self._cold)
 
-    def _writing(self, call: Call, concept: str, seed: int, **limits: Any) -> Writing:
-        about: dict[str, Any] = {"queue": self._queue, "prompts": self.prompts, "call": call, "concept": concept}
-        about |= {"seed": seed, "overall": self._legible_texts, "set_size": self.texts_per_set, **limits}
-        return Writing(**about, temperature=1.0 if self.temperature is None else float(self.temperature))
+    def _writing(self, asked: Questions, concept: str, seed: int = 0, **limits: Any) -> Writing:
+        temperature = 1.0 if self.temperature is None else float(self.temperature)
+        about: dict[str, Any] = {"asked": asked, "concept": concept, "seed": seed, **limits}
+        return Writing(**about, set_size=self.texts_per_set, temperature=temperature)
 
-    def _check(self, ask: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
-        self._result(self._submit(ask, Call(MemoryTranscripts(), check=True)))
+    def _check(self, work: Callable[[Questions], Coroutine[Any, Any, None]]) -> None:
+        call = Call(MemoryTranscripts(), check=True)
+        self._result(self._begin(work, Questions(self._queue, self.prompts, call, defaultdict(Legibility))))
 
-    def _submit(self, work: Callable[[Call], Coroutine[Any, Any, T]], call: Call | None = None) -> "Future[T]":
-        # Outside of a session each question stands for itself.
-        call = call or Call(self._transcripts, set() if self._answered is None else self._answered)
-        self._queue.calls.add(call)
-        future = self._thread.submit(work(call))
+    def _begin(self, work: Callable[[Questions], Coroutine[Any, Any, T]], asked: Questions) -> "Future[T]":
+        self._queue.calls.add(asked.call)
+        future = self._thread.submit(work(asked))
 
         def done(finished: "Future[T]") -> None:
             if finished.cancelled() or finished.exception() is not None:
-                call.stop(JudgeError("this work was given up"))
-            self._queue.calls.discard(call)
+                asked.call.stop(JudgeError("this work was given up"))
+            self._queue.calls.discard(asked.call)
 
         future.add_done_callback(done)
         return future

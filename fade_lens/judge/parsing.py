@@ -1,26 +1,35 @@
-"""From whatever a judge answers to ratings and texts: strict about ids and values, tolerant about everything else.
+"""From whatever a judge answers to ratings, texts and fields: strict about ids and values, tolerant about everything else.
 
-Answers are read as JSON, then as Python's spelling of it, then by pattern (a truncated answer gives its complete part).
-Nothing is evaluated. What cannot be read is left out, so that the caller can ask again.
+An answer is read as JSON, as JSON in other signs, then in Python's spelling. Of one that is cut or damaged, what is whole in it counts, and
+patterns for what is left. Nothing is evaluated, and nothing is repaired by guessing, as `json-repair` does, which gives damaged answers
+ratings that the judge never gave (`tests/benchmarks/damaged_answers.py`). What cannot be read is left out, so that the caller can ask again.
 """
 
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from fade_lens.llm.thoughts import without_thoughts
 
+_LONGEST = 100_000
+"""Characters of an answer that are read."""
+_MOST_UNREAD = 200
+"""Brackets that begin nothing whole, after which no more are tried: bounds the time that an adversarial answer can take."""
 _DEEPEST = 40
-_MOST_UNCLOSED = 200  # bounds the time that an adversarial answer can take
+"""Brackets within brackets that are looked into."""
 _ID_KEYS = ("id", "sample", "sample_id", "sampleid", "text_id", "key", "number")
 _RATING_KEYS = ("rating", "score", "label", "value", "rate")
 _TEXT_KEYS = ("text", "sample", "content", "sentence", "example")
 _TEXT_LIST_KEYS = ("texts", "samples", "examples", "sentences", "items")
+_BRACKET = re.compile(r"[\[{]")
+_READ = "\0"
+"""Stands for what was read: what is before it and what is after it do not belong together."""
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.S)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 _STRING = re.compile(r'[\[{,:](?:\s|//[^\n"]{0,200}|/\*[^*"]{0,200}\*/)*"((?:[^"\\]|\\.)*)"\s*(?=[,\]}])', re.S)
+_FIELD = re.compile(r'"(\w+)"\s*:\s*"((?:[^"\\]|\\.)*)"', re.S)
 _BULLET = re.compile(
     r"^[ \t]*(?:(?:\*\*)?(?:(?:text|sample|example|sentence) )?\d{1,3}(?:[.):](?:\*\*)?[ \t]+|[、．）：][ \t]*)|[①-⑳][ \t]*|[-*•–][ \t]+)"
     r"(?![|>][-+]?[ \t]*$)(.+?)[ \t]*$",
@@ -37,8 +46,16 @@ class Texts(NamedTuple):
     complete: bool
 
 
-class _Pairs(list[tuple[Any, Any]]):
+class _Pairs(list[tuple[str, Any]]):
     """A JSON object as its pairs, so that a key given twice is seen twice."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Its values by their keys in small letters."""
+        return {key.strip().lower(): value for key, value in self}
+
+
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_Pairs)
 
 
 def parse_ratings(answer: str, ids: Collection[str]) -> dict[str, int]:
@@ -47,38 +64,56 @@ def parse_ratings(answer: str, ids: Collection[str]) -> dict[str, int]:
     An id that is rated twice and differently is left out, as is any value but 0, 1, 2 (also as strings or floats).
     """
     asked = set(ids)
-    values, _ = _values(answer)
+    values, around = _read(answer)
     pairs = [pair for value in values for pair in _rating_pairs(value, asked)]
-    if not pairs:
-        pairs = list(_rating_patterns(_plain_punctuation(without_thoughts(answer)), asked))
-    return _undisputed(pairs)
-
-
-def _undisputed(pairs: Iterable[tuple[str, int | None]]) -> dict[str, int]:
-    """The ratings of what is rated once, or always alike."""
+    if not pairs or _BRACKET.search(around):
+        named = {name for name, _ in pairs}
+        pairs += (pair for pair in _rating_patterns(_plain_punctuation(around), asked) if pair[0] not in named)
     found: dict[str, set[int | None]] = {}
-    for key, rating in pairs:
-        found.setdefault(key, set()).add(rating)
-    return {
-        key: rating for key, ratings in found.items() if len(ratings) == 1 and (rating := ratings.pop()) is not None
-    }
+    for name, rating in pairs:
+        found.setdefault(name, set()).add(rating)
+    return {name: rating for name, (rating, *others) in found.items() if rating is not None and not others}
 
 
 def parse_texts(answer: str) -> Texts:
     """Texts of a JSON array (bare, or under a key such as "texts"), its complete part, or of numbered or bulleted lines."""
-    values, whole = _values(answer)
+    values, around = _read(answer)
     lists = [list(_strings(values)), *(list(_strings(value)) for value in values)]  # all of them: an object a text
     most = max(map(len, lists), default=0)
     texts = next((found for found in reversed(lists) if 2 * len(found) > most), [])  # of drafts the last one
-    if texts and whole:
+    if texts and not _BRACKET.search(around):
         return Texts(_tidy(texts), True)
-    body = without_thoughts(answer)
+    body = without_thoughts(answer)[:_LONGEST]
     found = [texts]
     for spelled in dict.fromkeys((body, _plain_punctuation(body))):
         start = spelled.find("[")
         lines = [line.strip("\"'“” ") for line in _BULLET.findall(spelled)]
         found.append(_salvaged_strings(spelled[start:]) if start >= 0 else lines)
     return Texts(_tidy(max(found, key=len)), False)
+
+
+def parse_fields(answer: str) -> dict[str, Any] | None:
+    """The JSON object of a free answer, whatever stands around it; of several the last one.
+
+    Args:
+        answer: the model's words.
+
+    Returns:
+        Its fields as plain values (of a key that is given twice the last one), or, of an object that is cut, the texts that are whole in
+        it by their keys; None where there is nothing of the kind.
+    """
+    values, around = _read(answer)
+    if objects := [value for value in values if isinstance(value, _Pairs)]:
+        return _plain(objects[-1])
+    texts = (_load(f'["{key}", "{text}"]') for key, text in _FIELD.findall(around))
+    return dict(pair for pair in texts if pair) or None
+
+
+def _plain(value: Any) -> Any:
+    """A value of `_values` in dicts and lists."""
+    if isinstance(value, _Pairs):
+        return {key: _plain(inner) for key, inner in value}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 def readable(answer: str, *, cut: bool, thinks: bool) -> str:
@@ -88,50 +123,56 @@ def readable(answer: str, *, cut: bool, thinks: bool) -> str:
     """
     body = without_thoughts(answer)
     if cut and re.match(r"\W*[^\W\d]", body) and not re.match(r"\W*[\[{｛［`]|\W*```", body):
-        return "" if thinks or _values(body)[1] else body
+        return "" if thinks or not _BRACKET.search(_read(body)[1]) else body
     return answer
 
 
-def _values(answer: str) -> tuple[list[Any], bool]:
-    """The values of every JSON or Python literal in `answer`, and whether nothing that opened was left unclosed."""
-    body = without_thoughts(answer)
-    read: list[tuple[list[Any], bool]] = []
-    for spelled in dict.fromkeys((body, _plain_punctuation(body))):
-        fenced = "\n".join(_FENCE.findall(spelled))
-        for candidate in (answer, spelled, fenced):
-            if (value := _load(candidate)) is not None:
-                return [_unwrapped(value)], True
-        text = fenced if "{" in fenced or "[" in fenced else spelled
-        found = [_load(segment) if closed else None for segment, closed in _segments(text)]
-        read.append(([value for value in found if value is not None], None not in found))
-        if read[-1] != ([], True) and read[-1][1]:
-            break
-    return max(read, key=lambda one: (one[1] and bool(one[0]), len(one[0])))
+def _read(answer: str) -> tuple[list[Any], str]:
+    """The JSON objects and arrays of `answer` in whichever spelling gives most, and the text around them: a bracket in it is one unread."""
+    body = without_thoughts(answer)[:_LONGEST]
+    for whole in (answer, body):
+        if (value := _load(whole)) is not None:
+            return [value], ""
+    fenced = "\n".join(_FENCE.findall(body))
+    text = fenced if _BRACKET.search(fenced) and not _BRACKET.match(body.lstrip()) else body
+    plain = _plain_punctuation(text)
+    best: tuple[list[Any], str] = [], text
+    for spelled in dict.fromkeys((text, _python_to_json(text), plain, _python_to_json(plain))):
+        values, around = _values(spelled)
+        if values and not _BRACKET.search(around):
+            return values, around
+        if len(values) > len(best[0]):
+            best = values, around
+    return best
 
 
 def _load(text: str) -> Any | None:
-    """A JSON object or array, or one in Python's spelling, or None."""
-    text = text.strip()
-    if text[:1] == '"':  # JSON as a string of JSON
-        try:
-            text = str(json.loads(text)).strip()
-        except ValueError:
-            return None
-    if not text or text[0] not in "[{(":
+    """The JSON that a whole text is; JSON as a string of JSON, and an answer within an object (such as the arguments of a call), too."""
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError):
         return None
-    for attempt in (lambda: text, lambda: _TRAILING_COMMA.sub(r"\1", text), lambda: _python_to_json(text)):
-        try:
-            return json.loads(attempt(), strict=False, object_pairs_hook=_Pairs)
-        except (ValueError, RecursionError):
-            continue
-    return None
-
-
-def _unwrapped(value: Any) -> Any:
-    """The answer that an object holds as a string, such as the arguments of a call; `value` itself where it holds none."""
+    if isinstance(value, str):
+        return _load(value)
     fields = [field for _, field in value] if isinstance(value, _Pairs) else []
-    inner = [_load(field) for field in fields if isinstance(field, str) and _WHOLE.match(field)]
+    inner = (_load(field) for field in fields if isinstance(field, str) and _WHOLE.match(field))
     return next((answer for answer in inner if answer is not None), value)
+
+
+def _values(text: str) -> tuple[list[Any], str]:
+    """Every JSON object and array in `text` that is whole, the outermost ones, and the text around them."""
+    values: list[Any] = []
+    around, at, unread = "", 0, 0
+    while unread < _MOST_UNREAD and (opens := _BRACKET.search(text, at)):
+        around += text[at : opens.start()]
+        try:
+            value, at = _DECODER.raw_decode(text, opens.start())
+            values.append(value)
+            around += _READ
+        except (ValueError, RecursionError):
+            unread, at = unread + 1, opens.end()
+            around += opens[0]
+    return values, around + text[at:]
 
 
 _OPENS = re.compile(r"[\"“”„‟＂「『«]")
@@ -182,79 +223,37 @@ def _python_to_json(text: str) -> str:
             return f'"{token}"'
         return {"True": "true", "False": "false", "None": "null", "(": "[", ")": "]"}[token]
 
-    return _TRAILING_COMMA.sub(r"\1", _PYTHON.sub(respell, text))
-
-
-def _segments(text: str) -> Iterator[tuple[str, bool]]:
-    """The bracketed parts of `text`, outermost first, each with whether it closes; an unclosed one gives its inner ones."""
-    at = unclosed = 0
-    while at < len(text) and unclosed < _MOST_UNCLOSED:
-        if text[at] not in "[{":
-            at += 1
-            continue
-        end = _closing(text, at)
-        if end is None:
-            unclosed += 1
-            yield text[at:], False
-            at += 1
-        else:
-            yield text[at : end + 1], True
-            at = end + 1
-
-
-def _closing(text: str, start: int) -> int | None:
-    """Index of the bracket that closes the one at `start`, strings skipped; None where there is none."""
-    stack: list[str] = []
-    quote = ""
-    at = start
-    while at < len(text):
-        char = text[at]
-        if quote:
-            if char == "\\":
-                at += 1
-            elif char == quote:
-                quote = ""
-        elif char == '"' or (char == "'" and (at == 0 or not text[at - 1].isalnum())):
-            quote = char
-        elif char in "[{":
-            stack.append("]" if char == "[" else "}")
-            if len(stack) > _DEEPEST:
-                return None
-        elif char in "]}":
-            if stack.pop() != char:
-                return None
-            if not stack:
-                return at
-        at += 1
-    return None
+    begins = _BRACKET.search(text)
+    return _TRAILING_COMMA.sub(r"\1", _PYTHON.sub(respell, text[begins.start() :])) if begins else text
 
 
 def _rating_pairs(value: Any, asked: set[str], depth: int = 0) -> Iterator[tuple[str, int | None]]:
-    """(id, rating) pairs in a parsed value; the rating is None where it is none that exists."""
+    """(id, rating) pairs in a value of `_values`; the rating is None where it is none that exists."""
     if depth > _DEEPEST:
         return
-    if isinstance(value, dict | _Pairs):
-        items = list(value.items()) if isinstance(value, dict) else value
-        lowered = {str(key).strip().lower(): inner for key, inner in items}
-        named = next((_id(lowered[key], asked) for key in _ID_KEYS if key in lowered), None)
-        if named is not None:
-            yield named, next((_rating(lowered[key]) for key in _RATING_KEYS if key in lowered), None)
+    if isinstance(value, _Pairs):
+        fields = value.fields
+        named = {name for key in _ID_KEYS if (name := _id(fields.get(key), asked))}
+        if named:
+            named |= asked & {str(inner) for _, inner in value}
+            yield from ((name, _rated(fields) if len(named) == 1 else None) for name in named)  # of two neither counts
             return
-        for key, inner in items:
-            name = _id(key, asked)
-            if name is None:
+        for key, inner in value:
+            if (name := _id(key, asked)) is None:
                 yield from _rating_pairs(inner, asked, depth + 1)
-            elif isinstance(inner, dict | _Pairs):
-                fields = dict(inner)
-                yield name, next((_rating(fields[key]) for key in _RATING_KEYS if key in fields), None)
             else:
-                yield name, _rating(inner)
-    elif isinstance(value, list | tuple):
+                yield name, _rated(inner.fields) if isinstance(inner, _Pairs) else _rating(inner)
+    elif isinstance(value, list):
         if len(value) == 2 and (name := _id(value[0], asked)) is not None:
             yield name, _rating(value[1])
             return
         for inner in value:
             yield from _rating_pairs(inner, asked, depth + 1)
+
+
+def _rated(fields: dict[str, Any]) -> int | None:
+    """The rating among an object's fields."""
+    return next((_rating(fields[key]) for key in _RATING_KEYS if key in fields), None)
 
 
 def _id(value: Any, asked: set[str]) -> str | None:
@@ -285,7 +284,7 @@ def _rating_patterns(body: str, asked: set[str]) -> Iterator[tuple[str, int | No
     """(id, rating) pairs by pattern. In bracketed answers a rating at the very end does not count: it may be cut short."""
     end = r"(?=\s*[,}\]);\"'\n])" if re.search(r"[\[{]", body) else r"(?=\s*(?:[|,;)\"'*]|/ ?2\b|\n|\.?\s*\Z))"
     named = r"(?:rating|score|label|value|rate)[\"'*`]*"
-    between = rf"[\"'*`\])]*\s*(?:(?:[:=,|(\-–—]|->|→|is|rated|gets)+\s*[\"'*`]*(?:{named}\s*[:= ]\s*[\"'*`]*)?|{named}\s*[:=]\s*[\"'*`]*)"
+    between = rf"[\"'*`\])]*(?:\s*(?:[:=,|(\-–—]|->|→|is|rated|gets)+\s*[\"'*`]*(?:{named}\s*[:= ]\s*[\"'*`]*)?|\s+{named}\s*[:=]\s*[\"'*`]*)"
     pattern = rf"(?<![\d.\-])(\d{{1,9}}){between}(-?\d+(?:\.\d+)?)[\"'*`]*{end}"
     for match in re.finditer(pattern, body, re.I):
         rating = _rating(match[2])
@@ -294,14 +293,12 @@ def _rating_patterns(body: str, asked: set[str]) -> Iterator[tuple[str, int | No
 
 
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:
-    """The texts of a parsed answer: strings of a list, or of its objects' text field."""
-    if depth > 4:
+    """The texts of a value of `_values`: strings of a list, or of its objects' text field."""
+    if depth > _DEEPEST:
         return
-    if isinstance(value, dict | _Pairs):
-        fields = {
-            str(key).strip().lower(): inner for key, inner in (value.items() if isinstance(value, dict) else value)
-        }
-        chosen = next((fields[key] for key in _TEXT_LIST_KEYS if isinstance(fields.get(key), list | tuple)), None)
+    if isinstance(value, _Pairs):
+        fields = value.fields
+        chosen = next((fields[key] for key in _TEXT_LIST_KEYS if isinstance(fields.get(key), list)), None)
         if (
             chosen is None
             and all(isinstance(inner, str) for inner in fields.values())
@@ -309,20 +306,15 @@ def _strings(value: Any, depth: int = 0) -> Iterator[str]:
         ):
             chosen = list(fields.values())  # {"1": "…", "2": "…"}
         if chosen is None:
-            chosen = next((inner for inner in fields.values() if isinstance(inner, list) and inner), None)
-        if chosen is not None:
-            yield from _strings(chosen, depth + 1)
-    elif isinstance(value, list | tuple):
+            chosen = next((inner for inner in fields.values() if isinstance(inner, list) and inner), [])
+        yield from _strings(chosen, depth + 1)
+    elif isinstance(value, list):
         for inner in value:
-            if isinstance(inner, str):
-                yield inner
-            elif isinstance(inner, dict | _Pairs):
-                fields = {str(key).strip().lower(): field for key, field in dict(inner).items()}
-                text = next((fields[key] for key in _TEXT_KEYS if isinstance(fields.get(key), str)), None)
-                if text is not None:
-                    yield text
-            elif isinstance(inner, list | tuple):
-                yield from _strings(inner, depth + 1)
+            if isinstance(inner, _Pairs):
+                text = next((text for key in _TEXT_KEYS if isinstance(text := inner.fields.get(key), str)), None)
+                yield from [] if text is None else [text]
+            else:
+                yield from [inner] if isinstance(inner, str) else _strings(inner, depth + 1)
 
 
 def _salvaged_strings(body: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from fade_lens._util.errors import InputError, suggest
 from fade_lens._util.wording import EXAMPLES, occurrence, quoted
-from fade_lens.llm.request import Message, Structure
+from fade_lens.llm.request import Message, Structure, object_of
 
 VERSION = "1"
 """Changes whenever the wording does: part of a run's settings."""
@@ -25,30 +25,9 @@ MOST_BYTES = 1 << 18
 LONGEST_QUOTED = 40
 """Characters of a quoted string that is looked up."""
 
-_RATING_SCHEMA: dict[str, object] = {
-    "type": "object",
-    "properties": {
-        "ratings": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"id": {"type": "string"}, "rating": {"type": "integer", "enum": [0, 1, 2]}},
-                "required": ["id", "rating"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["ratings"],
-    "additionalProperties": False,
-}
-_WRITING_SCHEMA: dict[str, object] = {
-    "type": "object",
-    "properties": {"texts": {"type": "array", "items": {"type": "string"}}},
-    "required": ["texts"],
-    "additionalProperties": False,
-}
-RATINGS = Structure("ratings", _RATING_SCHEMA)
-TEXTS = Structure("texts", _WRITING_SCHEMA)
+_RATED = object_of(id={"type": "string"}, rating={"type": "integer", "enum": [0, 1, 2]})
+RATINGS = Structure.of("ratings", ratings={"type": "array", "items": _RATED})
+TEXTS = Structure.of("texts", texts={"type": "array", "items": {"type": "string"}})
 
 _GRADES = """\
 2 if the property is plainly there,
@@ -200,12 +179,9 @@ class Prompts:
         except (ValueError, RecursionError) as error:  # TOML's and decoding's
             raise InputError(f"prompts file {path.name!r} is no TOML file in UTF-8: {error}") from None
         known = [field.name for field in fields(cls)]
-        for name in given:
-            if name not in known:
-                near = suggest(name, known)
-                raise InputError(
-                    f"prompts file {path.name!r} has the key {name!r}{near}; the keys are {', '.join(known)}"
-                )
+        if unknown := next((name for name in given if name not in known), None):
+            near = f"{unknown!r}{suggest(unknown, known)}"
+            raise InputError(f"prompts file {path.name!r} has the key {near}; the keys are {', '.join(known)}")
         return cls(**{name: _checked(name, value) for name, value in given.items()})
 
     @property
@@ -233,10 +209,8 @@ class Prompts:
         """The chat that asks whether `text` expresses `concept`, to be answered by one word."""
         chat = [{"role": "system", "content": self.single}]
         for sample, feature, answer in self.single_examples:
-            chat += [
-                {"role": "user", "content": self._question(feature, sample)},
-                {"role": "assistant", "content": answer},
-            ]
+            chat.append({"role": "user", "content": self._question(feature, sample)})
+            chat.append({"role": "assistant", "content": answer})
         return [*chat, {"role": "user", "content": self._question(concept, text)}]
 
     def _question(self, concept: str, text: str) -> str:

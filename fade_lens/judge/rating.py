@@ -77,7 +77,7 @@ class BatchedRating(Asking):
         found: dict[str, int] = {}
         refused = too_long = False
         try:
-            answer = await self.queue.ask(request, self.call)
+            answer = await self.asked.send(request)
         except Unanswered as error:
             if not error.too_long or len(texts) == 1:
                 return dict.fromkeys(texts, Rating(None, reason=str(error)))
@@ -106,7 +106,7 @@ class BatchedRating(Asking):
         request = Request(
             kind="rate",
             concept=self.concept,
-            messages=self.prompts.rating_messages(self.concept, samples, tag=tag),
+            messages=self.asked.prompts.rating_messages(self.concept, samples, tag=tag),
             parameters={"temperature": self.temperature, "max_tokens": 100 + 40 * len(texts)},
             expects=14 * len(texts),
             structure=RATINGS,
@@ -162,7 +162,7 @@ class SingleRating(Asking):
         request = Request(
             kind="rate one",
             concept=self.concept,
-            messages=self.prompts.single_messages(self.concept, text),
+            messages=self.asked.prompts.single_messages(self.concept, text),
             parameters=dict(single.PARAMETERS),
             expects=1,
             repeat=repeat,

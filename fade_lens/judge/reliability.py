@@ -5,6 +5,7 @@ weighted one (1968) counts a 2 taken for a 0 four times as much as a 2 taken for
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -204,6 +205,9 @@ class Reliability:
                     f"{judge.endpoint.label}: give the first one a name=... if they differ, another second judge if they do not"
                 )
         self.gold = read_gold(gold) if gold is not None else ()
+        self._gold_texts: dict[str, list[str]] = defaultdict(list)
+        for item in self.gold:
+            self._gold_texts[item.concept].append(item.text)
         self._before = self.second.usage if self.second is not None else Usage()
         self._asked: dict[Description, tuple[list[int | None], list[tuple[str, Future[list[Rating]]]]]] = {}
         self._gold_report: GoldReport | None = None
@@ -235,7 +239,7 @@ class Reliability:
         found = self.judge.estimate(0, again, n_concepts=self.repeats * n_descriptions)
         if self.second is not None:
             found += self.second.estimate(0, again, n_concepts=n_descriptions)
-        for texts in self._gold_texts().values():
+        for texts in self._gold_texts.values():
             found += self.judge.estimate(0, len(texts))
         return found
 
@@ -245,17 +249,13 @@ class Reliability:
             self.second.check(writes=False)
         if not self.gold:
             return
+        gold = self._gold_texts
         asked = {
-            concept: (texts, self.judge.submit_rate(concept, texts, seed=seed("gold", concept)))
-            for concept, texts in self._gold_texts().items()
+            concept: self.judge.submit_rate(concept, gold[concept], seed=seed("gold", concept)) for concept in gold
         }
-        wait("judge: gold set", [future for _, future in asked.values()])
-        rated = {
-            (concept, text): rating.value
-            for concept, (texts, future) in asked.items()
-            for text, rating in zip(texts, future.result(), strict=True)
-        }
-        self._gold_report = gold_report(self.gold, [rated[item.concept, item.text] for item in self.gold])
+        wait("judge: gold set", list(asked.values()))
+        rated = {concept: dict(zip(gold[concept], asked[concept].result(), strict=True)) for concept in gold}
+        self._gold_report = gold_report(self.gold, [rated[item.concept][item.text].value for item in self.gold])
 
     def ask(
         self, rated: "Mapping[Description, Sequence[tuple[str, int]]]", seed: Callable[..., int]
@@ -294,9 +294,3 @@ class Reliability:
             "agreement": agreement,
             "second_judge": {} if self.second is None else self.second.identity,
         }
-
-    def _gold_texts(self) -> dict[str, list[str]]:
-        texts: dict[str, list[str]] = {}
-        for item in self.gold:
-            texts.setdefault(item.concept, []).append(item.text)
-        return texts

@@ -78,7 +78,7 @@ class Writing(Asking):
         rng = random.Random(clean(f"{self.seed}|{self.concept}|{variation}"))
         tag = rng.randrange(100, 1000)
         leaning = rng.getstate()
-        messages = self.prompts.writing_messages(self.concept, n, variation=variation, tag=tag, rng=rng)
+        messages = self.asked.prompts.writing_messages(self.concept, n, variation=variation, tag=tag, rng=rng)
         best, reason, attempt, tried = Texts([], False), "", 0, 0
         while tried < self.attempts:
             request = Request(
@@ -98,7 +98,7 @@ class Writing(Asking):
             )
             too_long = False
             try:
-                answer = await self.queue.ask(request, self.call)
+                answer = await self.asked.send(request)
             except Unanswered as error:
                 reason, too_long = str(error), error.too_long
                 if not too_long or n == 1:
@@ -115,5 +115,5 @@ class Writing(Asking):
                 n = math.ceil(n / 2)
                 same = random.Random()
                 same.setstate(leaning)
-                messages = self.prompts.writing_messages(self.concept, n, variation=variation, tag=tag, rng=same)
+                messages = self.asked.prompts.writing_messages(self.concept, n, variation=variation, tag=tag, rng=same)
         return best.texts, "" if best.texts else f"set {variation}: {reason}", n

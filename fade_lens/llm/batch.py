@@ -43,6 +43,7 @@ class Gathering:
     lines: dict[str, str] = field(default_factory=dict[str, str])
     size: int = 0
     grown: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: "asyncio.Task[Ended] | None" = None
 
     def add(self, key: str, line: str) -> None:
         """One more request."""
@@ -79,7 +80,7 @@ class Batches:
 
     def __init__(self, model: str, endpoint: Endpoint, retries: Retries) -> None:
         self._model, self._endpoint, self._retries = model, endpoint, retries
-        self._gathering: dict[int, tuple[Gathering, asyncio.Task[Ended]]] = {}
+        self._gathering: dict[int, Gathering] = {}
         self._collecting: dict[str, asyncio.Task[Ended]] = {}
 
     async def ask(
@@ -94,19 +95,19 @@ class Batches:
             before = await self._collected_before(client, str(sent["file"]), transcripts)
             if key in before.completions or before.status == "completed":
                 return before.completions.get(key)
-        gathering, task = self._gathering.get(id(transcripts), (None, None))
-        if gathering is None or task is None or gathering.full:
-            gathering = Gathering(transcripts)
-            task = asyncio.create_task(self._send(client, gathering))
-            self._gathering[id(transcripts)] = gathering, task
+        gathering = self._gathering.get(id(transcripts))
+        if gathering is None or gathering.sent is None or gathering.full:
+            gathering = self._gathering[id(transcripts)] = Gathering(transcripts)
+            gathering.sent = asyncio.create_task(self._send(client, gathering))
         line = {"custom_id": key, "method": "POST", "url": self._path, "body": dict(body)}
         gathering.add(key, json.dumps(line))
-        return (await asyncio.shield(task)).completions.get(key)
+        return (await asyncio.shield(gathering.sent)).completions.get(key)
 
     def drop(self) -> None:
         """Waits for no batch any more; what was sent goes on at the server, and a later run collects it."""
-        for task in [*(task for _, task in self._gathering.values()), *self._collecting.values()]:
-            task.cancel()
+        for task in [*(gathering.sent for gathering in self._gathering.values()), *self._collecting.values()]:
+            if task is not None:
+                task.cancel()
         self._gathering.clear()
         self._collecting.clear()
 
@@ -126,7 +127,7 @@ class Batches:
     async def _send(self, client: Any, gathering: Gathering) -> Ended:
         """A file uploaded, noted beside every request, made a batch and waited for."""
         await gathering.settled()
-        if self._gathering.get(id(gathering.transcripts), (None, None))[0] is gathering:
+        if self._gathering.get(id(gathering.transcripts)) is gathering:
             del self._gathering[id(gathering.transcripts)]
         content = ("\n".join(gathering.lines.values()) + "\n").encode()
         try:
@@ -196,12 +197,11 @@ class Batches:
     async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
         """One request about files or batches, tried again where that may help. Raises `JudgeError`."""
         where = f"judge {self._model!r} at {self._endpoint.label}"
-        failure: Exception
         try:
             return await self._retries()(translated, ask, model=self._model, endpoint=self._endpoint)
         except (Transient, Unanswered, Refused, Rejected) as error:
-            failure = error
-        raise JudgeError(f"{where} does not do batches: {failure}; what was sent is collected by a later run")
+            why = f"{where} does not do batches: {error}; what was sent is collected by a later run"
+        raise JudgeError(why)
 
 
 def place_of(name: str) -> str:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from numbers import Real
 from threading import Lock
 from typing import Any, cast
@@ -12,44 +12,6 @@ from fade_lens._util.errors import InputError, JudgeError
 
 Number = int | float
 """Spelled out, as run-time type checkers do not count an int as a float."""
-
-PRICES_AS_OF = "2026-11"
-"""The month of the newest price list behind `PRICES`."""
-
-PRICES: dict[str, tuple[float, float]] = {
-    "gpt-6-astra": (10.00, 50.00),
-    "gpt-6.1-sol": (2.00, 10.00),
-    "gpt-6.1-terra": (1.00, 5.00),
-    "gpt-6-sol": (2.00, 10.00),
-    "gpt-6-luna": (0.10, 0.50),
-    "gpt-5.6": (4.00, 20.00),
-    "gpt-5.6-sol": (4.00, 20.00),
-    "gpt-5.6-terra": (2.00, 12.00),
-    "gpt-5.6-luna": (0.20, 1.20),
-    "gpt-5.5": (5.00, 30.00),
-    "gpt-5.4": (2.50, 15.00),
-    "gpt-5.4-mini": (0.75, 4.50),
-    "gpt-5.4-nano": (0.20, 1.25),
-    "gpt-5.2": (1.75, 14.00),
-    "gpt-5.1": (1.25, 10.00),
-    "gpt-5": (1.25, 10.00),
-    "gpt-5-mini": (0.25, 2.00),
-    "gpt-5-nano": (0.05, 0.40),
-    "gpt-4.1": (2.00, 8.00),
-    "gpt-4.1-mini": (0.40, 1.60),
-    "gpt-4.1-nano": (0.10, 0.40),
-    "gpt-4o": (2.50, 10.00),
-    "gpt-4o-mini": (0.15, 0.60),
-    "gpt-4-turbo": (10.00, 30.00),
-    "gpt-3.5-turbo": (0.50, 1.50),
-    "o1": (15.00, 60.00),
-    "o3": (2.00, 8.00),
-    "o3-mini": (1.10, 4.40),
-    "o4-mini": (1.10, 4.40),
-}
-"""OpenAI's list prices, US dollars a million tokens (prompt, completion), no discount for cached prompts counted: GPT-6 and 6.1 as listed
-in September to November 2026, GPT-5 to 5.6 and GPT-4 Turbo on OpenAI's model pages of that autumn, the others on lists of March to June 2026.
-Override one for a judge with `Judge(..., price=(prompt, completion))`; what is not here is unknown."""
 
 BATCH_DISCOUNT = 0.5
 """What an answer from a Batch API costs, as a share of its list price."""
@@ -61,9 +23,28 @@ EXPECTED_THOUGHTS = 500
 """What a reasoning model's thoughts are reckoned with, in tokens."""
 
 
-def price_of(model: str) -> tuple[float, float] | None:
-    """The list price of an OpenAI model (a dated snapshot has its family's), or None where it is not in the table."""
-    return PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
+def price_of(model: str, address: str) -> tuple[float, float] | None:
+    """The list price of a hosted model as the package `genai-prices` has it, without a network.
+
+    Discounts for cached prompts and surcharges for very long ones are not counted; override a price with `Judge(..., price=...)`.
+
+    Args:
+        model: its name at the server; a dated snapshot that is not listed has its family's price.
+        address: of the server.
+
+    Returns:
+        US dollars a million tokens (prompt, completion); None for a model or a server that is not listed.
+    """
+    from genai_prices import Usage as Tokens
+    from genai_prices import calc_price
+
+    for name in (model, re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model)):
+        try:
+            price = calc_price(Tokens(input_tokens=1000, output_tokens=1000), name, provider_api_url=address)
+        except LookupError:
+            continue
+        return float(price.input_price * 1000), float(price.output_price * 1000)
+    return None
 
 
 def checked_price(price: object) -> tuple[float, float]:
@@ -106,21 +87,10 @@ class Usage:
     """US dollars; None where the price is unknown."""
 
     def __add__(self, other: "Usage") -> "Usage":
-        return self._combine(other, 1)
+        return Usage(*map(_sum, astuple(self), astuple(other)))
 
     def __sub__(self, other: "Usage") -> "Usage":
-        return self._combine(other, -1)
-
-    def _combine(self, other: "Usage", sign: int) -> "Usage":
-        return Usage(
-            self.calls + sign * other.calls,
-            self.cached + sign * other.cached,
-            self.prompt_tokens + sign * other.prompt_tokens,
-            self.completion_tokens + sign * other.completion_tokens,
-            self.retries + sign * other.retries,
-            self.failed + sign * other.failed,
-            None if self.cost is None or other.cost is None else self.cost + sign * other.cost,
-        )
+        return Usage(*(_sum(a, b, -1) for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def price(self) -> str:
@@ -144,12 +114,7 @@ class Estimate:
     """US dollars; None where the price is unknown."""
 
     def __add__(self, other: "Estimate") -> "Estimate":
-        return Estimate(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            None if self.cost is None or other.cost is None else self.cost + other.cost,
-        )
+        return Estimate(*map(_sum, astuple(self), astuple(other)))
 
     def __mul__(self, times: int) -> "Estimate":
         cost = None if self.cost is None else times * self.cost
@@ -157,10 +122,13 @@ class Estimate:
 
     def __str__(self) -> str:
         price = dollars(self.cost) if not self.cost else f"about {dollars(self.cost)}"
-        return (
-            f"{self.calls:,} calls, about {self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion "
-            f"tokens, {price}"
-        )
+        tokens = f"{self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion tokens"
+        return f"{self.calls:,} calls, about {tokens}, {price}"
+
+
+def _sum(a: Any, b: Any, sign: int = 1) -> Any:
+    """Two amounts together; None where one is unknown."""
+    return None if a is None or b is None else a + sign * b
 
 
 class BudgetReached(JudgeError):

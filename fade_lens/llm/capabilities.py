@@ -167,12 +167,10 @@ class Capabilities:
 
     def _fewer_logprobs(self, said: str, body: Mapping[str, Any]) -> None:
         now = body.get("top_logprobs", 0)
-        told = [
-            number
-            for found in re.findall(r"(?<![\w.-])\d{1,2}(?![\w-]|\.\d)", said)
-            if 0 < (number := int(found)) < now
-        ]
-        fewer = max(told, default=FEWER_LOGPROBS if "top" in said and now > FEWER_LOGPROBS else 0)
+        told = map(int, re.findall(r"(?<![\w.-])\d{1,2}(?![\w-]|\.\d)", said))
+        fewer = max(
+            (n for n in told if 0 < n < now), default=FEWER_LOGPROBS if "top" in said and now > FEWER_LOGPROBS else 0
+        )
         if fewer:
             self.values["top_logprobs"] = fewer
         else:
@@ -192,15 +190,12 @@ def _merged(messages: list[Message]) -> list[Message]:
 
 
 def _response_format(form: str, structure: Structure) -> dict[str, Any] | None:
-    if form == "json_schema":
-        schema = {"name": structure.name, "strict": True, "schema": structure.schema}
-        return {"type": "json_schema", "json_schema": schema}
-    if form == "json_schema, simple":
-        return {
-            "type": "json_schema",
-            "json_schema": {"name": structure.name, "schema": _simple(structure.schema)},
-        }
-    return {"type": "json_object"} if form == "json_object" else None
+    if form == "none":
+        return None
+    strict = {"strict": True, "schema": structure.schema}
+    schema = strict if form == "json_schema" else {"schema": _simple(structure.schema)}
+    kind = form.partition(",")[0]
+    return {"type": kind} | ({"json_schema": {"name": structure.name} | schema} if kind == "json_schema" else {})
 
 
 def _simple(schema: Any) -> Any:

@@ -31,24 +31,8 @@ FORMS = (
 
 OWN = "own server"
 """What stands for the address of a server of the user's own: it changes from machine to machine, and the model is the same."""
-_OWN_NAMES = (
-    "localhost",
-    "local",
-    "localdomain",
-    "lan",
-    "home",
-    "internal",
-    "intranet",
-    "corp",
-    "private",
-    "svc",
-    "home.arpa",
-    "fritz.box",
-    "mshome.net",
-    "cluster",
-    "consul",
-    "test",
-    "ts.net",
+_OWN_NAMES = re.compile(
+    r".*\.(localhost|local|localdomain|lan|home|internal|intranet|corp|private|svc|home\.arpa|fritz\.box|mshome\.net|cluster|consul|test|ts\.net)"
 )
 """Last parts of names that no public server has."""
 _SHORTEST_KEY = 12
@@ -109,7 +93,7 @@ class Endpoint:
         """Whether the server is on this machine or a network of the user's, as its address tells."""
         host, address = self._place
         if address is None:
-            return "." not in host or host.endswith(tuple(f".{name}" for name in _OWN_NAMES))
+            return "." not in host or _OWN_NAMES.fullmatch(host) is not None
         return not address.is_global
 
     @property

@@ -10,12 +10,26 @@ Message = dict[str, str]
 """`role` and `content`."""
 
 
+def object_of(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object that has these properties and no others."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
 @dataclass(frozen=True)
 class Structure:
     """The form of the answer: a JSON schema, and the name that it goes by."""
 
     name: str
     schema: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, name: str, **properties: Mapping[str, Any]) -> "Structure":
+        """An object with these properties and no others.
+
+        >>> Structure.of("answer", answer={"type": "string"}).schema["required"]
+        ['answer']
+        """
+        return cls(name, object_of(**properties))
 
     def admits(self, value: object) -> bool:
         """Whether a parsed answer has the fields that the schema requires."""

@@ -1,6 +1,5 @@
 """The HTTP side of a judge: a client that shows a server nothing but what was chosen, what comes back, what errors mean."""
 
-import json
 import re
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,7 +13,7 @@ from fade_lens.llm.endpoint import Endpoint, Secret, redact, without_key
 from fade_lens.llm.request import Request
 from fade_lens.llm.thoughts import without_thoughts
 from fade_lens.llm.waits import wait_asked
-from fade_lens.llm.words import MOST_BYTES, read_body, status_in, words_of
+from fade_lens.llm.words import MOST_BYTES, parsed, read_body, status_in, words_of
 
 T = TypeVar("T")
 
@@ -81,7 +80,7 @@ def read_completion(body: Any, request: Request, *, key: Secret | None = None) -
     finish = str(choice.get("finish_reason") or "stop")
     if not content.strip() and finish == "stop" and (answer := without_thoughts(thought).strip()):
         # A server that takes all for thoughts: only what is whole and in the very form asked for is the answer.
-        content = answer if request.structure is not None and request.structure.admits(_json(answer)) else content
+        content = answer if request.structure is not None and request.structure.admits(parsed(answer)) else content
     refusal = message.get("refusal") or ("content filter" if finish == "content_filter" else None)
     tokens = (choice.get("logprobs") or {}).get("content") or []
     alternatives = tokens[0].get("top_logprobs") or [tokens[0]] if tokens else None
@@ -98,13 +97,6 @@ def read_completion(body: Any, request: Request, *, key: Secret | None = None) -
         completion_tokens=int(usage.get("completion_tokens") or shown / CHARS_PER_TOKEN),
         thought_tokens=int(counted or len(thought) / CHARS_PER_TOKEN),
     )
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts")

@@ -15,49 +15,13 @@ _DEEPEST = 8
 _LEAST_NUMBER = 16
 """Smaller numbers in a message are versions, positions and the like, not counts of tokens."""
 
-_SAYS = frozenset(
-    [
-        "error",
-        "errors",
-        "detail",
-        "details",
-        "message",
-        "msg",
-        "reason",
-        "title",
-        "description",
-        "error_message",
-        "error_msg",
-        "errormessage",
-        "errors_message",
-        "error_description",
-        "metadata",
-        "raw",
-        "fault",
-        "faultstring",
-        "innererror",
-        "inner_error",
-        "cause",
-        "exception",
-        "base_resp",
-        "status_msg",
-    ]
+_SAYS = re.compile(
+    r"(error_?|inner_?)?(message|error|description)|errors(_message)?|details?|msg|(error|status)_msg|reason|title|metadata|raw"
+    r"|fault(string)?|cause|exception|base_resp"
 )
-_CODES = frozenset(
-    [
-        "code",
-        "type",
-        "status",
-        "param",
-        "error_type",
-        "errortype",
-        "error_code",
-        "errorcode",
-        "__type",
-        "reason",
-        "status_code",
-    ]
-)
+"""Names under which servers say what is wrong."""
+_CODES = re.compile(r"(error_?|status_|__)?(code|type)|status|param|reason")
+"""Names under which they say it for programs."""
 
 
 class Words(NamedTuple):
@@ -85,9 +49,9 @@ def read_body(raw: bytes, charset: str | None = None) -> object:
     except LookupError:
         text = raw.decode("utf-8", "replace")
     text = text.strip("\ufeff \t\r\n")
-    if (value := _json(text)) is not None:
+    if (value := parsed(text)) is not None:
         return value
-    events = [_json(line[5:]) for line in text.splitlines() if line.startswith("data:")]
+    events = [parsed(line[5:]) for line in text.splitlines() if line.startswith("data:")]
     if any(event is not None for event in events):
         return [event for event in events if event is not None]
     if re.match(r"<(!doctype|html|head|body|\?xml|!--)", text, re.I):
@@ -119,7 +83,8 @@ def status_in(body: object) -> int | None:
     return None
 
 
-def _json(text: str) -> Any | None:
+def parsed(text: str) -> Any | None:
+    """JSON, or None."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -131,7 +96,7 @@ def _spoken(value: object, anything: bool, depth: int = 0) -> Iterator[tuple[str
     if depth > _DEEPEST:
         return
     if isinstance(value, str):
-        inner = _json(value) if value.lstrip()[:1] in ("{", "[") else None  # one server's error inside another's
+        inner = parsed(value) if value.lstrip()[:1] in ("{", "[") else None  # one server's error inside another's
         if isinstance(inner, dict | list):
             yield from _spoken(inner, anything, depth + 1)
         elif said := " ".join(value[:_MOST_CHARS].split()):
@@ -145,9 +110,9 @@ def _spoken(value: object, anything: bool, depth: int = 0) -> Iterator[tuple[str
         if isinstance(place, list) and isinstance(fields.get("msg"), str):  # FastAPI's: a message about one field
             yield "text", f"{'.'.join(str(part) for part in place)}: {fields['msg']}"
         for name, inner in fields.items():
-            if name in _CODES and isinstance(inner, str | int):
+            if _CODES.fullmatch(name) and isinstance(inner, str | int):
                 yield "code", str(inner)
-            if anything or name in _SAYS:
+            if anything or _SAYS.fullmatch(name):
                 yield from _spoken(inner, anything, depth + 1)
         if isinstance(param := fields.get("param"), str) and param not in str(fields.get("message")):
             yield "text", param

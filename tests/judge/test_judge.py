@@ -12,7 +12,7 @@ import pytest
 
 from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.judge import BudgetReached, Judge, MemoryTranscripts, Rating, asking, prompts
-from fade_lens.llm.budget import PRICES, checked_price
+from fade_lens.llm.budget import checked_price
 from tests.fake_judge import ALL_KINDS, BAD_ANSWERS, FAILURES, FORMS, FakeJudge, evenly, mentions
 
 CONCEPT = "the word 'cat'"
@@ -435,7 +435,7 @@ def test_cost_and_estimate() -> None:
         unknown = Judge("m", base_url=fake.base_url)
         assert unknown.estimate(30, 500).cost is None and "price unknown" in str(unknown.estimate(30, 500))
     assert Judge("gpt-4o-mini-2024-07-18").estimate(0, 15).cost == pytest.approx(
-        Judge("m", base_url="http://h/v1", price=PRICES["gpt-4o-mini"]).estimate(0, 15).cost
+        Judge("m", base_url="http://h/v1", price=(0.15, 0.60)).estimate(0, 15).cost
     )
 
 

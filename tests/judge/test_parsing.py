@@ -174,6 +174,50 @@ def test_ten_thousand_mutated_answers() -> None:
     assert fed > 3000  # the parser still finds much in them
 
 
+SIGNS = [*"\"'{}[],:\\-.é\n#“”「：｛＂", "```", "true", "((", " rating ", "id", "null"]
+
+
+def rated_by_chance(rng: random.Random) -> tuple[dict[str, int], str]:
+    """What six texts are rated, and an answer in one of the usual forms that says so, with some values that are no ratings."""
+    values = {str(name): rng.choice([0, 1, 2, 2.0, "1", 3, None]) for name in rng.sample(range(100, 1000), 6)}
+    entries = [{"id": name, "rating": value} for name, value in values.items()]
+    turned = [{"rating": value, "id": name} for name, value in values.items()]
+    lines = "\n".join(f"{name}: {value}" for name, value in values.items())
+    forms = [json.dumps(values), str(values), lines, *(json.dumps({"ratings": one}) for one in (entries, turned))]
+    given = {name: int(float(value)) for name, value in values.items() if value not in (3, None)}
+    return given, rng.choice([*forms, str({"ratings": entries})])
+
+
+def damaged(answer: str, rng: random.Random) -> str:
+    """The answer with signs put in, signs left out, or its end cut off; no digit is changed and no two numbers become one."""
+    for _ in range(rng.randrange(1, 5)):
+        at, change = rng.randrange(len(answer) + 1), rng.randrange(3)
+        end = at + rng.randrange(9)
+        left_out, around = answer[at:end], answer[max(at - 1, 0) : at] + answer[end : end + 1]
+        if change == 0:
+            answer = answer[:at] + rng.choice(SIGNS) + answer[at:]
+        elif change == 1 and not any(map(str.isdigit, left_out)) and not around.isdigit():
+            answer = answer[:at] + answer[end:]
+        elif change == 2 and rng.random() < 0.3:
+            answer = answer[: max(at, 1)]
+    return answer
+
+
+def test_a_damaged_answer_gives_no_rating_that_the_whole_one_does_not_give() -> None:
+    rng, read = random.Random(0), unhooked().parse_ratings
+    wrong = right = 0
+    for _ in range(6000):
+        given, answer = rated_by_chance(rng)
+        names = [*given, *(str(name) for name in range(100, 110))]
+        found = read(damaged(answer, rng), names)
+        wrong += len(found.items() - given.items())
+        right += len(found.items() & given.items())
+    assert wrong <= 1 and right > 19_000, (
+        wrong,
+        right,
+    )  # an id that lost all marks between two ratings; 25,700 are given
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.text()
@@ -208,6 +252,9 @@ def test_any_text_at_all(answer: str) -> None:
         "analysisX" + "assistantfinal" * 20_000,
         "<|channel|>" * 20_000,
         "final <" * 30_000,
+        "[" * 900 + "]" * 900,
+        '{"texts":' * 900 + '["a"]' + "}" * 900,
+        ("[" + "1," * 400) * 120,
     ],
 )
 def test_hostile_answers_come_to_an_end(answer: str) -> None:
@@ -413,3 +460,23 @@ def test_no_piece_of_a_text_is_taken_for_a_text() -> None:
     assert not parse_texts("texts:\n  - |\n    One.\n  - >-\n    Two.\n").texts
     assert parse_texts(json.dumps({"texts": ['{"a": 1}', "[2]"]})).texts == ['{"a": 1}', "[2]"]
     assert parse_ratings('{"101": "1-2", "202": "0 or 1"}', ["101", "202"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fields"),
+    [
+        (
+            '{"concept": "cats", "rules": [{"text": "a", "strength": 1.0}]}',
+            {"concept": "cats", "rules": [{"text": "a", "strength": 1.0}]},
+        ),
+        ('Sure [1]:\n```json\n{"concept": "dogs"}\n{"concept": "cats",}\n```', {"concept": "cats"}),
+        ("{'concept': \"it's\", 'sure': True}", {"concept": "it's", "sure": True}),
+        ("{“concept”: “cats”, “sure”：2}", {"concept": "cats", "sure": 2}),
+        ('{"concept": "a \\"cat\\"", "why": "they all', {"concept": 'a "cat"'}),
+        ('<think>{"concept": "dogs"}</think>Cats.', None),
+        ("[1, 2]", None),
+        ("", None),
+    ],
+)
+def test_fields_of_a_free_answer(answer: str, fields: dict[str, object] | None) -> None:
+    assert parsing.parse_fields(answer) == fields

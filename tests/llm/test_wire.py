@@ -3,6 +3,7 @@
 import pytest
 
 from fade_lens._util.errors import JudgeError
+from fade_lens.judge import Judge
 from fade_lens.llm.budget import Ledger, Usage, price_of
 from fade_lens.llm.chat import Answer, Transient, Unanswered
 from fade_lens.llm.endpoint import endpoint
@@ -86,4 +87,20 @@ def test_usage_adds_up() -> None:
     ledger.add(calls=1, retries=3)
     assert ledger.usage - before == Usage(calls=1, retries=3)
     assert (before + Usage(cost=None)).cost is None
-    assert price_of("gpt-4o-mini-2024-07-18") == price_of("gpt-4o-mini") and price_of("nobody-knows") is None
+
+
+def test_prices_of_the_servers_that_list_them() -> None:
+    openai = "https://api.openai.com/v1"
+    assert price_of("gpt-4o-mini", openai) == (0.15, 0.6)
+    assert price_of("gpt-4o-mini-2024-07-18", openai) == price_of("gpt-4o-mini-2031-01-31", openai) == (0.15, 0.6)
+    assert price_of("nobody-knows", openai) is None and price_of("gpt-4o-mini", "https://models.example.org/v1") is None
+    cost = {
+        spec: Judge.parse(spec, api_key="k" * 20).price_of(10**6, 0)
+        for spec in (
+            "openrouter:openai/gpt-4o-mini",
+            "https://api.deepseek.com/v1#deepseek-chat",
+            "http://10.0.0.1/v1#gpt-4o-mini",
+        )
+    }
+    assert list(map(bool, cost.values())) == [True, True, False], cost
+    assert Judge.azure("gpt-4o-mini", azure_endpoint="https://x.openai.azure.com", api_key="k").price_of(1, 1) is None
