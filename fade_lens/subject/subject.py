@@ -125,10 +125,10 @@ class Subject:
 
     @property
     def precision(self) -> Precision | None:
-        """How exact activations are, told at first use; None in preset "paper", which compares them digit by digit."""
+        """How exact activations are, told at first use; None in arithmetic "paper", which compares them digit by digit."""
         if self._whole is not None:
             return self._whole[0].precision
-        if self._precision is None and self.settings.preset != "paper":
+        if self._precision is None and self.settings.arithmetic != "paper":
             self._precision = Precision.of(self.model, self.features, self.tokens, self.outliers)
         return self._precision
 
@@ -166,8 +166,7 @@ class Subject:
 
     def reference(self, index: int) -> float:
         """The unit of a feature's steering factors (NaN if it never fires)."""
-        quantile = 1.0 if self.settings.preset == "paper" else self.settings.reference_quantile
-        return reference_activation(self.natural(index), quantile)
+        return reference_activation(self.natural(index), self.settings.reference_quantile)
 
     def read(self, texts: Sequence[str]) -> TokenizedTexts:
         """Other texts as the model's tokens, cut as the corpus is."""
