@@ -1,6 +1,5 @@
-"""The settings as options of the command line: each of a settings dataclass' fields is one, with its help and its default."""
+"""The settings as options of the command line: each field of a settings dataclass is one, with its help and its default."""
 
-import logging
 from dataclasses import Field, dataclass, fields
 from inspect import Parameter
 from types import NoneType
@@ -8,118 +7,124 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from fade_lens._util.options import Options, for_json, read, types_of
+from fade_lens._util.options import for_json, read, types_of
 from fade_lens.cli.groups import Group, parameter
 
 PANEL = "Settings"
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsOptions(Group):
-    """The settings of a kind. `given` holds those that the command was given: a preset changes the others."""
+    """The settings that a command was given, by name; `settings` are all of them."""
 
     given: dict[str, Any]
 
     @classmethod
-    def kind(cls) -> type[Options]:
-        """Whose settings; a subclass tells others."""
+    def kinds(cls) -> list[type]:
+        """The dataclasses whose fields are options."""
         from fade_lens.runs.settings import every_setting
 
-        return every_setting(installed=True)
+        return [every_setting(installed=True)]
+
+    @classmethod
+    def known(cls) -> dict[str, tuple["Field[Any]", Any]]:
+        """Every setting with its type."""
+        return {one.name: (one, types_of(kind)[one.name]) for kind in cls.kinds() for one in fields(kind)}
 
     @classmethod
     def options(cls) -> list[Parameter]:
         """An option for each setting, and one for each that can be switched off."""
-        kinds = types_of(cls.kind())
-        own = fields(cls.kind())
-        return [option_of(one, kinds[one.name]) for one in own] + [
-            switch_of(one) for one in own if one.metadata["switch"]
-        ]
+        switches = [switch_of(one) for one, _ in cls.known().values() if one.metadata["switch"]]
+        return [option_of(*one) for one in cls.known().values()] + switches
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> "SettingsOptions":
+    def of(cls, given: dict[str, Any]) -> Any:
         """The settings as they were given. Raises `InputError` for what cannot be read as one."""
-        kinds = types_of(cls.kind())
         told: dict[str, Any] = {}
-        for one in fields(cls.kind()):
-            if (value := given.get(one.name)) is not None:
-                told[one.name] = read(value, one, kinds[one.name]) if isinstance(value, str) else value
-            if not given.get(one.metadata["switch"], True):
-                told[one.name] = read("none", one, kinds[one.name])
+        for name, (setting, kind) in cls.known().items():
+            value = given.get(name) if given.get(setting.metadata["switch"], True) else "none"
+            if value is not None:
+                told[name] = read(value, setting, kind) if isinstance(value, str) else value
         return cls(given=told)
 
+    def settings(self, *, neurons: bool = False) -> Any:
+        """The settings of a run, of `neurons` rather than SAE latents. Raises `InputError`."""
+        from fade_lens.runs.settings import settings_of
 
-@dataclass(frozen=True, kw_only=True)
+        return settings_of(None, self.given, neurons=neurons)
+
+
 class RunSettings(SettingsOptions):
-    """All settings of a run, with its preset."""
+    """All settings, with a preset for those that are not given."""
 
     @classmethod
     def options(cls) -> list[Parameter]:
         """One for the preset, and those of the settings."""
         from fade_lens.runs.presets import PRESETS
 
-        text = "Settings to begin with; those that are given beside it stay. paper: the reference implementation's."
+        text = "Settings for what is not given here. paper: the reference implementation's."
         option = typer.Option(help=text, metavar="|".join(PRESETS), rich_help_panel=PANEL)
         return [parameter("preset", Annotated[str, option], next(iter(PRESETS))), *super().options()]
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> "RunSettings":
+    def of(cls, given: dict[str, Any]) -> Any:
         """The settings as they were given, the preset among them."""
         return cls(given={"preset": given["preset"], **super().of(given).given})
 
-    def settings(self, *, neurons: bool) -> Any:
-        """The settings of the run, of `neurons` rather than SAE latents. Raises `InputError`."""
-        from fade_lens.runs.settings import settings_of
 
-        return settings_of(None, self.given, neurons=neurons)
+class ExplainSettings(SettingsOptions):
+    """The settings of the subject and of explainers."""
+
+    @classmethod
+    def kinds(cls) -> list[type]:
+        """Theirs."""
+        from fade_lens.explainers.base import REGISTRY
+        from fade_lens.runs.settings import every_setting
+        from fade_lens.subject.settings import SubjectSettings
+
+        every_setting(installed=True)
+        return [SubjectSettings, *(explainer.Settings for explainer in REGISTRY.values())]
 
 
 def option_of(setting: "Field[Any]", kind: Any) -> Parameter:
-    """A setting as an option; one that is not given is None, whatever its default."""
-    about = setting.metadata
-    first = about["help"].split(". ")[0].rstrip(".")
+    """A setting as an option. One that is not given is None, whatever its default is."""
+    about, name = setting.metadata, setting.name.replace("_", "-")
+    text = about["help"].split(". ")[0].rstrip(".")
     if about["none"]:
-        first += f"; {'none' if about['off'] is None else f'{about["off"]:g}'}: {about['none']}"
-    flags = [f"--{'/--no-'.join([setting.name.replace('_', '-')] * 2)}"] if kind is bool else []
+        off = "none" if about["off"] is None else f"{about['off']:g}"
+        text += f"; {off}: {about['none']}"
+    flag = kind is bool
     option = typer.Option(
-        *flags,
-        help=f"{first}.",
-        show_default=shown(setting.default),
-        metavar=None if kind is bool else form(setting, kind),
+        f"--{name}" + (f"/--no-{name}" if flag else ""),
+        help=f"{text}.",
+        show_default=written(setting.default),
+        metavar=None if flag else form(setting, kind),
         rich_help_panel=PANEL,
     )
-    return parameter(setting.name, Annotated[bool | None if kind is bool else str | None, option], None)
+    return parameter(setting.name, Annotated[(bool if flag else str) | None, option], None)
 
 
 def switch_of(setting: "Field[Any]") -> Parameter:
     """The option that switches a setting off."""
-    name = setting.metadata["switch"]
-    option = typer.Option(
-        f"--{name}/--no-{name}",
-        help=f"The latter is --{setting.name.replace('_', '-')} none: {setting.metadata['none']}.",
-        rich_help_panel=PANEL,
-    )
+    name, text = setting.metadata["switch"], f"The latter is --{setting.name.replace('_', '-')} none."
+    option = typer.Option(f"--{name}/--no-{name}", help=text, rich_help_panel=PANEL)
     return parameter(name, Annotated[bool, option], True)
 
 
 def form(setting: "Field[Any]", kind: Any) -> str:
     """How a value is written."""
-    words = "|".join(setting.metadata["limits"]["choices"])
-    allowed = [one for one in get_args(kind) or (kind,) if one not in (NoneType, ...)]
-    one = words or {int: "whole number", float: "number"}.get(allowed[0], "text")
-    return f"{one},…" if get_origin(kind) is tuple else one
+    number = next(one for one in get_args(kind) or (kind,) if one is not NoneType)
+    word = "|".join(setting.metadata["limits"]["choices"]) or {int: "N", float: "NUMBER"}.get(number, "TEXT")
+    return f"{word},…" if get_origin(kind) is tuple else word
 
 
-def shown(value: Any) -> str:
-    """A default as one would write it."""
+def written(value: Any) -> str:
+    """A default as one would write it.
+
+    >>> written((0.5, 2.0)), written(None), written(200), written(float("inf"))
+    ('0.5,2', 'none', '200', 'inf')
+    """
+    if isinstance(value, tuple):
+        return ",".join(map(written, value)) or "none"
     plain = for_json(value)
-    return (
-        "none"
-        if value is None or value == ()
-        else ",".join(map(shown, value))
-        if isinstance(value, tuple)
-        else f"{plain:g}"
-        if isinstance(plain, float)
-        else str(plain)
-    )
+    return "none" if plain is None else f"{plain:g}" if isinstance(plain, float) else str(plain)
