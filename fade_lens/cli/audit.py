@@ -182,7 +182,7 @@ def scored(
                 logger.warning("that the descriptions belong to this SAE %s", mapping)
         except InputError as error:
             if not force:
-                raise InputError(f"{error}; --force scores anyway") from error
+                raise InputError(*error.args, "; --force scores anyway") from error
             logger.warning("scored although %s", error)
     table = flags(frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features)
     chosen = to_score(table)

@@ -307,7 +307,7 @@ def prices(text: str) -> tuple[float, float]:
     try:
         prompt, completion = (float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"price {text!r} must be two numbers, prompt and completion, such as 0.15,0.60") from None
+        raise InputError(f"--price {text!r} must be two numbers, prompt and completion, such as 0.15,0.60") from None
     if not (0 <= prompt < float("inf") and 0 <= completion < float("inf")):
-        raise InputError(f"price {text!r} must not be negative or infinite")
+        raise InputError(f"--price {text!r} must not be negative or infinite")
     return prompt, completion

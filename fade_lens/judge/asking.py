@@ -53,7 +53,7 @@ class Asking:
 
     form: str = "answers that could be read"
     """What an answer is read as."""
-    otherwise: str = "Take a stronger model"
+    otherwise: tuple[str, ...] = ("Take a stronger model",)
     """What to do where a model gives nothing of the kind."""
 
     async def ask(self, request: Request, read: Callable[[Answer], T | None]) -> T | Reason:
@@ -97,7 +97,7 @@ class Asking:
         """The error for a judge that cannot do it."""
         model = self.queue.provider
         return JudgeError(
-            f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. {self.otherwise}"
+            f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. ", *self.otherwise
         )
 
     def said(self, answer: Answer) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sae_lens import SAE
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import null_descriptions
 from fade_lens.data.corpus import Corpus
@@ -182,8 +182,9 @@ class Fade:
                 shared = file_of(Path(transcripts))
                 if shared.name == FILE and not shared.exists():
                     raise InputError(
-                        f"transcripts is {str(transcripts)!r}, where no run has left answers; give another run's folder, "
-                        "or a file to begin one, such as 'answers.sqlite'"
+                        Argument("transcripts"),
+                        f" is {str(transcripts)!r}, where no run has left answers; give another run's folder, "
+                        "or a file to begin one, such as 'answers.sqlite'",
                     )
                 answers = SharedTranscripts(answers, stack.enter_context(RunStore(shared)))
             for judge in judges:

@@ -357,7 +357,9 @@ class FaithfulnessEvaluator:
         """Faithfulness alone and without a gate, for a table of descriptions (see `read_descriptions`)."""
         chosen = read_descriptions(descriptions)
         if not self.settings.steers:
-            raise InputError(f"factors is {self.settings.factors}; give a factor other than 0 at which to steer")
+            raise InputError(
+                Argument("factors"), f" is {self.settings.factors}; give a factor other than 0 at which to steer"
+            )
         self.steer([d.index for d in chosen])
         asked = {d: self.ask(d) for d in chosen}
         return {d: self.measure(d, answer) for d, answer in asked.items()}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from sae_lens import SAE
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
 from fade_lens.subject.activations import MaxActivations, OutlierRule, Progress, max_activations, reference_activation
@@ -87,7 +87,9 @@ class Subject:
         limit = int(self.model.cfg.n_ctx)
         if self.settings.context is not None:
             if self.settings.context > limit:
-                raise InputError(f"context is {self.settings.context}, but the model reads at most {limit} tokens")
+                raise InputError(
+                    Argument("context"), f" is {self.settings.context}, but the model reads at most {limit} tokens"
+                )
             return self.settings.context
         trained = None if isinstance(source, str) else source.cfg.metadata.context_size
         return min(limit, LONGEST_CONTEXT, int(trained or LONGEST_CONTEXT))
