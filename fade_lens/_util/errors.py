@@ -1,11 +1,44 @@
 """Errors that a user can act on: each message names what was given, what was expected and how to mend it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
+class Argument(str):
+    """The name of an argument in an error's message, with the value that it has or should be given.
+
+    The command line shows it as its option.
+
+    >>> str(InputError("give ", Argument("rating", "single"))), InputError(Argument("seed"), " is -1").field
+    ("give rating='single'", 'seed')
+    """
+
+    value: object
+
+    def __new__(cls, name: str, value: object = None) -> "Argument":
+        """As Python writes it: `name`, or `name=value`."""
+        self = super().__new__(cls, name if value is None else f"{name}={value!r}")
+        self.name, self.value = name, value
+        return self
+
+    def __getnewargs__(self) -> tuple[str, object]:
+        return self.name, self.value
+
+
 class FadeLensError(Exception):
-    """Base of every error that fade_lens raises on purpose."""
+    """Base of every error that fade_lens raises on purpose; its message is made of texts and `Argument`s."""
+
+    def __str__(self) -> str:
+        return self.told(str)
+
+    def told(self, write: Callable[[Argument], str]) -> str:
+        """The message, its arguments written by `write`."""
+        return "".join(write(part) if isinstance(part, Argument) else str(part) for part in self.args)
+
+    @property
+    def field(self) -> str | None:
+        """The argument that cannot be used, where the message names one."""
+        return next((part.name for part in self.args if isinstance(part, Argument)), None)
 
 
 class InputError(FadeLensError, ValueError):

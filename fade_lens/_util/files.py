@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fade_lens._util.errors import InputError, MissingExtraError
+from fade_lens._util.errors import Argument, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,8 @@ def table_column(path: Path, column: str) -> Iterator[Any]:
     names, parts = csv_parts(path, column) if kind_of(path) == ".csv" else parquet_parts(path, column)
     if column not in names:
         raise InputError(
-            f"{path.name} has no column {column!r}; its columns are {', '.join(names)}; name one with column= (--corpus-column)"
+            f"{path.name} has no column {column!r}; its columns are {', '.join(names)}; name one with ",
+            Argument("column"),
         )
     for part in parts:
         yield from part

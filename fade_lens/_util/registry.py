@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Generic, TypeVar
 
-from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.options import Options
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,9 @@ class Registry(dict[str, type[T]], Generic[T]):
     def find_all(self, names: Sequence[str], example: str) -> dict[str, type[T]]:
         """The classes of several names. Raises `InputError` for an unknown one, or for none."""
         if isinstance(names, str) or not names:
-            raise InputError(f"{self.noun}s is {names!r}; give a tuple of at least one name, such as {example}")
+            raise InputError(
+                Argument(f"{self.noun}s"), f" is {names!r}; give a tuple of at least one name, such as {example}"
+            )
         return {name: self.find(name) for name in names}
 
     @property

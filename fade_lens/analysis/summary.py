@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.metrics.intervals import LEVEL, REPLICATES
@@ -196,7 +196,9 @@ def _group(result: Result, by: str | Key | None, columns: Mapping[str, str]) -> 
         return str(by(result))
     known = {**columns, "explainer": result.description.origin, **result.to_row()}
     if by not in known:
-        raise InputError(f"by is {by!r}; give a function of a result, or one of {', '.join(sorted(known))}")
+        raise InputError(
+            Argument("by"), f" is {by!r}; give a function of a result, or one of {', '.join(sorted(known))}"
+        )
     return str(known[by])
 
 

@@ -4,7 +4,7 @@ All features are encoded in one pass, so the texts written for description g als
 the texts rated for g, weighted by 1 / inclusion, give every other feature's Responsiveness and Purity: the weights make them stand
 for the corpus, hence they are right whichever feature chose the texts (less certain for the others than for the one that chose).
 
-Matrices are `[feature, description]`, signed and weighted whatever the preset, NaN where undefined. `fade_lens.baselines.permutation` reads them.
+Matrices are `[feature, description]`, signed and weighted whatever the run's arithmetic, NaN where undefined. `fade_lens.baselines.permutation` reads them.
 """
 
 import base64

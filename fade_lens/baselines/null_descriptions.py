@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.seeds import rng
 from fade_lens.data.descriptions import Description, Provenance
 
@@ -39,7 +39,7 @@ def check_nulls(kinds: Sequence[str]) -> None:
     """Raise `InputError` for an unknown kind."""
     for kind in kinds:
         if kind not in NULLS:
-            raise InputError(f"nulls holds {kind!r}; give some of {', '.join(map(repr, NULLS))}")
+            raise InputError(Argument("nulls"), f" holds {kind!r}; give some of {', '.join(map(repr, NULLS))}")
 
 
 def _shuffled(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, str]]:
@@ -62,8 +62,9 @@ def _shuffled(descriptions: Sequence[Description], _: int, seed: int) -> list[tu
             if fits(place, texts[other]) and fits(other, texts[place]):
                 texts[place], texts[other] = texts[other], texts[place]
     raise InputError(
-        f"nulls holds 'shuffled', but {len(descriptions)} descriptions cannot be dealt out so that none goes to a feature that has it; "
-        "describe more features, or leave 'shuffled' out"
+        Argument("nulls"),
+        f" holds 'shuffled', but {len(descriptions)} descriptions cannot be dealt out so that none goes to a feature that has it; "
+        "describe more features, or leave 'shuffled' out",
     )
 
 
@@ -74,8 +75,9 @@ def _random(descriptions: Sequence[Description], n_features: int, seed: int) -> 
     free = [i for i in range(n_features) if i not in described]
     if len(free) < len(descriptions):
         raise InputError(
-            f"nulls holds 'random', but of {n_features} features only {len(free)} are not described, for {len(descriptions)} "
-            "descriptions; leave 'random' out"
+            Argument("nulls"),
+            f" holds 'random', but of {n_features} features only {len(free)} are not described, for {len(descriptions)} "
+            "descriptions; leave 'random' out",
         )
     chosen = random.choice(len(free), len(descriptions), replace=False)
     return [(free[int(i)], d.text) for i, d in zip(chosen, descriptions, strict=True)]

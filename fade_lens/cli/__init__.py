@@ -4,18 +4,17 @@ import atexit
 import inspect
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from fade_lens._util.errors import FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
+from fade_lens._util.errors import Argument, FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 from fade_lens.cli import audit, compare, evaluate, explain, judge, sanity
 from fade_lens.cli.console import errors, make_printable, plain
 from fade_lens.cli.groups import with_options
@@ -28,8 +27,14 @@ EXIT_CODES: dict[type[FadeLensError], int] = {
     MissingExtraError: 5,
     NeuronpediaError: 6,
 }
-JUDGE_NAME = "--judge-name"
-"""`Judge(name=…)`."""
+RENAMED = {
+    "name": "judge_name",
+    "column": "corpus_column",
+    "limit": "corpus_limit",
+    "windows": "corpus_windows",
+    "release": "sae_release",
+}
+"""Arguments of the library whose options are called otherwise, for a command has more to name."""
 INTERRUPTED = 130
 INTERRUPTED_MESSAGE = "Interrupted. What was done is kept: run the same command again to go on."
 
@@ -39,10 +44,15 @@ COMMANDS = (evaluate.evaluate, explain.explain, audit.audit, compare.compare, ev
 class Commands(TyperGroup):
     """The commands, of which only the one that is called learns its options: some come from modules that `--help` need not wait for."""
 
+    called_options: Mapping[str, str] = {}
+    """The options of the command that was called, by the names of their parameters."""
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called, with its options."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, next((whole(one) for one in COMMANDS if one.__name__ == name), command), rest
+        command = next((whole(one) for one in COMMANDS if one.__name__ == name), command)
+        self.called_options = {str(param.name): param.opts[0] for param in command.params if param.opts}
+        return name, command, rest
 
 
 def whole(command: Callable[..., None]) -> Any:
@@ -68,26 +78,16 @@ for command in COMMANDS:
 app.add_typer(judge.app, name="judge")
 
 
-def in_options(message: str) -> str:
-    """A message of the library, which names Python's arguments, in this command's words.
+def as_option(argument: Argument, options: Mapping[str, str]) -> str:
+    """An argument of the library as its option, where the command has one, by the argument's name.
 
-    >>> in_options("give rating='single', or raise max_calls")
-    'give --rating single, or raise --max-calls'
+    >>> as_option(Argument("max_calls", 5), {"max_calls": "--max-calls"}), as_option(Argument("context"), {})
+    ('--max-calls 5', 'context')
     """
-    options = {param.name: param.opts[0] for command in map(whole, COMMANDS) for param in command.params}
-    names = "|".join(options | {"name": JUDGE_NAME})
-
-    def option(match: re.Match[str]) -> str:
-        name, value = match["name"], match["text"] or match["value"]
-        found = JUDGE_NAME if name == "name" else options[name]
-        return f"{found} {shlex.quote(value)}" if value else found if "_" in name else match[0]
-
-    # Not where it is part of a path or of a quotation; a name that is a plain word is one only where a value follows.
-    return re.sub(
-        rf"""(?<![\w./\\'"-])(?P<name>{names})(?:=(?:'(?P<text>[^']*)'|(?P<value>[\w.]*\w)))?(?![\w/\\'"=-]|\.\w)""",
-        option,
-        message,
-    )
+    option = options.get(RENAMED.get(argument.name, argument.name))
+    if option is None or argument.value is None:
+        return option or str(argument)
+    return f"{option} {shlex.quote(str(argument.value))}"
 
 
 def main() -> None:
@@ -104,14 +104,16 @@ def main() -> None:
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ):  # not where interrupts are ignored, as under nohup
         signal.signal(signal.SIGINT, interrupted)
+    commands: Any = typer.main.get_command(app)
     try:
-        app()
+        commands()
     except SystemExit as end:  # typer makes an interrupt of it
         if end.code == INTERRUPTED:
             leave()
         raise
     except FadeLensError as error:
-        errors.print(plain(f"fade-lens: {in_options(str(error))}"), style="red")
+        said = error.told(lambda argument: as_option(argument, commands.called_options))
+        errors.print(plain(f"fade-lens: {said}"), style="red")
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except OSError as error:  # a full disk, a folder that went away
         logging.getLogger(__name__).debug("where it happened", exc_info=True)

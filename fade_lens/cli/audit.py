@@ -13,15 +13,13 @@ from fade_lens.cli.console import console, plain
 from fade_lens.cli.evaluate import about_the_judge
 from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import (
-    Faithful,
-    IntervalWidth,
     Only,
     Out,
     Quiet,
     neuronpedia_source,
-    numbers,
     open_sae,
 )
+from fade_lens.cli.settings import RunSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
@@ -75,22 +73,15 @@ def audit(
     flags_only: Annotated[
         bool, typer.Option("--flags-only", help="Only what can be told at sight: no model, no judge.")
     ] = False,
-    faithfulness: Faithful = True,
     scores: Annotated[
         bool, typer.Option("--scores", help="Ask Neuronpedia, feature by feature, for its own scores, to compare.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Score although the mapping check failed or the SAE differs.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="All randomness of the run comes from it.")] = 0,
-    synthetic_texts: Annotated[int, typer.Option(help="Texts the judge writes a description.")] = 30,
-    rated_texts: Annotated[int, typer.Option(help="Natural texts the judge rates a description.")] = 200,
-    prompts: Annotated[int, typer.Option(help="Natural beginnings continued at each steering factor.")] = 30,
-    factors: Annotated[
-        str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
-    ] = "0.5,1,1.5,2",
-    interval_width: IntervalWidth = 0.3,
     quiet: Quiet = False,
+    *,
+    settings: RunSettings,
 ) -> None:
     """Find the wrong, swapped, empty and leaked descriptions of an SAE's features, and say what to do about each.
 
@@ -117,17 +108,9 @@ def audit(
         done = by_flags(found, wanted, open_sae(None, None, subject.sae, "cpu") if subject.sae else None)
     else:
         from fade_lens.runs.fade import Fade
-        from fade_lens.runs.settings import Settings
         from fade_lens.runs.store import file_of
 
-        settings = Settings(
-            seed=seed,
-            synthetic_texts=synthetic_texts,
-            rated_texts=rated_texts,
-            prompts=prompts,
-            factors=numbers(factors) if faithfulness else (),
-            interval_width=interval_width or None,
-        )
+        chosen_settings = settings.settings(neurons=subject.hook is not None)
         asked = judging.open(str(judge))
         checks = judging.checks()  # a gold set that cannot be read is told now
         texts = corpus.open()
@@ -135,7 +118,7 @@ def audit(
         if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
             asked.check()  # before a model is loaded
         model, opened = subject.open(published)
-        fade = Fade(model, opened, corpus=texts, judge=asked, settings=settings)
+        fade = Fade(model, opened, corpus=texts, judge=asked, settings=chosen_settings)
         done = scored(found, wanted, fade, judging, checks, out, force=force, quiet=quiet)
     if done is not None:
         finish(done, out, quiet)
@@ -199,7 +182,7 @@ def scored(
                 logger.warning("that the descriptions belong to this SAE %s", mapping)
         except InputError as error:
             if not force:
-                raise InputError(f"{error}; --force scores anyway") from error
+                raise InputError(*error.args, "; --force scores anyway") from error
             logger.warning("scored although %s", error)
     table = flags(frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features)
     chosen = to_score(table)

@@ -9,14 +9,13 @@ import typer
 from rich.table import Table
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.options import names
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import (
     DEMO,
     Concurrency,
     Described,
-    Faithful,
-    IntervalWidth,
     JudgeSpec,
     MaxCalls,
     MaxCost,
@@ -26,10 +25,9 @@ from fade_lens.cli.options import (
     Quiet,
     Rating,
     chosen_descriptions,
-    names,
-    numbers,
     open_judge,
 )
+from fade_lens.cli.settings import RunSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
@@ -60,20 +58,6 @@ def evaluate(
             help="Score on the texts that no explainer is shown; where descriptions were explained here unless given."
         ),
     ] = None,
-    preset: Annotated[
-        str, typer.Option(help="default, or paper for the reference implementation's arithmetic.")
-    ] = "default",
-    seed: Annotated[int, typer.Option(help="All randomness of the run comes from it.")] = 0,
-    synthetic_texts: Annotated[int, typer.Option(help="Texts the judge writes a description.")] = 30,
-    rated_texts: Annotated[int, typer.Option(help="Natural texts the judge rates a description.")] = 200,
-    prompts: Annotated[int, typer.Option(help="Natural beginnings continued at each steering factor.")] = 30,
-    factors: Annotated[
-        str, typer.Option(help="Steering factors, in units of the feature's reference activation.")
-    ] = "0.5,1,1.5,2",
-    mode: Annotated[str, typer.Option(help="Steering: add, clamp, scale or ablate.")] = "add",
-    controls: Annotated[
-        str, typer.Option(help="Controls for steering, rated likewise: any of ablate,random_direction,other.")
-    ] = "",
     scorers: Annotated[
         str,
         typer.Option(
@@ -86,18 +70,9 @@ def evaluate(
             help="Null descriptions, scored likewise: any of shuffled,random,generic; prints score minus null."
         ),
     ] = "",
-    max_nll_increase: Annotated[
-        float | None,
-        typer.Option(
-            help="Nats a token that a factor's texts may be less likely than the model's own; no limit unless given."
-        ),
-    ] = None,
-    gate: Annotated[
-        float | None, typer.Option(help="Clarity and Responsiveness below it skip Faithfulness; -1: never.")
-    ] = 0.5,
-    faithfulness: Faithful = True,
-    interval_width: IntervalWidth = 0.3,
     quiet: Quiet = False,
+    *,
+    settings: RunSettings,
 ) -> None:
     """Score descriptions of an SAE's latents, or of neurons.
 
@@ -105,23 +80,10 @@ def evaluate(
     --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l7`
     """
     from fade_lens.baselines.null_descriptions import check_nulls
-    from fade_lens.runs.settings import Settings
     from fade_lens.runs.store import file_of
     from fade_lens.scorers.base import scorers_of
 
-    settings = Settings(
-        preset=preset,  # pyright: ignore[reportArgumentType]
-        seed=seed,
-        synthetic_texts=synthetic_texts,
-        rated_texts=rated_texts,
-        prompts=prompts,
-        factors=numbers(factors) if faithfulness else (),
-        mode=mode,
-        controls=names(controls),
-        max_nll_increase=max_nll_increase,
-        gate=None if gate is not None and gate <= -1 else gate,
-        interval_width=interval_width or None,
-    )
+    chosen_settings = settings.settings(neurons=subject.hook is not None)
     subject.check_given()
     chosen = to_evaluate(descriptions, features, explainer, subject)
     asked = judging.open(judge)
@@ -135,7 +97,7 @@ def evaluate(
     from fade_lens.runs.fade import Fade
 
     model, source = subject.open(published)
-    fade = Fade(model, source, corpus=texts, judge=asked, settings=settings)
+    fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
     if judging.dry_run:
         console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **more)}"), soft_wrap=True)
         return

@@ -9,6 +9,7 @@ from rich.table import Table
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import Explain, JudgeSpec, Quiet
+from fade_lens.cli.settings import ExplainSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
@@ -32,12 +33,9 @@ def explain(
             help="Folder that keeps what was computed and answered, for a later run too; unless given, beside the CSV file."
         ),
     ] = None,
-    showing: Annotated[
-        str,
-        typer.Option(help="How windows are shown: default, or as arena, saebench, delphi or neuronpedia show them."),
-    ] = "default",
-    seed: Annotated[int, typer.Option(help="All randomness of the run comes from it.")] = 0,
     quiet: Quiet = False,
+    *,
+    settings: ExplainSettings,
 ) -> None:
     """Describe an SAE's latents, or neurons, that have no description.
 
@@ -46,9 +44,8 @@ def explain(
     """
     from fade_lens.data.descriptions import parse_indices
     from fade_lens.explainers.base import explainer_of
-    from fade_lens.runs.settings import settings_of
 
-    settings = settings_of(None, {"seed": seed, "showing": showing})
+    chosen_settings = settings.settings()
     subject.check_given()
     chosen = parse_indices(features)
     explainer_of(explainer)
@@ -58,7 +55,7 @@ def explain(
     from fade_lens.runs.fade import Fade
 
     model, source = subject.open(published)
-    fade = Fade(model, source, corpus=texts, judge=asked, settings=settings)
+    fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
     if judging.dry_run:
         cost = fade.estimate(chosen, explainer=explainer, scorers=())
         console.print(plain(f"{len(chosen)} features: {cost}"), soft_wrap=True)

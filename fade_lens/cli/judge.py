@@ -47,7 +47,7 @@ def log(
     entries = [Entry(request, answer) for request, answer in read_transcripts(run)]
     kinds = dict.fromkeys([*KINDS, *(entry.kind for entry in entries)])
     if kind is not None and kind not in kinds:
-        raise InputError(f"kind is {kind!r}; give one of {', '.join(kinds)}")
+        raise InputError(f"--kind is {kind!r}; give one of {', '.join(kinds)}")
     found = [
         entry
         for entry in entries

@@ -151,15 +151,6 @@ Transcripts = Annotated[
         help="File, or another run's folder, whose judge answers are shared with this run.", rich_help_panel=PANEL
     ),
 ]
-Faithful = Annotated[
-    bool, typer.Option("--faithfulness/--no-faithfulness", help="Steer and rate the steered texts as well, or not.")
-]
-IntervalWidth = Annotated[
-    float,
-    typer.Option(
-        help="Rate until the intervals are no wider than this, within the numbers above; 0: rate everything.",
-    ),
-]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")]
 Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no table.")]
@@ -316,27 +307,7 @@ def prices(text: str) -> tuple[float, float]:
     try:
         prompt, completion = (float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"price {text!r} must be two numbers, prompt and completion, such as 0.15,0.60") from None
+        raise InputError(f"--price {text!r} must be two numbers, prompt and completion, such as 0.15,0.60") from None
     if not (0 <= prompt < float("inf") and 0 <= completion < float("inf")):
-        raise InputError(f"price {text!r} must not be negative or infinite")
+        raise InputError(f"--price {text!r} must not be negative or infinite")
     return prompt, completion
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Words separated by commas.
-
-    >>> names("shuffled, generic")
-    ('shuffled', 'generic')
-    """
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas, at least one."""
-    try:
-        found = tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = ()
-    if not found:
-        raise InputError(f"factors {text!r} must be numbers separated by commas, such as 0.5,1,2")
-    return found

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import kind_of, open_text, parse_json, readable, table_column
 
 LIMIT = 10_000
@@ -264,7 +264,7 @@ def message_of(given: Mapping[str, Any], where: str) -> Message:
 def check_limit(limit: int | None) -> None:
     """Raise InputError for a number of texts that is not positive."""
     if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}; read at least 1 text")
+        raise InputError(Argument("limit"), f" is {limit}; read at least 1 text")
 
 
 def cells_of_file(path: Path, column: str) -> Iterator[Any]:
@@ -301,5 +301,5 @@ def row_cell(row: Any, column: str, where: str) -> Any:
         return row
     if not isinstance(row, dict) or column not in row:
         keys = f"; it has {', '.join(map(str, cast(dict[str, Any], row)))}" if isinstance(row, dict) else ""
-        raise InputError(f"{where} has no text under {column!r}{keys}; name one with column= (--corpus-column)")
+        raise InputError(f"{where} has no text under {column!r}{keys}; name one with ", Argument("column"))
     return cast(dict[str, Any], row)[column]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import TABLES, kind_of, parse_json, read_table, read_text, readable
 from fade_lens._util.wording import one_line
 
@@ -563,9 +563,11 @@ def parse_indices(spec: str) -> tuple[int, ...]:
             asked = range(int(start or 0), int(end)) if colon else range(int(start), int(start) + 1)
         except ValueError:
             raise InputError(
-                f"features {spec!r}: {part!r} is neither a number nor START:END, as in 0:200,512"
+                Argument("features"), f" {spec!r}: {part!r} is neither a number nor START:END, as in 0:200,512"
             ) from None
         if not asked or asked.start < 0 or asked.stop > MOST_FEATURES:
-            raise InputError(f"features {spec!r}: {part!r} names no features between 0 and {MOST_FEATURES:,}")
+            raise InputError(
+                Argument("features"), f" {spec!r}: {part!r} names no features between 0 and {MOST_FEATURES:,}"
+            )
         chosen += asked
     return tuple(dict.fromkeys(chosen))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def design(
     edges: Sequence[float | int] = (0, 50, 75, 95, 100),
     top: float = 0.1,
     power: float = 0.6,
+    silent_apart: bool = True,
 ) -> Design:
     """Choose exactly `n` texts (or all there are) from strata of activation, in an order whose every beginning is such a sample.
 
@@ -103,7 +104,8 @@ def design(
 
     - *top*: the `top · n` most active texts that fire, all taken (inclusion 1): they decide average precision;
     - *firing*: the other texts with a non-zero activation, in bins between the percentiles `edges` of their own ranks;
-    - *silent*: every text on which the activation is exactly zero, one stratum however many they are.
+    - *silent*: every text on which the activation is exactly zero, one stratum however many they are; where they are not kept apart
+      (`silent_apart=False`, as in the reference), they lie in the bins by their rank as all others do.
 
     The strata but the top share the budget in proportion to their sizes to this `power` (Bankier 1988): at 0 all alike, so that a text of
     a large stratum stands for very many, and one found to express the concept moves every estimate; at 1 as a uniform sample, which holds
@@ -134,15 +136,14 @@ def design(
     usable = np.flatnonzero(~np.isnan(values))
     n = min(n, len(usable))
     shuffled = rng.permutation(usable)  # equal activations get their rank by chance, not by their place in the corpus
-    firing = shuffled[values[shuffled] != 0]
+    apart = (values[shuffled] == 0) & silent_apart
+    firing = shuffled[~apart]
     firing = firing[np.argsort(values[firing], kind="stable")]
     n_top = min(round(top * n), len(firing))
     rest = len(firing) - n_top
     cuts = np.round(np.asarray(edges, dtype=np.float64) / 100 * rest).astype(int)
     bins = [firing[start:stop] for start, stop in itertools.pairwise(cuts)]
-    silent_texts = shuffled[values[shuffled] == 0]
-
-    strata = [silent_texts, *bins]
+    strata = [shuffled[apart], *bins]
     if n - n_top < sum(len(stratum) > 0 for stratum in strata):  # some stratum would stay empty
         return _interleaved([rng.choice(usable, n, replace=False)], [len(usable)])
     taken = _allocate(np.array([len(stratum) for stratum in strata]), n - n_top, power)
@@ -198,7 +199,13 @@ def _check_design(n: int, edges: Sequence[float | int], top: float, power: float
     for name, value in (("top", top), ("power", power)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} is {value}; give a number between 0 and 1")
+    check_edges("edges", edges)
+
+
+def check_edges(name: str, edges: Sequence[float | int]) -> None:
+    """Raise `InputError` for the edges of no bins."""
     if len(edges) < 2 or edges[0] != 0 or edges[-1] != 100 or any(a >= b for a, b in itertools.pairwise(edges)):
         raise InputError(
-            f"edges is {tuple(edges)}; give percentiles that rise from 0 to 100, such as (0, 50, 75, 95, 100)"
+            Argument(name),
+            f" is {tuple(edges)}; give percentiles that rise from 0 to 100, such as (0, 50, 75, 95, 100)",
         )

@@ -1,12 +1,13 @@
 """The four roles of evidence: what is shown, refined on, chosen on and tested on, disjoint by document."""
 
 import hashlib
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Int
 
-from fade_lens.subject.tokens import TokenizedTexts
+if TYPE_CHECKING:
+    from fade_lens.subject.tokens import TokenizedTexts
 
 Role = Literal["show", "refine", "select", "test"]
 ROLES: tuple[Role, ...] = ("show", "refine", "select", "test")
@@ -17,7 +18,7 @@ DUPLICATE = 32
 """Tokens that two documents share, at the same place of the grid, to count as duplicates; also any whole text."""
 
 
-def roles_of(tokens: TokenizedTexts, seed: int) -> Int[np.ndarray, " text"]:
+def roles_of(tokens: "TokenizedTexts", seed: int) -> Int[np.ndarray, " text"]:
     """The role of every text, as its place in `ROLES`.
 
     A document's role is a hash of the seed and of its tokens: the same for every feature, whatever the order of features or documents.
@@ -52,7 +53,7 @@ def roles_of(tokens: TokenizedTexts, seed: int) -> Int[np.ndarray, " text"]:
     return np.array([role[root(document)] for document in tokens.documents.tolist()], dtype=np.int8)
 
 
-def leads(tokens: TokenizedTexts) -> Int[np.ndarray, " text"]:
+def leads(tokens: "TokenizedTexts") -> Int[np.ndarray, " text"]:
     """How many tokens stand before each text's own: 1 for a BOS."""
     first = np.minimum(tokens.offsets[:-1], max(len(tokens.special) - 1, 0))
     return (tokens.special[first] & (tokens.lengths > 0)).astype(np.int64) if len(tokens.special) else tokens.lengths

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,10 +12,10 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
 from fade_lens.evidence.roles import ROLES, Role, leads, roles_of
-from fade_lens.subject.activations import token_activations
 from fade_lens.subject.settings import SubjectSettings
-from fade_lens.subject.subject import Subject
-from fade_lens.subject.tokens import pieces
+
+if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
+    from fade_lens.subject.subject import Subject
 
 By = Literal["strata", "random", "top", "square"]
 """How windows are drawn among the texts on which a feature fires: the same number from strata of equal counts; uniformly; among the
@@ -122,7 +122,7 @@ class Evidence:
         settings: sizes of windows, and the seed.
     """
 
-    def __init__(self, subject: Subject, settings: SubjectSettings | None = None) -> None:
+    def __init__(self, subject: "Subject", settings: SubjectSettings | None = None) -> None:
         self.subject = subject
         self.settings = EvidenceSettings.of(settings or subject.settings)
 
@@ -208,6 +208,9 @@ class Evidence:
         numbers = sorted(columns)
         wanted = [list(dict.fromkeys(columns[number])) for number in numbers]
         some = subject.tokens.select(numbers)
+        from fade_lens.subject.activations import token_activations
+        from fade_lens.subject.tokens import pieces
+
         rows = token_activations(subject.model, subject.features, some, subject.outliers, columns=wanted)
         words = {number: pieces(subject.model.tokenizer, subject.tokens[number].tolist()) for number in numbers}
         by_text = dict(zip(numbers, zip(wanted, rows, strict=True), strict=True))

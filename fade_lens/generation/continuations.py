@@ -14,8 +14,8 @@ OWN = ""
 
 
 FLUENCY_PROMPTS = 10
-"""Continuations of each factor whose likelihood is taken: a mean over a few is enough to see that a model breaks, and to read all of them
-again would take half as long as writing them."""
+"""Continuations of a set whose likelihood is taken, unless told otherwise: a mean over a few is enough to see that a model breaks, and to
+read all of them again would take half as long as writing them."""
 
 
 class Steered(NamedTuple):

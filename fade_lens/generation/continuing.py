@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
 from fade_lens.generation.continuations import (
@@ -198,7 +198,7 @@ def written(
 
 
 def natural_beginnings(
-    model: Model, tokens: TokenizedTexts, n: int, length: int, new_tokens: int, seed: int, *, in_order: bool = False
+    model: Model, tokens: TokenizedTexts, n: int, length: int | None, new_tokens: int, seed: int
 ) -> list[tuple[int, ...]]:
     """Prompts from a corpus: the first tokens of texts drawn at random.
 
@@ -206,20 +206,21 @@ def natural_beginnings(
 
     Args:
         tokens: the corpus.
-        length: tokens of each prompt, BOS included.
+        length: tokens of each prompt, BOS included; None: whole texts, as far as the context has room.
         new_tokens: tokens that will follow, for which the model's context must leave room.
-        in_order: give the prompts in the order of the corpus; else the first ones are like the others, any number of them.
 
     Raises:
         InputError: the prompts and new tokens exceed the model's context.
     """
-    context = int(model.cfg.n_ctx)
-    if length > context - new_tokens:
+    context, least = int(model.cfg.n_ctx), length or 1
+    if least > context - new_tokens:
         raise InputError(
-            f"prompt_tokens + new_tokens is {length + new_tokens}, but the model reads at most {context} tokens; "
-            "lower one of them"
+            Argument("prompt_tokens"),
+            " + ",
+            Argument("new_tokens"),
+            f" is {least + new_tokens}, but the model reads at most {context} tokens; lower one of them",
         )
-    long_enough = np.flatnonzero(tokens.lengths >= length)
+    long_enough = np.flatnonzero(tokens.lengths >= least)
     usable = long_enough if len(long_enough) >= n else np.flatnonzero(tokens.lengths > 0)
     chosen = rng(seed, "prompts").choice(usable, min(n, len(usable)), replace=False)
-    return [tuple(tokens[i][:length].tolist()) for i in (np.sort(chosen) if in_order else chosen).tolist()]
+    return [tuple(tokens[i][: length or context - new_tokens].tolist()) for i in chosen.tolist()]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.seeds import rng
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ CANDIDATES = 16
 def check_controls(features: "Features", controls: Sequence[str]) -> None:
     """Raise `InputError` for a control that these features cannot have; before anything is generated."""
     if "other" in controls and features.n_features < 2:
-        raise InputError("controls holds 'other', but there is only one feature; leave it out")
+        raise InputError(Argument("controls"), " holds 'other', but there is only one feature; leave it out")
     if "ablate" in controls and getattr(features, "sequential", False):
         raise InputError(
-            "controls holds 'ablate', which needs activations that depend on no earlier position; leave it out"
+            Argument("controls"),
+            " holds 'ablate', which needs activations that depend on no earlier position; leave it out",
         )
 
 

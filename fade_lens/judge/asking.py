@@ -104,7 +104,7 @@ class Asking:
     attempts: int
     own: Legibility = field(default_factory=Legibility)
     form: str = "answers that can be read"
-    otherwise: str = "Take a stronger model"
+    otherwise: tuple[str, ...] = ("Take a stronger model",)
 
     @property
     def overall(self) -> Legibility:
@@ -152,7 +152,7 @@ class Asking:
         """The error for a judge that cannot do it."""
         model = self.asked.queue.provider
         return JudgeError(
-            f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. {self.otherwise}"
+            f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. ", *self.otherwise
         )
 
     def said(self, answer: Answer) -> str:

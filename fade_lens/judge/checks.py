@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens.llm.budget import Number
 
 
@@ -10,13 +10,13 @@ def check_numbers(**limits: tuple[Number | None, Number, Number]) -> None:
     """Raises `InputError` for a number outside of its (least, most); None is never outside."""
     for name, (value, least, most) in limits.items():
         if value is not None and not least <= value <= most:
-            raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")
+            raise InputError(Argument(name), f" is {value}: give a number from {least:g} to {most:g}")
 
 
 def check_rating(rating: str) -> None:
     """Raises `InputError` for an unknown way of rating."""
     if rating not in ("auto", "batched", "single"):
-        raise InputError(f"rating is {rating!r}: give 'auto', 'batched' or 'single'")
+        raise InputError(Argument("rating"), f" is {rating!r}: give 'auto', 'batched' or 'single'")
 
 
 def check_concept(concept: str) -> None:
@@ -38,5 +38,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 def check_name(name: str) -> str:
     """A judge's name. Raises `InputError` for what is none."""
     if not name.strip() or not name.isprintable() or len(name) > 200:
-        raise InputError(f"name is {name[:40]!r}: give a word or two that tell this judge from others, or leave it out")
+        raise InputError(
+            Argument("name"), f" is {name[:40]!r}: give a word or two that tell this judge from others, or leave it out"
+        )
     return name.strip()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fade_lens._util.errors import InputError, JudgeError
+from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.reasons import Reason
 from fade_lens.judge.asking import CHECKED, Legibility, Questions, as_it_is, check_question
 from fade_lens.judge.checks import check_concept, check_name, check_numbers, check_rating, check_texts
@@ -130,7 +130,9 @@ class Judge:
         if (own or _endpoint) is not None and (base_url, api_key) != (None, None):
             raise InputError("base_url and api_key do not apply to this kind of judge: leave them out")
         if own is not None and batch:
-            raise InputError("batch is for servers with a Batch API, not for a model of your own: leave it out")
+            raise InputError(
+                Argument("batch"), " is for servers with a Batch API, not for a model of your own: leave it out"
+            )
         self.model = own.model if own is not None else str(model).strip()
         self.endpoint = _endpoint or (own.endpoint if own is not None else endpoint(base_url, api_key))
         if name is not None:
@@ -145,8 +147,10 @@ class Judge:
             price = price_of(self.model, self.endpoint.base_url)
         if max_cost is not None and price is None:
             raise InputError(
-                f"max_cost needs a price and that of {self.model!r} is unknown: give price (of prompt and completion, in US "
-                "dollars a million tokens)"
+                Argument("max_cost"),
+                f" needs a price and that of {self.model!r} is unknown: give ",
+                Argument("price"),
+                " (of prompt and completion, in US dollars a million tokens)",
             )
 
         self._ledger = Ledger(price)
@@ -276,7 +280,8 @@ class Judge:
         other = Judge.parse(spec, prompts=self.prompts, _budget=self._budget)
         if self._budget.max_cost is not None and other._ledger.price is None:
             raise InputError(
-                f"max_cost needs the price of every judge and that of {spec!r} is unknown: pass it as Judge(..., price=...)"
+                Argument("max_cost"),
+                f" needs the price of every judge and that of {spec!r} is unknown: pass it as Judge(..., price=...)",
             )
         return other
 

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fade_lens._util.errors import Argument
 from fade_lens._util.files import clean
 from fade_lens._util.reasons import Reason
 from fade_lens.judge.asking import CHECKED, Asking, all_of
@@ -44,7 +45,11 @@ class BatchedRating(Asking):
     attempts: int = ATTEMPTS
 
     form: str = "ratings of several texts in one answer"
-    otherwise: str = "Take a stronger model, or rating='single' if its server gives log-probabilities"
+    otherwise: tuple[str, ...] = (
+        "Take a stronger model, or ",
+        Argument("rating", "single"),
+        " if its server gives log-probabilities",
+    )
 
     async def rate(self, texts: Sequence[str]) -> list[Rating]:
         """Ratings in the order of `texts`; equal texts are rated once."""
@@ -127,7 +132,11 @@ class SingleRating(Asking):
     attempts: int = SINGLE_ATTEMPTS
 
     form: str = "log-probabilities of Yes and No, which rating one text a request needs"
-    otherwise: str = "Give rating='batched', or take a model that answers without thinking first"
+    otherwise: tuple[str, ...] = (
+        "Give ",
+        Argument("rating", "batched"),
+        ", or take a model that answers without thinking first",
+    )
 
     async def rate(self, texts: Sequence[str]) -> list[Rating]:
         """Ratings in the order of `texts`; equal texts are rated once."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float, Int
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Flag
 from fade_lens.judge.rating import Rating
 from fade_lens.llm.budget import Estimate, Usage
@@ -192,7 +192,7 @@ class Reliability:
         self, judge: "Judge", *, repeats: int = 0, second: "Judge | str | None" = None, gold: Any = None
     ) -> None:
         if repeats < 0:
-            raise InputError(f"repeats is {repeats}; it must be 0 or more")
+            raise InputError(Argument("repeats"), f" is {repeats}; it must be 0 or more")
         self.judge, self.repeats = judge, repeats
         self._owns_second = isinstance(second, str)
         self.second = judge.beside(second) if isinstance(second, str) else second
@@ -201,8 +201,11 @@ class Reliability:
             who = [(one.endpoint.known(one.model), one.endpoint.identity) for one in (judge, other)]
             if who[0] == who[1]:
                 raise InputError(
-                    f"second_judge is {other.model!r} at {other.endpoint.label}, which counts as the same judge as the first one at "
-                    f"{judge.endpoint.label}: give the first one a name=... if they differ, another second judge if they do not"
+                    Argument("second_judge"),
+                    f" is {other.model!r} at {other.endpoint.label}, which counts as the same judge as the first one at "
+                    f"{judge.endpoint.label}: give the first one a ",
+                    Argument("name"),
+                    " if they differ, another second judge if they do not",
                 )
         self.gold = read_gold(gold) if gold is not None else ()
         self._gold_texts: dict[str, list[str]] = defaultdict(list)

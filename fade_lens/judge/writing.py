@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import dataclass
 
+from fade_lens._util.errors import Argument
 from fade_lens._util.files import clean
 from fade_lens.judge.asking import Asking, all_of
 from fade_lens.judge.parsing import Texts, parse_texts
@@ -38,7 +39,7 @@ class Writing(Asking):
     attempts: int = WRITING_ATTEMPTS
 
     form: str = "texts that it was asked to write"
-    otherwise: str = "Take a stronger model, or another one as writer"
+    otherwise: tuple[str, ...] = ("Take a stronger model, or another one as ", Argument("writer"))
 
     async def check(self) -> None:
         """Raises `JudgeError` if no text is written."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fade_lens._util.errors import JudgeError
+from fade_lens._util.errors import Argument, JudgeError
 from fade_lens.llm.chat import Transient, Unanswered
 from fade_lens.llm.endpoint import Endpoint, redact
 from fade_lens.llm.queue import Retries
@@ -135,7 +135,9 @@ class Batches:
         except JudgeError as error:
             if any(f"HTTP {status}" in str(error) for status in (404, 405, 501)):
                 raise JudgeError(
-                    f"judge {self._model!r} at {self._endpoint.label} has no Batch API ({error}): leave batch out"
+                    f"judge {self._model!r} at {self._endpoint.label} has no Batch API ({error}): leave ",
+                    Argument("batch"),
+                    " out",
                 ) from None
             raise
         for key in gathering.lines:

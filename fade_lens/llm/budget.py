@@ -8,7 +8,7 @@ from numbers import Real
 from threading import Lock
 from typing import Any, cast
 
-from fade_lens._util.errors import InputError, JudgeError
+from fade_lens._util.errors import Argument, InputError, JudgeError
 
 Number = int | float
 """Spelled out, as run-time type checkers do not count an int as a float."""
@@ -53,7 +53,8 @@ def checked_price(price: object) -> tuple[float, float]:
     numbers = all(isinstance(amount, Real) and not isinstance(amount, bool) for amount in amounts)
     if len(amounts) != 2 or not numbers or not all(0 <= amount < math.inf for amount in amounts):
         raise InputError(
-            f"price is {price!r}: give (prompt, completion), two numbers of US dollars a million tokens from 0 up"
+            Argument("price"),
+            f" is {price!r}: give (prompt, completion), two numbers of US dollars a million tokens from 0 up",
         )
     return float(amounts[0]), float(amounts[1])
 
@@ -194,7 +195,7 @@ class Budget:
     def __init__(self, max_calls: int | None, max_cost: Number | None, ledgers: list[Ledger]) -> None:
         for name, limit in {"max_calls": max_calls, "max_cost": max_cost}.items():
             if limit is not None and limit < 0:
-                raise InputError(f"{name} is {limit}: give 0 or more, or None for no limit")
+                raise InputError(Argument(name), f" is {limit}: give 0 or more, or None for no limit")
         self.max_calls, self.max_cost, self.ledgers = max_calls, max_cost, ledgers
         self._lock = Lock()
         self._calls, self._cost = 0, 0.0
@@ -206,13 +207,18 @@ class Budget:
             calls, paid = sum(usage.calls for usage in usages), sum(usage.cost or 0.0 for usage in usages)
             if self.max_calls is not None and calls + self._calls >= self.max_calls:
                 raise BudgetReached(
-                    f"max_calls={self.max_calls} is reached: every answer is kept; raise max_calls and run again to go on"
+                    Argument("max_calls", self.max_calls),
+                    " is reached: every answer is kept; raise ",
+                    Argument("max_calls"),
+                    " and run again to go on",
                 )
             spent = paid + self._cost
             if self.max_cost is not None and spent + (cost or 0.0) > self.max_cost:
                 raise BudgetReached(
-                    f"max_cost={self.max_cost} US dollars leaves no room for another call ({spent:.4f} is spent or in "
-                    "flight): every answer is kept; raise max_cost and run again to go on"
+                    Argument("max_cost", self.max_cost),
+                    f" US dollars leaves no room for another call ({spent:.4f} is spent or in flight): every answer is kept; raise ",
+                    Argument("max_cost"),
+                    " and run again to go on",
                 )
             self._calls += 1
             self._cost += cost or 0.0

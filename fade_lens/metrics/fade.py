@@ -1,6 +1,6 @@
 """Clarity, Responsiveness and Purity: pure functions from numbers to values with intervals (Faithfulness has its own module).
 
-Definitions after FADE (Puri et al., Findings of ACL 2025, arXiv 2502.16994). Two presets:
+Definitions after FADE (Puri et al., Findings of ACL 2025, arXiv 2502.16994). Two kinds of arithmetic:
 
 - `"default"`: signed, weighted by inverse inclusion probability, the steering factor chosen and measured on different prompts;
 - `"paper"`: the reference implementation's arithmetic, digit for digit (absolute Gini, no weights, maximum over all factors).
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from fade_lens._util.reasons import Reason
 from fade_lens.metrics.intervals import Rows, Statistic, sample_interval
 from fade_lens.metrics.labelled import UNRATED, LabelledTexts, counts_of
-from fade_lens.metrics.metric import Metric, Preset, around, check_preset
+from fade_lens.metrics.metric import Arithmetic, Metric, around, check_arithmetic
 from fade_lens.metrics.ranking import Ranked, average_precision, finite, gini
 
 MIN_TEXTS = 3
@@ -27,7 +27,7 @@ def clarity(
     synthetic: Float[np.ndarray, "synthetic"],
     natural: Float[np.ndarray, "natural"],
     *,
-    preset: Preset = "default",
+    arithmetic: Arithmetic = "default",
     seed: int = 0,
 ) -> Metric:
     """Does text written to express the concept activate the feature?
@@ -50,7 +50,7 @@ def clarity(
     >>> clarity(np.array([3.0, 4.0, 5.0]), np.array([0.0, 1.0, 2.0, 3.0])).value
     0.9166666666666667
     """
-    check_preset(preset)
+    check_arithmetic(arithmetic)
     above, below = _defined(synthetic), _defined(natural)
     counts = {
         "synthetic": len(above),
@@ -63,7 +63,7 @@ def clarity(
     signed = gini(above, below)
     few = _too_few(len(above), len(below))
     interval = None if few else Rows.of_groups(above, below).interval(_gini, seed)
-    return _ranked_metric(signed, interval, few, preset, counts, {"signed": signed})
+    return _ranked_metric(signed, interval, few, arithmetic, counts, {"signed": signed})
 
 
 def responsiveness(
@@ -71,7 +71,7 @@ def responsiveness(
     ratings: Int[np.ndarray, "text"],
     weights: Float[np.ndarray, "text"] | None = None,
     *,
-    preset: Preset = "default",
+    arithmetic: Arithmetic = "default",
     seed: int = 0,
 ) -> Metric:
     """Do natural texts that express the concept activate the feature?
@@ -96,14 +96,14 @@ def responsiveness(
     >>> responsiveness(np.array([5.0, 4.0, 1.0, 0.0]), np.array([2, 0, 1, 0])).value
     1.0
     """
-    texts, counts, reason = _rated(activations, ratings, weights, preset)
+    texts, counts, reason = _rated(activations, ratings, weights, arithmetic)
     if reason:
         return Metric(None, reason, counts=counts)
     signed = gini(*texts.split())
     few = _too_few(counts["rated_2"], counts["rated_0"])
     interval = None if few else _interval(texts, _gini, seed)
     details = {"signed": signed, "unweighted": gini(*texts.split()[:2])}
-    return _ranked_metric(signed, interval, few, preset, counts, details)
+    return _ranked_metric(signed, interval, few, arithmetic, counts, details)
 
 
 def purity(
@@ -111,7 +111,7 @@ def purity(
     ratings: Int[np.ndarray, "text"],
     weights: Float[np.ndarray, "text"] | None = None,
     *,
-    preset: Preset = "default",
+    arithmetic: Arithmetic = "default",
     seed: int = 0,
 ) -> Metric:
     """Does the feature fire for that concept only?
@@ -132,10 +132,10 @@ def purity(
     >>> purity(np.array([5.0, 4.0, 1.0, 0.0]), np.array([2, 0, 1, 0])).value
     1.0
     """
-    texts, counts, reason = _rated(activations, ratings, weights, preset)
+    texts, counts, reason = _rated(activations, ratings, weights, arithmetic)
     if reason:
         return Metric(None, reason, counts=counts)
-    if preset == "paper" and gini(*texts.split()) < 0:
+    if arithmetic == "paper" and gini(*texts.split()) < 0:
         texts = texts.negated()
     value = average_precision(*texts)
     details = {"prevalence": texts.prevalence, "unweighted": average_precision(texts.values, texts.positive)}
@@ -151,11 +151,11 @@ def _rated(
     activations: Float[np.ndarray, "text"],
     ratings: Int[np.ndarray, "text"],
     weights: Float[np.ndarray, "text"] | None,
-    preset: Preset,
+    arithmetic: Arithmetic,
 ) -> tuple[LabelledTexts, dict[str, int], Reason | None]:
     """The texts that enter Responsiveness and Purity, how many there are of each rating, and why there are too few."""
-    check_preset(preset)
-    texts = LabelledTexts.of_ratings(activations, ratings, None if preset == "paper" else weights)
+    check_arithmetic(arithmetic)
+    texts = LabelledTexts.of_ratings(activations, ratings, None if arithmetic == "paper" else weights)
     reason = None
     if not (~np.isnan(activations) & (ratings != UNRATED)).any():
         reason = Reason("unrated", f"none of the {len(ratings)} texts is rated")
@@ -177,17 +177,17 @@ def _ranked_metric(
     signed: float,
     interval: tuple[float, float] | None,
     few: str | None,
-    preset: Preset,
+    arithmetic: Arithmetic,
     counts: Mapping[str, int],
     details: Mapping[str, float | None],
 ) -> Metric:
     """Signed Gini by default; in "paper" its absolute value, and the interval folded at 0 likewise."""
     if interval is not None:
         interval = around(signed, interval)
-        if preset == "paper":
+        if arithmetic == "paper":
             low, high = interval
             interval = (max(low, -high, 0.0), max(-low, high))
-    return Metric(abs(signed) if preset == "paper" else signed, None, interval, counts, details, few)
+    return Metric(abs(signed) if arithmetic == "paper" else signed, None, interval, counts, details, few)
 
 
 def _too_few(positives: int, negatives: int) -> str | None:

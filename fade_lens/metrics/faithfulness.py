@@ -12,7 +12,7 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.reasons import Reason
 from fade_lens.metrics.intervals import PSEUDO, REPLICATES, percentiles
 from fade_lens.metrics.labelled import RATINGS, UNRATED, check_ratings
-from fade_lens.metrics.metric import Metric, Preset, around, check_preset
+from fade_lens.metrics.metric import Arithmetic, Metric, around, check_arithmetic
 
 NOT_ASKED = -2
 """Of a continuation at which the judge was not asked, for the factor is not the one that is measured."""
@@ -27,7 +27,7 @@ MIN_PROMPTS = 10
 def faithfulness(
     ratings: Mapping[float, Int[np.ndarray, "_"]],
     *,
-    preset: Preset = "default",
+    arithmetic: Arithmetic = "default",
     seed: int = 0,
 ) -> Metric:
     """Does steering the feature make the model write the concept?
@@ -71,9 +71,9 @@ def faithfulness(
     >>> faithfulness({0.0: np.array([0, 0, 0, 0]), 2.0: np.array([2, 2, 2, 0])}).value
     0.75
     """
-    check_preset(preset)
+    check_arithmetic(arithmetic)
     factors, table = table_of(ratings)
-    common = common_prompts(factors, table, preset)
+    common = common_prompts(factors, table, arithmetic)
     n = table.shape[1]
     counts = {"prompts": n}
     for factor, row in zip(factors, table, strict=True):
@@ -81,7 +81,7 @@ def faithfulness(
     if reason := unsteerable(factors, table[:, :common]):
         return Metric(None, reason, counts=counts)
     expressed = table == 2
-    out_of = (table != NOT_ASKED) & ((table != UNRATED) | (preset != "paper"))
+    out_of = (table != NOT_ASKED) & ((table != UNRATED) | (arithmetic != "paper"))
     rates = expressed.sum(axis=1) / np.maximum(out_of.sum(axis=1), 1)
     if rates[0] == 1:
         reason = Reason(
@@ -92,7 +92,7 @@ def faithfulness(
     shared = expressed[:, :common].sum(axis=1) / np.maximum(out_of[:, :common].sum(axis=1), 1)
     maximum = max(float((shared.max() - shared[0]) / (1 - shared[0])), 0.0) if shared[0] < 1 else 0.0
     first, later = expressed[:, :common], expressed[:, common:]
-    best = 1 + int(np.argmax(rates[1:])) if preset == "paper" else best_factor(table[:, :common])
+    best = 1 + int(np.argmax(rates[1:])) if arithmetic == "paper" else best_factor(table[:, :common])
     rng = np.random.default_rng(seed)
     chosen = cross_fit(first, rng)
     held_out = outcomes(first[0], np.take_along_axis(first, chosen, axis=0)) + outcomes(later[0], later[best][None])
@@ -100,8 +100,8 @@ def faithfulness(
     picks = np.bincount(chosen.ravel(), minlength=len(factors)) / SPLITS
     picks[best] += n - common
     picks /= n
-    choice = best if preset == "paper" or common < n else int(np.argmax(picks))
-    value = maximum if preset == "paper" else max(signed, 0.0)
+    choice = best if arithmetic == "paper" or common < n else int(np.argmax(picks))
+    value = maximum if arithmetic == "paper" else max(signed, 0.0)
     details: dict[str, float | None] = {
         "signed": signed,
         "maximum": maximum,
@@ -186,22 +186,22 @@ def best_factor(table: Int[np.ndarray, "factor prompt"]) -> int:
 
 
 def common_prompts(
-    factors: Float[np.ndarray, "factor"], table: Int[np.ndarray, "factor prompt"], preset: str = "default"
+    factors: Float[np.ndarray, "factor"], table: Int[np.ndarray, "factor prompt"], arithmetic: str = "default"
 ) -> int:
     """How many of the first prompts are rated at every factor; the rest must be rated at 0 and the best factor, and nowhere else.
 
     Raises:
-        InputError: otherwise, or where a preset needs all factors at all prompts.
+        InputError: otherwise, or where the arithmetic needs all factors at all prompts.
     """
     lengths = (table != NOT_ASKED).sum(axis=1)
     common, n = int(lengths.min()), table.shape[1]
     if common < n:
         measured = {0, best_factor(table[:, :common])}
-        if preset == "paper" or any(length != (n if f in measured else common) for f, length in enumerate(lengths)):
+        if arithmetic == "paper" or any(length != (n if f in measured else common) for f, length in enumerate(lengths)):
             by_factor = {f"{factor:g}": int(length) for factor, length in zip(factors, lengths, strict=True)}
             raise InputError(
                 f"ratings has different numbers of prompts by factor: {by_factor}; give each factor the same prompts, -1 where "
-                "unrated, or (not in preset 'paper') more of them to factor 0 and to that which is best on the prompts of all"
+                "unrated, or (not in arithmetic 'paper') more of them to factor 0 and to that which is best on the prompts of all"
             )
     return common
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import ndtr, stdtrit
 
 from fade_lens.metrics.ranking import Ranked
 
@@ -172,6 +171,8 @@ def sample_interval(
 
 def _tail(n: float) -> float:
     """Share of replicates beyond either limit for `n` texts of equal weight."""
+    from scipy.special import ndtr, stdtrit
+
     return float(ndtr(stdtrit(n - 1 + FREEDOM, TAIL)))
 
 

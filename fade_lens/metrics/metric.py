@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
 
-Preset = Literal["default", "paper"]
+Arithmetic = Literal["default", "paper"]
+"""How a score is computed: as documented here, or as the reference implementation does."""
 
 GATE = 0.5
 """What Clarity and Responsiveness must reach for a description not to fail, unless a run sets another gate."""
@@ -67,10 +68,11 @@ class Metric:
         return cls(**fields)  # pyright: ignore[reportArgumentType]
 
 
-def check_preset(preset: Preset) -> None:
-    """Raise `InputError` for an unknown preset."""
-    if preset not in get_args(Preset):
-        raise InputError(f"preset is {preset!r}; give one of {', '.join(map(repr, get_args(Preset)))}")
+def check_arithmetic(arithmetic: Arithmetic) -> None:
+    """Raise `InputError` for an unknown one."""
+    if arithmetic not in get_args(Arithmetic):
+        choices = ", ".join(map(repr, get_args(Arithmetic)))
+        raise InputError(Argument("arithmetic"), f" is {arithmetic!r}; give one of {choices}")
 
 
 def around(value: float, interval: tuple[float, float]) -> tuple[float, float]:

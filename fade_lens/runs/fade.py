@@ -8,7 +8,7 @@ from typing import Any
 
 from sae_lens import SAE
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import null_descriptions
 from fade_lens.data.corpus import Corpus
@@ -40,7 +40,8 @@ class Fade:
         source: a `sae_lens` SAE or transcoder, or a hook name such as "blocks.20.mlp.hook_post" for neurons.
         corpus: natural texts: a `Corpus`, or a list of strings.
         judge: a `Judge`, or its spec such as "openai:gpt-4o-mini".
-        settings: a `Settings`; any of its fields, and those of other registered scorers, can also be given by name.
+        settings: a `Settings`; any of its fields, and those of other registered scorers, can also be given by name, and so can
+            `preset`: "paper" for the reference implementation's (see `fade_lens.runs.presets`).
 
     Raises:
         InputError: an SAE that does not fit the model, an unknown hook, an empty corpus, a setting that cannot be used.
@@ -56,7 +57,7 @@ class Fade:
         settings: Settings | None = None,
         **overrides: Any,
     ) -> None:
-        self.settings = settings_of(settings, overrides)
+        self.settings = settings_of(settings, overrides, neurons=isinstance(source, str))
         self.model, self.source = model, source
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         # A hook or an SAE that does not fit is told now, not when a run begins.
@@ -181,8 +182,9 @@ class Fade:
                 shared = file_of(Path(transcripts))
                 if shared.name == FILE and not shared.exists():
                     raise InputError(
-                        f"transcripts is {str(transcripts)!r}, where no run has left answers; give another run's folder, "
-                        "or a file to begin one, such as 'answers.sqlite'"
+                        Argument("transcripts"),
+                        f" is {str(transcripts)!r}, where no run has left answers; give another run's folder, "
+                        "or a file to begin one, such as 'answers.sqlite'",
                     )
                 answers = SharedTranscripts(answers, stack.enter_context(RunStore(shared)))
             for judge in judges:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields, make_dataclass
 from functools import cache
 from typing import Any
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.registry import Registered, registered
 from fade_lens.explainers import base as explainers
+from fade_lens.runs.presets import preset_settings
 from fade_lens.scorers import base as scorers
 from fade_lens.scorers.fade import FadeSettings
 from fade_lens.subject.settings import SubjectSettings
@@ -25,22 +26,37 @@ class Settings(FadeSettings):
     """
 
 
-def settings_of(given: Settings | None, overrides: Mapping[str, Any]) -> Settings:
+def settings_of(given: Settings | None, overrides: Mapping[str, Any], *, neurons: bool = False) -> Settings:
     """Settings with some changed, those of every registered scorer and explainer among them.
+
+    Args:
+        given: settings to begin with; None: the defaults.
+        overrides: what to change, by name. `preset` changes what is not given, neither here nor, other than the default, in `given`.
+        neurons: whether they are for neurons rather than SAE latents.
 
     Raises:
         InputError: a name that none of them knows, or a value that cannot be used.
     """
+    kind = every_setting()
+    changed = dict(overrides)
+    preset = preset_settings(changed.pop("preset", "default"), neurons=neurons)
+    known = {field.name: field for field in fields(kind)}
+    if unknown := sorted(set(changed) - set(known)):
+        names = ", ".join(["preset", *sorted(known)])
+        raise InputError(Argument(unknown[0]), f" is no setting{suggest(unknown[0], known)}; the settings are {names}")
+    before = given or Settings()
+    kept = {field.name: getattr(before, field.name) for field in fields(before) if field.name in known}
+    kept = {name: value for name, value in kept.items() if name not in preset or value != known[name].default}
+    return kind(**preset | kept | changed)
+
+
+def every_setting(*, installed: bool = False) -> type[Settings]:
+    """The settings of the subject and of every registered scorer and explainer; of `installed` packages' too, by their entry points."""
     for registry in (scorers.REGISTRY, explainers.REGISTRY):
         registry.load_own()
-    kind = composed(tuple(known.Settings for _, _, known in registered()))
-    known = sorted(field.name for field in fields(kind))
-    if unknown := set(overrides) - set(known):
-        raise InputError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(known)}")
-    before = given or Settings()
-    return kind(
-        **{field.name: getattr(before, field.name) for field in fields(before) if field.name in known} | dict(overrides)
-    )
+        if installed:
+            registry.load_installed()
+    return composed(tuple(known.Settings for _, _, known in registered()))
 
 
 @cache

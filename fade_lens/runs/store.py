@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from fade_lens._util.errors import StoreError
+from fade_lens._util.errors import Argument, StoreError
 from fade_lens._util.files import clean
 from fade_lens._util.grid import Grid
 from fade_lens._util.words import clip
@@ -98,15 +98,18 @@ class RunStore:
             for name, (old, new) in differences.items()
         ]
         was = "; ".join([*told[:TOLD], *([f"and {len(told) - TOLD} more"] if len(told) > TOLD else [])])
-        mend = "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked is not asked again"
+        mend: tuple[str, ...] = (
+            "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked is not asked again",
+        )
         if "judge.model" in differences:
-            mend = "Use the judge it was made with, or another folder: what another judge answered is asked anew"
+            mend = ("Use the judge it was made with, or another folder: what another judge answered is asked anew",)
         elif "judge.endpoint" in differences:
             mend = (
-                f"If it is the same judge elsewhere, say so with name={differences['judge.endpoint'][0]!r}; if not, use another folder: "
-                "what another judge answered is asked anew"
+                "If it is the same judge elsewhere, say so with ",
+                Argument("name", differences["judge.endpoint"][0]),
+                "; if not, use another folder: what another judge answered is asked anew",
             )
-        raise StoreError(f"{str(self.path)!r} was made with other settings: {was}. {mend}.")
+        raise StoreError(f"{str(self.path)!r} was made with other settings: {was}. ", *mend, ".")
 
     # Transcripts (the judge's side; see fade_lens.judge.Transcripts)
 

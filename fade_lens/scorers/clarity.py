@@ -98,7 +98,7 @@ class ClarityEvaluator:
             )
         natural = self.subject.natural(description.index)
         seed = stream(self.settings.seed, "clarity interval", description.id)
-        return clarity(synthetic, natural.astype(np.float64), preset=self.settings.preset, seed=seed)
+        return clarity(synthetic, natural.astype(np.float64), arithmetic=self.settings.arithmetic, seed=seed)
 
     def evaluate(self, descriptions: Any) -> dict[Description, ClarityEvidence]:
         """Clarity alone, for a table of descriptions (see `read_descriptions`)."""

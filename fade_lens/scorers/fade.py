@@ -160,7 +160,7 @@ class FadeScorer(Scorer):
             return judge.estimate(own.synthetic_texts, 0)
         # Other nulls take the texts that were written. Natural texts and continuations are never rated in one request.
         written = own.synthetic_texts if null is None else 0
-        rounds = [(written, min(own.rated_texts, n_texts))]
+        rounds = [(written, min(own.most_rated, n_texts))]
         rounds += [(0, n) for n in longest_rounds(own, judge.texts_per_request)]
         first, *others = (judge.estimate(*texts, n_concepts=n_descriptions) for texts in rounds)
         return sum(others, first)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
@@ -52,8 +52,10 @@ class FaithfulnessSettings(StoppingSettings):
 
     factors: tuple[float, ...] = option(
         (0.5, 1.0, 1.5, 2.0),
-        """Steering strengths in units of the feature's reference activation; 0, the unsteered model, is always added. With none, `()`,
-        Faithfulness is not measured.""",
+        """Steering factors, in units of the feature's reference activation. The baseline is the unsteered model; in another mode than "add"
+        it is factor 0, such as a clamp to 0, where that is given.""",
+        none="Faithfulness is not measured",
+        switch="faithfulness",
     )
     """Measured on Gemma 3 270M and 29 latents of the demo's SAE whose concepts a rule can check (`tests/benchmarks/factors.py`): over all of
     them the concept shows in 4, 9, 11 and 12 % of continuations at these factors and in 13 % at 3, while the texts get 0.1, 0.9, 1.4, 1.9 and
@@ -61,24 +63,30 @@ class FaithfulnessSettings(StoppingSettings):
     concept in over a third of the texts do so best at 1 ("!"), 1.5 ("Mr.", spending), 2 (email addresses) or beyond 3 ("double"), and half of all never do."""
 
     mode: str = option(
-        "add", "Steering: add the decoder direction; or clamp, scale or ablate the feature's activation.", choices=MODES
+        "add", "Steering: add the decoder direction, or clamp, scale or ablate the feature's activation.", choices=MODES
     )
     controls: tuple[str, ...] = option(
         (),
-        """Controls for steering, rated for the same description: ablate the feature, steer along a random direction of equal length, or
-        along that of an other feature. Each but ablate costs as many continuations as the feature's own.""",
+        """Controls for steering, rated likewise: ablate the feature, steer along a random direction of equal length, or along that of an
+        other feature. Each but ablate costs as many continuations as the feature's own.""",
         choices=CONTROLS,
     )
     max_nll_increase: float | None = option(
         None,
-        "A factor whose texts are this many nats a token less likely to the unsteered model than its own is never the best; None: no limit.",
+        "Nats a token that a factor's texts may be less likely to the unsteered model than its own and yet be the best.",
+        none="no limit",
+    )
+    fluency_prompts: int = option(
+        FLUENCY_PROMPTS,
+        "Continuations of each factor whose likelihood is taken, to see whether the model breaks; 0: none.",
+        least=0,
     )
     prompts: int = option(
         30,
         "Natural beginnings that are continued at every factor; how many of them are rated, `interval_width` tells.",
         least=1,
     )
-    prompt_tokens: int = option(16, "Tokens of each beginning, BOS included.", least=1)
+    prompt_tokens: int | None = option(16, "Tokens of each beginning, BOS included.", least=1, none="whole texts")
     new_tokens: int = option(30, "Tokens of each continuation.", least=1)
     temperature: float = option(0.7, "Of the continuations; 0 is greedy.", least=0)
 
@@ -86,28 +94,33 @@ class FaithfulnessSettings(StoppingSettings):
         """Raise `InputError` for factors and controls that do not go together."""
         super().check()
         if self.controls and not self.factors:
+            factors, controls = Argument("factors"), Argument("controls")
             raise InputError(
-                f"controls is {self.controls}, but there are no factors at which to steer them; give factors or no controls"
+                controls,
+                f" is {self.controls}, but there are no ",
+                factors,
+                " at which to steer them; give ",
+                factors,
+                " or no ",
+                controls,
             )
         for factor in self.factors:
             if not math.isfinite(factor):
-                raise InputError(f"factors holds {factor}; every factor must be a finite number")
+                raise InputError(Argument("factors"), f" holds {factor}; every factor must be a finite number")
         if len(set(self.factors)) < len(self.factors):
-            raise InputError(f"factors {self.factors} holds a factor twice; give each once")
-        if self.max_nll_increase is not None and self.preset == "paper":
-            raise InputError("max_nll_increase has no meaning in preset 'paper', which knows no fluency; leave it out")
+            raise InputError(Argument("factors"), f" {self.factors} holds a factor twice; give each once")
+        if self.max_nll_increase is not None and not self.fluency_prompts:
+            raise InputError(
+                Argument("max_nll_increase", self.max_nll_increase),
+                " needs the likelihood of some texts; give ",
+                Argument("fluency_prompts"),
+                " above 0",
+            )
 
     @property
     def steered_factors(self) -> tuple[float, ...]:
-        """The factors that change the model (0 in "add" mode leaves it unsteered and is generated once a run).
-
-        The reference's baseline is the model steered at factor 0, that is, with the feature ablated: so is "paper"'s.
-        """
-        if self.mode == "add" or not self.factors:
-            return tuple(f for f in self.factors if f != 0)
-        if self.preset == "paper" and self.mode != "ablate":
-            return tuple(dict.fromkeys((0.0, *self.factors)))
-        return self.factors
+        """The factors that change the model (0 in "add" mode leaves it unsteered and is generated once a run)."""
+        return tuple(f for f in self.factors if f != 0) if self.mode == "add" else self.factors
 
     @property
     def steers(self) -> bool:
@@ -162,11 +175,8 @@ class FaithfulnessEvaluator:
         self.subject, self.judge = subject, judge
         chosen = self.settings = settings or FaithfulnessSettings.of(subject.settings)
         check_controls(subject.features, chosen.controls)
-        paper, length = chosen.preset == "paper", (chosen.prompt_tokens, chosen.new_tokens)
-        drawn = (chosen.prompts, *length, chosen.seed)
-        self.prompts = (
-            natural_beginnings(subject.model, subject.tokens, *drawn, in_order=paper) if chosen.steers else []
-        )
+        drawn = (chosen.prompts, chosen.prompt_tokens, chosen.new_tokens, chosen.seed)
+        self.prompts = natural_beginnings(subject.model, subject.tokens, *drawn) if chosen.steers else []
         self.continuer = Continuer(
             subject.model,
             subject.features,
@@ -176,7 +186,7 @@ class FaithfulnessEvaluator:
             new_tokens=chosen.new_tokens,
             temperature=chosen.temperature,
             seed=chosen.seed,
-            likelihoods=0 if paper else FLUENCY_PROMPTS,  # the reference knows no fluency
+            likelihoods=chosen.fluency_prompts,
             store=store,
         )
 
@@ -198,7 +208,7 @@ class FaithfulnessEvaluator:
             indices: of the features.
             progress: called with the number of continuations that are done.
         """
-        compared = [] if self.settings.preset == "paper" else [UNSTEERED]  # for fluency, whatever the baseline
+        compared = [UNSTEERED] if self.settings.fluency_prompts else []  # for fluency, whatever the baseline
         self.continuer.write([*compared, *(steered for index in indices for steered in self._sets(index))], progress)
 
     def ask(self, description: Description) -> Asked:
@@ -246,7 +256,7 @@ class FaithfulnessEvaluator:
 
     def _value(self, description: Description, control: str, rated: Rated, barred: AbstractSet[float]) -> Metric:
         seed = stream(self.settings.seed, "faithfulness halves", description.id)
-        return faithfulness(_table(control, rated, barred), preset=self.settings.preset, seed=seed)
+        return faithfulness(_table(control, rated, barred), arithmetic=self.settings.arithmetic, seed=seed)
 
     def _barred(self, index: int) -> set[float]:
         """The factors that are never the best, for they break the model."""
@@ -306,7 +316,7 @@ class FaithfulnessEvaluator:
 
     def fluency(self, index: int) -> tuple[Fluency, ...]:
         """How likely a feature's continuations are to the unsteered model, by factor; `steer` has written them."""
-        if self.settings.preset == "paper":  # which knows no fluency, and whose baseline is not the unsteered model
+        if not self.settings.fluency_prompts:
             return ()
         return self.continuer.fluency(index, self.settings.steered_factors)
 
@@ -369,7 +379,9 @@ class FaithfulnessEvaluator:
         """
         chosen = read_descriptions(descriptions)
         if not self.settings.steers:
-            raise InputError(f"factors is {self.settings.factors}; give a factor other than 0 at which to steer")
+            raise InputError(
+                Argument("factors"), f" is {self.settings.factors}; give a factor other than 0 at which to steer"
+            )
         self.steer([d.index for d in chosen])
         asked = {d: self.ask(d) for d in chosen}
         return {d: self.measure(d, answer) for d, answer in asked.items()}
@@ -393,7 +405,7 @@ def next_prompts(n: int, most: int, width: float | None, n_sets: int, batch: int
     (21, 36, 21)
     """
     wanted = settings.interval_width
-    if wanted is None or settings.preset == "paper":
+    if wanted is None:
         return most
     if not n:
         return min(filled(FIRST_PROMPTS, n_sets, batch), most)
@@ -420,7 +432,7 @@ def longest_rounds(settings: FaithfulnessSettings, batch: int) -> list[int]:
     baseline = 0.0 not in settings.steered_factors  # a set besides those that are steered
     own, sets = len(settings.steered_factors) + baseline, settings.steered_sets + baseline
     prompts = settings.prompts if settings.steers else 0
-    if settings.interval_width is None or settings.preset == "paper":
+    if settings.interval_width is None:
         return [sets * prompts]
     first = min(filled(FIRST_PROMPTS, own, batch), prompts)
     step = filled(1, 2, batch)

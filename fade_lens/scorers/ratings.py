@@ -11,7 +11,7 @@ import numpy as np
 from fade_lens._util.options import option
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description, read_descriptions
-from fade_lens.data.sampling import Design, design
+from fade_lens.data.sampling import Design, check_edges, design
 from fade_lens.judge import Judge, Rating
 from fade_lens.judge.rounds import whole
 from fade_lens.metrics.fade import purity, responsiveness
@@ -34,6 +34,35 @@ class RatingSettings(StoppingSettings):
     rated_texts: int = option(
         200, "Natural texts that the judge rates for each description (Responsiveness, Purity).", least=1
     )
+    top_share: float = option(0.1, "Share of them that are the texts of strongest activation.", least=0, most=1)
+    percentiles: tuple[float, ...] = option(
+        (0.0, 50.0, 75.0, 95.0, 100.0), "Edges of the bins of activation from which the others are drawn."
+    )
+    bin_power: float = option(
+        0.6,
+        "How the bins share these: in proportion to their sizes to this power; 0: alike. What is best is told at `design`.",
+        least=0,
+        most=1,
+    )
+    silent_apart: bool = option(
+        True, "Texts on which the feature is silent are a bin of their own, and percentiles those of the others."
+    )
+    sparse_rounds: int = option(
+        0,
+        "How often as many texts again are rated while fewer than `sparse_below` clearly express the description.",
+        least=0,
+    )
+    sparse_below: int = option(15, "So many texts must clearly express it for no such round.", least=1)
+
+    def check(self) -> None:
+        """Raise `InputError` for percentiles that make no bins."""
+        super().check()
+        check_edges("percentiles", self.percentiles)
+
+    @property
+    def most_rated(self) -> int:
+        """Texts that are rated for a description at most."""
+        return self.rated_texts * (1 + self.sparse_rounds)
 
 
 @dataclass(frozen=True)
@@ -54,17 +83,26 @@ class RatingEvaluator:
     def ask(self, description: Description) -> Asked:
         """Choose the texts and begin to have them rated, in the background: no description waits for another's rounds."""
         natural = self.subject.natural(description.index)
-        n = 0 if self.subject.overflow(description.index) else self.settings.rated_texts  # nothing is asked in vain
+        n = 0 if self.subject.overflow(description.index) else self.settings.most_rated  # nothing is asked in vain
         # The same texts for every description of a feature, so that two descriptions are compared on equal terms.
-        chosen = design(natural, n, rng(self.settings.seed, "rated texts", description.index))
+        chosen = design(
+            natural,
+            n,
+            rng(self.settings.seed, "rated texts", description.index),
+            edges=self.settings.percentiles,
+            top=self.settings.top_share,
+            power=self.settings.bin_power,
+            silent_apart=self.settings.silent_apart,
+        )
         texts = [self.subject.tokens.texts[i] for i in chosen.order]
 
         def following(ratings: list[Rating]) -> list[str]:
             n, known = len(ratings), self._score(description, chosen, ratings) if ratings else None
-            if n == len(texts) or (known is not None and known.stopped is not None):
+            most = min(budget(ratings, self.settings), len(texts))
+            if n == most or (known is not None and known.stopped is not None):
                 return []
             width = None if known is None else widest(known.responsiveness, known.purity)
-            return texts[n : next_end(n, len(texts), width, self.judge.texts_per_request, self.settings)]
+            return texts[n : next_end(n, most, width, self.judge.texts_per_request, self.settings)]
 
         seed = stream(self.settings.seed, "rating order", description.id)
         return Asked(chosen, self.judge.submit_rounds(description.text, following, seed=seed))
@@ -84,7 +122,7 @@ class RatingEvaluator:
         answers = [answers[i] for i in np.argsort(chosen.order[: len(answers)])]
         activations = self.subject.natural(description.index)[sample.indices].astype(np.float64)
         options: dict[str, Any] = {
-            "preset": self.settings.preset,
+            "arithmetic": self.settings.arithmetic,
             "seed": stream(self.settings.seed, "rating interval", description.id),
         }
         ratings = rating_values(answers)
@@ -113,6 +151,20 @@ class RatingEvaluator:
         )
 
 
+def budget(ratings: Sequence[Rating], settings: RatingSettings) -> int:
+    """How many texts are rated at most, as far as these ratings tell: as many again where too few clearly express the description.
+
+    >>> settings = RatingSettings(rated_texts=100, sparse_rounds=1, sparse_below=2)
+    >>> silent, clear = Rating(value=0), Rating(value=2)
+    >>> budget([], settings), budget([silent] * 100, settings), budget([silent] * 98 + [clear] * 2, settings)
+    (100, 200, 100)
+    """
+    rounds = max(math.ceil(len(ratings) / settings.rated_texts), 1)
+    if len(ratings) == rounds * settings.rated_texts:
+        rounds += sum(rating.value == 2 for rating in ratings) < settings.sparse_below
+    return min(rounds * settings.rated_texts, settings.most_rated)
+
+
 def next_end(n: int, most: int, width: float | None, batch: int, settings: StoppingSettings) -> int:
     """After how many texts, of `most`, the ratings are looked at next, `n` being rated with intervals of `width` at the widest.
 
@@ -122,7 +174,7 @@ def next_end(n: int, most: int, width: float | None, batch: int, settings: Stopp
     >>> next_end(0, 200, None, 15, settings), next_end(60, 200, 0.4, 15, settings), next_end(60, 200, None, 15, settings)
     (60, 90, 105)
     """
-    if settings.interval_width is None or settings.preset == "paper":
+    if settings.interval_width is None:
         return most
     if not n:
         return whole(min(FIRST_ROUND, most), batch, most)

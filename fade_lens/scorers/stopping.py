@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.options import option
 from fade_lens.metrics.metric import GATE, Metric
 from fade_lens.subject.settings import SubjectSettings
@@ -18,15 +19,30 @@ class StoppingSettings(SubjectSettings):
 
     interval_width: float | None = option(
         0.3,
-        """Rating goes in rounds and stops before `rated_texts` once the 95 % intervals of Responsiveness and Purity are both no wider
-        than this, or that of Responsiveness lies below the gate. Continuations are rated at every factor for the first prompts, then at
-        the best factor alone, until Faithfulness' interval is no wider either. None: everything is rated, as preset "paper" always does.""",
+        """Rating stops before all texts are rated once the 95 % intervals are no wider than this. Natural texts are rated in rounds until
+        those of Responsiveness and Purity are both no wider, or that of Responsiveness lies below the gate; continuations at every factor
+        for the first prompts, then at the best factor alone, until Faithfulness' is no wider either.""",
         above=0,
+        none="everything is rated",
+        off=0,
         mend="give a width above 0, or None to rate all texts",
     )
     gate: float | None = option(
-        GATE, "Faithfulness is measured where Clarity and Responsiveness are both at least this; None: always."
+        GATE, "Faithfulness is measured where Clarity and Responsiveness are both at least this.", none="always", off=-1
     )
+
+    def check(self) -> None:
+        """Raise `InputError` for a way of stopping that the arithmetic does not know."""
+        super().check()
+        if self.arithmetic == "paper" and self.interval_width is not None:
+            raise InputError(
+                Argument("interval_width", self.interval_width),
+                " stops ratings early, but in ",
+                Argument("arithmetic", "paper"),
+                " every continuation must be rated at every factor; give ",
+                Argument("interval_width"),
+                " None",
+            )
 
 
 def missing(n: int, width: float | None, wanted: float) -> float:

@@ -14,7 +14,7 @@ from sae_lens import SAE
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens.subject.hooks import (
     MLP_INPUT,
     HookTensor,
@@ -309,9 +309,13 @@ def hook_size(model: Model, hook: str, head: int | None = None) -> int:
         try:
             shape = read_hooks(model, tokens, [hook])[hook].shape
         except KeyError:
-            raise InputError(f"hook {hook!r} exists but did not fire: {model_name(model)} does not use it") from None
+            raise InputError(
+                Argument("hook"), f" {hook!r} exists but did not fire: {model_name(model)} does not use it"
+            ) from None
     if len(shape) < 3 or shape[:2] != (1, 2):
-        raise InputError(f"hook {hook!r} gives {tuple(shape)} for one text of two tokens; features need [text, pos, …]")
+        raise InputError(
+            Argument("hook"), f" {hook!r} gives {tuple(shape)} for one text of two tokens; features need [text, pos, …]"
+        )
     if head is not None:
         if len(shape) < 4 or not 0 <= head < shape[2]:
             raise InputError(f"the SAE reads head {head}, but {hook!r} gives {tuple(shape)}")

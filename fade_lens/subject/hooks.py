@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.aliases import collect_aliases_recursive
 
-from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.errors import Argument, InputError, suggest
 
 HookTensor = Float[Tensor, "text pos *d_hook"]
 MARKER = re.compile(r"[<\[]\S+[>\]]")
@@ -116,7 +116,9 @@ def resolve_hook(model: Model, name: str) -> str:
     resolved = aliases.get(name, name)
     if resolved not in model.hook_dict and not lacks_mlp_input(model, resolved):
         known = [*model.hook_dict, *aliases]
-        raise InputError(f"hook {name!r} is not a hook point of {model_name(model)}{suggest(name, known)}")
+        raise InputError(
+            Argument("hook"), f" {name!r} is not a hook point of {model_name(model)}{suggest(name, known)}"
+        )
     return resolved
 
 
@@ -165,7 +167,9 @@ def running(model: Model, hooks: Iterable[str] = ()) -> Generator[None]:
                 try:
                     switch(model, setting, afterwards)
                 except (AssertionError, NotImplementedError, ValueError) as error:
-                    raise InputError(f"hook {hook!r} cannot be switched on in {model_name(model)}: {error}") from error
+                    raise InputError(
+                        Argument("hook"), f" {hook!r} cannot be switched on in {model_name(model)}: {error}"
+                    ) from error
             elif lacks_mlp_input(model, hook):
                 add_mlp_input(model, hook, afterwards)
         yield

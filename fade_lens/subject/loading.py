@@ -25,7 +25,7 @@ from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAME
 from transformer_lens.utilities import get_device
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens.subject.hooks import MLP_INPUT, Model, device_of, is_bridge, model_name
 
 logger = logging.getLogger(__name__)
@@ -126,11 +126,14 @@ def check_published(release: str, sae_id: str) -> None:
     """Raise `InputError` for a release or SAE that SAELens does not list; a repository, "owner/name", may hold any."""
     directory = get_pretrained_saes_directory()
     if release not in directory and "/" not in release:
-        raise InputError(f"{release!r} is not one of SAELens' {len(directory)} releases{suggest(release, directory)}")
+        raise InputError(
+            Argument("release"),
+            f" {release!r} is not one of SAELens' {len(directory)} releases{suggest(release, directory)}",
+        )
     saes = directory[release].saes_map if release in directory else {}
     if saes and sae_id not in saes:
         near = suggest(sae_id, saes) or f"; it has {', '.join(list(saes)[:3])}, …"
-        raise InputError(f"the release {release!r} has no SAE {sae_id!r}{near}")
+        raise InputError(Argument("release"), f" {release!r} has no SAE {sae_id!r}{near}")
 
 
 def listed_overrides(release: str | None, sae_id: str | None) -> Published:
@@ -153,7 +156,9 @@ def model_of(published: Published, release: str) -> str:
     listed = get_pretrained_saes_directory().get(release)
     named = [str(name) for name in (published.get("model_name"), listed and listed.model) if name]
     if not named:
-        raise InputError(f"the SAEs of {release!r} do not say which model they were made for; give its name as `model`")
+        raise InputError(
+            f"the SAEs of {release!r} do not say which model they were made for; give its name as ", Argument("model")
+        )
     if len(named) == 2 and words_of(named[0]) != words_of(named[1]):
         return max(named, key=lambda name: len(words_of(name)))
     return next((name for name in named if official_name(name)), next((n for n in named if "/" in n), named[-1]))
@@ -197,7 +202,7 @@ def load_model(
             bridge.enable_compatibility_mode(disable_warnings=True, **processing)
         return bridge
     except UNREADABLE as error:
-        raise InputError(f"model {name!r} could not be loaded: {brief(error)}") from error
+        raise InputError(Argument("model"), f" {name!r} could not be loaded: {brief(error)}") from error
 
 
 def check_model(
@@ -215,7 +220,7 @@ def check_model(
             AutoConfig.from_pretrained(name)
         except UNREADABLE as error:
             near = suggest(name, [*aliases(), *(r.model for r in get_pretrained_saes_directory().values())])
-            raise InputError(f"model {name!r} could not be loaded: {brief(error)}{near}") from error
+            raise InputError(Argument("model"), f" {name!r} could not be loaded: {brief(error)}{near}") from error
     return official
 
 
@@ -359,17 +364,17 @@ def check_device(device: str | torch.device | None) -> None:
     try:
         kind = "cpu" if device is None else torch.device(device).type
     except RuntimeError as error:
-        raise InputError(f"device is {str(device)!r}; give cpu, cuda or mps") from error
+        raise InputError(Argument("device"), f" is {str(device)!r}; give cpu, cuda or mps") from error
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if kind in there and not there[kind]():
-        raise InputError(f"device is {str(device)!r}, but this machine or its PyTorch has none; give cpu")
+        raise InputError(Argument("device"), f" is {str(device)!r}, but this machine or its PyTorch has none; give cpu")
 
 
 def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The dtype of a name. Raises `InputError` for one that models are not run in here."""
     found = DTYPES.get(str(dtype).removeprefix("torch."))
     if found is None:
-        raise InputError(f"dtype is {str(dtype)!r}; give float32, bfloat16 or float16")
+        raise InputError(Argument("dtype"), f" is {str(dtype)!r}; give float32, bfloat16 or float16")
     return found
 
 

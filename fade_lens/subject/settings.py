@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from typing import get_args
 
 from fade_lens._util.options import Options, option
-from fade_lens.metrics.metric import Preset
+from fade_lens.metrics.metric import Arithmetic
 
 
 @dataclass(frozen=True)
 class SubjectSettings(Options):
     """What a `Subject` needs to know; the settings of every scorer begin with it."""
 
-    preset: Preset = option(
+    arithmetic: Arithmetic = option(
         "default",
-        "default: signed, weighted, cross-fitted; paper: the reference implementation's arithmetic, digit for digit.",
-        choices=get_args(Preset),
+        "How scores are computed: signed, weighted and cross-fitted (default), or as the reference does, digit for digit (paper).",
+        choices=get_args(Arithmetic),
     )
     seed: int = option(
         0,
@@ -23,12 +23,13 @@ class SubjectSettings(Options):
     )
     context: int | None = option(
         None,
-        "Tokens of a text that count, BOS included; unless given, what the SAE was trained on, at most 128.",
+        "Tokens of a text that count, BOS included.",
         least=2,
+        none="what the SAE was trained on, at most 128",
     )
     outlier_factor: float = option(
         5.0,
-        "Positions whose residual norm is above this many medians never count (massive activations); inf: off.",
+        "Positions whose residual norm is above this many medians never count, for their activations are massive; inf: off.",
         above=1,
         mend="it must be above 1 (inf switches the rule off)",
     )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from sae_lens import SAE
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
 from fade_lens.subject.activations import MaxActivations, OutlierRule, Progress, max_activations, reference_activation
@@ -87,7 +87,9 @@ class Subject:
         limit = int(self.model.cfg.n_ctx)
         if self.settings.context is not None:
             if self.settings.context > limit:
-                raise InputError(f"context is {self.settings.context}, but the model reads at most {limit} tokens")
+                raise InputError(
+                    Argument("context"), f" is {self.settings.context}, but the model reads at most {limit} tokens"
+                )
             return self.settings.context
         trained = None if isinstance(source, str) else source.cfg.metadata.context_size
         return min(limit, LONGEST_CONTEXT, int(trained or LONGEST_CONTEXT))
@@ -125,10 +127,10 @@ class Subject:
 
     @property
     def precision(self) -> Precision | None:
-        """How exact activations are, told at first use; None in preset "paper", which compares them digit by digit."""
+        """How exact activations are, told at first use; None in arithmetic "paper", which compares them digit by digit."""
         if self._whole is not None:
             return self._whole[0].precision
-        if self._precision is None and self.settings.preset != "paper":
+        if self._precision is None and self.settings.arithmetic != "paper":
             self._precision = Precision.of(self.model, self.features, self.tokens, self.outliers)
         return self._precision
 
@@ -166,8 +168,7 @@ class Subject:
 
     def reference(self, index: int) -> float:
         """The unit of a feature's steering factors (NaN if it never fires)."""
-        quantile = 1.0 if self.settings.preset == "paper" else self.settings.reference_quantile
-        return reference_activation(self.natural(index), quantile)
+        return reference_activation(self.natural(index), self.settings.reference_quantile)
 
     def read(self, texts: Sequence[str]) -> TokenizedTexts:
         """Other texts as the model's tokens, cut as the corpus is."""

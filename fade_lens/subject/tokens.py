@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Bool, Int
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import clean
 from fade_lens.data.corpus import Corpus, Message
 from fade_lens.subject.hooks import Model, model_name, special_tokens
@@ -165,7 +165,9 @@ def tokenize(
         logger.info("%s has no BOS token; texts begin with their first token.", model_name(model))
     lead = [bos] if prepend_bos and bos is not None else []
     if (room := context - len(lead)) < 1:
-        raise InputError(f"context is {context}, which leaves no token beside BOS; give at least {len(lead) + 1}")
+        raise InputError(
+            Argument("context"), f" is {context}, which leaves no token beside BOS; give at least {len(lead) + 1}"
+        )
     specials = np.array(sorted(special_tokens(tokenizer)), dtype=np.int32)
     ids, special = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=bool)]
     shown, documents = list[str](), list[int]()
