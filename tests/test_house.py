@@ -108,6 +108,12 @@ def test_no_test_touches_a_private_name() -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_test_needs_a_benchmark() -> None:
+    needed = re.compile("(from|import) tests.benchmarks")
+    tests = (path for path in TESTS.rglob("*.py") if "benchmarks" not in path.parts)
+    assert not [path.name for path in tests if needed.search(path.read_text(encoding="utf-8"))]
+
+
 def test_the_check_sees_private_names(tmp_path: Path) -> None:
     module = tmp_path / "m.py"
     module.write_text(

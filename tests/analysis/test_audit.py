@@ -18,8 +18,11 @@ from fade_lens.cli import app
 from fade_lens.neuronpedia.frames import frame
 from fade_lens.neuronpedia.records import Imported, Row, Score
 from fade_lens.runs.results import Results
+from tests.demo_rules import rule as demo_rule
+from tests.demo_rules import writer as demo_writer
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
+from tests.planted_faults import PLANTED, build, misses
 
 ID = neuronpedia.SourceId("tiny-model", "0-planted")
 
@@ -406,10 +409,6 @@ def test_evaluate_takes_descriptions_from_neuronpedia(parts, tmp_path, monkeypat
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_planted_faults_of_forty_real_descriptions_are_named(gemma, tmp_path, monkeypatch):
-    from tests.benchmarks.audit_demo import PLANTED, build, misses
-    from tests.demo_rules import rule as demo_rule
-    from tests.demo_rules import writer as demo_writer
-
     monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: gemma)
     monkeypatch.setenv("FADE_LENS_API_KEY", "sk-made-up")
     folder = build(tmp_path / "bulk")
