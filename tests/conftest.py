@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # each its share of the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 from jaxtyping import install_import_hook
 
@@ -19,6 +21,21 @@ import pytest
 from sae_lens import SAE, HookedSAETransformer
 
 from tests.tiny import tiny_model
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In several processes (`-n 2`): a file's tests in one of them, and in the order that the hook below gives."""
+    if getattr(config.option, "numprocesses", None):
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of the real model and judge, which take long and gigabytes, run in one process and begin first."""
+    if workers:
+        items.sort(key=lambda item: item.get_closest_marker("real") is None)
+        for item in items:
+            real = item.get_closest_marker("real")
+            item.add_marker(pytest.mark.xdist_group("real" if real else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
-"""Each package imports what stands below it, never above; each public name stands in one list."""
+"""Each package imports what stands below it, never above; each public name stands in one list; tests lie where their package does."""
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import fade_lens
 
-PACKAGE = Path(fade_lens.__file__).parent
+PACKAGE, TESTS = Path(fade_lens.__file__).parent, Path(__file__).parent
+LINES = 480
+"""Of a module, at most."""
 ROOMS = (
     "cli", "demo", "report", "analysis", "runs", "neuronpedia", "baselines", "explainers", "scorers", "evidence", "judge", "llm",
     "generation", "subject", "data", "metrics", "_util",
@@ -67,3 +71,52 @@ def test_public_names_are_there_and_say_what_they_are() -> None:
 
 def test_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_no_module_is_long() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert not {path.name: n for path, n in lengths.items() if n > LINES}
+
+
+def test_every_package_has_its_tests_in_a_folder_of_its_name() -> None:
+    modules = sorted(TESTS.rglob("test_*.py"))
+    folders = {path.relative_to(TESTS).parts[0] for path in modules if path.parent != TESTS}
+    assert folders == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert Counter(path.name for path in modules).most_common(1)[0][1] == 1, "a name says which tests"
+
+
+def private(path: Path) -> Iterator[str]:
+    """The private names of other modules and objects that a test touches."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fade_lens"):
+            yield from (alias.name for alias in node.names if alias.name.startswith("_"))
+        elif isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+            yield node.attr
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "object", "delattr"):
+            yield from (str(a.value).split(".")[-1] for a in node.args[:2] if isinstance(a, ast.Constant))
+
+
+def test_no_test_touches_a_private_name() -> None:
+    shown = ("_repr_html_", "_exit")  # public all the same: of notebooks, of `os`
+    found = [
+        f"{path.relative_to(TESTS)}: {name}"
+        for path in sorted(TESTS.rglob("*.py"))
+        if "benchmarks" not in path.parts
+        for name in private(path)
+        if re.fullmatch("_[a-z]+[a-z_]*", name) and name not in shown
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_test_needs_a_benchmark() -> None:
+    needed = re.compile("(from|import) tests.benchmarks")
+    tests = (path for path in TESTS.rglob("*.py") if "benchmarks" not in path.parts)
+    assert not [path.name for path in tests if needed.search(path.read_text(encoding="utf-8"))]
+
+
+def test_the_check_sees_private_names(tmp_path: Path) -> None:
+    module = tmp_path / "m.py"
+    module.write_text(
+        "from fade_lens._util import grid\nfrom fade_lens.llm.local import _lock\nmonkeypatch.setattr(a, '_b', 1)\na._c\nself._d"
+    )
+    assert {"_lock", "_b", "_c"} <= set(private(module)) and "_d" not in set(private(module))

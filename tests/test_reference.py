@@ -3,12 +3,12 @@
 import html
 import re
 
-import pdoc
-
 import fade_lens
 
 
 def test_the_reference_shows_every_public_name_with_its_words_and_shapes() -> None:
+    import pdoc
+
     pdoc.render.configure(docformat="google", show_source=False)
     module = pdoc.doc.Module(fade_lens)
     page = pdoc.render.html_module(module, all_modules={"fade_lens": module})
@@ -18,4 +18,4 @@ def test_the_reference_shows_every_public_name_with_its_words_and_shapes() -> No
             assert f'id="{name}"' in page, name
             first = getattr(fade_lens, name).__doc__.strip().splitlines()[0]
             assert re.sub(r"[`\W]+", "", first) in re.sub(r"[`\W]+", "", text), name
-    assert "Float[ndarray" in text, [text[m.start() - 60 : m.end() + 50] for m in re.finditer("def natural", text)]
+    assert "Float[ndarray" in text

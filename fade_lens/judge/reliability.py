@@ -144,7 +144,7 @@ def _csv_rows(path: Path) -> list[tuple[Any, Any, Any]]:
     if not path.is_file():
         raise InputError(f"gold file {str(path)!r} does not exist")
     from fade_lens._util.files import read_table
-    from fade_lens.data.descriptions import column_among
+    from fade_lens.data.rows import column_among
 
     try:
         table = read_table(path)

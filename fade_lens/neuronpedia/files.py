@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import TABLES, json_lines, json_value, kind_of, read_table, readable
-from fade_lens.data.descriptions import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, one_place, records_in, with_columns
+from fade_lens.data.descriptions import one_place
+from fade_lens.data.rows import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, records_in, with_columns
 from fade_lens.neuronpedia import bulk
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Imported, Row, feature_of, records_of, row_of, word

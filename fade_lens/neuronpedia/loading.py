@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import TABLES
 from fade_lens._util.wording import one_line
-from fade_lens.data.descriptions import whole_number
+from fade_lens.data.rows import whole_number
 from fade_lens.neuronpedia.api import read_feature, read_features
 from fade_lens.neuronpedia.bulk import read_bulk
 from fade_lens.neuronpedia.files import JSON, read_path, rows_of_table, source_of

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import clean
-from fade_lens.data.descriptions import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, numbered
+from fade_lens.data.rows import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, numbered
 from fade_lens.neuronpedia.ids import SourceId
 
 Record = Mapping[str, Any]

@@ -198,18 +198,18 @@ class Latents(Features):
         self._columns = torch.tensor(self.indices, dtype=torch.long)
         every = len(self) == self.n_features and self.indices == tuple(range(self.n_features))
         columns = self._columns if self._columnwise and not every else None  # all as they stand need no copy
-        self._encoder = encoder_of(self._sae, columns, device_of(self._model))
+        self.encoder = encoder_of(self._sae, columns, device_of(self._model))
 
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
         # A model spread over devices gives the hook's tensor on its layer's.
-        activations = self._encoder.encode(self.flatten(hook_activations).to(self._encoder.device))
+        activations = self.encoder.encode(self.flatten(hook_activations).to(self.encoder.device))
         if not self._columnwise:
             activations = activations[..., self._columns.to(activations.device)]
         return at_least_float32(activations.detach())
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._encoder.dtype
+        return self.encoder.dtype
 
     def before_threshold(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
         seen: list[Tensor] = []
@@ -217,7 +217,7 @@ class Latents(Features):
         def see(_module: nn.Module, _given: Any, found: Tensor) -> None:
             seen.append(found)
 
-        handle = self._encoder.hook_sae_acts_pre.register_forward_hook(see)
+        handle = self.encoder.hook_sae_acts_pre.register_forward_hook(see)
         activations = self.encode(hook_activations)
         handle.remove()
         if not seen:  # matching pursuit

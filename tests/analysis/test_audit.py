@@ -1,9 +1,6 @@
 """The audit: verdicts, files, the command on a planted model, and on the real one with planted faults."""
 
 import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +18,11 @@ from fade_lens.cli import app
 from fade_lens.neuronpedia.frames import frame
 from fade_lens.neuronpedia.records import Imported, Row, Score
 from fade_lens.runs.results import Results
+from tests.demo_rules import rule as demo_rule
+from tests.demo_rules import writer as demo_writer
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
+from tests.planted_faults import PLANTED, build, misses
 
 ID = neuronpedia.SourceId("tiny-model", "0-planted")
 
@@ -407,26 +407,19 @@ def test_evaluate_takes_descriptions_from_neuronpedia(parts, tmp_path, monkeypat
 
 
 @pytest.mark.real
-def test_the_planted_faults_of_forty_real_descriptions_are_named(tmp_path):
-    from tests.benchmarks.audit_demo import PLANTED, build, misses
-    from tests.demo_rules import rule as demo_rule
-    from tests.demo_rules import writer as demo_writer
-
+@pytest.mark.slow
+def test_the_planted_faults_of_forty_real_descriptions_are_named(gemma, tmp_path, monkeypatch):
+    monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: gemma)
+    monkeypatch.setenv("FADE_LENS_API_KEY", "sk-made-up")
     folder = build(tmp_path / "bulk")
     with FakeJudge(rule=demo_rule, writer=demo_writer) as server:
-        code = "import sys; from fade_lens.cli import main; sys.argv[0] = 'fade-lens'; main()"
-        command = [
-            sys.executable, "-c", code, "audit", "--model", "demo", "--sae", "demo", "--neuronpedia", str(folder),
-            "--corpus", "demo", "--corpus-limit", "500", "--judge", f"{server.base_url}#rule", "--out", str(tmp_path / "run"),
+        arguments = [
+            "audit", "--model", "demo", "--sae", "demo", "--neuronpedia", str(folder), "--corpus", "demo", "--corpus-limit", "500",
+            "--judge", f"{server.base_url}#rule", "--out", str(tmp_path / "run"),
             "--rated-texts", "60", "--synthetic-texts", "10", "--no-faithfulness",
         ]  # fmt: skip
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "COLUMNS": "200", "FADE_LENS_API_KEY": "sk-made-up"},
-        )
-    assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     table = pd.read_parquet(tmp_path / "run" / "audit.parquet")
     assert (table["state"] == "described").sum() >= 40 and sum(map(len, PLANTED.values())) >= 12
     assert misses(table) == []

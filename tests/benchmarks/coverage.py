@@ -10,13 +10,12 @@ the concept fire, and leaving out whole such outcomes (at most 5 % on either sid
 the samples hold no text with the concept from the stratum in which a text stands for most. They look alike whether the corpus has some there
 or not, so that an interval which is right for a feature of the first kind is too wide for one of the second.
 
-The features are those of `simulated.py`.
+The features are those of `tests/simulated.py`.
 """
 
 import argparse
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,13 +25,15 @@ from fade_lens.data.sampling import Sample, uniform
 from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import MIN_TEXTS, clarity, purity, responsiveness
 from fade_lens.metrics.faithfulness import faithfulness
-from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.runs.settings import Settings
-from tests.benchmarks.simulated import (
+from tests.simulated import (
     CORPUS,
+    DEFAULT,
+    FACTORS,
     FEATURES,
-    any_feature,
+    SCHEMES,
+    Limits,
     corpus,
     rated_in_rounds,
     steered,
@@ -45,9 +46,7 @@ BUDGET = 500
 RARE, FEW = 0.005, 200
 REPLICATES = 500  # a quarter of the library's: moves a single interval's ends, not how often intervals hold the truth
 SHAPES = ("dense", "weak", "strong", "sae", "half", "good", "wrong")
-DEFAULT = Settings()
 SEED = 0
-FACTORS = (-10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0)
 
 
 def draw(design: str, values: np.ndarray, rng: np.random.Generator) -> Sample:
@@ -76,8 +75,6 @@ def kind(feature: str, positives: int, values: np.ndarray) -> str:
 
 # --- Features drawn at random ---------------------------------------------------------------------------------------------------
 
-Limits = tuple[float, float, float]
-"""The limits of an interval, and the truth."""
 BANDS = ((3, 7), (8, 24), (25, 79))
 """Texts rated 2 (or synthetic) behind an interval: from as few as it needs."""
 
@@ -94,59 +91,6 @@ def random_row(runs: int, case: tuple[str, tuple[int, int]]) -> str:
     for low, high, truth in np.array(found, dtype=float).transpose(1, 2, 0):
         cells.append(f"{covered(np.stack([low, high], axis=1), truth):>14} {np.mean(high - low):6.2f}")
     return f"{scheme:24} {band[0]:3}-{band[1]:<3} " + "   ".join(cells)
-
-
-def limits(metric: Metric, truth: float) -> Limits:
-    return (*(metric.interval or (np.nan, np.nan)), truth)
-
-
-def random_clarity(band: tuple[int, int], rng: np.random.Generator, run: int) -> list[Limits]:
-    """Clarity of one feature, as many synthetic texts as the band has room for."""
-    values = any_feature(rng).activations(np.repeat([True, False], 50_000), rng)
-    with_concept, without = values[:50_000], values[50_000:]
-    positives = int(rng.integers(band[0], band[1] + 1))
-    metric = clarity(rng.choice(with_concept, positives), rng.choice(without, 1000), seed=run)
-    return [limits(metric, gini(with_concept, without))]
-
-
-def random_rated(n: int, design: str, band: tuple[int, int], rng: np.random.Generator, run: int) -> list[Limits]:
-    """Responsiveness and Purity of one feature from at most `n` texts; nothing if too few or too many of them show the concept."""
-    values, concept = corpus(any_feature(rng), float(np.exp(rng.uniform(np.log(0.001), np.log(0.2)))), rng)
-    ratings = np.where(concept, 2, 0)
-    if design == "rounds":
-        _, metrics, _ = rated_in_rounds(values, ratings, replace(DEFAULT, rated_texts=n), 15, rng, run)
-    else:
-        sample = stratified(values, n, rng) if design == "stratified" else uniform(len(values), n, rng)
-        rows = values[sample.indices], ratings[sample.indices], sample.weights
-        if not band[0] <= concept[sample.indices].sum() <= band[1]:
-            return []
-        metrics = responsiveness(*rows, seed=run), purity(*rows, seed=run)
-    if not band[0] <= metrics[0].counts["rated_2"] <= band[1]:
-        return []
-    truth = true_scores(values, concept)
-    return [limits(metric, true) for metric, true in zip(metrics, truth, strict=True)]
-
-
-def random_faithfulness(
-    width: float | None, _band: tuple[int, int], rng: np.random.Generator, run: int
-) -> list[Limits]:
-    """Faithfulness of one effect: at one factor, or rising over all that are above 0."""
-    one, rising = np.arange(7) == rng.choice([0, 1, 3, 4, 5, 6]), np.array([0, 0, 0, 0.25, 0.5, 0.75, 1])
-    base = rng.uniform(0.01, 0.3)
-    rates = base + rng.uniform(0.05, 0.6) * (2 / 3 - base) * (one if rng.random() < 0.5 else rising)
-    _, metric = steered_in_rounds(dict(zip(FACTORS, steered(rates, 50, rng), strict=True)), width, 15, run)
-    return [limits(metric, (rates.max() - base) / (1 - base))]
-
-
-SCHEMES: dict[str, Callable[[tuple[int, int], np.random.Generator, int], list[Limits]]] = {
-    "Clarity": random_clarity,
-    "uniform, 500": partial(random_rated, 500, "uniform"),
-    "stratified, 500": partial(random_rated, 500, "stratified"),
-    "stratified, 200": partial(random_rated, 200, "stratified"),
-    "in rounds, 200": partial(random_rated, 200, "rounds"),
-    "Faithfulness, all": partial(random_faithfulness, None),
-    "Faithfulness, in rounds": partial(random_faithfulness, DEFAULT.interval_width),
-}
 
 
 def random_table(runs: int) -> tuple[str, Callable[..., str], Iterable[tuple[str, tuple[int, int]]]]:

@@ -36,7 +36,7 @@ from fade_lens.metrics.faithfulness import faithfulness
 from fade_lens.metrics.metric import Metric
 from fade_lens.runs.settings import Settings
 from fade_lens.scorers.ratings import widest
-from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds, true_scores
+from tests.simulated import corpus, rated_in_rounds, steered, steered_in_rounds, true_scores
 
 BATCH = 15
 THEIRS = {"write": 15, "rate": 34, "steer": 28}

@@ -8,7 +8,7 @@ the weights right is to divide the silent texts into strata by their likeness to
 percentile of a likeness whose AUROC for the concept is 0.85 (about that of sentence embeddings), 0.95 or 1 (a quoted word).
 
 Of the runs in which all have intervals: root mean square errors of Responsiveness and Purity, and the mean width of the wider interval, at the same number of rated texts; the number of
-ratings that a width asks for goes with its square. Features as in `simulated.py`, those that leave texts silent.
+ratings that a width asks for goes with its square. Features as in `tests/simulated.py`, those that leave texts silent.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from fade_lens.data.sampling import Sample, _allocate
 from fade_lens.metrics import intervals as bootstrap
 from fade_lens.metrics.fade import purity, responsiveness
 from fade_lens.scorers.ratings import widest
-from tests.benchmarks.simulated import FEATURES, corpus, true_scores
 from tests.samples import stratified
+from tests.simulated import FEATURES, corpus, true_scores
 
 LIKENESS = {"AUROC 0.85": 1.466, "AUROC 0.95": 2.326, "AUROC 1": 20.0}
 """How many standard deviations texts with the concept are more alike than others."""

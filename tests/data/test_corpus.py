@@ -77,9 +77,9 @@ def test_files_that_cannot_be_used(tmp_path):
         ("a.csv", "text\ncaf\u00e9\n".encode("latin-1"), "cannot be read.*UTF-8"),
         ("a.csv", b'text\n"a\n', "cannot be read.*EOF inside string"),
         ("a.csv", b"", "cannot be read.*No columns"),
-        ("a.csv.gz", gzip.compress(b"text\na\n")[:-9], "cannot be read"),
-        ("a.jsonl.gz", gzip.compress(b'"a"\n' * 99)[:-9], "cannot be read.*ended before"),
-        ("a.jsonl.gz", gzip.compress(b'"a"\n')[:10] + b"\xff" * 20, "cannot be read"),
+        ("a.csv.gz", gzip.compress(b"text\na\n", mtime=0)[:-9], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'"a"\n' * 99, mtime=0)[:-9], "cannot be read.*ended before"),
+        ("a.jsonl.gz", gzip.compress(b'"a"\n', mtime=0)[:10] + b"\xff" * 20, "cannot be read"),
         ("a.parquet", b"PAR1 and no more", "cannot be read"),
     ],
 )

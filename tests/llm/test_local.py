@@ -74,8 +74,9 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 # ---------------------------------------------------------------- a server that never ends
 
 STAND_IN = """
-import ctypes, os, sys, time, types
+import ctypes, os, signal, sys, time, types
 from fade_lens.llm import local
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
 
 class Server:
     listening_address = "http://127.0.0.1:1"

@@ -26,7 +26,7 @@ from fade_lens.metrics.ranking import (
     gini,
     iou,
 )
-from tests.benchmarks.coverage import SCHEMES
+from tests.simulated import SCHEMES
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "assets" / "reference_golden.json").read_text())["records"]
 
@@ -255,7 +255,7 @@ def test_many_distinct_weights_are_grouped():
     ("scheme", "fewest", "most"), [("Clarity", 3, 7), ("uniform, 500", 8, 24), ("stratified, 200", 3, 24)]
 )
 def test_intervals_hold_the_truth_of_features_drawn_at_random(monkeypatch, scheme, fewest, most):
-    """Nominally 95 %, here of few runs; of many: `python -m tests.benchmarks.coverage random`."""
+    """Nominally 95 %, here of few runs; of many: `python -m tests.simulated random`."""
     monkeypatch.setattr(bootstrap, "REPLICATES", 300)
     rng, found = np.random.default_rng(7), []
     while len(found) < 120:

@@ -81,6 +81,7 @@ class Forks:
         return time.monotonic() - started
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_twenty_moments_it_asks_nothing_twice(tmp_path):
     chance = random.Random(0)

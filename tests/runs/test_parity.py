@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.benchmarks.parity import GOLDEN, METRICS, Agreement, judge, ours
+from tests.parity_case import GOLDEN, METRICS, Agreement, judge, ours
 
 
 @pytest.mark.real

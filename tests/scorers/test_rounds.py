@@ -18,9 +18,9 @@ from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.scorers.faithfulness import FIRST_PROMPTS, filled, longest_rounds
 from fade_lens.scorers.ratings import FIRST_ROUND, enough, missing, next_end, widest
-from tests.benchmarks.simulated import corpus, rated_in_rounds, steered, steered_in_rounds
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
+from tests.simulated import corpus, rated_in_rounds, steered, steered_in_rounds
 
 SMALL = {"prompts": 12, "prompt_tokens": 4, "new_tokens": 6, "rated_texts": 240, "synthetic_texts": 20}
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts(1200)

@@ -40,7 +40,7 @@ def test_encode_equals_the_sae(model, hidden, architecture, normalization):
 
 @pytest.mark.parametrize("architecture", sorted(COLUMNWISE))
 def test_only_the_columns_asked_for_are_held(model, architecture):
-    encoder = features_of(model, tiny_sae(architecture), INDICES)._encoder
+    encoder = features_of(model, tiny_sae(architecture), INDICES).encoder
     assert encoder.W_enc.shape == (D_MODEL, len(INDICES))
 
 

@@ -7,13 +7,14 @@ A feature's activations on texts without and with the concept are
   (on the log scale) with the concept.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from fade_lens.data.sampling import design
-from fade_lens.metrics.fade import purity, responsiveness
+from fade_lens.data.sampling import design, stratified, uniform
+from fade_lens.metrics.fade import clarity, purity, responsiveness
 from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import average_precision, gini
@@ -114,3 +115,64 @@ def steered_in_rounds(
             return asked, result
         known |= {factor: rows[factor][:n] for factor in (0.0, leading(known))}
         asked.append(2 * (n - before))
+
+
+# --- Features drawn at random ---------------------------------------------------------------------------------------------------
+
+DEFAULT = Settings()
+FACTORS = (-10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0)
+Limits = tuple[float, float, float]
+"""The limits of an interval, and the truth."""
+
+
+def limits(metric: Metric, truth: float) -> Limits:
+    return (*(metric.interval or (np.nan, np.nan)), truth)
+
+
+def random_clarity(band: tuple[int, int], rng: np.random.Generator, run: int) -> list[Limits]:
+    """Clarity of one feature, as many synthetic texts as the band has room for."""
+    values = any_feature(rng).activations(np.repeat([True, False], 50_000), rng)
+    with_concept, without = values[:50_000], values[50_000:]
+    positives = int(rng.integers(band[0], band[1] + 1))
+    metric = clarity(rng.choice(with_concept, positives), rng.choice(without, 1000), seed=run)
+    return [limits(metric, gini(with_concept, without))]
+
+
+def random_rated(n: int, design: str, band: tuple[int, int], rng: np.random.Generator, run: int) -> list[Limits]:
+    """Responsiveness and Purity of one feature from at most `n` texts; nothing if too few or too many of them show the concept."""
+    values, concept = corpus(any_feature(rng), float(np.exp(rng.uniform(np.log(0.001), np.log(0.2)))), rng)
+    ratings = np.where(concept, 2, 0)
+    if design == "rounds":
+        _, metrics, _ = rated_in_rounds(values, ratings, replace(DEFAULT, rated_texts=n), 15, rng, run)
+    else:
+        sample = stratified(values, n, rng) if design == "stratified" else uniform(len(values), n, rng)
+        rows = values[sample.indices], ratings[sample.indices], sample.weights
+        if not band[0] <= concept[sample.indices].sum() <= band[1]:
+            return []
+        metrics = responsiveness(*rows, seed=run), purity(*rows, seed=run)
+    if not band[0] <= metrics[0].counts["rated_2"] <= band[1]:
+        return []
+    truth = true_scores(values, concept)
+    return [limits(metric, true) for metric, true in zip(metrics, truth, strict=True)]
+
+
+def random_faithfulness(
+    width: float | None, _band: tuple[int, int], rng: np.random.Generator, run: int
+) -> list[Limits]:
+    """Faithfulness of one effect: at one factor, or rising over all that are above 0."""
+    one, rising = np.arange(7) == rng.choice([0, 1, 3, 4, 5, 6]), np.array([0, 0, 0, 0.25, 0.5, 0.75, 1])
+    base = rng.uniform(0.01, 0.3)
+    rates = base + rng.uniform(0.05, 0.6) * (2 / 3 - base) * (one if rng.random() < 0.5 else rising)
+    _, metric = steered_in_rounds(dict(zip(FACTORS, steered(rates, 50, rng), strict=True)), width, 15, run)
+    return [limits(metric, (rates.max() - base) / (1 - base))]
+
+
+SCHEMES: dict[str, Callable[[tuple[int, int], np.random.Generator, int], list[Limits]]] = {
+    "Clarity": random_clarity,
+    "uniform, 500": partial(random_rated, 500, "uniform"),
+    "stratified, 500": partial(random_rated, 500, "stratified"),
+    "stratified, 200": partial(random_rated, 200, "stratified"),
+    "in rounds, 200": partial(random_rated, 200, "rounds"),
+    "Faithfulness, all": partial(random_faithfulness, None),
+    "Faithfulness, in rounds": partial(random_faithfulness, DEFAULT.interval_width),
+}
