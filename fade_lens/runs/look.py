@@ -66,7 +66,7 @@ class Look:
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained HTML page: a table, and a card for every feature."""
-        from fade_lens.report.page import look_page
+        from fade_lens.report.looking import look_page
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
