@@ -26,7 +26,7 @@ ToCsv = Annotated[Path | None, typer.Option("--csv", help="Write the table to th
 class MaybeCorpus(CorpusOptions):
     """Natural texts, or none."""
 
-    corpus: Annotated[
+    corpus: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
         str | None, typer.Option(help="Natural texts that tell the unit of factors, as for `look`; or give --unit.")
     ] = None
 
@@ -64,7 +64,7 @@ def look(
     model, source = subject.open(published)
     from fade_lens.runs.look import look as looked
 
-    numbers = {
+    numbers: dict[str, Any] = {
         "top_texts": top_texts,
         "stratum_texts": stratum_texts,
         "promoted_tokens": promoted_tokens,
@@ -181,9 +181,9 @@ def steer(
         model, source, feature, prompt, strengths, corpus=texts, unit=unit, mode=mode,  # pyright: ignore[reportArgumentType]
         new_tokens=new_tokens, temperature=temperature, seed=seed,
     )  # fmt: skip
+    size = frame["unit"].tolist()[0]
     shown = Table(
-        title=f"Feature {feature} steered"
-        + (f", factor 1 is {amount(frame['unit'][0])}" if frame["unit"][0] is not None else ""),
+        title=f"Feature {feature} steered" + ("" if size is None else f", factor 1 is {amount(size)}"),
         title_justify="left",
     )
     for name in ("factor", "nats a token", "text"):
@@ -212,7 +212,7 @@ def search(
     """
     from fade_lens.data.search import search as found
 
-    frame = found(descriptions, query, k, method=method)  # pyright: ignore[reportArgumentType]
+    frame = found(descriptions, query, k, method=method)
     shown = Table(title=f"Nearest to {clip(query, 60)!r}", title_justify="left")
     for name, side in (("feature", "right"), ("likeness", "right"), ("description", "left")):
         shown.add_column(name, justify=side, overflow="fold")  # pyright: ignore[reportArgumentType]
