@@ -12,6 +12,8 @@ from .analysis.summary import summary as summary
 from .data.corpus import Corpus as Corpus
 from .data.descriptions import Description as Description
 from .data.descriptions import read_descriptions as read_descriptions
+from .data.search import search as search
+from .generation.steer import steer as steer
 from .judge import Judge as Judge
 from .judge import Prompts as Prompts
 from .llm.chat import LLM as LLM
@@ -19,6 +21,9 @@ from .llm.chat import Answer as Answer
 from .llm.request import Request as Request
 from .metrics.metric import Metric as Metric
 from .runs.fade import Fade as Fade
+from .runs.fires import fires as fires
+from .runs.look import Look as Look
+from .runs.look import look as look
 from .runs.results import Result as Result
 from .runs.results import Results as Results
 from .runs.settings import Settings as Settings

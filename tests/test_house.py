@@ -18,6 +18,8 @@ ROOMS = (
 """From the top down."""
 SHOWN_LATE = {
     "runs/results.py": {"report", "analysis"},
+    "runs/look.py": {"report"},
+    "runs/fires.py": {"report"},
     "analysis/compare.py": {"report"},
 }
 """Convenience methods of results (`plot`, `table`, `to_html`, `summary`) import what shows them when they are called."""

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,7 @@ METHODS = ("meaning", "words")
 
 
 def search(
-    descriptions: Any, query: str, k: int = 10, *, method: Literal["meaning", "words"] = "meaning", model: str = MODEL
+    descriptions: Any, query: str, k: int = 10, *, method: str = "meaning", model: str = MODEL
 ) -> "pd.DataFrame":
     """The `k` descriptions that are nearest to a query, the nearest first.
 
@@ -43,7 +43,7 @@ def search(
     if k < 1:
         raise InputError(f"k is {k}; give at least 1")
     if method not in METHODS:
-        raise InputError(f"method is {method!r}; give one of {METHODS}{suggest(method, METHODS)}")
+        raise InputError(f"method is {method!r}; give one of {', '.join(map(repr, METHODS))}{suggest(method, METHODS)}")
     if method == "meaning":
         check_embedding("Searching by meaning (method='words' searches by words)")
     found = read_descriptions(descriptions)

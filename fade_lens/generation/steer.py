@@ -12,8 +12,9 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.data.corpus import Corpus
+from fade_lens.generation.checks import UNITS, Mode, check_steering
 from fade_lens.generation.continuing import written
-from fade_lens.generation.steering import Mode, Request, check_requests, check_settings
+from fade_lens.generation.steering import Request, check_requests, check_settings
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.subject import Subject
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 UNSTEERED: dict[str, float] = {"add": 0.0, "scale": 1.0}
 """The factor that leaves the model alone, where there is one."""
-UNITS = ("add", "clamp")
-"""Modes whose factors are in units of an activation."""
 
 
 def steer(
@@ -54,7 +53,7 @@ def steer(
         source: a `sae_lens` SAE or transcoder, or a hook name for neurons.
         index: of the feature.
         prompts: what is continued; a prompt that is given twice is continued in two ways.
-        factors: strengths; what they mean depends on the mode (see `fade_lens.generation.steering.Mode`).
+        factors: strengths; what they mean depends on the mode (see `fade_lens.generation.checks.Mode`).
         corpus: natural texts that tell the unit.
         unit: the activation that factor 1 stands for.
         mode: "add" the direction, or "clamp", "scale" or "ablate" (which takes no factors) the activation.
@@ -73,7 +72,7 @@ def steer(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     factors = (factors,) if isinstance(factors, int | float) else tuple(factors)
     check_settings(mode, new_tokens, temperature, top_k, None)
-    check(prompts, factors, unit, corpus, mode)
+    check_steering(prompts, factors, unit, corpus, mode)
     features = features_of(model, source, [index])
     tokens = tokenize(model, prompts, context=int(model.cfg.n_ctx), prepend_bos=features.prepend_bos)
     room = int(model.cfg.n_ctx) - new_tokens
@@ -106,27 +105,6 @@ def steer(
         }
         for i, request in enumerate(requests)
     )
-
-
-def check(prompts: Sequence[str], factors: Sequence[float], unit: float | None, corpus: Any, mode: Mode) -> None:
-    """Raise `InputError` for what cannot be used, before the model runs."""
-    if not prompts:
-        raise InputError("prompts is empty; give at least one text to continue")
-    for number, prompt in enumerate(prompts):
-        if not prompt.strip():
-            raise InputError(f"prompts[{number}] is {prompt!r}; give a text to continue")
-    if not factors and mode != "ablate":
-        raise InputError("factors is empty; give at least one, such as (1.0, 2.0)")
-    for factor in factors:
-        if not math.isfinite(factor):
-            raise InputError(f"factors holds {factor}; every factor must be a finite number")
-    if unit is not None and not (math.isfinite(unit) and unit > 0):
-        raise InputError(f"unit is {unit}; give the activation that factor 1 stands for, above 0")
-    if unit is None and corpus is None and mode in UNITS:
-        raise InputError(
-            f"mode {mode!r} needs to know what factor 1 stands for: give corpus (natural texts, whose strongest activations are the unit) or "
-            "unit (an activation)"
-        )
 
 
 def unit_of(subject: Subject) -> float:

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.errors import InputError
+from fade_lens.generation.checks import Mode, check_mode
 from fade_lens.generation.decoders.base import Decoder, left_padded
 from fade_lens.generation.decoders.choosing import decoder_of
 from fade_lens.generation.next_token import Sampler
@@ -25,22 +26,6 @@ from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, resolve_hook, special_tokens
 
 logger = logging.getLogger(__name__)
-
-Mode = Literal["add", "clamp", "scale", "ablate"]
-"""What steering does to a feature whose activation at a position is `a`, reference activation `r`, at a factor:
-
-| mode | the activation becomes | factor that leaves the model alone |
-|---|---|---|
-| add | a + factor · r | 0 |
-| clamp | factor · r | none |
-| scale | factor · a | 1 |
-| ablate | 0 | none |
-
-In every mode the change of the activation, times the feature's direction, is *added* to the hook's tensor, so that
-the error of an SAE's reconstruction stays in. A model whose forward pass replaces the tensor by the reconstruction
-(an SAE spliced in without an error term) therefore differs; to compare end to end with a method that writes to the
-latents of a spliced-in SAE, splice it in as `x + decode(latents') - decode(latents)`.
-"""
 
 FIRST_BATCH = {"cpu": 256}  # beyond it a CPU gains nothing; elsewhere the memory decides, from:
 LARGEST_BATCH = 1024
@@ -266,8 +251,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def check_settings(mode: str, new_tokens: int, temperature: float, top_k: int | None, batch_size: int | None) -> None:
     """Raise `InputError` for a setting that cannot be used."""
-    if mode not in get_args(Mode):
-        raise InputError(f"mode {mode!r} is unknown{suggest(mode, get_args(Mode))} Give one of {get_args(Mode)}.")
+    check_mode(mode)
     for name, value in (("new_tokens", new_tokens), ("top_k", top_k), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; give at least 1")

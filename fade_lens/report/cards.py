@@ -14,7 +14,7 @@ from fade_lens.runs.results import Result
 from fade_lens.scorers.base import ScoreSpec
 from fade_lens.scorers.evidence import Control, RatedText
 from fade_lens.scorers.fade import FadeEvidence
-from fade_lens.subject.summary import TopText
+from fade_lens.subject.summary import FeatureSummary, TopText
 
 T = TypeVar("T")
 
@@ -50,7 +50,6 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
     """A description's evidence as a JSON value; every string `visible`, every number finite."""
     continuations = result.faithfulness_evidence.continuations
     written = result.clarity_evidence.texts
-    feature = result.feature
     return plain(
         {
             "index": result.description.index,
@@ -63,16 +62,7 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
             "why": why(result, gate),
             "flags": [clip(flag, 200) for flag in result.flags],
             "metrics": [_metric(spec, result.metric(spec.name), detail, gate) for spec in result.specs],
-            "feature": {
-                "rate": feature.firing_rate,
-                "texts": feature.firing_texts,
-                "of": feature.n_texts,
-                "largest": feature.largest,
-                "reference": feature.reference,
-            },
-            "natural": evenly(feature.quantiles, min(detail.points, 101)),
-            "top": [_top(text, detail) for text in feature.top[: detail.top]],
-            "top_of": len(feature.top),
+            **of_feature(result.feature, detail),
             "synthetic": {
                 "points": evenly(sorted(t.activation for t in written if t.activation is not None), detail.points),
                 # Strongest first; a text without an activation last.
@@ -104,22 +94,40 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
     )  # fmt: skip
 
 
+def of_feature(feature: FeatureSummary, detail: Detail) -> dict[str, Any]:
+    """What the corpus alone tells of a feature."""
+    return {
+        "feature": {
+            "rate": feature.firing_rate,
+            "texts": feature.firing_texts,
+            "of": feature.n_texts,
+            "largest": feature.largest,
+            "reference": feature.reference,
+        },
+        "natural": evenly(feature.quantiles, min(detail.points, 101)),
+        "top": [shown_text(text, detail) for text in feature.top[: detail.top]],
+        "top_of": len(feature.top),
+    }
+
+
 def bare_card(unscored: Unscored) -> dict[str, Any]:
     """The card of a description without metrics."""
     text = unscored.text if unscored.text.strip() else "(no description)"
     return plain({"index": unscored.index, "text": clip(text, 3000), "origin": "", "metrics": []})
 
 
-def fitted(result: Result, size: int, gate: float = GATE) -> dict[str, Any]:
-    """The most detailed card that takes at most `size` bytes of JSON (or the least detailed one)."""
+def fitted(
+    make: Callable[[Detail], dict[str, Any]], size: int, least: Callable[[Detail], int] = lambda _: 0
+) -> dict[str, Any]:
+    """The most detailed card that takes at most `size` bytes of JSON (or the least detailed one); `least` tells without making one which cannot fit."""
     made: dict[str, Any] = {}
     for detail in DETAILS:
-        if least(result, detail) > size:
+        if least(detail) > size:
             continue
-        made = card(result, detail, gate)
+        made = make(detail)
         if len(compact(made).encode()) <= size:
             break
-    return made or card(result, DETAILS[-1], gate)
+    return made or make(DETAILS[-1])
 
 
 def least(result: Result, detail: Detail) -> int:
@@ -207,7 +215,8 @@ def _metric(spec: ScoreSpec, metric: Metric, detail: Detail, gate: float) -> dic
     }
 
 
-def _top(text: TopText, detail: Detail) -> dict[str, Any]:
+def shown_text(text: TopText, detail: Detail) -> dict[str, Any]:
+    """A text token by token, around its peak."""
     part = text.window(detail.tokens)
     shown = whole_characters(text.tokens[part], text.activations[part])
     return {

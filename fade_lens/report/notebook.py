@@ -1,18 +1,25 @@
 """Results in a notebook: a card, a table, the page in a frame, a feature's Neuronpedia dashboard. Nothing needs a network but the last."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import escape
 
 from fade_lens.analysis.notes import Notes
 from fade_lens.report.cards import DETAILS, card
+from fade_lens.report.looking import heat_tables, look_card
 from fade_lens.report.page import environment, page
 from fade_lens.report.rows import entries, row, tally
+from fade_lens.runs.look import Look
 from fade_lens.runs.results import Result, Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLE_ROWS = 100
 """Rows of the static table."""
+LOOK_CARDS = 20
+"""Cards of features that are looked at: the other ones are on the page."""
 FRAME_BYTES = 1_500_000
 """What the cards of a sortable table may take: a notebook is saved with its outputs."""
 
@@ -49,6 +56,16 @@ class Table:
             f'style="width:100%;height:{int(self.height)}px;border:1px solid rgba(128,128,128,.4);border-radius:6px" '
             f'srcdoc="{escape(document)}"></iframe>'
         )
+
+
+def look_cards(look: Look) -> str:
+    """Features without a description, a card each; nothing in it runs."""
+    return str(_macros().looks([look_card(item, DETAILS[3]) for item in look.items[:LOOK_CARDS]], len(look)))
+
+
+def fires_table(frame: "pd.DataFrame") -> str:
+    """Latents by the tokens of a text, shaded; nothing in it runs."""
+    return str(_macros().heat(heat_tables(frame)))
 
 
 def _macros() -> Any:

@@ -155,18 +155,11 @@ def reasons(results: Results) -> list[tuple[str, str, int]]:
 
 def facts(results: Results) -> list[tuple[str, str]]:
     """What was evaluated, with what, at what cost; only what the run recorded. Hashes and the like are in the full record."""
-    run, features = results.run, results.run.features
-    n_features = len({r.description.index for r in results})
-    n_corpus, judge = run.corpus.texts, run.judge
+    run, judge, n_features = results.run, results.run.judge, len({r.description.index for r in results})
     rows = [
         ("Evaluated", f"{amount(len(results))} descriptions of {amount(n_features)} features" if n_features else "nothing: flags only"),
-        ("Model", run.model.name),
-        ("Features", _listed(features.kind, features.architecture, features.hook)),
-        ("SAE", _listed(features.release, features.sae_id)),
-        ("Neuronpedia", features.neuronpedia_id),
-        ("Corpus", _listed(run.corpus.source, "" if n_corpus is None else f"{amount(n_corpus)} texts")),
+        *subject_facts(run),
         ("Held out", "" if run.held_out is None else f"scores rest on the {amount(run.held_out)} texts that no explainer saw"),
-        ("Context", "" if run.context is None else f"{run.context} tokens"),
         ("Judge", "" if judge is None else _listed(judge.model, judge.rating, judge.endpoint)),
         ("Seed", str(run.settings.get("seed", ""))),
     ]  # fmt: skip
@@ -183,6 +176,24 @@ def facts(results: Results) -> list[tuple[str, str]]:
     if lost := {kind: n for kind, n in asdict(run.n_overflowed).items() if n}:
         words = " and ".join(f"{amount(n)} {kind}" for kind, n in lost.items())
         rows.append(("Overflow", f"activations on {words} texts are not finite; what rests on them is undefined"))
+    return shown(rows)
+
+
+def subject_facts(run: RunRecord) -> list[tuple[str, str]]:
+    """The model, the features and the texts that they are seen on."""
+    features, n_texts = run.features, run.corpus.texts
+    return [
+        ("Model", run.model.name),
+        ("Features", _listed(features.kind, features.architecture, features.hook)),
+        ("SAE", _listed(features.release, features.sae_id)),
+        ("Neuronpedia", features.neuronpedia_id),
+        ("Corpus", _listed(run.corpus.source, "" if n_texts is None else f"{amount(n_texts)} texts")),
+        ("Context", "" if run.context is None else f"{run.context} tokens"),
+    ]
+
+
+def shown(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What is known of them, in short."""
     return [(name, clip(value, 400)) for name, value in rows if value]
 
 

@@ -6,6 +6,7 @@ puts into text nodes. The page's policy (CSP) lets nothing run but that script, 
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -15,10 +16,10 @@ from markupsafe import Markup
 from fade_lens._util.words import amount, clip, flat, plain, visible
 from fade_lens.analysis.notes import Notes, Unscored
 from fade_lens.report import overview
-from fade_lens.report.cards import bare_card, compact, fitted
+from fade_lens.report.cards import bare_card, card, compact, fitted, least
 from fade_lens.report.matrix import heat_map
 from fade_lens.report.recipe import recipe
-from fade_lens.report.rows import Entry, added, entries, kinds, row, tally
+from fade_lens.report.rows import Entry, added, entries, groups, kinds, row
 from fade_lens.runs.results import Results, to_plain
 
 CARDS_BYTES = 8_000_000
@@ -46,18 +47,18 @@ def page(
     places = {
         entry.item.description.id: place for place, entry in enumerate(ordered) if not isinstance(entry.item, Unscored)
     }
-    cards = [_card(entry, budget, gate) for entry in ordered]
-    style, script = joined("page.css"), joined(*SCRIPTS)
-    return environment().get_template("page.html").render(
+    audited = any(e.notes.verdict or e.notes.severity is not None or e.notes.suggestion for e in ordered)
+    deciding = " or ".join(spec.title for spec in results.specs if spec.decides)
+    return rendered(
+        kind="report",
+        heading="Description",
+        column="Description",
+        caption="Descriptions with their scores; headings sort, descriptions open a card.",
         title=_title(results, len(ordered)),
-        policy=policy(style, script),
-        style=style,
-        script=script,
-        gate=gate,
-        deciding=" or ".join(spec.title for spec in results.specs if spec.decides),
+        standings=groups(ordered, len(results) > 0, deciding, gate),
+        order="severity" if audited else "rank",
+        order_words="worst first",
         table_only=table_only,
-        page_rows=PAGE_ROWS,
-        tally=tally(ordered),
         facts=overview.facts(results) + [(clip(n, 80), clip(v, 400)) for n, v in notes.facts],
         panels=overview.panels(results) if len(results) else [],
         reasons=overview.reasons(results),
@@ -68,9 +69,22 @@ def page(
         rows=[row(place, entry, gate, results.specs) for place, entry in enumerate(ordered)],
         flags=kinds(flag for entry in ordered for flag in entry.flags),
         verdicts=sorted({clip(e.notes.verdict, 40) for e in ordered} - {""}),
-        audited=any(e.notes.verdict or e.notes.severity is not None or e.notes.suggestion for e in ordered),
-        cards=[Markup(compact(card)) for card in cards],
+        audited=audited,
+        cards=[_card(entry, budget, gate) for entry in ordered],
         heat=_heat(results, places),
+    )
+
+
+def rendered(*, cards: Sequence[Any], **shown: Any) -> str:
+    """The page's template; what is not shown is left out."""
+    style, script = joined("page.css"), joined(*SCRIPTS)
+    absent: dict[str, Any] = {"panels": (), "reasons": (), "nulls": (), "verdicts": (), "recipe": "", "heat": None}
+    return environment().get_template("page.html").render(
+        **absent | {"audited": False, "table_only": False, "page_rows": PAGE_ROWS} | shown,
+        policy=policy(style, script),
+        style=style,
+        script=script,
+        cards=[Markup(compact(card)) for card in cards],
     )  # fmt: skip
 
 
@@ -80,7 +94,9 @@ def _card(entry: Entry, budget: int, gate: float) -> dict[str, Any]:
     more = plain(added(entry.notes) | {"flags": flags, "standing": entry.standing, "why": entry.why})
     if isinstance(entry.item, Unscored):
         return bare_card(entry.item) | more
-    return fitted(entry.item, budget - len(compact(more).encode()), gate) | more
+    item = entry.item
+    size = budget - len(compact(more).encode())
+    return fitted(lambda detail: card(item, detail, gate), size, lambda detail: least(item, detail)) | more
 
 
 def _heat(results: Results, places: dict[str, int]) -> Markup | None:

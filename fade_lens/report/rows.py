@@ -77,6 +77,34 @@ def kinds(flags: Iterable[Flag]) -> list[str]:
     return sorted({"_".join(clip(flag.kind, 60).split()) for flag in flags} - {""})
 
 
+@dataclass(frozen=True)
+class Group:
+    """How many rows have a standing, and what it means; `told` at the head of the page."""
+
+    name: str
+    count: int
+    verb: str
+    words: str
+    told: bool = True
+
+
+def groups(rows: Sequence[Entry], scored: bool, deciding: str, gate: float) -> list[Group]:
+    """The standings that rows can be filtered by; without scores only that is told which says so."""
+    said = {
+        "fails": ("fail", f"{deciding} is below {gate:g}." if deciding else ""),
+        "undecided": ("undecided", "one of them is undefined."),
+        "dead": ("dead", "the feature never fires on the corpus."),
+        "holds": ("hold", f"both reach {gate:g}."),
+        UNSCORED: ("unscored", "without metrics."),
+    }
+    counts = tally(rows)
+    return [
+        Group(name, counts[name], *words, told=scored or name == UNSCORED)
+        for name, words in said.items()
+        if counts[name] or name not in ("dead", UNSCORED)
+    ]
+
+
 def tally(rows: Sequence[Entry]) -> dict[str, int]:
     """How many descriptions fail, are undecided, are of a dead feature, hold, have no metrics."""
     counts = Counter(entry.standing for entry in rows)
@@ -96,7 +124,8 @@ def row(place: int, entry: Entry, gate: float, specs: Sequence[ScoreSpec]) -> di
         "why": entry.why,
         "flags": [clip(flag, 120) for flag in entry.flags],
         "kinds": " ".join(kinds(entry.flags)),
-        "cells": [cell(spec.name, metric, below(spec, metric, gate)) for spec, metric in scored],
+        "cells": [cell(spec, metric, below(spec, metric, gate)) for spec, metric in scored],
+        "hints": [],
         "verdict": clip(entry.notes.verdict, 40),
         "severity": entry.notes.severity,
         "severity_words": "" if entry.notes.severity is None else f"severity {amount(entry.notes.severity)}",
@@ -105,15 +134,18 @@ def row(place: int, entry: Entry, gate: float, specs: Sequence[ScoreSpec]) -> di
     }
 
 
-def cell(name: str, metric: Metric, bad: bool) -> dict[str, Any]:
+def cell(spec: ScoreSpec, metric: Metric, bad: bool) -> dict[str, Any]:
     """One metric in a row."""
+    interval = f"{number(metric.interval[0])} to {number(metric.interval[1])}" if metric.interval else ""
     return {
-        "name": name,
+        "name": spec.name,
         "value": metric.value,
         "words": number(metric.value),
         "low": metric.interval[0] if metric.interval else None,
         "high": metric.interval[1] if metric.interval else None,
-        "interval": f"{number(metric.interval[0])} to {number(metric.interval[1])}" if metric.interval else "",
+        "interval": interval,
+        "note": interval or "no interval",
+        "range": spec.range,
         "reason": clip(metric.reason or metric.interval_reason or "", 160),
         "bad": bad,
     }

@@ -1,6 +1,6 @@
 """Descriptions of features and what they score: the one object that a user needs."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 from sae_lens import SAE
 
-from fade_lens._util.errors import Argument, InputError
+from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import null_descriptions
 from fade_lens.data.corpus import Corpus
@@ -17,19 +17,33 @@ from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
 from fade_lens.judge.reliability import Reliability
+from fade_lens.llm.chat import Answer
+from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
 from fade_lens.runs.explaining import explain
+from fade_lens.runs.look import Look, look
 from fade_lens.runs.pipeline import Pipeline, observe
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, recorded, settings_of
 from fade_lens.runs.store import FILE, RunStore, file_of
-from fade_lens.scorers.base import scorers_of
+from fade_lens.scorers.base import Scorer, scorers_of
 from fade_lens.subject.features import checked_indices, features_of
 from fade_lens.subject.hooks import Model
+from fade_lens.subject.look import LookSettings
 from fade_lens.subject.subject import Subject
 from fade_lens.subject.summary import FeatureSummary, summaries
 
 MANY = 2**31
+
+
+class Nobody:
+    """What stands for a judge where none was given."""
+
+    name = "nobody"
+
+    async def ask(self, request: Request) -> Answer:  # noqa: ARG002
+        """Raises `JudgeError`: a scorer that says it needs no judge asks one."""
+        raise JudgeError("no judge was given: make it with Fade(model, source, corpus=…, judge='openai:gpt-4o-mini')")
 
 
 class Fade:
@@ -39,7 +53,7 @@ class Fade:
         model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.
         source: a `sae_lens` SAE or transcoder, or a hook name such as "blocks.20.mlp.hook_post" for neurons.
         corpus: natural texts: a `Corpus`, or a list of strings.
-        judge: a `Judge`, or its spec such as "openai:gpt-4o-mini".
+        judge: a `Judge`, or its spec such as "openai:gpt-4o-mini"; None for what asks none (`look`, `summaries`, some scorers).
         settings: a `Settings`; any of its fields, and those of other registered scorers, can also be given by name, and so can
             `preset`: "paper" for the reference implementation's (see `fade_lens.runs.presets`).
 
@@ -53,7 +67,7 @@ class Fade:
         source: SAE[Any] | str,
         *,
         corpus: Corpus | Sequence[str],
-        judge: Judge | str,
+        judge: Judge | str | None = None,
         settings: Settings | None = None,
         **overrides: Any,
     ) -> None:
@@ -62,7 +76,8 @@ class Fade:
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         # A hook or an SAE that does not fit is told now, not when a run begins.
         self._n_features = features_of(model, source, [0]).n_features
-        self.judge = Judge.parse(judge) if isinstance(judge, str) else judge
+        self._judged = judge is not None
+        self.judge = Judge.parse(judge) if isinstance(judge, str) else judge or Judge(Nobody())
 
     def evaluate(
         self,
@@ -100,11 +115,12 @@ class Fade:
             progress: show progress bars.
 
         Raises:
-            InputError: descriptions that cannot be used, before anything is computed or asked.
+            InputError: descriptions that cannot be used, or no judge for scorers that ask one, before anything is computed or asked.
             JudgeError: the judge cannot be asked; what was done is in the store.
             StoreError: the store was made with other settings.
         """
         named = scorers_of(scorers)
+        self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
         explanations = descriptions if isinstance(descriptions, Explanations) else None
         if explainer is not None:
             given, missing = undescribed(descriptions)
@@ -156,6 +172,7 @@ class Fade:
             JudgeError: the judge cannot be asked; what was done is in the store.
             StoreError: the store was made with other settings.
         """
+        self._check_judged({}, explainer)
         made, chosen = explainer_of(explainer), checked_indices(tuple(indices), self._n_features)
         with self._opened(chosen, store, transcripts, (self.judge,)) as (subject, known, kept):
             stages = Stages(progress)
@@ -200,6 +217,26 @@ class Fade:
         subject = Subject(self.model, self.source, self.corpus, tuple(dict.fromkeys(indices)), self.settings)
         return summaries(subject) if indices else {}
 
+    def look(self, indices: Sequence[int] | int | str, *, progress: bool = True, **overrides: Any) -> Look:
+        """See features without a description: their texts, promoted tokens and neighbours (see `fade_lens.look`); no judge is asked.
+
+        Args:
+            indices: of the features, or words such as "0:20" and "random:50".
+            overrides: fields of `LookSettings`; the others are those of this object's settings.
+        """
+        settings = LookSettings.of(self.settings)
+        return look(self.model, self.source, indices, self.corpus, settings=settings, progress=progress, **overrides)
+
+    def _check_judged(self, scorers: Mapping[str, type[Scorer]], explainer: str | None, **about: Any) -> None:
+        """Raise `InputError` where something asks a judge and there is none."""
+        asking = [f"scorer {name!r}" for name, made in scorers.items() if made.asks_a_judge()]
+        asking += [f"explainer {explainer!r}"] if explainer is not None and explainer_of(explainer).asks else []
+        asking += [name for name, value in about.items() if value is not None and value != 0]
+        if asking and not self._judged:
+            raise InputError(
+                f"{asking[0]} asks a judge, and none was given: make it with Fade(model, source, corpus=…, judge='openai:gpt-4o-mini')"
+            )
+
     def estimate(
         self,
         descriptions: Any,
@@ -216,6 +253,8 @@ class Fade:
 
         With an explainer the price of explaining is in it, as if every feature got a description; `scorers=()` tells that price alone.
         """
+        named = scorers_of(scorers) if scorers or explainer is None else {}
+        self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
         found = Estimate(0, 0, 0, 0.0)
         if explainer is not None:
             made, (given, missing) = explainer_of(explainer), undescribed(descriptions)
@@ -223,7 +262,7 @@ class Fade:
             if not scorers:
                 return found
             descriptions = [*given, *(Description(i, f"what feature {i} is explained as") for i in missing)]
-        chosen, named = read_descriptions(descriptions), scorers_of(scorers)
+        chosen = read_descriptions(descriptions)
         n, beside = len(chosen), null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
         # How many windows there are is known once they are tokenized.
         n_texts = MANY if self.corpus.windows else len(self.corpus)

@@ -12,9 +12,8 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Reason
-from fade_lens._util.seeds import rng
 from fade_lens.data.corpus import Corpus
-from fade_lens.data.descriptions import parse_indices
+from fade_lens.data.indices import chosen_indices
 from fade_lens.neuronpedia.resolving import names_of
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model, model_name
@@ -24,8 +23,6 @@ from fade_lens.subject.subject import Subject
 
 if TYPE_CHECKING:
     import pandas as pd
-
-RANDOM = "random:"
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Look:
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained HTML page: a table, and a card for every feature."""
-        from fade_lens.report.page import look_page
+        from fade_lens.report.looking import look_page
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,24 +121,6 @@ def settings_with(settings: LookSettings, overrides: Mapping[str, Any]) -> LookS
     if unknown := set(overrides) - set(known):
         raise InputError(f"unknown setting {min(unknown)!r}; the settings are {', '.join(known)}")
     return replace(settings, **overrides)
-
-
-def chosen_indices(indices: Sequence[int] | int | str, n_features: int, seed: int) -> Sequence[int]:
-    """Indices as numbers; "random:50" draws so many of all, without repetition, in ascending order.
-
-    Raises:
-        InputError: words that name no features, or more than there are.
-    """
-    if isinstance(indices, int):
-        return [indices]
-    if not isinstance(indices, str):
-        return indices
-    if not indices.startswith(RANDOM):
-        return parse_indices(indices)
-    number = indices.removeprefix(RANDOM)
-    if not number.isdecimal() or not 0 < int(number) <= n_features:
-        raise InputError(f"features {indices!r}: give {RANDOM}N, N from 1 to {n_features}, the number of features")
-    return sorted(rng(seed, "features to look at").choice(n_features, int(number), replace=False).tolist())
 
 
 def row_of(item: FeatureLook) -> dict[str, Any]:

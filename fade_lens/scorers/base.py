@@ -124,6 +124,11 @@ class Scorer(Registered, ABC):
         self.scoring = scoring
 
     @classmethod
+    def asks_a_judge(cls) -> bool:
+        """Whether any of its scores needs one."""
+        return any("judge" in spec.needs for spec in cls.specs)
+
+    @classmethod
     @abstractmethod
     def estimate(
         cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None

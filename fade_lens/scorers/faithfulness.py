@@ -15,6 +15,7 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description, read_descriptions
+from fade_lens.generation.checks import MODES
 from fade_lens.generation.continuations import (
     FLUENCY_PROMPTS,
     OWN,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from fade_lens.subject.activations import Progress
     from fade_lens.subject.subject import Subject
 
-MODES = ("add", "clamp", "scale", "ablate")
 CONTROLS = ("ablate", "random_direction", "other")
 
 FIRST_PROMPTS = 21

@@ -16,10 +16,11 @@ from fade_lens.subject.hooks import Model, layer_of, special_tokens
 from fade_lens.subject.tokens import decode
 
 LENS = (
-    "the model's final norm and unembedding of the direction alone: the norm divides by the direction's size (a layer norm, folded or not, "
-    "first subtracts its mean) and has its weights; biases are left out, the mean over the vocabulary is subtracted"
+    "The final norm and the unembedding, applied to the direction alone. A layer norm subtracts the direction's mean first, folded into the "
+    "weights or not; every norm divides by its size, so that values compare tokens, not features. Biases are left out, and the mean over the "
+    "vocabulary is subtracted."
 )
-"""What is done, for the record. The size of such a logit says how the tokens stand to one another, not how much steering adds."""
+"""What is done, for the record and the reader."""
 LOGIT_BYTES = 2**28
 """Logits in memory at a time."""
 

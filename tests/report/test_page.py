@@ -296,7 +296,7 @@ def test_least_is_a_lower_bound(kind: str) -> None:
 
 def test_a_small_run_shows_everything() -> None:
     result = made_up_result("right")
-    made = fitted(result, pages.CARD_BYTES)
+    made = fitted(lambda detail: card(result, detail), pages.CARD_BYTES)
     assert len(made["rated"]["texts"]) == 200 and len(made["synthetic"]["texts"]) == 30
     assert len(made["steering"]["texts"]) == made["steering"]["of"] == 150
     assert [t[4] for t in made["steering"]["rates"]] == [

@@ -54,6 +54,18 @@ function rates(data, width) {
   return drawn;
 }
 
+// How many texts have their largest activation in each of some bins of equal width.
+function bars(data, width) {
+  const { low, high, counts } = data, height = 120, left = 34, bottom = height - 20, most = Math.max(...counts, 1);
+  const x = (v) => left + (v - low) / (high - low || 1) * (width - left - 8), wide = (width - left - 8) / counts.length;
+  const drawn = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
+  for (const t of ticks(low, high)) drawn.append(svg("path", { class: "axis", d: `M${x(t)} 0V${bottom}` }), svg("text", { x: x(t), y: height - 6, "text-anchor": x(t) > width - 30 ? "end" : "middle" }, short(t)));
+  counts.forEach((n, i) => { if (n) drawn.append(svg("path", { class: "bars", d: `M${left + i * wide} ${bottom}v${-(bottom - 8) * n / most}h${wide - 1}v${(bottom - 8) * n / most}z` }, svg("title", {}, `${n} texts`))); });
+  drawn.append(svg("text", { x: left - 6, y: 16, "text-anchor": "end" }, most.toLocaleString("en")), svg("text", { x: left - 6, y: bottom, "text-anchor": "end" }, "0"));
+  drawn.setAttribute("aria-label", `Histogram of the activations of ${counts.reduce((a, b) => a + b, 0)} texts, from ${short(low)} to ${short(high)}.`);
+  return drawn;
+}
+
 function scale(metric, kind = "") {
   const [low, high] = metric.range, x = (v) => 4 + (v - low) / (high - low) * 192;
   return svg("svg", { viewBox: "0 0 200 14", "aria-hidden": "true" },
@@ -176,10 +188,30 @@ function controls(steering) {
   ];
 }
 
+// What a feature without a description shows beside its strongest texts.
+function seen(look, largest) {
+  const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, signed(value)));
+  const other = ([index, value]) => {
+    const there = rows.find((r) => r.index === index);
+    const name = there ? el("button", { type: "button" }, String(index)) : String(index);
+    if (there) name.addEventListener("click", () => show(there.place));
+    return el("li", {}, name, el("small", {}, fixed(value)));
+  };
+  const words = (title, items, made, none) => el("div", {}, el("h4", {}, title), items.length ? el("ul", { class: "words" }, ...items.map(made)) : el("p", { class: "note" }, none));
+  return [
+    look.strata.some((stratum) => stratum.texts.length) ? section("Texts of every strength", "The texts on which it fires in parts of equal size by activation, the strongest part first; of each some at random.",
+      ...look.strata.map((stratum) => el("details", { open: "" }, el("summary", {}, `${short(stratum.low)} to ${short(stratum.high)}: ${some(stratum.texts.length, stratum.of)}`), texts(stratum.texts, largest)))) : null,
+    section("Tokens", look.lens, look.promoted ? el("div", { class: "pair" }, words("Promoted", look.promoted, token, "none"), words("Suppressed", look.suppressed, token, "none")) : null),
+    section("Neighbours", look.near_note, el("div", { class: "pair" }, words("Nearest decoder directions, by cosine", look.near, other, "none"),
+      words("Fire on the same texts, by share of texts", look.together, other, "none of those looked at"))),
+  ];
+}
+
+const texts = (list, largest) => el("ol", { class: "texts" }, ...list.map((text) => item([el("b", {}, short(text.activation)), ` text ${text.number}`], shaded(text, largest))));
+
 function card(data, width) {
-  if (!data.metrics.length) return [...head(data), audit(data)].filter((part) => part !== null);
-  const counts = data.rated.counts;
-  const groups = [
+  if (!data.feature) return [...head(data), audit(data)].filter((part) => part !== null);
+  const counts = data.rated?.counts, groups = [
     { name: "Natural texts (a dot is 1 % of the corpus)", kind: "natural", points: data.natural },
   ];
   if (data.fade) groups.push(
@@ -188,21 +220,23 @@ function card(data, width) {
     { name: `Rated 1, partly (${counts[1]})`, kind: "one", points: data.rated.points[1] },
     { name: `Rated 2, clearly (${counts[2]})`, kind: "two", points: data.rated.points[2] },
   );
-  if (counts[3]) groups.push({ name: `Unrated (${counts[3]})`, kind: "unrated", points: data.rated.points[3] });
+  if (counts?.[3]) groups.push({ name: `Unrated (${counts[3]})`, kind: "unrated", points: data.rated.points[3] });
   const feature = data.feature;
   return [
     ...head(data),
     el("p", { class: "note", dir: "auto" }, `Fires on ${percent(feature.rate)} of tokens and on ${feature.texts.toLocaleString("en")} of ${feature.of.toLocaleString("en")} texts; largest activation ${short(feature.largest)}`
       + (feature.reference === null ? "" : `, unit of steering ${short(feature.reference)}`) + (data.origin ? `. Description from ${data.origin}` : "")),
     audit(data),
-    el("div", { class: "tiles" }, ...data.metrics.map(tile)),
+    data.metrics.length ? el("div", { class: "tiles" }, ...data.metrics.map(tile)) : null,
     data.detection.length ? el("p", { class: "note" }, `On the rated texts, weighted: ${data.detection.map(([name, value]) => `${name} ${fixed(value)}`).join(", ")}.`) : null,
     ...data.judge.map((said) => el("p", { class: "note", dir: "auto" }, `${said}.`)),
     besides(data),
-    section("Activations", "The largest activation of each text; the bar is the median. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
+    data.look ? (data.look.histogram ? section("Activations", "The largest activation of each text; texts on which it is silent are left out.", bars(data.look.histogram, width)) : null)
+      : section("Activations", "The largest activation of each text; the bar is the median. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
     section("Texts that activate it most", data.top.length ? "Shade: activation of the token; framed: the peak; dotted: positions that never count." : "None: the feature never fires on the corpus.",
-      el("ol", { class: "texts" }, ...data.top.map((text) => item([el("b", {}, short(text.activation)), ` text ${text.number}`], shaded(text, Math.abs(feature.largest))))),
+      texts(data.top, Math.abs(feature.largest)),
       data.top.length < data.top_of ? el("p", { class: "note" }, some(data.top.length, data.top_of)) : null),
+    ...(data.look ? seen(data.look, Math.abs(feature.largest)) : []),
     ...(data.fade ? [section("Rated natural texts", data.rated.of ? `By activation; ${some(data.rated.texts.length, data.rated.of)}${data.rated.texts.length < data.rated.of ? ", disagreements first choice" : ""}.` : "No text was rated.",
       ...(data.rated.of ? ratedTexts(data.rated) : [])),
     section("Synthetic texts", data.synthetic.of ? `Written by the judge for the description; ${some(data.synthetic.texts.length, data.synthetic.of)}.` : "The judge wrote none.",

@@ -10,15 +10,15 @@ const rows = [...body.rows].map((row) => ({
   matches: true,
   dressed: false,
   standing: row.dataset.standing,
-  rank: ["fails", "undecided", "dead", "holds", "unscored"].indexOf(row.dataset.standing),
+  rank: [...byId("standing").options].findIndex((option) => option.value === row.dataset.standing),
   kinds: row.dataset.kinds.split(" "),
   verdict: row.dataset.verdict ?? "",
   severity: row.dataset.severity === undefined ? null : Number(row.dataset.severity),
   values: Object.fromEntries([...row.querySelectorAll("[data-name]")].map((cell) => [cell.dataset.name, cell.dataset.value === undefined ? null : Number(cell.dataset.value)])),
 }));
 const PAGE = Number(byId("rows").dataset.page);
-// The order in which the rows come: what an audit found worst, else by standing.
-const FIRST = byId("rows").classList.contains("audited") ? { key: "severity", down: true } : { key: "rank", down: false };
+// The order in which the rows come: what an audit found worst, by standing, or as they were asked for.
+const FIRST = { key: byId("order").options[0].value, down: byId("order").options[0].value === "severity" };
 let order = FIRST, limit = PAGE;
 
 function compare(a, b) {
@@ -59,10 +59,10 @@ function paint() {
 function dress(r) {
   if (r.dressed) return;
   r.dressed = true;
-  for (const cell of r.row.querySelectorAll("[data-value]")) {
-    const { name, value, low, high } = cell.dataset, number = cell.querySelector("b");
-    const range = name === "clarity" || name === "responsiveness" ? [-1, 1] : [0, 1];
-    const drawn = scale({ range, value: Number(value), interval: low === undefined ? null : [Number(low), Number(high)] }, number.className);
+  for (const cell of r.row.querySelectorAll("[data-range]")) {
+    const { value, low, high } = cell.dataset, number = cell.querySelector("b");
+    if (value === undefined) continue;
+    const drawn = scale({ range: cell.dataset.range.split(",").map(Number), value: Number(value), interval: low === undefined ? null : [Number(low), Number(high)] }, number.className);
     drawn.setAttribute("class", "bar");
     number.after(drawn);
   }

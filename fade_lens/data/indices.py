@@ -1,0 +1,46 @@
+"""Which features are meant: numbers, or words such as "0:20,512" and "random:50"."""
+
+from collections.abc import Sequence
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.seeds import rng
+from fade_lens.data.descriptions import parse_indices
+
+RANDOM = "random:"
+
+
+def chosen_indices(indices: Sequence[int] | int | str, n_features: int, seed: int) -> Sequence[int]:
+    """Indices as numbers; "random:50" draws so many of all, dead ones too, in ascending order.
+
+    Raises:
+        InputError: words that name no features, or more than there are.
+    """
+    if isinstance(indices, int):
+        return [indices]
+    if not isinstance(indices, str):
+        return indices
+    asked = asked_indices(indices)
+    if not isinstance(asked, int):
+        return asked
+    if asked > n_features:
+        raise InputError(
+            f"features {indices!r}: there are only {n_features} features; give {RANDOM}{n_features} or fewer"
+        )
+    return sorted(rng(seed, "features to look at").choice(n_features, asked, replace=False).tolist())
+
+
+def asked_indices(words: str) -> tuple[int, ...] | int:
+    """The indices that words name, or how many are to be drawn.
+
+    Raises:
+        InputError: words that name no features.
+
+    >>> asked_indices("3,7:9"), asked_indices("random:50")
+    ((3, 7, 8), 50)
+    """
+    if not words.strip().startswith(RANDOM):
+        return parse_indices(words)
+    number = words.strip().removeprefix(RANDOM)
+    if not number.isascii() or not number.isdecimal() or not int(number):
+        raise InputError(f"features {words!r}: give {RANDOM}N, such as {RANDOM}50")
+    return int(number)

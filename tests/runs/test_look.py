@@ -1,0 +1,141 @@
+"""`look`: features without a description."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import fade_lens
+from fade_lens import Corpus, Fade, InputError
+from fade_lens._util.reasons import Reason
+from fade_lens.data.indices import chosen_indices
+from fade_lens.report.looking import look_card
+from fade_lens.subject.look import LookSettings, histogram, in_strata
+from tests.planted import CLASSES, natural_texts, planted_model, planted_sae
+from tests.tiny import tiny_model
+
+MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts()
+
+
+@pytest.fixture(scope="module")
+def looked():
+    return fade_lens.look(MODEL, SAE, range(4), TEXTS, progress=False)
+
+
+def test_a_row_tells_where_a_feature_fires_and_what_it_promotes(looked):
+    frame = looked.frame
+    assert frame["index"].tolist() == [0, 1, 2, 3]
+    for index, words in CLASSES.items():
+        row = frame.iloc[index]
+        n = sum(any(word in text.split() for word in words) for text in TEXTS)
+        assert row.firing_texts == n and row.density == n / len(TEXTS) and 0 < row.firing_rate < row.density
+        assert {token.strip("'") for token in row.promoted.split(", ")} >= set(words)
+        assert re.search("«(.*)»", row.strongest_text)[1] in words
+        assert 0 < row.peak_entropy < np.log2(10)
+    assert frame.iloc[3]["flags"] == "dead: never fires on the corpus" and frame.iloc[3].strongest_text == ""
+    assert np.isnan(frame.iloc[3].peak_entropy)
+
+
+def test_strata_hold_all_texts_on_which_a_feature_fires_and_repeat_none(looked):
+    for item in looked:
+        assert sum(stratum.n for stratum in item.strata) == item.feature.firing_texts == sum(item.histogram[1])
+        shown = [text.number for text in item.feature.top] + [t.number for s in item.strata for t in s.texts]
+        assert len(shown) == len(set(shown))
+        for stratum in item.strata:
+            assert all(stratum.low <= text.activation <= stratum.high for text in stratum.texts)
+        highs = [stratum.high for stratum in item.strata]
+        assert highs == sorted(highs, reverse=True)
+    assert sum(len(stratum.texts) for stratum in looked.items[0].strata) > 3
+
+
+def test_strata_are_of_equal_size_and_drawn_by_the_seed_and_the_feature_alone():
+    natural = np.random.default_rng(0).normal(size=500).astype(np.float32)
+    natural[:100], natural[100] = 0, np.nan
+    drawn = in_strata(natural, 7, LookSettings(strata=4, stratum_texts=5))
+    assert [n for _, _, n, _ in drawn] == [100, 100, 100, 99]
+    assert (
+        drawn
+        == in_strata(natural, 7, LookSettings(strata=4, stratum_texts=5))
+        != in_strata(natural, 8, LookSettings(strata=4, stratum_texts=5))
+    )
+    assert sum(histogram(natural)[1]) == 399 and histogram(natural)[0][0] == pytest.approx(float(np.nanmin(natural)))
+    assert in_strata(np.zeros(5, np.float32), 7, LookSettings()) == [] and histogram(np.zeros(5, np.float32)) == (
+        (),
+        (),
+    )
+
+
+def test_a_look_does_not_depend_on_what_is_beside_it(looked):
+    (alone,) = fade_lens.look(MODEL, SAE, 1, TEXTS, progress=False)
+    beside = looked[1].items[0]
+    assert (alone.feature, alone.strata, alone.promoted, alone.nearest) == (
+        beside.feature,
+        beside.strata,
+        beside.promoted,
+        beside.nearest,
+    )
+
+
+def test_fade_without_a_judge_looks(looked):
+    fade = Fade(MODEL, SAE, corpus=TEXTS)
+    assert fade.look("0:4", progress=False).items == looked.items
+    assert fade.summaries([2])[2] == looked.items[2].feature
+
+
+def test_neurons_are_looked_at_too():
+    found = fade_lens.look(tiny_model(), "blocks.0.mlp.hook_post", [3], TEXTS[:20], progress=False, strata=2)
+    (item,) = found
+    assert isinstance(item.nearest, Reason) and item.promoted.promoted and len(item.strata) == 2
+    assert "right angles" in look_card(item)["look"]["near_note"]
+
+
+def test_random_draws_of_all_features_with_a_seed():
+    drawn = chosen_indices("random:50", 4096, 0)
+    assert len(set(drawn)) == 50 and drawn == sorted(drawn) and 0 <= drawn[0] and drawn[-1] < 4096
+    assert drawn == chosen_indices(" random:50", 4096, 0) != chosen_indices("random:50", 4096, 1)
+    assert chosen_indices("random:3", 3, 5) == [0, 1, 2]
+    assert chosen_indices("0:2,9", 10, 0) == (0, 1, 9) and chosen_indices(4, 10, 0) == [4]
+
+
+@pytest.mark.parametrize(
+    "indices, options, message",
+    [
+        ([99], {}, "feature index 99 is out of range: there are 8 features"),
+        ([], {}, "no feature index was given"),
+        ("random:9", {}, "there are only 8 features; give random:8 or fewer"),
+        ("random:0", {}, "give random:N"),
+        ("random:x", {}, "give random:N"),
+        ("some", {}, "neither a number nor START:END"),
+        ([0], {"topp_texts": 3}, "unknown setting 'topp_texts'; the settings are"),
+        ([0], {"strata": 0}, "strata is 0; it must be at least 1"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_told_in_a_sentence(indices, options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        fade_lens.look(MODEL, SAE, indices, TEXTS[:5], progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    "corpus, message", [([], "no text"), (["", ""], "empty"), (Corpus(("<bos>",), None, "c"), "no token that counts")]
+)
+def test_a_corpus_without_texts_is_told(corpus, message):
+    with pytest.raises(InputError, match=message):
+        fade_lens.look(MODEL, SAE, [0], corpus, progress=False)
+
+
+def test_a_feature_that_was_not_looked_at_is_told(looked):
+    with pytest.raises(InputError, match="feature 7 was not looked at; these were: 0, 1, 2, 3"):
+        looked[7]
+
+
+def test_cards_in_a_notebook_and_the_page_show_hostile_texts_as_text(tmp_path):
+    hostile = "the old house in a river <script>alert(1)</script> cat"
+    model = planted_model()
+    model.tokenizer.add_tokens(["<script>alert(1)</script>"])
+    with torch.no_grad():
+        model.embed.W_E = torch.nn.Parameter(torch.cat([model.embed.W_E, model.embed.W_E[:1]]))
+    found = fade_lens.look(model, SAE, [0], [hostile] * 3, progress=False)
+    shown, page = found._repr_html_(), found.to_html(tmp_path / "deep" / "look.html").read_text()
+    assert "cat" in shown and "<script>alert" not in shown and "<script>alert" not in page
+    assert "&lt;script&gt;" in shown
