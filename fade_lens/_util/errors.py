@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class Argument(str):
@@ -13,6 +14,7 @@ class Argument(str):
     ("give rating='single'", 'seed')
     """
 
+    name: str
     value: object
 
     def __new__(cls, name: str, value: object = None) -> "Argument":
@@ -21,7 +23,7 @@ class Argument(str):
         self.name, self.value = name, value
         return self
 
-    def __getnewargs__(self) -> tuple[str, object]:
+    def __getnewargs__(self) -> tuple[Any, ...]:
         return self.name, self.value
 
 

@@ -9,10 +9,11 @@ from fade_lens.analysis.notes import CardNotes
 from fade_lens.neuronpedia.links import dashboard
 from fade_lens.report import overview
 from fade_lens.report.cards import DETAILS, Detail, compact, fitted, of_feature, shown_text
-from fade_lens.report.links import recorded, source_of
+from fade_lens.report.links import source_of
 from fade_lens.report.page import CARD_BYTES, CARDS_BYTES, rendered
 from fade_lens.report.rows import Group, added, kinds
 from fade_lens.runs.look import Look
+from fade_lens.runs.results import to_plain
 from fade_lens.subject.lens import LENS
 from fade_lens.subject.look import FeatureLook
 
@@ -32,7 +33,7 @@ def look_page(look: Look) -> str:
     dead = sum(item.feature.firing_texts == 0 for item in look)
     fire = Group("fires", len(look) - dead, "fire", "on the corpus.")
     never = Group("dead", dead, "dead", "never fire on it.")
-    model = look.run["model"]["name"]
+    model = look.run.model.name
     return rendered(
         kind="look",
         heading="Feature",
@@ -43,7 +44,7 @@ def look_page(look: Look) -> str:
         order="place",
         order_words="as asked for",
         facts=overview.subject_facts(look.run),
-        settings=flat(look.run),
+        settings=[*flat(to_plain(look.run)), ("promoted tokens", LENS)],
         metrics=COLUMNS,
         rows=rows,
         flags=kinds(flag for item in look for flag in item.feature.flags),
@@ -59,7 +60,7 @@ def made(item: FeatureLook, look: Look, budget: int) -> dict[str, Any]:
 
 def notes(item: FeatureLook, look: Look) -> CardNotes:
     """The feature's page on Neuronpedia, where the SAE is known there."""
-    source = source_of(recorded(look.run))
+    source = source_of(look.run.features.neuronpedia_id)
     return CardNotes(links=() if source is None else (("Neuronpedia", dashboard(source, item.index)),))
 
 

@@ -15,9 +15,9 @@ from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.indices import chosen_indices
 from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.runs.record import RunRecord
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model, model_name
-from fade_lens.subject.lens import LENS
 from fade_lens.subject.look import FeatureLook, LookSettings, looks
 from fade_lens.subject.subject import Subject
 
@@ -31,11 +31,11 @@ class Look:
 
     Attributes:
         items: what there is to see of each feature.
-        run: what they are of: model, features, corpus, settings, how promoted tokens are found.
+        run: what they are of: model, features, corpus, settings.
     """
 
     items: tuple[FeatureLook, ...]
-    run: Mapping[str, Any]
+    run: RunRecord
 
     def __len__(self) -> int:
         return len(self.items)
@@ -104,15 +104,10 @@ def look(
     subject, stages = Subject(model, source, corpus, wanted, chosen), Stages(progress)
     with stages.showing():
         subject.observe(progress=stages.stage("model: natural texts", len(subject.tokens)))
-    identity = subject.identity()
-    run = {
-        "model": {"name": model_name(model), **identity.pop("model")},
-        "features": {**identity.pop("features"), **names_of(source)},
-        **identity,
-        "settings": chosen.to_dict(),
-        "promoted_tokens": LENS,
-    }
-    return Look(looks(subject, chosen), run)
+    identity = {**subject.identity(), "settings": chosen.to_dict()}
+    return Look(
+        looks(subject, chosen), RunRecord.of(identity, {"model": model_name(model), "features": names_of(source)})
+    )
 
 
 def settings_with(settings: LookSettings, overrides: Mapping[str, Any]) -> LookSettings:
