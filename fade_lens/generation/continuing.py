@@ -192,7 +192,7 @@ def written(
     tokens = generate(model, features, requests, units, decoder=decoder, **options)
     whole = tokens[:, 0] >= 0
     rows, nll = np.flatnonzero(whole if read is None else whole & read), np.full(len(requests), np.nan)
-    nll[rows] = negative_log_likelihood(model, [requests[i].prompt for i in rows], tokens[rows], decoder)
+    nll[rows] = negative_log_likelihood(model, [requests[i].prompt for i in rows.tolist()], tokens[rows], decoder)
     pairs = zip(requests, tokens.tolist(), whole, strict=True)
     return [continued(model.tokenizer, r.prompt, row) if kept else None for r, row, kept in pairs], nll.tolist()
 
