@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description, read_descriptions
-from fade_lens.generation.checks import MODES
+from fade_lens.generation.checks import MODES, Mode
 from fade_lens.generation.continuations import (
     FLUENCY_PROMPTS,
     OWN,
@@ -25,6 +25,7 @@ from fade_lens.generation.continuations import (
     Steered,
     Texts,
 )
+from fade_lens.generation.controls import CONTROLS, check_controls, other_feature
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import GATE_NOT_PASSED, Metric
@@ -35,8 +36,6 @@ from fade_lens.scorers.stopping import StoppingSettings, missing, widest
 if TYPE_CHECKING:
     from fade_lens.subject.activations import Progress
     from fade_lens.subject.subject import Subject
-
-CONTROLS = ("ablate", "random_direction", "other")
 
 FIRST_PROMPTS = 21
 """Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and unsteered. With fewer the wrong
@@ -62,8 +61,10 @@ class FaithfulnessSettings(StoppingSettings):
     2.3 nats a token less likely than the model's own; from 2 nats on hardly one is a sentence. Single latents differ: those that show their
     concept in over a third of the texts do so best at 1 ("!"), 1.5 ("Mr.", spending), 2 (email addresses) or beyond 3 ("double"), and half of all never do."""
 
-    mode: str = option(
-        "add", "Steering: add the decoder direction, or clamp, scale or ablate the feature's activation.", choices=MODES
+    mode: Mode = option(
+        "add",
+        "Steering: add the decoder direction, or clamp, scale or ablate the feature's activation.",
+        choices=MODES,
     )
     controls: tuple[str, ...] = option(
         (),
@@ -170,7 +171,6 @@ class FaithfulnessEvaluator:
         store: ContinuationStore | None = None,
     ) -> None:
         from fade_lens.generation.continuing import Continuer, natural_beginnings
-        from fade_lens.generation.controls import check_controls
 
         self.subject, self.judge = subject, judge
         chosen = self.settings = settings or FaithfulnessSettings.of(subject.settings)
@@ -182,7 +182,7 @@ class FaithfulnessEvaluator:
             subject.features,
             subject.reference,
             self.prompts,
-            mode=cast(Any, chosen.mode),
+            mode=chosen.mode,
             new_tokens=chosen.new_tokens,
             temperature=chosen.temperature,
             seed=chosen.seed,
@@ -310,8 +310,6 @@ class FaithfulnessEvaluator:
 
     def other(self, index: int) -> int:
         """The feature whose direction is the control "other" of a feature."""
-        from fade_lens.generation.controls import other_feature
-
         return other_feature(self.subject.features, index, self.settings.seed)
 
     def fluency(self, index: int) -> tuple[Fluency, ...]:
