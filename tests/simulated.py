@@ -19,8 +19,8 @@ from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.runs.settings import Settings
-from fade_lens.scorers.faithfulness import next_prompts
 from fade_lens.scorers.ratings import enough, next_end, widest
+from fade_lens.scorers.stopping import next_prompts
 
 CORPUS = 10_000
 

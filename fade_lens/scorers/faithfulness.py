@@ -31,15 +31,11 @@ from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import GATE_NOT_PASSED, Metric
 from fade_lens.scorers.evidence import Continuation, Control, FaithfulnessEvidence
 from fade_lens.scorers.ratings import rating_values
-from fade_lens.scorers.stopping import StoppingSettings, missing, widest
+from fade_lens.scorers.stopping import FIRST_PROMPTS, StoppingSettings, filled, next_prompts, widest
 
 if TYPE_CHECKING:
     from fade_lens.subject.activations import Progress
     from fade_lens.subject.subject import Subject
-
-FIRST_PROMPTS = 21
-"""Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and unsteered. With fewer the wrong
-factor is chosen more often: with 18 intervals hold a weak effect in 90 % of simulated runs, with 21 in 92 % (`tests/benchmarks/coverage.py`)."""
 
 Rated = Mapping[Steered, Sequence[Rating]]
 """The ratings of the first continuations of each set."""
@@ -391,34 +387,6 @@ def by_set(sets: Iterable[Steered], order: Sequence[Steered], ratings: Sequence[
     for steered, rating in zip(order, ratings, strict=True):
         rated[steered].append(rating)
     return rated
-
-
-def next_prompts(n: int, most: int, width: float | None, n_sets: int, batch: int, settings: StoppingSettings) -> int:
-    """After how many prompts, of `most`, the continuations are looked at next, `n` being rated with an interval of `width`; `n` if that is enough.
-
-    The first are rated in `n_sets` sets, the others at the best factor and unsteered, in requests of `batch` texts.
-
-    >>> settings = FaithfulnessSettings()
-    >>> next_prompts(0, 50, None, 5, 15, settings), next_prompts(21, 50, 0.4, 5, 15, settings), next_prompts(21, 50, 0.3, 5, 15, settings)
-    (21, 36, 21)
-    """
-    wanted = settings.interval_width
-    if wanted is None:
-        return most
-    if not n:
-        return min(filled(FIRST_PROMPTS, n_sets, batch), most)
-    if width is not None and width <= wanted:
-        return n
-    return min(n + filled(missing(n, width, wanted), 2, batch), most)
-
-
-def filled(prompts: float, n_sets: int, batch: int) -> int:
-    """About so many prompts or more: as many as fit, in `n_sets` sets, into the requests of `batch` texts that they take.
-
-    >>> filled(18, 5, 15), filled(8.4, 2, 15)
-    (18, 15)
-    """
-    return max(math.ceil(prompts * n_sets / batch) * batch // n_sets, 1)
 
 
 def longest_rounds(settings: FaithfulnessSettings, batch: int) -> list[int]:
