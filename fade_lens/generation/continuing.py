@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
+from fade_lens.generation.checks import Mode
 from fade_lens.generation.continuations import (
     FLUENCY_PROMPTS,
     UNSTEERED,
@@ -24,7 +25,7 @@ from fade_lens.generation.continuations import (
 from fade_lens.generation.controls import control_directions
 from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
-from fade_lens.generation.steering import Mode, Request, decoder_for, generate
+from fade_lens.generation.steering import Request, decoder_for, generate
 from fade_lens.subject.activations import Progress
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import Model, dtype_of
@@ -42,7 +43,7 @@ class Continuer:
         reference: the activation that factor 1 stands for, by feature index; NaN for a feature that never fires, which is
             then not steered.
         prompts: token ids, BOS included where the model expects it.
-        mode: see `fade_lens.generation.steering.Mode`.
+        mode: see `fade_lens.generation.checks.Mode`.
         new_tokens: tokens of each continuation.
         temperature: 0 takes the likeliest token.
         seed: of the run.

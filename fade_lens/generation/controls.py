@@ -9,6 +9,8 @@ from fade_lens._util.seeds import rng
 if TYPE_CHECKING:
     from fade_lens.subject.features import Features
 
+CONTROLS = ("ablate", "random_direction", "other")
+"""The feature set to 0; a random direction as long as the feature's; another feature's direction, made as long."""
 CANDIDATES = 16
 """Features drawn at random, of which the control is the one whose direction is most nearly as long."""
 
@@ -25,9 +27,15 @@ def check_controls(features: "Features", controls: Sequence[str]) -> None:
 
 
 def control_directions(control: str, features: "Features", seed: int) -> Any:
-    """For each feature a control direction as long as its own (`[feature, d_out]`); None where the control is no direction.
+    """For each feature a control direction as long as its own.
 
-    The same for a feature whatever features are beside it: it comes from the seed and the feature's index.
+    It comes from the seed and the feature's index, so it is the same whatever features are beside it.
+
+    Args:
+        control: one of `CONTROLS`, or "" for the feature itself.
+
+    Returns:
+        A tensor `[feature, d_out]`; None where the control is no direction.
     """
     import torch
 

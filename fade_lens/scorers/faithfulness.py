@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description, read_descriptions
-from fade_lens.generation.checks import MODES
+from fade_lens.generation.checks import MODES, Mode
 from fade_lens.generation.continuations import (
     FLUENCY_PROMPTS,
     OWN,
@@ -25,22 +25,17 @@ from fade_lens.generation.continuations import (
     Steered,
     Texts,
 )
+from fade_lens.generation.controls import CONTROLS, check_controls, other_feature
 from fade_lens.judge import Judge, Rating
 from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import GATE_NOT_PASSED, Metric
 from fade_lens.scorers.evidence import Continuation, Control, FaithfulnessEvidence
 from fade_lens.scorers.ratings import rating_values
-from fade_lens.scorers.stopping import StoppingSettings, missing, widest
+from fade_lens.scorers.stopping import FIRST_PROMPTS, StoppingSettings, filled, next_prompts, widest
 
 if TYPE_CHECKING:
     from fade_lens.subject.activations import Progress
     from fade_lens.subject.subject import Subject
-
-CONTROLS = ("ablate", "random_direction", "other")
-
-FIRST_PROMPTS = 21
-"""Prompts whose continuations are rated at every factor; the others are at the factor that is best there, and unsteered. With fewer the wrong
-factor is chosen more often: with 18 intervals hold a weak effect in 90 % of simulated runs, with 21 in 92 % (`tests/benchmarks/coverage.py`)."""
 
 Rated = Mapping[Steered, Sequence[Rating]]
 """The ratings of the first continuations of each set."""
@@ -62,8 +57,10 @@ class FaithfulnessSettings(StoppingSettings):
     2.3 nats a token less likely than the model's own; from 2 nats on hardly one is a sentence. Single latents differ: those that show their
     concept in over a third of the texts do so best at 1 ("!"), 1.5 ("Mr.", spending), 2 (email addresses) or beyond 3 ("double"), and half of all never do."""
 
-    mode: str = option(
-        "add", "Steering: add the decoder direction, or clamp, scale or ablate the feature's activation.", choices=MODES
+    mode: Mode = option(
+        "add",
+        "Steering: add the decoder direction, or clamp, scale or ablate the feature's activation.",
+        choices=MODES,
     )
     controls: tuple[str, ...] = option(
         (),
@@ -170,7 +167,6 @@ class FaithfulnessEvaluator:
         store: ContinuationStore | None = None,
     ) -> None:
         from fade_lens.generation.continuing import Continuer, natural_beginnings
-        from fade_lens.generation.controls import check_controls
 
         self.subject, self.judge = subject, judge
         chosen = self.settings = settings or FaithfulnessSettings.of(subject.settings)
@@ -182,7 +178,7 @@ class FaithfulnessEvaluator:
             subject.features,
             subject.reference,
             self.prompts,
-            mode=cast(Any, chosen.mode),
+            mode=chosen.mode,
             new_tokens=chosen.new_tokens,
             temperature=chosen.temperature,
             seed=chosen.seed,
@@ -310,8 +306,6 @@ class FaithfulnessEvaluator:
 
     def other(self, index: int) -> int:
         """The feature whose direction is the control "other" of a feature."""
-        from fade_lens.generation.controls import other_feature
-
         return other_feature(self.subject.features, index, self.settings.seed)
 
     def fluency(self, index: int) -> tuple[Fluency, ...]:
@@ -393,34 +387,6 @@ def by_set(sets: Iterable[Steered], order: Sequence[Steered], ratings: Sequence[
     for steered, rating in zip(order, ratings, strict=True):
         rated[steered].append(rating)
     return rated
-
-
-def next_prompts(n: int, most: int, width: float | None, n_sets: int, batch: int, settings: StoppingSettings) -> int:
-    """After how many prompts, of `most`, the continuations are looked at next, `n` being rated with an interval of `width`; `n` if that is enough.
-
-    The first are rated in `n_sets` sets, the others at the best factor and unsteered, in requests of `batch` texts.
-
-    >>> settings = FaithfulnessSettings()
-    >>> next_prompts(0, 50, None, 5, 15, settings), next_prompts(21, 50, 0.4, 5, 15, settings), next_prompts(21, 50, 0.3, 5, 15, settings)
-    (21, 36, 21)
-    """
-    wanted = settings.interval_width
-    if wanted is None:
-        return most
-    if not n:
-        return min(filled(FIRST_PROMPTS, n_sets, batch), most)
-    if width is not None and width <= wanted:
-        return n
-    return min(n + filled(missing(n, width, wanted), 2, batch), most)
-
-
-def filled(prompts: float, n_sets: int, batch: int) -> int:
-    """About so many prompts or more: as many as fit, in `n_sets` sets, into the requests of `batch` texts that they take.
-
-    >>> filled(18, 5, 15), filled(8.4, 2, 15)
-    (18, 15)
-    """
-    return max(math.ceil(prompts * n_sets / batch) * batch // n_sets, 1)
 
 
 def longest_rounds(settings: FaithfulnessSettings, batch: int) -> list[int]:

@@ -27,9 +27,9 @@ from fade_lens.scorers import FaithfulnessEvaluator
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.subject import Subject
 from fade_lens.subject.tokens import tokenize
-from tests.benchmarks.parity import SharedJudge
 from tests.benchmarks.reference_times import Reference, reference
 from tests.benchmarks.timing import Row, machine, table
+from tests.parity_case import SharedJudge
 
 FACTORS = (-50.0, -10.0, -1.0, 0.0, 1.0, 10.0, 50.0)
 LATENTS, TEXTS, CONTINUATIONS, CONTEXT, NEW_TOKENS = 8, 200, 50, 64, 30

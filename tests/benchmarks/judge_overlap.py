@@ -22,10 +22,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fade_lens import Fade, Judge
 from fade_lens.data.descriptions import Description
-from tests.benchmarks.parity import SharedJudge
 from tests.benchmarks.parity_metrics import environment
 from tests.benchmarks.reference_times import Reference, reference
 from tests.benchmarks.timing import Row, machine, table
+from tests.parity_case import SharedJudge
 from tests.planted import CLASSES, natural_texts, planted_model, planted_sae
 from tests.tiny import D_MODEL, OTHERS, SPECIAL, VOCABULARY, WORDS, word_tokenizer
 

@@ -16,8 +16,9 @@ from fade_lens.metrics.fade import responsiveness
 from fade_lens.metrics.faithfulness import faithfulness
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import average_precision, gini
-from fade_lens.scorers.faithfulness import FIRST_PROMPTS, filled, longest_rounds
+from fade_lens.scorers.faithfulness import longest_rounds
 from fade_lens.scorers.ratings import FIRST_ROUND, enough, missing, next_end, widest
+from fade_lens.scorers.stopping import FIRST_PROMPTS, filled
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.simulated import corpus, rated_in_rounds, steered, steered_in_rounds
