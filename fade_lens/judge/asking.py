@@ -42,7 +42,7 @@ def check_question(request: Request, attempts: int) -> None:
 
 @dataclass
 class Legibility:
-    """Counts of answers that could and could not be read."""
+    """How many answers could be read, and how many could not."""
 
     readable: int = 0
     unreadable: int = 0
@@ -145,11 +145,11 @@ class Asking:
 
     @property
     def hopeless(self) -> bool:
-        """Whether asking again about this concept is no use."""
+        """Whether further questions about this concept are of no use: many answers, and none could be read."""
         return not self.own.readable and self.own.unreadable >= HOPELESS
 
     def unable(self, reason: str) -> JudgeError:
-        """The error for a judge that cannot do it."""
+        """The error for a judge that cannot answer in this form, with the reason and what to do."""
         model = self.asked.queue.provider
         return JudgeError(
             f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. ", *self.otherwise
@@ -175,7 +175,7 @@ class Asking:
 
 
 def _beginning(answer: Answer) -> str:
-    """What an answer that cannot be read looks like."""
+    """How an answer that cannot be read begins, or why it is empty."""
     if answer.top_logprobs:
         likely = sorted(answer.top_logprobs, key=lambda listed: -listed[1])[:3]
         return f"begins with {' or '.join(repr(token) for token, _ in likely)}"
@@ -183,7 +183,7 @@ def _beginning(answer: Answer) -> str:
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of coroutines run together. At the first error the others are let go of."""
+    """The results of coroutines that run at the same time. At the first error the others are cancelled."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

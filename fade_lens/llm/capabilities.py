@@ -43,7 +43,7 @@ ROLE_REJECTED = re.compile(
 
 @dataclass
 class Capabilities:
-    """How one server is asked. Starts with all that servers may take, and leaves out what this one turns out not to."""
+    """How one server is asked: at first with everything that servers may take, later without what this one has refused."""
 
     reasoning: bool
     """Whether the model thinks before it answers, in tokens that count as its answer's."""
@@ -61,7 +61,7 @@ class Capabilities:
     most: float = math.inf
     """Tokens that an answer may have."""
     refused: float = math.inf
-    """The least need of a request that could not be made short enough."""
+    """The smallest size (`Request.need`) of a request that was too long and could not be shortened."""
     proven: set[str] = field(default_factory=set[str])
     """What answered requests held."""
     guessed: tuple[list[str], bool, set[str]] | None = None

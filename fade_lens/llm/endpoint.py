@@ -139,9 +139,15 @@ class Endpoint:
 
 
 def endpoint(base_url: str | None, api_key: str | None) -> Endpoint:
-    """The endpoint for `base_url` (None: OpenAI's own) and its key: the argument's, or the environment's where it may be sent.
+    """A server and the key that it is shown.
 
-    `FADE_LENS_API_KEY` may go anywhere, `OPENAI_API_KEY` to OpenAI alone; both are also read from `.env` in the working folder.
+    Args:
+        base_url: its address; None is OpenAI's own.
+        api_key: the key; None takes it from the environment or from `.env` in the working folder: `FADE_LENS_API_KEY` for any server,
+            `OPENAI_API_KEY` for OpenAI alone.
+
+    Raises:
+        InputError: no usable address or key.
     """
     url = OPENAI_URL if base_url is None else checked_url(base_url)
     if url == OPENAI_URL:
@@ -242,9 +248,20 @@ def without_key(answer: str, key: Secret | None) -> str:
 
 
 def parse_spec(spec: str) -> tuple[str, str, str | None]:
-    """(kind, model or path, base URL) of a judge given as a string: kind is "url" or what stands before the colon.
+    """A judge's spec in its parts.
 
-    Raises `InputError` that lists the accepted forms.
+    Args:
+        spec: such as "openai:gpt-4o-mini" or "http://host:8000/v1#model" (see `Judge.parse`).
+
+    Returns:
+        Its kind ("url", or what stands before the colon), the model or path, and the server's address where the spec tells it.
+
+    Raises:
+        InputError: any other form; the message lists the accepted ones.
+
+    Example:
+        >>> parse_spec("http://host:8000/v1#llama")
+        ('url', 'llama', 'http://host:8000/v1')
     """
     kind, _, rest = spec.partition(":")
     if kind in ("openai", "azure", "ollama", "gguf", *SERVERS) and rest.strip():

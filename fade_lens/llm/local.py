@@ -33,12 +33,18 @@ _lock = threading.Lock()
 class LocalServer:
     """One GGUF model behind an OpenAI-compatible HTTP API that only this machine can reach.
 
-    `n_ctx` tokens are shared by `parallel` requests at a time: two, or one where half would be too few. `threads` defaults
-    to the CPUs this process may use.
-    `base_url` and `model` are what an OpenAI client needs; any key is accepted. The server stops with `close`, at the
+    Its attributes `base_url` and `model` are what an OpenAI client needs; any key is accepted. The server stops with `close`, at the
     end of a `with` block, or when the interpreter ends.
 
-    Raises `InputError` for a path that is no loadable GGUF file, `MissingExtraError` where `xllamacpp` is absent.
+    Args:
+        gguf_path: the file of the model.
+        n_ctx: tokens of context, shared by the requests that are answered at a time.
+        parallel: how many these are; None is two, or one where half the context would be too little.
+        threads: of the CPU; None takes all that this process may use.
+
+    Raises:
+        InputError: no such file, or one that llama.cpp cannot load.
+        MissingExtraError: `xllamacpp` is not installed.
     """
 
     def __init__(

@@ -22,7 +22,17 @@ REJECTS_ALL = 40
 
 
 class OpenAIClient(Provider):
-    """One model at one endpoint. `start` gives address and model of a server that is started at the first question."""
+    """One model at one OpenAI-compatible server.
+
+    Args:
+        model: its name.
+        endpoint: the server.
+        ledger: where answers that came to nothing are counted.
+        retries: how failures of batches are tried again.
+        timeout: seconds that one answer may take.
+        start: starts a server at the first question, and gives its address and the model's name there; None where it runs already.
+        batch: whether requests may go through the server's Batch API.
+    """
 
     def __init__(
         self,

@@ -32,16 +32,17 @@ SERVER_GONE = 5
 
 @dataclass(eq=False)
 class Call:
-    """One piece of work that was asked for: where its answers are kept, and why it must send nothing more."""
+    """One piece of work that was submitted: where its answers are kept, and why it must send nothing more."""
 
     transcripts: Transcripts
     answered: set[str] = field(default_factory=set[str])
-    """Keys of what this run was answered; what else is in the transcripts was left by an earlier one."""
+    """Keys of the answers that came in this run; all others in the transcripts came in an earlier one."""
     check: bool = False
-    """Whether it only asks if the judge can do it: with few attempts, and at once."""
+    """Whether it only tries if the judge can answer: with few attempts, and never through a batch."""
     stopped: FadeLensError | None = None
+    """Why nothing more is sent; None while it goes on."""
     order: int = field(default_factory=count().__next__)
-    """What was asked for earlier is served first."""
+    """Work that was submitted earlier is served first."""
 
     def stop(self, error: FadeLensError) -> None:
         """Nothing more is sent; the first reason counts."""
@@ -54,9 +55,12 @@ class Call:
 
 
 class Slots:
-    """Room for so many requests in flight; of those that wait, the ones that belong to the earliest work come first.
+    """Lets a limited number of requests be in flight; of those that wait, the ones of the earliest work go first.
 
-    Work that is asked for in order is thus done in about that order, and what follows from it can begin before all is done.
+    Work that is submitted in some order is thus done in about that order, and what needs its results can begin before all is done.
+
+    Args:
+        most: requests in flight at a time.
     """
 
     def __init__(self, most: int) -> None:
@@ -114,7 +118,12 @@ class Pace:
 
 
 class Retries:
-    """How often and when a request that failed is sent again."""
+    """How often and when a request that failed is sent again.
+
+    Args:
+        most: attempts after the first one.
+        ledger: where they are counted.
+    """
 
     def __init__(self, most: int, ledger: Ledger) -> None:
         self._most, self._ledger = most, ledger
@@ -144,10 +153,19 @@ class Retries:
 
 
 class Queue:
-    """Asks one model, a bounded number of requests at a time; lives in the judge's event loop.
+    """Asks one model, a limited number of requests at a time; lives in the judge's event loop.
 
-    An answer that the transcripts have is not asked for again, what limits on calls and cost leave no room for is not sent, and every
-    answer is kept before it is used.
+    An answer that is stored is not asked for again, nothing is sent that would exceed a limit on calls or cost, and every answer is stored
+    before it is used.
+
+    Args:
+        provider: the model.
+        ledger: where calls, tokens and cost are counted.
+        budget: the limits on them.
+        retries: how failures are tried again.
+        concurrency: requests in flight at a time.
+        requests_per_minute: how many are sent in a minute at most; None is no limit.
+        tokens_per_minute: how many tokens they have together at most; None is no limit.
     """
 
     def __init__(
@@ -172,9 +190,16 @@ class Queue:
         self._pending: dict[tuple[int, str], asyncio.Task[Answer]] = {}
 
     async def ask(self, request: Request, call: Call) -> Answer:
-        """The answer to `request`, from `call`'s transcripts or from the server; the same request is in flight only once.
+        """The answer to a request, stored or from the model; the same request is in flight only once.
 
-        Raises `Unanswered` where only this request is lost, `JudgeError` where the judge cannot be asked at all.
+        Args:
+            request: the question.
+            call: the work that it belongs to.
+
+        Raises:
+            Unanswered: only this request is lost.
+            JudgeError: the judge cannot be asked at all, or the work was stopped.
+            BudgetReached: a limit is reached.
         """
         call.go_on()
         key = self.key(request)

@@ -67,9 +67,15 @@ _ABOUT_REQUEST = (400, 416, 422, 424)
 
 
 def read_completion(body: Any, request: Request, *, key: Secret | None = None) -> Answer:
-    """A chat completion's first choice; the request's estimate stands in where the server counts no tokens. Raises for anything else.
+    """The answer that a chat completion holds, in its first choice.
 
-    A stream of events is put together. A `key` that the server repeats is left out.
+    Args:
+        body: of the server's answer; a stream of events is put together.
+        request: what was asked; its estimates stand in where the server counts no tokens.
+        key: what must not appear in the answer, should the server repeat it.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: the body is no chat completion, or holds an error.
     """
     body = _whole(body)
     choice = body["choices"][0]
@@ -259,9 +265,19 @@ async def translated(ask: Callable[[], Awaitable[T]], *, model: str, endpoint: E
 def classify(
     status: int, headers: Mapping[str, str], body: object, text: str, *, model: str, endpoint: Endpoint
 ) -> Exception:
-    """What an HTTP error (or an answer that is none) means: transient, final, or about its own request alone.
+    """What an HTTP error (or an answer that is none) means.
 
-    `body` is what was read of it, `text` what stands for words where it holds none.
+    Args:
+        status: of the HTTP answer, or the one that an error within it names.
+        headers: of the answer.
+        body: of the answer, as `read_body` reads it.
+        text: stands for words where the body holds none.
+        model: the judge's, for messages.
+        endpoint: the server, for messages; its key is left out of them.
+
+    Returns:
+        `Transient` where asking again may help, `Unanswered` or `Refused` where this request alone is lost, `Rejected` where something in
+        it may be left out, `JudgeError` where the judge cannot be asked at all.
     """
     words, wait = words_of(body), wait_asked(headers, [body, text])
     everything = redact(words.text or text, endpoint.key)
