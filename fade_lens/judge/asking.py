@@ -129,7 +129,19 @@ class Asking:
         raise AssertionError
 
     def counts(self, request: Request, answer: Answer, readable: bool) -> bool:
-        """Whether an answer was an attempt of this run. Raises `JudgeError` where the judge turns out to be unable to answer."""
+        """Count an answer.
+
+        Args:
+            request: what was asked.
+            answer: what was answered.
+            readable: whether it could be read.
+
+        Returns:
+            Whether it was an attempt of this run, and not one that an earlier run left unread.
+
+        Raises:
+            JudgeError: of many answers of this form, over all concepts, none could be read.
+        """
         if not (readable or answer.refusal or self.asked.queue.key(request) in self.asked.call.answered):
             return False
         self.own.readable += readable
@@ -156,7 +168,7 @@ class Asking:
         )
 
     def said(self, answer: Answer) -> str:
-        """What of an answer may be read."""
+        """The part of an answer that may be read (see `parsing.readable`)."""
         return readable(
             answer.content, cut=answer.finish_reason == "length", thinks=self.asked.queue.provider.reasoning
         )

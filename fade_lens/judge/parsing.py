@@ -153,7 +153,10 @@ def readable(answer: str, *, cut: bool, thinks: bool) -> str:
 
 
 def _read(answer: str) -> tuple[list[Any], str]:
-    """The JSON objects and arrays of `answer` in whichever spelling gives most, and the text around them: a bracket in it is one unread."""
+    """The JSON objects and arrays of an answer, in the spelling that gives most of them, and the text around them.
+
+    A bracket in that text is one that could not be read: the answer is cut or damaged.
+    """
     body = without_thoughts(answer)[:_LONGEST]
     for whole in (answer, body):
         if (value := _load(whole)) is not None:

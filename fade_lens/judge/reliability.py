@@ -237,7 +237,7 @@ class Reliability:
 
     @property
     def judges(self) -> "tuple[Judge, ...]":
-        """Everyone who is asked."""
+        """The run's judge, and the second one where there is one."""
         return (self.judge,) if self.second is None else (self.judge, self.second)
 
     @property

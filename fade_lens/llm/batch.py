@@ -86,9 +86,19 @@ class Batches:
     async def ask(
         self, client: Any, key: str, body: Mapping[str, Any], transcripts: Transcripts
     ) -> dict[str, Any] | None:
-        """The chat completion for `body`, from a batch sent before or from a new one; None where its line failed.
+        """The chat completion for one request, from a batch sent before or from a new one.
 
-        Raises `JudgeError` where the server has no Batch API or refuses the batch as a whole.
+        Args:
+            client: the server's.
+            key: the request's, by which a later run finds it in the batch.
+            body: of the request.
+            transcripts: where it is noted which batch the request went into.
+
+        Returns:
+            The completion; None where the batch gave none for this request.
+
+        Raises:
+            JudgeError: the server has no Batch API, or refuses the batch as a whole.
         """
         client = client.with_options(base_url=self._base_url, timeout=TRANSFER_SECONDS)
         if (sent := transcripts.get(place_of(key))) is not None:
@@ -104,7 +114,7 @@ class Batches:
         return (await asyncio.shield(gathering.sent)).completions.get(key)
 
     def drop(self) -> None:
-        """Waits for no batch any more; what was sent goes on at the server, and a later run collects it."""
+        """Stop waiting for batches. The server goes on with what was sent, and a later run collects it."""
         for task in [*(gathering.sent for gathering in self._gathering.values()), *self._collecting.values()]:
             if task is not None:
                 task.cancel()
@@ -125,7 +135,7 @@ class Batches:
         return self._endpoint.base_url.split("/deployments/")[0]
 
     async def _send(self, client: Any, gathering: Gathering) -> Ended:
-        """A file uploaded, noted beside every request, made a batch and waited for."""
+        """Upload the gathered requests as a file, note it beside every request, make it a batch, and wait for its end."""
         await gathering.settled()
         if self._gathering.get(id(gathering.transcripts)) is gathering:
             del self._gathering[id(gathering.transcripts)]
@@ -152,7 +162,7 @@ class Batches:
         return ended
 
     async def _collected_before(self, client: Any, file_id: str, transcripts: Transcripts) -> Ended:
-        """What became of a batch of an earlier run; a batch that the server no longer knows has given nothing."""
+        """How a batch of an earlier run ended; without an answer where the server no longer knows it."""
         try:
             return await self._collected(client, file_id, transcripts)
         except JudgeError as error:
@@ -207,7 +217,7 @@ class Batches:
 
 
 def place_of(name: str) -> str:
-    """The key under which it is kept where a request (by its key) or a file (by its id) went."""
+    """The key of the note that says which file a request (by its key), or which batch a file (by its id), became part of."""
     return key_of(batch=name)
 
 

@@ -160,9 +160,10 @@ def serve(
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a file of weights from another, wherever it lies: its size, its beginning and its end, and pieces from all over it.
+    """A short text that differs between files of weights and does not depend on where they lie.
 
-    Models that were trained further differ almost everywhere; reading all of a large file would take longer than the first answers.
+    It is computed from the size, the beginning, the end and pieces in between. That is enough, as a model that was trained further differs
+    almost everywhere, and reading all of a large file would take longer than the first answers.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

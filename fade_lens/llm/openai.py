@@ -125,7 +125,7 @@ class OpenAIClient(Provider):
         return replace(answer, batched=True)
 
     def drop(self) -> None:
-        """Waits for no batch any more."""
+        """Stop waiting for batches."""
         if self._batches is not None:
             self._batches.drop()
 
@@ -149,7 +149,7 @@ class OpenAIClient(Provider):
                 self._client = open_client(base_url, self.endpoint, self._timeout)
 
     def _rejected(self, error: Rejected, body: dict[str, Any], request: Request, length: float) -> Exception:
-        """What a rejected request is given up with if nothing can be done about it; what can be done is remembered."""
+        """The error for a rejected request, in case it cannot be sent in another form; such a form is remembered in `takes`."""
         if self.takes.body(request, self._wire_model) == body:  # else another request's rejection has told already
             self.takes.learn(error.said, body)
         if self.takes.body(request, self._wire_model) == body:

@@ -45,11 +45,11 @@ class Call:
     """Work that was submitted earlier is served first."""
 
     def stop(self, error: FadeLensError) -> None:
-        """Nothing more is sent; the first reason counts."""
+        """Stop this work: nothing more is sent. The first reason counts."""
         self.stopped = self.stopped or error
 
     def go_on(self) -> None:
-        """Raises why the work was stopped, if it was."""
+        """Raise the reason why this work was stopped, if it was."""
         if self.stopped is not None:
             raise self.stopped.with_traceback(None)
 
@@ -98,7 +98,11 @@ class Slots:
 
 
 class Pace:
-    """Spreads amounts evenly, so that no minute holds more than `per_minute` of them; None is no limit."""
+    """Spreads requests or tokens evenly over time.
+
+    Args:
+        per_minute: the most in any minute; None is no limit.
+    """
 
     def __init__(self, per_minute: Number | None) -> None:
         self._seconds_each = 0.0 if per_minute is None else 60.0 / per_minute
@@ -113,7 +117,7 @@ class Pace:
             await asyncio.sleep(start - now)
 
     def correct(self, amount: Number) -> None:
-        """Adds what an estimate missed."""
+        """Add the difference between what was used and what was estimated."""
         self._next += amount * self._seconds_each
 
 
@@ -231,12 +235,12 @@ class Queue:
         return key_of(model=endpoint.known(model), endpoint=endpoint.identity, **request.determinants)
 
     def stop(self, error: FadeLensError) -> None:
-        """Lets no call that exists send anything more; what is in flight comes home."""
+        """Stop all work that was submitted so far. Requests in flight are still answered and stored; nothing more is sent."""
         for call in list(self.calls):
             call.stop(error)
 
     async def drain(self, seconds: Number) -> None:
-        """Waits for what is in flight, at most `seconds`, then lets go of it; batches are not waited for."""
+        """Wait at most `seconds` for requests in flight, then cancel them; batches are not waited for."""
         self.provider.drop()
         tasks = list(self._pending.values())
         if tasks:
@@ -245,7 +249,7 @@ class Queue:
                 task.cancel()
 
     async def close(self) -> None:
-        """Lets go of what is in flight and closes the connections."""
+        """Cancel requests in flight and close the connections."""
         await self.drain(0)
         await self.provider.close()
 
@@ -336,7 +340,7 @@ class Queue:
             await asyncio.sleep(left)
 
     def _pause(self, seconds: Number, why: str) -> None:
-        """Sends nothing for so long: a limit that one request met holds for all. A long wait is told, once for all requests that met it."""
+        """Send nothing for some seconds: a limit that one request met holds for all of them. A long wait is logged once."""
         until = asyncio.get_running_loop().time() + seconds
         level = logging.WARNING if seconds >= SHOWN_WAIT and until > self._paused_until + 1 else logging.INFO
         logger.log(level, "judge %r asks to wait %.3g s (%s)", self.provider.model, seconds, why)

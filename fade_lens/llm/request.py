@@ -17,14 +17,19 @@ def object_of(**properties: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Structure:
-    """The form of the answer: a JSON schema, and the name that it goes by."""
+    """The form of an answer.
+
+    Attributes:
+        name: of the form, as servers and transcripts have it.
+        schema: a JSON schema.
+    """
 
     name: str
     schema: Mapping[str, Any]
 
     @classmethod
     def of(cls, name: str, **properties: Mapping[str, Any]) -> "Structure":
-        """An object with these properties and no others.
+        """The form of an answer that is an object with these properties and no others.
 
         >>> Structure.of("answer", answer={"type": "string"}).schema["required"]
         ['answer']
