@@ -162,10 +162,7 @@ class Asking:
 
     def unable(self, reason: str) -> JudgeError:
         """The error for a judge that cannot answer in this form, with the reason and what to do."""
-        model = self.asked.queue.provider
-        return JudgeError(
-            f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. ", *self.otherwise
-        )
+        return JudgeError(f"{self.asked.queue.provider.named} gives no {self.form}: {reason}. ", *self.otherwise)
 
     def said(self, answer: Answer) -> str:
         """The part of an answer that may be read (see `parsing.readable`)."""

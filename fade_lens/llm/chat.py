@@ -130,6 +130,11 @@ class Provider:
         self.model, self.endpoint, self.batches = model, endpoint, batches
 
     @property
+    def named(self) -> str:
+        """The model and where it is, for messages."""
+        return f"judge {self.model!r} at {self.endpoint.label}"
+
+    @property
     def reasoning(self) -> bool:
         """Whether the model thinks before it answers, in tokens that count."""
         return False

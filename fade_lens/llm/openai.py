@@ -54,7 +54,7 @@ class OpenAIClient(Provider):
         self._ever_answered = False
         self._longest_answered = 0.0
         self._rejected_alone = 0
-        self._batches = Batches(model, endpoint, retries) if batch else None
+        self._batches = Batches(self, retries) if batch else None
 
     @property
     def reasoning(self) -> bool:
@@ -67,7 +67,7 @@ class OpenAIClient(Provider):
 
     def gone(self, failure: Transient) -> JudgeError:
         """The error for a server that does not answer any more."""
-        return JudgeError(sentence(str(failure), model=self.model, endpoint=self.endpoint, connected=failure.connected))
+        return JudgeError(sentence(str(failure), self, connected=failure.connected))
 
     async def ask(self, request: Request) -> Answer:
         """The answer, after leaving out what the server turns out not to take (remembered for later requests).
@@ -81,7 +81,7 @@ class OpenAIClient(Provider):
             said = ""
             try:
                 async with asyncio.timeout(self._timeout):
-                    answer = await post(self._client, body, request, model=self.model, endpoint=self.endpoint)
+                    answer = await post(self._client, body, request, self)
             except TimeoutError:
                 failure: Exception = Transient(f"no answer within {self._timeout:g} s")
             except Transient as error:
@@ -160,7 +160,7 @@ class OpenAIClient(Provider):
         self._rejected_alone += request.parts == 1
         if self._ever_answered and self._rejected_alone < REJECTS_ALL:  # else, in a server that answers others, a text
             return Refused(str(error))
-        return JudgeError(f"judge {self.model!r} at {self.endpoint.label} rejects the request: {error}")
+        return JudgeError(f"{self.named} rejects the request: {error}")
 
     def _came_to_nothing(self, answer: Answer, body: dict[str, Any], request: Request) -> bool:
         """Whether an answer that was cut holds nothing for a reason that can be left out. Raises `Unanswered` where it had no room."""
