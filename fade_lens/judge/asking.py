@@ -42,7 +42,7 @@ def check_question(request: Request, attempts: int) -> None:
 
 @dataclass
 class Legibility:
-    """Counts of answers that could and could not be read."""
+    """How many answers could be read, and how many could not."""
 
     readable: int = 0
     unreadable: int = 0
@@ -129,7 +129,19 @@ class Asking:
         raise AssertionError
 
     def counts(self, request: Request, answer: Answer, readable: bool) -> bool:
-        """Whether an answer was an attempt of this run. Raises `JudgeError` where the judge turns out to be unable to answer."""
+        """Count an answer.
+
+        Args:
+            request: what was asked.
+            answer: what was answered.
+            readable: whether it could be read.
+
+        Returns:
+            Whether it was an attempt of this run, and not one that an earlier run left unread.
+
+        Raises:
+            JudgeError: of many answers of this form, over all concepts, none could be read.
+        """
         if not (readable or answer.refusal or self.asked.queue.key(request) in self.asked.call.answered):
             return False
         self.own.readable += readable
@@ -145,18 +157,15 @@ class Asking:
 
     @property
     def hopeless(self) -> bool:
-        """Whether asking again about this concept is no use."""
+        """Whether further questions about this concept are of no use: many answers, and none could be read."""
         return not self.own.readable and self.own.unreadable >= HOPELESS
 
     def unable(self, reason: str) -> JudgeError:
-        """The error for a judge that cannot do it."""
-        model = self.asked.queue.provider
-        return JudgeError(
-            f"judge {model.model!r} at {model.endpoint.label} gives no {self.form}: {reason}. ", *self.otherwise
-        )
+        """The error for a judge that cannot answer in this form, with the reason and what to do."""
+        return JudgeError(f"{self.asked.queue.provider.named} gives no {self.form}: {reason}. ", *self.otherwise)
 
     def said(self, answer: Answer) -> str:
-        """What of an answer may be read."""
+        """The part of an answer that may be read (see `parsing.readable`)."""
         return readable(
             answer.content, cut=answer.finish_reason == "length", thinks=self.asked.queue.provider.reasoning
         )
@@ -175,7 +184,7 @@ class Asking:
 
 
 def _beginning(answer: Answer) -> str:
-    """What an answer that cannot be read looks like."""
+    """How an answer that cannot be read begins, or why it is empty."""
     if answer.top_logprobs:
         likely = sorted(answer.top_logprobs, key=lambda listed: -listed[1])[:3]
         return f"begins with {' or '.join(repr(token) for token, _ in likely)}"
@@ -183,7 +192,7 @@ def _beginning(answer: Answer) -> str:
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of coroutines run together. At the first error the others are let go of."""
+    """The results of coroutines that run at the same time. At the first error the others are cancelled."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

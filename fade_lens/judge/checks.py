@@ -1,4 +1,4 @@
-"""Arguments that a judge cannot work with, told before anything is sent."""
+"""Checks of arguments, before anything is sent."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,11 @@ from fade_lens.llm.budget import Number
 
 
 def check_numbers(**limits: tuple[Number | None, Number, Number]) -> None:
-    """Raises `InputError` for a number outside of its (least, most); None is never outside."""
+    """Raises `InputError` for a number outside of its range.
+
+    Args:
+        limits: for each name (number, least, most); a number that is None is not checked.
+    """
     for name, (value, least, most) in limits.items():
         if value is not None and not least <= value <= most:
             raise InputError(Argument(name), f" is {value}: give a number from {least:g} to {most:g}")

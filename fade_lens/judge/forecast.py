@@ -15,7 +15,7 @@ CONCEPT = "a description of a dozen words or so, to be replaced"
 
 
 def rating(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
-    """Rating `n_texts` texts of `text_tokens` tokens for one concept."""
+    """What rating `n_texts` texts of `text_tokens` tokens each for one concept asks and costs, retries not counted."""
     if not n_texts:
         return NOTHING
     if judge.rating == "single":
@@ -31,7 +31,7 @@ def rating(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
 
 
 def writing(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
-    """Writing `n_texts` texts for one concept."""
+    """What writing `n_texts` texts of `text_tokens` tokens each for one concept asks and costs, retries not counted."""
     if not n_texts:
         return NOTHING
     calls = math.ceil(n_texts / judge.texts_per_set)
@@ -40,7 +40,14 @@ def writing(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
 
 
 def reckoned(judge: "Judge", calls: int, prompt_tokens: Number, completion_tokens: Number) -> Estimate:
-    """The sum and its price, a reasoning model's thoughts included."""
+    """An estimate with its price; a reasoning model's thoughts are added to the completion's tokens.
+
+    Args:
+        judge: who is asked.
+        calls: how often.
+        prompt_tokens: of all prompts together.
+        completion_tokens: of all answers together, without thoughts.
+    """
     completion_tokens += EXPECTED_THOUGHTS * calls if judge.reasons else 0
     cost = judge.price_of(prompt_tokens, completion_tokens)
     return Estimate(calls, round(prompt_tokens), round(completion_tokens), cost)

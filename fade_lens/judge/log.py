@@ -16,7 +16,12 @@ CUT = ("length", "content_filter")
 
 @dataclass(frozen=True)
 class Entry:
-    """One question that was answered."""
+    """One question that was answered.
+
+    Attributes:
+        request: what was asked, as transcripts keep it.
+        answer: what was answered, as transcripts keep it.
+    """
 
     request: Mapping[str, Any]
     answer: Mapping[str, Any]

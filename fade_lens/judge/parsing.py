@@ -59,9 +59,18 @@ _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_Pairs)
 
 
 def parse_ratings(answer: str, ids: Collection[str]) -> dict[str, int]:
-    """Ratings 0, 1 or 2 in `answer` for those of `ids` (strings of digits) that it rates; every other id is ignored.
+    """The ratings in an answer.
 
-    An id that is rated twice and differently is left out, as is any value but 0, 1, 2 (also as strings or floats).
+    Args:
+        answer: the model's words.
+        ids: what was asked about, as strings of digits; every other id is ignored.
+
+    Returns:
+        0, 1 or 2 for each id that is rated. An id that is rated twice and differently is left out, as is any other value; "2" and 2.0 are 2.
+
+    Example:
+        >>> parse_ratings('Sure! {"ratings": [{"id": "482", "rating": 2}, {"id": "193", "rating": 7}]}', ["482", "193"])
+        {'482': 2}
     """
     asked = set(ids)
     values, around = _read(answer)
@@ -76,7 +85,19 @@ def parse_ratings(answer: str, ids: Collection[str]) -> dict[str, int]:
 
 
 def parse_texts(answer: str) -> Texts:
-    """Texts of a JSON array (bare, or under a key such as "texts"), its complete part, or of numbered or bulleted lines."""
+    """The texts in an answer.
+
+    Args:
+        answer: the model's words.
+
+    Returns:
+        The texts of a JSON array (bare, or under a key such as "texts"); of one that is cut those that are whole; of an answer without
+        JSON those of its numbered or bulleted lines.
+
+    Example:
+        >>> parse_texts('{"texts": ["One.", "Two.", "Thr')
+        Texts(texts=['One.', 'Two.'], complete=False)
+    """
     values, around = _read(answer)
     lists = [list(_strings(values)), *(list(_strings(value)) for value in values)]  # all of them: an object a text
     most = max(map(len, lists), default=0)
@@ -117,9 +138,13 @@ def _plain(value: Any) -> Any:
 
 
 def readable(answer: str, *, cut: bool, thinks: bool) -> str:
-    """What of an answer may be read: nothing where it was cut in prose, which is what a model says before it answers.
+    """The part of an answer that may be read: nothing of one that was cut while the model was still thinking aloud.
 
-    `thinks` says that the model is known to; then nothing counts that is cut and does not begin as an answer does.
+    Args:
+        answer: the model's words.
+        cut: whether the answer reached its limit of tokens.
+        thinks: whether the model is known to think before it answers. Then a cut answer counts only if it begins with a bracket, as
+            answers in the form asked for do; else it also counts where a bracket is open at its end.
     """
     body = without_thoughts(answer)
     if cut and re.match(r"\W*[^\W\d]", body) and not re.match(r"\W*[\[{｛［`]|\W*```", body):
@@ -128,7 +153,10 @@ def readable(answer: str, *, cut: bool, thinks: bool) -> str:
 
 
 def _read(answer: str) -> tuple[list[Any], str]:
-    """The JSON objects and arrays of `answer` in whichever spelling gives most, and the text around them: a bracket in it is one unread."""
+    """The JSON objects and arrays of an answer, in the spelling that gives most of them, and the text around them.
+
+    A bracket in that text is one that could not be read: the answer is cut or damaged.
+    """
     body = without_thoughts(answer)[:_LONGEST]
     for whole in (answer, body):
         if (value := _load(whole)) is not None:

@@ -191,14 +191,28 @@ class Prompts:
         return {"version": VERSION, **changed} if changed else VERSION
 
     def rating_messages(self, concept: str, samples: dict[str, str], *, tag: int) -> list[Message]:
-        """The chat that asks for a rating of each of `samples` (id → text), in that order; `tag` marks the description."""
+        """The chat that asks for ratings of several texts.
+
+        Args:
+            concept: the description.
+            samples: the texts by their ids, in the order in which they are shown.
+            tag: the number in the description's tags.
+        """
         user = "\n\n".join(
             [_described(concept, tag), *_numbered(samples), _filled(self.rating_request, ids=", ".join(samples))]
         )
         return [{"role": "system", "content": f"{self.rating}\n\n{_RATING_FORM}"}, {"role": "user", "content": user}]
 
     def writing_messages(self, concept: str, n: int, *, variation: int, tag: int, rng: random.Random) -> list[Message]:
-        """The chat that asks for `n` texts expressing `concept`; `variation` (1, 2, …) makes requests of one concept differ."""
+        """The chat that asks for texts.
+
+        Args:
+            concept: the description that they are to express.
+            n: how many.
+            variation: 1, 2, …: the number of this request among those about the concept.
+            tag: the number in the description's tags.
+            rng: draws what kind of text is asked for.
+        """
         leaning = self.leanings[(rng.randrange(len(self.leanings)) + variation) % len(self.leanings)]
         length = rng.choice(self.lengths)
         wanted = _filled(self.writing_request, n=str(n), set=str(variation), leaning=leaning, length=length)
@@ -206,7 +220,7 @@ class Prompts:
         return [{"role": "system", "content": f"{self.writing}\n\n{_WRITING_FORM}"}, {"role": "user", "content": user}]
 
     def single_messages(self, concept: str, text: str) -> list[Message]:
-        """The chat that asks whether `text` expresses `concept`, to be answered by one word."""
+        """The chat that asks whether a text expresses a concept, to be answered by Yes or No."""
         chat = [{"role": "system", "content": self.single}]
         for sample, feature, answer in self.single_examples:
             chat.append({"role": "user", "content": self._question(feature, sample)})
@@ -295,7 +309,7 @@ def _occurrence(string: str, text: str) -> str:
 
 
 def cut(text: str, limit: int = MAX_TEXT_CHARS) -> str:
-    """`text` as UTF-8 can carry it, its middle replaced by a note where it is longer than `limit` characters."""
+    """A text that UTF-8 can encode; where it is longer than `limit` characters, a note stands for its middle."""
     text = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
     if len(text) <= limit:
         return text

@@ -24,7 +24,13 @@ REFUSALS = 3
 
 @dataclass(frozen=True)
 class Rating:
-    """A judge's rating of one text for one concept."""
+    """A judge's rating of one text for one concept.
+
+    Example:
+        >>> rated = [Rating(2), Rating(None, reason="refused: no")]
+        >>> [rating.value for rating in rated if rating.value is not None]
+        [2]
+    """
 
     value: int | None
     """0 (not expressed), 1 (partly), 2 (clearly), or None."""
@@ -36,7 +42,14 @@ class Rating:
 
 @dataclass(kw_only=True)
 class BatchedRating(Asking):
-    """One concept's texts rated in batches: what is missing or malformed is asked again, in smaller batches."""
+    """Rates one concept's texts in batches; a text whose rating is missing or malformed is asked about again, in a smaller batch.
+
+    Attributes:
+        seed: shuffles the texts, and draws their ids.
+        repeat: numbers repetitions of the same question.
+        size: texts a request.
+        temperature: of the model.
+    """
 
     seed: int
     repeat: int
@@ -126,7 +139,11 @@ class BatchedRating(Asking):
 
 @dataclass(kw_only=True)
 class SingleRating(Asking):
-    """One concept's texts rated one a request, by log-probabilities and calibrated on background texts."""
+    """Rates one concept's texts one a request, by the log-probabilities of Yes and No, calibrated on background texts.
+
+    Attributes:
+        repeat: numbers repetitions of the same question.
+    """
 
     repeat: int
     attempts: int = SINGLE_ATTEMPTS

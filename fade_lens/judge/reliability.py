@@ -38,10 +38,16 @@ Table = Int[np.ndarray, "first second"]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two ratings of the same texts: the run's own, and `by` ("repeat 1", or another judge's name).
+    """How two ratings of the same texts agree: the run's own, and another.
 
-    `n` texts have both ratings, `unrated` lack one; `same` is the share of equal ratings; `kappa` and `weighted` (quadratic
-    weights) are None where all ratings are the same; `table[i][j]` counts texts rated i in the run and j by the other.
+    Attributes:
+        by: whose the other is: "repeat 1", say, or another judge's name.
+        n: texts that have both ratings.
+        unrated: texts that lack one.
+        same: the share of equal ratings among the `n`; None where `n` is 0.
+        kappa: Cohen's kappa; None where all ratings are the same.
+        weighted: kappa with quadratic weights; None where all ratings are the same.
+        table: `table[i][j]` counts texts rated i in the run and j by the other.
     """
 
     by: str
@@ -185,7 +191,14 @@ def gold_report(items: Sequence[GoldItem], ratings: Sequence[int | None]) -> Gol
 class Reliability:
     """The questions of a run that are about the judge itself: a gold set, ratings repeated, ratings by a second judge.
 
-    Raises `InputError` for arguments that cannot be used.
+    Args:
+        judge: the run's.
+        repeats: how often some texts of each description are rated again.
+        second: another judge that rates them too, or its spec (see `Judge.parse`).
+        gold: texts whose ratings are known (see `read_gold`).
+
+    Raises:
+        InputError: an argument that cannot be used, or a second judge that is the first one.
     """
 
     def __init__(
@@ -224,7 +237,7 @@ class Reliability:
 
     @property
     def judges(self) -> "tuple[Judge, ...]":
-        """Everyone who is asked."""
+        """The run's judge, and the second one where there is one."""
         return (self.judge,) if self.second is None else (self.judge, self.second)
 
     @property
@@ -233,7 +246,7 @@ class Reliability:
         return Usage() if self.second is None else self.second.usage - self._before
 
     def usage_of(self, concept: str) -> Usage:
-        """What the answers cost that `concept` rests on, both judges'."""
+        """What all answers about `concept` cost, both judges' together."""
         return sum((judge.usage_of(concept) for judge in self.judges), Usage())
 
     def estimate(self, n_descriptions: int, rated_texts: int) -> Estimate:

@@ -61,7 +61,7 @@ def read(top_logprobs: Sequence[tuple[str, float]] | None) -> float | None:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where one concept's log-odds begin to mean something, learned from its scores on `BACKGROUND`."""
+    """The zero point of one concept's log-odds, learned from its scores on `BACKGROUND`."""
 
     zero: float
     """What is subtracted from the concept's scores: a part of the background's median."""

@@ -1,4 +1,4 @@
-"""How texts are asked for: in sets that differ by their number."""
+"""How texts are asked for: in sets, each asked for in other words, so that their texts differ."""
 
 import math
 import random
@@ -31,7 +31,13 @@ class Written:
 
 @dataclass(kw_only=True)
 class Writing(Asking):
-    """Texts for one concept, asked for in sets that differ by their number."""
+    """Writes texts for one concept, in sets of which each is asked for in other words.
+
+    Attributes:
+        seed: draws the words of each request.
+        set_size: texts that one request asks for at most; it shrinks where the server has room for fewer.
+        temperature: of the model.
+    """
 
     seed: int
     set_size: int
@@ -48,7 +54,7 @@ class Writing(Asking):
             raise self.unable(why)
 
     async def write(self, n_texts: int) -> Written:
-        """Up to `n_texts` unique texts; further sets are asked for while there are too few, a bounded number of times."""
+        """Up to `n_texts` unique texts. Where texts repeat or are missing, more sets are asked for, at most about twice as many as needed."""
         texts: dict[str, str] = {}
         failures: list[str] = []
         asked, most = 0, 2 * math.ceil(n_texts / self.set_size) + 2

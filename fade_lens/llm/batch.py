@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fade_lens._util.errors import Argument, JudgeError
-from fade_lens.llm.chat import Transient, Unanswered
-from fade_lens.llm.endpoint import Endpoint, redact
+from fade_lens.llm.chat import Provider, Transient, Unanswered
+from fade_lens.llm.endpoint import redact
 from fade_lens.llm.queue import Retries
 from fade_lens.llm.transcripts import Transcripts, key_of
 from fade_lens.llm.wire import Refused, Rejected, translated
@@ -78,17 +78,27 @@ class Ended:
 class Batches:
     """The batches of one judge; lives in its event loop."""
 
-    def __init__(self, model: str, endpoint: Endpoint, retries: Retries) -> None:
-        self._model, self._endpoint, self._retries = model, endpoint, retries
+    def __init__(self, judge: Provider, retries: Retries) -> None:
+        self._judge, self._retries = judge, retries
         self._gathering: dict[int, Gathering] = {}
         self._collecting: dict[str, asyncio.Task[Ended]] = {}
 
     async def ask(
         self, client: Any, key: str, body: Mapping[str, Any], transcripts: Transcripts
     ) -> dict[str, Any] | None:
-        """The chat completion for `body`, from a batch sent before or from a new one; None where its line failed.
+        """The chat completion for one request, from a batch sent before or from a new one.
 
-        Raises `JudgeError` where the server has no Batch API or refuses the batch as a whole.
+        Args:
+            client: the server's.
+            key: the request's, by which a later run finds it in the batch.
+            body: of the request.
+            transcripts: where it is noted which batch the request went into.
+
+        Returns:
+            The completion; None where the batch gave none for this request.
+
+        Raises:
+            JudgeError: the server has no Batch API, or refuses the batch as a whole.
         """
         client = client.with_options(base_url=self._base_url, timeout=TRANSFER_SECONDS)
         if (sent := transcripts.get(place_of(key))) is not None:
@@ -104,7 +114,7 @@ class Batches:
         return (await asyncio.shield(gathering.sent)).completions.get(key)
 
     def drop(self) -> None:
-        """Waits for no batch any more; what was sent goes on at the server, and a later run collects it."""
+        """Stop waiting for batches. The server goes on with what was sent, and a later run collects it."""
         for task in [*(gathering.sent for gathering in self._gathering.values()), *self._collecting.values()]:
             if task is not None:
                 task.cancel()
@@ -113,7 +123,7 @@ class Batches:
 
     @property
     def _azure(self) -> bool:
-        return "/deployments/" in self._endpoint.base_url
+        return "/deployments/" in self._judge.endpoint.base_url
 
     @property
     def _path(self) -> str:
@@ -122,10 +132,10 @@ class Batches:
     @property
     def _base_url(self) -> str:
         """Where files and batches are: on Azure beside the deployments."""
-        return self._endpoint.base_url.split("/deployments/")[0]
+        return self._judge.endpoint.base_url.split("/deployments/")[0]
 
     async def _send(self, client: Any, gathering: Gathering) -> Ended:
-        """A file uploaded, noted beside every request, made a batch and waited for."""
+        """Upload the gathered requests as a file, note it beside every request, make it a batch, and wait for its end."""
         await gathering.settled()
         if self._gathering.get(id(gathering.transcripts)) is gathering:
             del self._gathering[id(gathering.transcripts)]
@@ -134,11 +144,8 @@ class Batches:
             file = await self._call(lambda: client.files.create(file=("requests.jsonl", content), purpose="batch"))
         except JudgeError as error:
             if any(f"HTTP {status}" in str(error) for status in (404, 405, 501)):
-                raise JudgeError(
-                    f"judge {self._model!r} at {self._endpoint.label} has no Batch API ({error}): leave ",
-                    Argument("batch"),
-                    " out",
-                ) from None
+                why = f"{self._judge.named} has no Batch API ({error}): leave "
+                raise JudgeError(why, Argument("batch"), " out") from None
             raise
         for key in gathering.lines:
             gathering.transcripts.put(place_of(key), {"kind": KIND, "of": key}, {"file": file.id})
@@ -146,13 +153,13 @@ class Batches:
         ended = await self._collected(client, file.id, gathering.transcripts)
         if ended.status == "failed":
             raise JudgeError(
-                f"judge {self._model!r} at {self._endpoint.label} refused a batch of "
-                f"{len(gathering.lines)} requests: {ended.reason}; everything answered so far is kept"
+                f"{self._judge.named} refused a batch of {len(gathering.lines)} requests: {ended.reason}; "
+                "everything answered so far is kept"
             )
         return ended
 
     async def _collected_before(self, client: Any, file_id: str, transcripts: Transcripts) -> Ended:
-        """What became of a batch of an earlier run; a batch that the server no longer knows has given nothing."""
+        """How a batch of an earlier run ended; without an answer where the server no longer knows it."""
         try:
             return await self._collected(client, file_id, transcripts)
         except JudgeError as error:
@@ -181,7 +188,7 @@ class Batches:
         if batch.output_file_id:
             completions = read_lines(await self._call(lambda: _text(client, str(batch.output_file_id))))
         problems = "; ".join(str(error.message) for error in (batch.errors.data or [] if batch.errors else []))
-        reason = redact(problems, self._endpoint.key)[:300] or f"it is {batch.status}"
+        reason = redact(problems, self._judge.endpoint.key)[:300] or f"it is {batch.status}"
         logger.info("judge: batch %s is %s with %d answers", batch.id, batch.status, len(completions))
         return Ended(batch.status, completions, reason)
 
@@ -198,16 +205,15 @@ class Batches:
 
     async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
         """One request about files or batches, tried again where that may help. Raises `JudgeError`."""
-        where = f"judge {self._model!r} at {self._endpoint.label}"
         try:
-            return await self._retries()(translated, ask, model=self._model, endpoint=self._endpoint)
+            return await self._retries()(translated, ask, self._judge)
         except (Transient, Unanswered, Refused, Rejected) as error:
-            why = f"{where} does not do batches: {error}; what was sent is collected by a later run"
+            why = f"{self._judge.named} does not do batches: {error}; what was sent is collected by a later run"
         raise JudgeError(why)
 
 
 def place_of(name: str) -> str:
-    """The key under which it is kept where a request (by its key) or a file (by its id) went."""
+    """The key of the note that says which file a request (by its key), or which batch a file (by its id), became part of."""
     return key_of(batch=name)
 
 

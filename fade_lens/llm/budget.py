@@ -133,11 +133,18 @@ def _sum(a: Any, b: Any, sign: int = 1) -> Any:
 
 
 class BudgetReached(JudgeError):
-    """`max_calls` or `max_cost` is spent: the run stops, what was answered is kept, and a rerun goes on from there."""
+    """`max_calls` or `max_cost` is spent. Everything answered is kept, and the same run with a higher limit goes on from there."""
 
 
 class Ledger:
-    """The counters of one model, in all and by concept; thread-safe."""
+    """The counters of one model, in all and by concept; thread-safe.
+
+    Args:
+        price: US dollars a million tokens (prompt, completion); None where it is unknown.
+
+    Raises:
+        InputError: a price that is none.
+    """
 
     def __init__(self, price: tuple[Number, Number] | None) -> None:
         self.price = None if price is None else checked_price(price)
@@ -157,13 +164,13 @@ class Ledger:
             self._total += Usage(1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost=cost)
 
     def use(self, concept: str, key: str, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> None:
-        """Counts the answer under `key`, new or kept from before, as one that `concept` rests on; a second time changes nothing."""
+        """Counts an answer, new or stored, for `concept`; the same answer (by its `key`) counts once."""
         own = Usage(1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
         with self._lock:
             self._by_concept.setdefault(concept, {})[key] = own, batched
 
     def begin(self) -> None:
-        """Forgets what concepts rest on: a new run counts for itself."""
+        """Forgets the counts by concept: a new run counts for itself."""
         with self._lock:
             self._by_concept.clear()
 
@@ -181,7 +188,7 @@ class Ledger:
             return self._total if self.price is not None else replace(self._total, cost=None)
 
     def usage_of(self, concept: str) -> Usage:
-        """What all answers that `concept` rests on cost when they were paid for, in this run or before."""
+        """What all answers about `concept` cost when they were paid for, in this run or an earlier one."""
         with self._lock:
             answers = list(self._by_concept.get(concept, {}).values())
         costs = [self.cost(share.prompt_tokens, share.completion_tokens, batched=batched) for share, batched in answers]
@@ -190,7 +197,16 @@ class Ledger:
 
 
 class Budget:
-    """Limits on calls and cost over one or more ledgers; what is in flight counts as spent, so no limit is overshot."""
+    """Limits on calls and cost over one or more ledgers. What is in flight counts as spent, so no limit is overshot.
+
+    Args:
+        max_calls: answered requests; None is no limit.
+        max_cost: US dollars; None is no limit.
+        ledgers: those whose counts are added up.
+
+    Raises:
+        InputError: a limit below 0.
+    """
 
     def __init__(self, max_calls: int | None, max_cost: Number | None, ledgers: list[Ledger]) -> None:
         for name, limit in {"max_calls": max_calls, "max_cost": max_cost}.items():

@@ -43,7 +43,7 @@ ROLE_REJECTED = re.compile(
 
 @dataclass
 class Capabilities:
-    """How one server is asked. Starts with all that servers may take, and leaves out what this one turns out not to."""
+    """How one server is asked: at first with everything that servers may take, later without what this one has refused."""
 
     reasoning: bool
     """Whether the model thinks before it answers, in tokens that count as its answer's."""
@@ -61,7 +61,7 @@ class Capabilities:
     most: float = math.inf
     """Tokens that an answer may have."""
     refused: float = math.inf
-    """The least need of a request that could not be made short enough."""
+    """The smallest size (`Request.need`) of a request that was too long and could not be shortened."""
     proven: set[str] = field(default_factory=set[str])
     """What answered requests held."""
     guessed: tuple[list[str], bool, set[str]] | None = None
@@ -102,7 +102,12 @@ class Capabilities:
         return request.need < self.refused and request.need <= self.total
 
     def learn(self, said: str, body: Mapping[str, Any]) -> None:
-        """Leaves out, or sends otherwise, what a server that rejected `body` names as the cause."""
+        """Remember what a server names as the cause of a refusal: it is left out from now on, or sent with another value.
+
+        Args:
+            said: the server's words.
+            body: what was refused.
+        """
         if "response_format" in body and FORMAT_REJECTED.search(said):
             self._next_format(said, keyword=bool(_KEYWORD.search(said)))
         elif ROLE_REJECTED.search(said) and not self.merged:
@@ -126,7 +131,7 @@ class Capabilities:
         self.guessed = None
 
     def simplify(self, body: Mapping[str, Any]) -> None:
-        """Leaves out the next thing that may be the cause, where the server does not say what is; puts all back if nothing is."""
+        """After a refusal without a cause: leave out the next thing that may be it. Once nothing is left to try, put everything back."""
         suspects = (_held(body) & {"response_format", "system", "seed", "temperature"}) - self.proven
         if suspects and self.guessed is None:
             self.guessed = self.formats, self.merged, set(self.left_out)
@@ -141,7 +146,13 @@ class Capabilities:
             self.guessed, self.proven = None, {"response_format", "system", "seed", "temperature"}
 
     def shorten(self, said: str, body: Mapping[str, Any], request: Request) -> None:
-        """Lowers the limit on answers after a refusal for length, by its numbers or to the half; not to where no answer would fit."""
+        """Lower the limit on answers after a refusal for length.
+
+        Args:
+            said: the server's words; the numbers in them tell the limit, or else it is halved.
+            body: what was refused.
+            request: what it was made from. A limit that leaves too little room for its answer is not taken.
+        """
         limit = self.limit(body)
         room, for_answers = room_told(said, limit, request.prompt_tokens)
         lowered = limit // 2 if room is None or room >= limit else room
@@ -154,7 +165,7 @@ class Capabilities:
             self.total = min(self.total, request.prompt_tokens + lowered)
 
     def drop_grammar(self) -> None:
-        """Asks for no format any more: under some grammars a model may write white space for ever."""
+        """Stop asking for a response format: the server's grammar lets the model write white space without end."""
         logger.info("judge: response_format makes the model write white space; asked without it from now on")
         self.formats = self.formats[-1:]
 

@@ -19,7 +19,10 @@ IN_PROCESS = "in this process"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answered."""
+    """What a model answered.
+
+    A model of your own gives `content`, and `top_logprobs` where it is to rate one text a request; tokens that are not counted are estimated.
+    """
 
     content: str
     finish_reason: str = "stop"
@@ -44,7 +47,7 @@ class Answer:
 
     @property
     def whereabouts(self) -> str:
-        """What an answer did in which nothing can be read: where its words went."""
+        """How an answer begins in which nothing could be read, or why it is empty: for messages."""
         said = without_thoughts(self.content).strip()
         cut, thought = self.finish_reason == "length", self.thought_tokens or (self.content.strip() and not said)
         tokens = f"{self.completion_tokens:,} tokens"
@@ -62,9 +65,12 @@ class Answer:
 
 
 class Unanswered(Exception):
-    """A request that gets no answer; only its own texts are lost. `too_long` says that fewer or shorter texts may do.
+    """A request that gets no answer. Only what it asked for is lost, and the run goes on.
 
-    `said` holds all of the server's words.
+    Args:
+        reason: for people.
+        too_long: whether a shorter request may be answered.
+        said: all of the server's words.
     """
 
     def __init__(self, reason: str, *, too_long: bool = False, said: str = "") -> None:
@@ -73,7 +79,13 @@ class Unanswered(Exception):
 
 
 class Transient(Exception):
-    """A failure that asking again may mend; `connected` is False where the server was not even reached."""
+    """A failure that may pass: the same request is sent again.
+
+    Args:
+        reason: for people.
+        retry_after: seconds that the server asks to wait; None waits as long as seems good.
+        connected: whether the server was reached at all.
+    """
 
     def __init__(self, reason: str, *, retry_after: Number | None = None, connected: bool = True) -> None:
         super().__init__(reason)
@@ -85,26 +97,42 @@ class LLM(Protocol):
     """Any language model, or a rule that stands for one: `Judge(llm)` asks it.
 
     `ask` is asynchronous because one thread keeps many requests in flight; work that blocks, such as a model's forward pass, belongs in
-    `await asyncio.to_thread(...)`. It raises `Unanswered` where this request alone is lost, `Transient` where asking again may help, and
-    `JudgeError` where the model cannot answer at all. Everything else that it raises ends the run.
+    `await asyncio.to_thread(...)`. Answers are stored under the model's attribute `name`, or the name of its class where it has none: change
+    the name when the answers change.
 
-    Its answers are kept under its `name`, or its class' name where it has none: change the name when the answers change.
-
-    >>> class Parrot:
-    ...     async def ask(self, request: Request) -> Answer:
-    ...         return Answer(request.messages[-1]["content"])
+    Example:
+        >>> class Parrot:
+        ...     async def ask(self, request: Request) -> Answer:
+        ...         return Answer(request.messages[-1]["content"])
     """
 
     async def ask(self, request: Request) -> Answer:
-        """The answer to one question."""
+        """The answer to one question.
+
+        Raises:
+            Unanswered: this request alone gets no answer.
+            Transient: asking again may help.
+            JudgeError: the model cannot answer at all. Everything else that is raised ends the run, too.
+        """
         ...
 
 
 class Provider:
-    """A model as a `Queue` asks it: an `LLM` that also says what it is called and what it can do. These defaults suit most models."""
+    """A model as a `Queue` asks it: an `LLM` that also says what it is called and what it can do.
+
+    Args:
+        model: its name.
+        endpoint: where it is.
+        batches: whether requests may go through a Batch API.
+    """
 
     def __init__(self, model: str, endpoint: Endpoint, *, batches: bool = False) -> None:
         self.model, self.endpoint, self.batches = model, endpoint, batches
+
+    @property
+    def named(self) -> str:
+        """The model and where it is, for messages."""
+        return f"judge {self.model!r} at {self.endpoint.label}"
 
     @property
     def reasoning(self) -> bool:
@@ -128,19 +156,24 @@ class Provider:
         return JudgeError(f"judge {self.model!r} does not answer: {failure}; everything answered so far is kept")
 
     async def connected(self) -> None:
-        """Makes ready to answer."""
+        """Make the model ready: connect, or start its server."""
 
     def drop(self) -> None:
-        """Waits for no batch any more."""
+        """Stop waiting for batches."""
 
     async def close(self) -> None:
-        """Ends what is open."""
+        """Close connections."""
 
 
 class InProcess(Provider):
     """A model of the user's own, asked by calling it.
 
-    Raises `InputError` for an object that has no asynchronous `ask`.
+    Args:
+        llm: the model.
+        timeout: seconds that one answer may take.
+
+    Raises:
+        InputError: the object has no asynchronous `ask`.
     """
 
     def __init__(self, llm: LLM, *, timeout: Number) -> None:

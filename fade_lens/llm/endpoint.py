@@ -41,7 +41,7 @@ _KEY_LIKE = re.compile(r"\bsk-[\w-]{6,}|(?<=Bearer )\S+")
 
 
 class Secret:
-    """A key that shows itself to nobody who does not ask for it by name."""
+    """A key that does not appear in representations, logs or pickles; only `reveal` gives it."""
 
     def __init__(self, value: str) -> None:
         self._reveal = lambda: value
@@ -81,11 +81,11 @@ class Endpoint:
 
     @property
     def identity(self) -> str:
-        """What tells this server's models from those of the same name elsewhere: nothing, for servers of the user's own."""
+        """What stored answers are kept under beside the model: the address, or the same words for all servers of the user's own."""
         return self.known_as or self.name or (OWN if self.own else _plain(self.base_url))
 
     def known(self, model: str) -> str:
-        """A model's name, without what says nothing (Ollama's tag "latest")."""
+        """A model's name as answers are stored under it: without Ollama's tag "latest"."""
         return model.removesuffix(":latest") if self.own else model
 
     @property
@@ -139,9 +139,15 @@ class Endpoint:
 
 
 def endpoint(base_url: str | None, api_key: str | None) -> Endpoint:
-    """The endpoint for `base_url` (None: OpenAI's own) and its key: the argument's, or the environment's where it may be sent.
+    """A server and the key that it is shown.
 
-    `FADE_LENS_API_KEY` may go anywhere, `OPENAI_API_KEY` to OpenAI alone; both are also read from `.env` in the working folder.
+    Args:
+        base_url: its address; None is OpenAI's own.
+        api_key: the key; None takes it from the environment or from `.env` in the working folder: `FADE_LENS_API_KEY` for any server,
+            `OPENAI_API_KEY` for OpenAI alone.
+
+    Raises:
+        InputError: no usable address or key.
     """
     url = OPENAI_URL if base_url is None else checked_url(base_url)
     if url == OPENAI_URL:
@@ -153,7 +159,17 @@ def endpoint(base_url: str | None, api_key: str | None) -> Endpoint:
 
 
 def keyed(url: str, api_key: str | None, names: tuple[str, ...], **more: Any) -> Endpoint:
-    """The endpoint at a checked address, with the key given or that of `names` in the environment."""
+    """An endpoint and its key.
+
+    Args:
+        url: an address that was checked.
+        api_key: the key; None takes the first of `names` in the environment or `.env`.
+        names: which of the environment's keys may be sent there.
+        more: further fields of `Endpoint`.
+
+    Raises:
+        InputError: no usable key.
+    """
     return Endpoint(url, find_key(api_key, names), key_names=names, **more)
 
 
@@ -189,7 +205,7 @@ def checked_url(base_url: str) -> str:
 
 
 def _plain(address: str) -> str:
-    """An address as it is always written: host in small letters, no port that goes without saying.
+    """An address in its usual form: host in small letters, without the protocol's own port.
 
     >>> _plain("https://API.Example.com:443/v1")
     'https://api.example.com/v1'
@@ -210,7 +226,11 @@ def shown(address: str) -> str:
 
 
 def find_key(given: str | None, names: tuple[str, ...]) -> Secret | None:
-    """The key given, or the first of `names` in the environment, then in `.env` in the working folder."""
+    """The key given, or the first of `names` in the environment, then in `.env` in the working folder; None where there is none.
+
+    Raises:
+        InputError: a key that is empty or holds characters that no key has.
+    """
     if given is not None:
         if not given.strip() or not given.strip().isprintable() or not given.isascii():
             raise InputError("api_key is empty or holds characters that no key has: give the key alone, or None")
@@ -242,9 +262,20 @@ def without_key(answer: str, key: Secret | None) -> str:
 
 
 def parse_spec(spec: str) -> tuple[str, str, str | None]:
-    """(kind, model or path, base URL) of a judge given as a string: kind is "url" or what stands before the colon.
+    """A judge's spec in its parts.
 
-    Raises `InputError` that lists the accepted forms.
+    Args:
+        spec: such as "openai:gpt-4o-mini" or "http://host:8000/v1#model" (see `Judge.parse`).
+
+    Returns:
+        Its kind ("url", or what stands before the colon), the model or path, and the server's address where the spec tells it.
+
+    Raises:
+        InputError: any other form; the message lists the accepted ones.
+
+    Example:
+        >>> parse_spec("http://host:8000/v1#llama")
+        ('url', 'llama', 'http://host:8000/v1')
     """
     kind, _, rest = spec.partition(":")
     if kind in ("openai", "azure", "ollama", "gguf", *SERVERS) and rest.strip():

@@ -33,12 +33,18 @@ _lock = threading.Lock()
 class LocalServer:
     """One GGUF model behind an OpenAI-compatible HTTP API that only this machine can reach.
 
-    `n_ctx` tokens are shared by `parallel` requests at a time: two, or one where half would be too few. `threads` defaults
-    to the CPUs this process may use.
-    `base_url` and `model` are what an OpenAI client needs; any key is accepted. The server stops with `close`, at the
+    Its attributes `base_url` and `model` are what an OpenAI client needs; any key is accepted. The server stops with `close`, at the
     end of a `with` block, or when the interpreter ends.
 
-    Raises `InputError` for a path that is no loadable GGUF file, `MissingExtraError` where `xllamacpp` is absent.
+    Args:
+        gguf_path: the file of the model.
+        n_ctx: tokens of context, shared by the requests that are answered at a time.
+        parallel: how many these are; None is two, or one where half the context would be too little.
+        threads: of the CPU; None takes all that this process may use.
+
+    Raises:
+        InputError: no such file, or one that llama.cpp cannot load.
+        MissingExtraError: `xllamacpp` is not installed.
     """
 
     def __init__(
@@ -154,9 +160,10 @@ def serve(
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a file of weights from another, wherever it lies: its size, its beginning and its end, and pieces from all over it.
+    """A short text that differs between files of weights and does not depend on where they lie.
 
-    Models that were trained further differ almost everywhere; reading all of a large file would take longer than the first answers.
+    It is computed from the size, the beginning, the end and pieces in between. That is enough, as a model that was trained further differs
+    almost everywhere, and reading all of a large file would take longer than the first answers.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

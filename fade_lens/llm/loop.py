@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """A daemon thread with an event loop, started when first needed and ended with `close`, with its owner or with Python."""
+    """A daemon thread with an event loop. It starts at the first piece of work, and ends with `close`, with its owner, or with Python."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,7 +22,7 @@ class LoopThread:
         self._end: Callable[[], object] = lambda: None
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        """`work` begun in the thread. Raises `JudgeError` after `close`."""
+        """Begin work in the thread: a future of what it returns or raises. Raises `JudgeError` after `close`."""
         with self._lock:
             if self._closed:
                 work.close()
@@ -35,12 +35,12 @@ class LoopThread:
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def run(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """`work` waited for, if the thread is running at all."""
+        """Do work in the thread and wait for it; nothing where the thread was never started."""
         if self._loop is not None and not self._closed:
             self.submit(work()).result()
 
     def close(self, last: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """`last` waited for, then the end of the thread; a second call does nothing."""
+        """Do a last piece of work, then end the thread; a second call does nothing."""
         self.run(last)
         with self._lock:
             self._closed = True

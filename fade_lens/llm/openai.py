@@ -22,7 +22,17 @@ REJECTS_ALL = 40
 
 
 class OpenAIClient(Provider):
-    """One model at one endpoint. `start` gives address and model of a server that is started at the first question."""
+    """One model at one OpenAI-compatible server.
+
+    Args:
+        model: its name.
+        endpoint: the server.
+        ledger: where answers that came to nothing are counted.
+        retries: how failures of batches are tried again.
+        timeout: seconds that one answer may take.
+        start: starts a server at the first question, and gives its address and the model's name there; None where it runs already.
+        batch: whether requests may go through the server's Batch API.
+    """
 
     def __init__(
         self,
@@ -44,7 +54,7 @@ class OpenAIClient(Provider):
         self._ever_answered = False
         self._longest_answered = 0.0
         self._rejected_alone = 0
-        self._batches = Batches(model, endpoint, retries) if batch else None
+        self._batches = Batches(self, retries) if batch else None
 
     @property
     def reasoning(self) -> bool:
@@ -57,7 +67,7 @@ class OpenAIClient(Provider):
 
     def gone(self, failure: Transient) -> JudgeError:
         """The error for a server that does not answer any more."""
-        return JudgeError(sentence(str(failure), model=self.model, endpoint=self.endpoint, connected=failure.connected))
+        return JudgeError(sentence(str(failure), self, connected=failure.connected))
 
     async def ask(self, request: Request) -> Answer:
         """The answer, after leaving out what the server turns out not to take (remembered for later requests).
@@ -71,7 +81,7 @@ class OpenAIClient(Provider):
             said = ""
             try:
                 async with asyncio.timeout(self._timeout):
-                    answer = await post(self._client, body, request, model=self.model, endpoint=self.endpoint)
+                    answer = await post(self._client, body, request, self)
             except TimeoutError:
                 failure: Exception = Transient(f"no answer within {self._timeout:g} s")
             except Transient as error:
@@ -115,7 +125,7 @@ class OpenAIClient(Provider):
         return replace(answer, batched=True)
 
     def drop(self) -> None:
-        """Waits for no batch any more."""
+        """Stop waiting for batches."""
         if self._batches is not None:
             self._batches.drop()
 
@@ -139,7 +149,7 @@ class OpenAIClient(Provider):
                 self._client = open_client(base_url, self.endpoint, self._timeout)
 
     def _rejected(self, error: Rejected, body: dict[str, Any], request: Request, length: float) -> Exception:
-        """What a rejected request is given up with if nothing can be done about it; what can be done is remembered."""
+        """The error for a rejected request, in case it cannot be sent in another form; such a form is remembered in `takes`."""
         if self.takes.body(request, self._wire_model) == body:  # else another request's rejection has told already
             self.takes.learn(error.said, body)
         if self.takes.body(request, self._wire_model) == body:
@@ -150,7 +160,7 @@ class OpenAIClient(Provider):
         self._rejected_alone += request.parts == 1
         if self._ever_answered and self._rejected_alone < REJECTS_ALL:  # else, in a server that answers others, a text
             return Refused(str(error))
-        return JudgeError(f"judge {self.model!r} at {self.endpoint.label} rejects the request: {error}")
+        return JudgeError(f"{self.named} rejects the request: {error}")
 
     def _came_to_nothing(self, answer: Answer, body: dict[str, Any], request: Request) -> bool:
         """Whether an answer that was cut holds nothing for a reason that can be left out. Raises `Unanswered` where it had no room."""

@@ -32,31 +32,35 @@ SERVER_GONE = 5
 
 @dataclass(eq=False)
 class Call:
-    """One piece of work that was asked for: where its answers are kept, and why it must send nothing more."""
+    """One piece of work that was submitted: where its answers are kept, and why it must send nothing more."""
 
     transcripts: Transcripts
     answered: set[str] = field(default_factory=set[str])
-    """Keys of what this run was answered; what else is in the transcripts was left by an earlier one."""
+    """Keys of the answers that came in this run; all others in the transcripts came in an earlier one."""
     check: bool = False
-    """Whether it only asks if the judge can do it: with few attempts, and at once."""
+    """Whether it only tries if the judge can answer: with few attempts, and never through a batch."""
     stopped: FadeLensError | None = None
+    """Why nothing more is sent; None while it goes on."""
     order: int = field(default_factory=count().__next__)
-    """What was asked for earlier is served first."""
+    """Work that was submitted earlier is served first."""
 
     def stop(self, error: FadeLensError) -> None:
-        """Nothing more is sent; the first reason counts."""
+        """Stop this work: nothing more is sent. The first reason counts."""
         self.stopped = self.stopped or error
 
     def go_on(self) -> None:
-        """Raises why the work was stopped, if it was."""
+        """Raise the reason why this work was stopped, if it was."""
         if self.stopped is not None:
             raise self.stopped.with_traceback(None)
 
 
 class Slots:
-    """Room for so many requests in flight; of those that wait, the ones that belong to the earliest work come first.
+    """Lets a limited number of requests be in flight; of those that wait, the ones of the earliest work go first.
 
-    Work that is asked for in order is thus done in about that order, and what follows from it can begin before all is done.
+    Work that is submitted in some order is thus done in about that order, and what needs its results can begin before all is done.
+
+    Args:
+        most: requests in flight at a time.
     """
 
     def __init__(self, most: int) -> None:
@@ -94,7 +98,11 @@ class Slots:
 
 
 class Pace:
-    """Spreads amounts evenly, so that no minute holds more than `per_minute` of them; None is no limit."""
+    """Spreads requests or tokens evenly over time.
+
+    Args:
+        per_minute: the most in any minute; None is no limit.
+    """
 
     def __init__(self, per_minute: Number | None) -> None:
         self._seconds_each = 0.0 if per_minute is None else 60.0 / per_minute
@@ -109,12 +117,17 @@ class Pace:
             await asyncio.sleep(start - now)
 
     def correct(self, amount: Number) -> None:
-        """Adds what an estimate missed."""
+        """Add the difference between what was used and what was estimated."""
         self._next += amount * self._seconds_each
 
 
 class Retries:
-    """How often and when a request that failed is sent again."""
+    """How often and when a request that failed is sent again.
+
+    Args:
+        most: attempts after the first one.
+        ledger: where they are counted.
+    """
 
     def __init__(self, most: int, ledger: Ledger) -> None:
         self._most, self._ledger = most, ledger
@@ -144,10 +157,19 @@ class Retries:
 
 
 class Queue:
-    """Asks one model, a bounded number of requests at a time; lives in the judge's event loop.
+    """Asks one model, a limited number of requests at a time; lives in the judge's event loop.
 
-    An answer that the transcripts have is not asked for again, what limits on calls and cost leave no room for is not sent, and every
-    answer is kept before it is used.
+    An answer that is stored is not asked for again, nothing is sent that would exceed a limit on calls or cost, and every answer is stored
+    before it is used.
+
+    Args:
+        provider: the model.
+        ledger: where calls, tokens and cost are counted.
+        budget: the limits on them.
+        retries: how failures are tried again.
+        concurrency: requests in flight at a time.
+        requests_per_minute: how many are sent in a minute at most; None is no limit.
+        tokens_per_minute: how many tokens they have together at most; None is no limit.
     """
 
     def __init__(
@@ -172,9 +194,16 @@ class Queue:
         self._pending: dict[tuple[int, str], asyncio.Task[Answer]] = {}
 
     async def ask(self, request: Request, call: Call) -> Answer:
-        """The answer to `request`, from `call`'s transcripts or from the server; the same request is in flight only once.
+        """The answer to a request, stored or from the model; the same request is in flight only once.
 
-        Raises `Unanswered` where only this request is lost, `JudgeError` where the judge cannot be asked at all.
+        Args:
+            request: the question.
+            call: the work that it belongs to.
+
+        Raises:
+            Unanswered: only this request is lost.
+            JudgeError: the judge cannot be asked at all, or the work was stopped.
+            BudgetReached: a limit is reached.
         """
         call.go_on()
         key = self.key(request)
@@ -206,12 +235,12 @@ class Queue:
         return key_of(model=endpoint.known(model), endpoint=endpoint.identity, **request.determinants)
 
     def stop(self, error: FadeLensError) -> None:
-        """Lets no call that exists send anything more; what is in flight comes home."""
+        """Stop all work that was submitted so far. Requests in flight are still answered and stored; nothing more is sent."""
         for call in list(self.calls):
             call.stop(error)
 
     async def drain(self, seconds: Number) -> None:
-        """Waits for what is in flight, at most `seconds`, then lets go of it; batches are not waited for."""
+        """Wait at most `seconds` for requests in flight, then cancel them; batches are not waited for."""
         self.provider.drop()
         tasks = list(self._pending.values())
         if tasks:
@@ -220,7 +249,7 @@ class Queue:
                 task.cancel()
 
     async def close(self) -> None:
-        """Lets go of what is in flight and closes the connections."""
+        """Cancel requests in flight and close the connections."""
         await self.drain(0)
         await self.provider.close()
 
@@ -311,7 +340,7 @@ class Queue:
             await asyncio.sleep(left)
 
     def _pause(self, seconds: Number, why: str) -> None:
-        """Sends nothing for so long: a limit that one request met holds for all. A long wait is told, once for all requests that met it."""
+        """Send nothing for some seconds: a limit that one request met holds for all of them. A long wait is logged once."""
         until = asyncio.get_running_loop().time() + seconds
         level = logging.WARNING if seconds >= SHOWN_WAIT and until > self._paused_until + 1 else logging.INFO
         logger.log(level, "judge %r asks to wait %.3g s (%s)", self.provider.model, seconds, why)

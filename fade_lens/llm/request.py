@@ -17,14 +17,19 @@ def object_of(**properties: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Structure:
-    """The form of the answer: a JSON schema, and the name that it goes by."""
+    """The form of an answer.
+
+    Attributes:
+        name: of the form, as servers and transcripts have it.
+        schema: a JSON schema.
+    """
 
     name: str
     schema: Mapping[str, Any]
 
     @classmethod
     def of(cls, name: str, **properties: Mapping[str, Any]) -> "Structure":
-        """An object with these properties and no others.
+        """The form of an answer that is an object with these properties and no others.
 
         >>> Structure.of("answer", answer={"type": "string"}).schema["required"]
         ['answer']
@@ -38,7 +43,13 @@ class Structure:
 
 @dataclass(frozen=True)
 class Request:
-    """One question: what determines its answer, and what else is known of it."""
+    """One question to a model. Messages, parameters, structure, repeat and attempt determine the answer, under which it is stored.
+
+    Example:
+        >>> chat = [{"role": "user", "content": "What do 'cat' and 'dog' share?"}]
+        >>> Request("explain", "latent 9", chat, {"temperature": 0, "max_tokens": 50}, expects=10).need
+        17.5
+    """
 
     kind: str
     """What is done, such as "rate", "rate one" or "write"."""
@@ -48,13 +59,15 @@ class Request:
     parameters: dict[str, Any]
     """As OpenAI's chat API names them: temperature, max_tokens, seed, logprobs, top_logprobs."""
     expects: int
-    """Completion tokens to reckon with."""
+    """Tokens that the answer is expected to have, for limits and estimates."""
     structure: Structure | None = None
     """The form that the answer is to have; None is plain text."""
     repeat: int = 0
+    """Numbers repetitions: the same question with another number is asked anew."""
     attempt: int = 0
+    """Numbers attempts: counted up where an answer could not be read."""
     note: dict[str, Any] = field(default_factory=dict)
-    """Recorded only."""
+    """What is stored with the question and does not determine the answer."""
     parts: int = 1
     """Texts that it asks for or about: several can also be asked for in smaller requests."""
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -84,6 +97,6 @@ class Request:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What transcripts keep of it; JSON-able."""
+        """What is stored of it; JSON-able."""
         name = None if self.structure is None else self.structure.name
         return {"kind": self.kind, "concept": self.concept, **self.determinants, "structure": name, **self.note}

@@ -1,4 +1,4 @@
-"""Where an answer stands in what a model says: after its thoughts and drafts, in whatever tags or channels these come."""
+"""Finds the answer in what a model says: after its thoughts and drafts, in whatever tags or channels these come."""
 
 import re
 
@@ -31,7 +31,12 @@ _FINAL = re.compile(
 
 
 def without_thoughts(answer: str) -> str:
-    """What follows a reasoning model's thoughts and drafts; nothing where they do not end. Some servers drop the opening tag."""
+    """What follows a reasoning model's thoughts and drafts; nothing where they do not end. The opening tag may be missing: some servers drop it.
+
+    Example:
+        >>> without_thoughts("<think>Cats? Yes.</think>Cats.")
+        'Cats.'
+    """
     for begin, final in _STAGES:
         if begin.match(answer):
             parts = final.split(answer)

@@ -8,10 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Transcripts(Protocol):
-    """Where answers are kept. Called from the judge's thread: implementations are thread-safe, `put` commits before it returns.
+    """Where answers are kept: any object with these two methods, such as a `RunStore`.
 
-    `request` and `answer` are JSON-able; `request` names kind, concept, model, endpoint, messages and parameters, `answer`
-    holds content, finish reason, token counts and log-probabilities. Neither ever holds a key.
+    They are called from the judge's thread, so they must be thread-safe, and `put` must have written before it returns. `request` and `answer`
+    are JSON-able; `request` names kind, concept, model, endpoint, messages and parameters, `answer` holds content, finish reason, token
+    counts and log-probabilities. Neither ever holds a server's key.
     """
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -59,9 +60,11 @@ class Records(Transcripts, Protocol):
 
 
 class SharedTranscripts:
-    """A run's own transcripts with others beside them that several runs share: an answer in either is never asked for again.
+    """A run's own transcripts and others that several runs share: an answer in either is never asked for again.
 
-    What is found in the shared ones is copied, so that the run's own stay whole.
+    Args:
+        own: the run's; what is found in the shared ones is copied here, so that the run is whole without them.
+        shared: the shared ones.
     """
 
     def __init__(self, own: Transcripts, shared: Records) -> None:

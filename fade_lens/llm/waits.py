@@ -42,10 +42,18 @@ _SENTENCES = re.compile(r"(?<=[.!?])\s+|[。！？\n;]")
 
 
 def wait_asked(headers: Mapping[str, str], said: object) -> float | None:
-    """Seconds that a server asks to wait, at most `LONGEST_WAIT`; None if it does not say.
+    """How long a server asks to wait.
 
-    `headers` come first (Retry-After, then rate limits with nothing left), then fields of the body `said` (JSON, or text), then its
-    words. Where several limits are reached, the last to be lifted counts.
+    Args:
+        headers: of its answer. They come first: Retry-After, then rate limits with nothing left.
+        said: its body, as JSON or text. Fields in it come second, its words last.
+
+    Returns:
+        Seconds, at most `LONGEST_WAIT`; None if it does not say. Where several limits are reached, the last to be lifted counts.
+
+    Example:
+        >>> wait_asked({"Retry-After": "7"}, ""), wait_asked({}, "Please try again in 1m30s."), wait_asked({}, "No.")
+        (7.0, 90.0, None)
     """
     text = (said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, default=str))[:_READ]
     text = re.sub(r"\\+(n?)", lambda escape: "\n" if escape[1] else "", text)  # JSON may stand as a string within JSON

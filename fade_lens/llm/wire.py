@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from fade_lens._util.errors import JudgeError
 from fade_lens.llm.budget import CHARS_PER_TOKEN, Number
 from fade_lens.llm.capabilities import FORMAT_REJECTED, ROLE_REJECTED
-from fade_lens.llm.chat import Answer, Transient, Unanswered
+from fade_lens.llm.chat import Answer, Provider, Transient, Unanswered
 from fade_lens.llm.endpoint import Endpoint, Secret, redact, without_key
 from fade_lens.llm.request import Request
 from fade_lens.llm.thoughts import without_thoughts
@@ -67,9 +67,15 @@ _ABOUT_REQUEST = (400, 416, 422, 424)
 
 
 def read_completion(body: Any, request: Request, *, key: Secret | None = None) -> Answer:
-    """A chat completion's first choice; the request's estimate stands in where the server counts no tokens. Raises for anything else.
+    """The answer that a chat completion holds, in its first choice.
 
-    A stream of events is put together. A `key` that the server repeats is left out.
+    Args:
+        body: of the server's answer; a stream of events is put together.
+        request: what was asked; its estimates stand in where the server counts no tokens.
+        key: what must not appear in the answer, should the server repeat it.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: the body is no chat completion, or holds an error.
     """
     body = _whole(body)
     choice = body["choices"][0]
@@ -206,7 +212,7 @@ def open_client(base_url: str, endpoint: Endpoint, timeout: Number) -> Any:
     )
 
 
-async def post(client: Any, body: Mapping[str, Any], request: Request, *, model: str, endpoint: Endpoint) -> Answer:
+async def post(client: Any, body: Mapping[str, Any], request: Request, judge: Provider) -> Answer:
     """One chat completion, asked once. Raises `Transient`, `Unanswered`, `Refused`, `Rejected` or `JudgeError`."""
 
     async def ask() -> Answer | Exception:
@@ -218,18 +224,18 @@ async def post(client: Any, body: Mapping[str, Any], request: Request, *, model:
         response = raw.http_response
         answered = read_body(response.content, response.charset_encoding)
         try:
-            return read_completion(answered, request, key=endpoint.key)
+            return read_completion(answered, request, key=judge.endpoint.key)
         except (ValueError, TypeError, LookupError, AttributeError):
             status = status_in(answered) or response.status_code
-        return classify(status, response.headers, answered, "nothing", model=model, endpoint=endpoint)
+        return classify(status, response.headers, answered, "nothing", judge)
 
-    answer = await translated(ask, model=model, endpoint=endpoint)
+    answer = await translated(ask, judge)
     if isinstance(answer, Exception):  # raised here, where nothing holds the server's own words, which may hold the key
         raise answer
     return answer
 
 
-async def translated(ask: Callable[[], Awaitable[T]], *, model: str, endpoint: Endpoint) -> T:
+async def translated(ask: Callable[[], Awaitable[T]], judge: Provider) -> T:
     """What `ask` gives, the client's exceptions turned into this module's. Raises as `post` does."""
     import openai
 
@@ -237,36 +243,42 @@ async def translated(ask: Callable[[], Awaitable[T]], *, model: str, endpoint: E
     try:
         return await ask()
     except openai.APIStatusError as error:
-        failure = classify(
+        failure = classify(  # with no name for the response: what is raised keeps this frame, and the response the key
             error.status_code,
             error.response.headers,
             read_body(error.response.content, error.response.charset_encoding),  # the client keeps some kinds to itself
             "no words",
-            model=model,
-            endpoint=endpoint,
+            judge,
         )
     except (openai.APITimeoutError, TimeoutError):
         failure = Transient("no answer in time")
     except openai.APIConnectionError as error:
         reached = type(error.__cause__).__name__ != "ConnectError"
-        cause = redact(repr(error.__cause__), endpoint.key)
+        cause = redact(repr(error.__cause__), judge.endpoint.key)
         failure = Transient(f"connection failed ({cause:.200})", connected=reached)
     except (openai.OpenAIError, ValueError, TypeError, LookupError, AttributeError) as error:
-        failure = Transient(f"the answer is not of the form expected ({redact(repr(error), endpoint.key):.200})")
+        failure = Transient(f"the answer is not of the form expected ({redact(repr(error), judge.endpoint.key):.200})")
     raise failure  # outside the handler: the client's exceptions hold the request, whose headers hold the key
 
 
-def classify(
-    status: int, headers: Mapping[str, str], body: object, text: str, *, model: str, endpoint: Endpoint
-) -> Exception:
-    """What an HTTP error (or an answer that is none) means: transient, final, or about its own request alone.
+def classify(status: int, headers: Mapping[str, str], body: object, text: str, judge: Provider) -> Exception:
+    """What an HTTP error (or an answer that is none) means.
 
-    `body` is what was read of it, `text` what stands for words where it holds none.
+    Args:
+        status: of the HTTP answer, or the one that an error within it names.
+        headers: of the answer.
+        body: of the answer, as `read_body` reads it.
+        text: stands for words where the body holds none.
+        judge: the model, for messages; its server's key is left out of them.
+
+    Returns:
+        `Transient` where asking again may help, `Unanswered` or `Refused` where this request alone is lost, `Rejected` where something in
+        it may be left out, `JudgeError` where the judge cannot be asked at all.
     """
     words, wait = words_of(body), wait_asked(headers, [body, text])
-    everything = redact(words.text or text, endpoint.key)
+    everything = redact(words.text or text, judge.endpoint.key)
     message = everything[:SHOWN_CHARS]  # cut last: half a key is not recognized
-    said = f"{redact(words.codes, endpoint.key)} {everything}"
+    said = f"{redact(words.codes, judge.endpoint.key)} {everything}"
     asked = 200 <= status < 300 or status in _ABOUT_REQUEST
     if (asked or status == 403) and _FILTERED.search(said):
         return Refused(message)
@@ -275,12 +287,12 @@ def classify(
     if status == 402 or (
         wait is None and not paced and _NO_QUOTA.search(said) and (asked or status in (401, 403, 429))
     ):
-        return JudgeError(f"judge {model!r} at {endpoint.label}: the account's quota is used up: {message}")
+        return JudgeError(f"{judge.named}: the account's quota is used up: {message}")
     if status == 413 or (status == 429 and "request too large" in said.lower()) or _is_length(status, said):
         return Unanswered(f"too long for the judge: {message}", too_long=True, said=said)
     if (asked or status == 404) and (_NO_KEY.search(said) or _NO_MODEL.search(said)):
         status = 401 if _NO_KEY.search(said) else 404
-        return JudgeError(sentence(f"HTTP {status}: {message}", model=model, endpoint=endpoint, status=status))
+        return JudgeError(sentence(f"HTTP {status}: {message}", judge, status=status))
     form = FORMAT_REJECTED.search(said) or ROLE_REJECTED.search(said)
     rejected = (
         status in (400, 416, 422)
@@ -293,7 +305,7 @@ def classify(
         return Transient(f"the answer is not of the form expected ({message:.200})", retry_after=wait)
     if status in (400, 408, 409, 424, 425, 429) or status >= 500:
         return Transient(f"HTTP {status}: {message}", retry_after=wait)
-    return JudgeError(sentence(f"HTTP {status}: {message}", model=model, endpoint=endpoint, status=status))
+    return JudgeError(sentence(f"HTTP {status}: {message}", judge, status=status))
 
 
 def _is_length(status: int, said: str) -> bool:
@@ -304,9 +316,9 @@ def _is_length(status: int, said: str) -> bool:
     return bool(about) and (status < 300 or status in (*_ABOUT_REQUEST, 500))
 
 
-def sentence(reason: str, *, model: str, endpoint: Endpoint, status: int = 0, connected: bool = True) -> str:
+def sentence(reason: str, judge: Provider, *, status: int = 0, connected: bool = True) -> str:
     """One sentence that says what is wrong with the judge and what to look at."""
-    where = f"judge {model!r} at {endpoint.label}"
+    where = judge.named
     if not connected:
         return f"{where} cannot be reached: {reason}; is the server running, and is the address right?"
     if status == 401:

@@ -42,7 +42,15 @@ def unpacked(raw: bytes) -> bytes:
 
 
 def read_body(raw: bytes, charset: str | None = None) -> object:
-    """A body as the JSON that it is; as a list where it is a stream of events; else its text, without HTML's tags."""
+    """What a server's body holds.
+
+    Args:
+        raw: its bytes; gzip that no header announced is unpacked, and what is beyond `MOST_BYTES` left out.
+        charset: as the server names it; None is UTF-8.
+
+    Returns:
+        Its JSON; a list of JSON values where it is a stream of events; or else its text, without HTML's tags.
+    """
     raw = unpacked(raw[:MOST_BYTES])
     try:
         text = raw.decode(charset or "utf-8", "replace")
@@ -61,7 +69,12 @@ def read_body(raw: bytes, charset: str | None = None) -> object:
 
 
 def words_of(body: object) -> Words:
-    """The words of a body read by `read_body`: under the names that servers use for them, else all of its strings."""
+    """The words of a body that `read_body` read: those under names that servers use for messages, or else all strings in it.
+
+    Example:
+        >>> words_of({"error": {"message": "Too many requests", "code": "rate_limit"}})
+        Words(text='Too many requests', codes='rate_limit')
+    """
     text = codes = ""
     for anything in (False, True):
         found = list(_spoken(body, anything))

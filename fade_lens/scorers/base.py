@@ -110,6 +110,10 @@ class Scoring:
 class Scorer(Registered, ABC):
     """What every scorer is; an object of it lives for one run.
 
+    A run calls `ask`, then `measure`, from one thread. The judge never calls a scorer, with one exception: the function that `ask` gives to
+    `Judge.submit_rounds` is called from the judge's thread with the ratings so far (see `fade_lens.judge.rounds`, which says what it must
+    keep to). Whatever is neither writing nor rating is asked by `Judge.submit_ask`.
+
     Attributes:
         specs: the scores that it gives.
         Settings: a frozen dataclass that inherits from `SubjectSettings`, with its own settings beside those.

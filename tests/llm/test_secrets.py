@@ -15,7 +15,7 @@ import pytest
 from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.judge import Judge, MemoryTranscripts, Prompts
 from fade_lens.llm import endpoint, wire
-from fade_lens.llm.chat import Answer
+from fade_lens.llm.chat import Answer, Provider
 from fade_lens.llm.request import Request
 from tests.fake_judge import FINAL, FakeJudge
 
@@ -72,7 +72,7 @@ def test_a_key_at_the_end_of_a_message_is_not_kept_in_part(before: int) -> None:
     key = "hunter2-hunter2-hunter2"
     said = {"message": "x" * before + key, "param": key}
     for status in (400, 401, 503):
-        found = wire.classify(status, {}, said, "", model="m", endpoint=endpoint.endpoint("http://h/v1", key))
+        found = wire.classify(status, {}, said, "", Provider("m", endpoint.endpoint("http://h/v1", key)))
         assert "hunt" not in str(found) and "xxx" in str(found)
 
 

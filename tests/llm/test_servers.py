@@ -9,7 +9,7 @@ import pytest
 
 from fade_lens._util.errors import JudgeError
 from fade_lens.judge import Judge, MemoryTranscripts
-from fade_lens.llm.chat import Transient, Unanswered
+from fade_lens.llm.chat import Provider, Transient, Unanswered
 from fade_lens.llm.endpoint import endpoint
 from fade_lens.llm.wire import Refused, Rejected, classify
 from fade_lens.llm.words import read_body, room_told, status_in, words_of
@@ -151,7 +151,7 @@ def met(status: int, body: Any) -> Exception:
     raw = (body if isinstance(body, str) else json.dumps(body)).encode()
     said = read_body(raw)
     status = status_in(said) or status if status == 200 else status
-    return classify(status, {}, said, "no words", model="m", endpoint=endpoint("http://h/v1", None))
+    return classify(status, {}, said, "no words", Provider("m", endpoint("http://h/v1", None)))
 
 
 @pytest.mark.parametrize(("status", "body"), [pytest.param(*case[1:], id=case[0]) for case in LENGTH])

@@ -10,7 +10,7 @@ import pytest
 from fade_lens._util.errors import JudgeError
 from fade_lens.judge import Judge
 from fade_lens.llm import queue, waits
-from fade_lens.llm.chat import Transient
+from fade_lens.llm.chat import Provider, Transient
 from fade_lens.llm.endpoint import endpoint
 from fade_lens.llm.waits import LONGEST_WAIT, wait_asked
 from fade_lens.llm.wire import classify
@@ -127,10 +127,10 @@ def test_headers_go_before_the_body() -> None:
 def test_a_quota_that_comes_back_is_not_used_up() -> None:
     said = {"message": "You exceeded your current quota, please check your plan. Please retry in 47.4s."}
     place = endpoint("http://h/v1", None)
-    found = classify(429, {}, said, "", model="m", endpoint=place)
+    found = classify(429, {}, said, "", Provider("m", place))
     assert isinstance(found, Transient) and found.retry_after == pytest.approx(47.4)
     used_up = {"message": said["message"].replace("Please retry in 47.4s.", "")}
-    assert isinstance(classify(429, {}, used_up, "", model="m", endpoint=place), JudgeError)
+    assert isinstance(classify(429, {}, used_up, "", Provider("m", place)), JudgeError)
 
 
 @pytest.mark.parametrize(

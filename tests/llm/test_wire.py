@@ -5,7 +5,7 @@ import pytest
 from fade_lens._util.errors import JudgeError
 from fade_lens.judge import Judge
 from fade_lens.llm.budget import Ledger, Usage, price_of
-from fade_lens.llm.chat import Answer, Transient, Unanswered
+from fade_lens.llm.chat import Answer, Provider, Transient, Unanswered
 from fade_lens.llm.endpoint import endpoint
 from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import MemoryTranscripts, Transcripts, key_of
@@ -44,7 +44,7 @@ from fade_lens.llm.wire import Refused, Rejected, classify, read_completion
     ],
 )
 def test_what_an_http_error_means(status: int, body: dict[str, str], kind: type[Exception]) -> None:
-    found = classify(status, {}, body, "text", model="m", endpoint=endpoint("http://h/v1", None))
+    found = classify(status, {}, body, "text", Provider("m", endpoint("http://h/v1", None)))
     assert type(found) is kind
 
 
