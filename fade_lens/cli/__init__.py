@@ -54,7 +54,7 @@ class Commands(TyperGroup):
         """The command that is called, with its options."""
         name, command, rest = super().resolve_command(ctx, args)
         command = next((whole(one) for one in COMMANDS if one.__name__ == name), command)
-        self.called_options = {str(param.name): param.opts[0] for param in command.params if param.opts}
+        self.called_options = {str(param.name): param.opts[0] for param in getattr(command, "params", ()) if param.opts}
         return name, command, rest
 
 
