@@ -305,7 +305,7 @@ def made_up_run(hostile: bool = False) -> RunRecord:
     """What `Results.run` holds after a whole run."""
     name = HOSTILE[0] if hostile else "google/gemma-3-270m"
     return RunRecord(
-        settings={"preset": "default", "seed": 7, "context": 64, "gate": 0.5, "factors": [0.5, 1.0, 2.0, 3.0], "mode": "add"},
+        settings={"arithmetic": "default", "seed": 7, "context": 64, "gate": 0.5, "factors": [0.5, 1.0, 2.0, 3.0], "mode": "add"},
         model=ModelRecord(name, {"n_layers": 18, "d_model": 640}),
         features=FeaturesRecord("sae", "blocks.9.hook_resid_post", 4096, "jumprelu", "9f8e7d6c"),
         corpus=CorpusRecord(HOSTILE[6] if hostile else "corpus.jsonl.gz", 3500),

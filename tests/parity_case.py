@@ -62,23 +62,20 @@ def ours(case: Record, model: Model, sae: SAE[Any], base_url: str) -> list[Recor
         corpus=case["texts"],
         judge=Judge("rule", base_url=base_url, api_key="none", texts_per_set=n_written),
         preset="paper",
-        outlier_factor=float("inf"),
         synthetic_texts=n_written,
         rated_texts=n,
         factors=tuple(case["factors"]),
-        mode="clamp",
         prompts=n,
-        prompt_tokens=128,  # no text is as long: each is a prompt, uncut
         new_tokens=case["new_tokens"],
-        temperature=0.0,
     )
     descriptions = [Description(d["latent"], d["concept"]) for d in case["descriptions"]]
-    return [record(result) for result in fade.evaluate(descriptions, progress=False)]
+    return [record(result, case["texts"]) for result in fade.evaluate(descriptions, progress=False)]
 
 
-def record(result: Result) -> Record:
+def record(result: Result, texts: list[str]) -> Record:
+    """As the reference's are kept: continuations in the order of the texts, which are the prompts."""
     continuations: dict[str, list[str]] = {}
-    for one in result.faithfulness_evidence.continuations:
+    for one in sorted(result.faithfulness_evidence.continuations, key=lambda one: texts.index(one.prompt)):
         continuations.setdefault(f"{one.factor:g}", []).append(one.text)
     return {
         "latent": result.description.index,

@@ -1,30 +1,23 @@
 """Errors that a user can act on: each message names what was given, what was expected and how to mend it."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 
-class Argument(str):
-    """The name of an argument in an error's message, with the value that it has or should be given.
-
-    The command line shows it as its option.
+@dataclass(frozen=True)
+class Argument:
+    """An argument in an error's message, with the value that it has or should be given; the command line shows it as its option.
 
     >>> str(InputError("give ", Argument("rating", "single"))), InputError(Argument("seed"), " is -1").field
     ("give rating='single'", 'seed')
     """
 
     name: str
-    value: object
+    value: object = None
 
-    def __new__(cls, name: str, value: object = None) -> "Argument":
-        """As Python writes it: `name`, or `name=value`."""
-        self = super().__new__(cls, name if value is None else f"{name}={value!r}")
-        self.name, self.value = name, value
-        return self
-
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        return self.name, self.value
+    def __str__(self) -> str:
+        return self.name if self.value is None else f"{self.name}={self.value!r}"
 
 
 class FadeLensError(Exception):

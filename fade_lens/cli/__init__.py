@@ -53,8 +53,8 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called, with its options."""
         name, command, rest = super().resolve_command(ctx, args)
-        command = next((whole(one) for one in COMMANDS if one.__name__ == name), cast(Any, command))
-        self.called_options = {str(param.name): param.opts[0] for param in command.params if param.opts}
+        command = next((whole(one) for one in COMMANDS if one.__name__ == name), command)
+        self.called_options = {str(param.name): param.opts[0] for param in getattr(command, "params", ()) if param.opts}
         return name, command, rest
 
 

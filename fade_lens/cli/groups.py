@@ -34,15 +34,20 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command in which the options of each group stand in the group's place."""
     own = inspect.signature(command, eval_str=True).parameters.values()
     groups = {p.name: p.annotation for p in own if isinstance(p.annotation, type) and issubclass(p.annotation, Group)}
-    options = {name: kind.options() for name, kind in groups.items()}
-    shown = [q for p in own for q in options.get(p.name, [parameter(p.name, p.annotation, p.default)])]
+    shown: dict[str, tuple[str, inspect.Parameter]] = {}
+    """By name: whose option it is, and the option. The first of a name stays: an installed package's setting may have another's."""
+    for p in own:
+        options = groups[p.name].options() if p.name in groups else [parameter(p.name, p.annotation, p.default)]
+        for option in options:
+            shown.setdefault(option.name, (p.name, option))
 
     def called(**given: Any) -> None:
-        for name, kind in groups.items():
-            given[name] = kind.of({option.name: given.pop(option.name) for option in options[name]})
-        command(**given)
+        parts: dict[str, dict[str, Any]] = {p.name: {} for p in own}
+        for name, value in given.items():
+            parts[shown[name][0]][name] = value
+        command(**{name: groups[name].of(part) if name in groups else part[name] for name, part in parts.items()})
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
-    called.__signature__ = inspect.Signature(shown)  # pyright: ignore[reportFunctionMemberAccess]
-    called.__annotations__ = {p.name: p.annotation for p in shown}
+    called.__signature__ = inspect.Signature([option for _, option in shown.values()])  # pyright: ignore[reportFunctionMemberAccess]
+    called.__annotations__ = {name: option.annotation for name, (_, option) in shown.items()}
     return called

@@ -207,7 +207,7 @@ def known_ratings(gold: Path | None) -> Any:
 
 
 def one_source(release: str | None, sae_id: str | None, folder: Path | None, hook: str | None) -> None:
-    """Check that exactly one of SAE release, SAE folder and hook was given."""
+    """Check that exactly one of SAE release, SAE folder and hook was given, and that the hook is no module's path."""
     given = [name for name, value in (("--sae-release", release), ("--sae", folder), ("--hook", hook)) if value]
     if len(given) != 1:
         raise InputError(
@@ -215,6 +215,10 @@ def one_source(release: str | None, sae_id: str | None, folder: Path | None, hoo
         )
     if bool(release) != bool(sae_id):
         raise InputError("--sae-release and --sae-id go together; give both")
+    if hook:
+        from fade_lens.subject.module_paths import check_no_module
+
+        check_no_module(hook)
 
 
 def open_judge(spec: str, *, price: str | None = None, **options: Any) -> "Judge":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, TypeVar
 
-from fade_lens._util.errors import InputError, JudgeError
+from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.reasons import Reason
 from fade_lens.judge.checks import check_concept, check_numbers
 from fade_lens.judge.parsing import readable
@@ -104,7 +104,7 @@ class Asking:
     attempts: int
     own: Legibility = field(default_factory=Legibility)
     form: str = "answers that can be read"
-    otherwise: tuple[str, ...] = ("Take a stronger model",)
+    otherwise: tuple[str | Argument, ...] = ("Take a stronger model",)
 
     @property
     def overall(self) -> Legibility:

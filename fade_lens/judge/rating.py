@@ -58,7 +58,7 @@ class BatchedRating(Asking):
     attempts: int = ATTEMPTS
 
     form: str = "ratings of several texts in one answer"
-    otherwise: tuple[str, ...] = (
+    otherwise: tuple[str | Argument, ...] = (
         "Take a stronger model, or ",
         Argument("rating", "single"),
         " if its server gives log-probabilities",
@@ -149,7 +149,7 @@ class SingleRating(Asking):
     attempts: int = SINGLE_ATTEMPTS
 
     form: str = "log-probabilities of Yes and No, which rating one text a request needs"
-    otherwise: tuple[str, ...] = (
+    otherwise: tuple[str | Argument, ...] = (
         "Give ",
         Argument("rating", "batched"),
         ", or take a model that answers without thinking first",

@@ -45,7 +45,7 @@ class Writing(Asking):
     attempts: int = WRITING_ATTEMPTS
 
     form: str = "texts that it was asked to write"
-    otherwise: tuple[str, ...] = ("Take a stronger model, or another one as ", Argument("writer"))
+    otherwise: tuple[str | Argument, ...] = ("Take a stronger model, or another one as ", Argument("writer"))
 
     async def check(self) -> None:
         """Raises `JudgeError` if no text is written."""

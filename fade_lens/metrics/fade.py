@@ -38,14 +38,14 @@ def clarity(
         synthetic: the feature's largest activation on each text written for the concept; NaN where a text has no position that
             counts: such texts are left out and counted.
         natural: the same of texts of the corpus, drawn uniformly.
-        preset: "paper" takes the absolute value.
+        arithmetic: "paper" takes the absolute value.
         seed: of the interval.
 
     Returns:
         A value in [−1, 1], 0 by chance; in "paper" in [0, 1]. Undefined without a synthetic or without a natural text.
 
     Raises:
-        InputError: an unknown preset, an infinite activation.
+        InputError: an unknown arithmetic, an infinite activation.
 
     >>> clarity(np.array([3.0, 4.0, 5.0]), np.array([0.0, 1.0, 2.0, 3.0])).value
     0.9166666666666667
@@ -84,14 +84,14 @@ def responsiveness(
         ratings: 2 (expresses the concept), 1 (partly), 0 (does not), −1 (unrated). Texts rated 1 or unrated, and those without an
             activation, are left out and counted.
         weights: 1 / (each text's probability of being chosen); None: all alike.
-        preset: "paper" ignores the weights and takes the absolute value.
+        arithmetic: "paper" ignores the weights and takes the absolute value.
         seed: of the interval.
 
     Returns:
         A value in [−1, 1], 0 by chance; in "paper" in [0, 1]. Undefined without a text rated 2 or without one rated 0.
 
     Raises:
-        InputError: an unknown preset, arrays of different lengths, a rating or weight that is none, an infinite activation.
+        InputError: an unknown arithmetic, arrays of different lengths, a rating or weight that is none, an infinite activation.
 
     >>> responsiveness(np.array([5.0, 4.0, 1.0, 0.0]), np.array([2, 0, 1, 0])).value
     1.0
@@ -120,7 +120,7 @@ def purity(
 
     Args:
         activations, ratings, weights, seed: as in `responsiveness`.
-        preset: "paper" ignores the weights, and negates the activations where the Gini coefficient is negative.
+        arithmetic: "paper" ignores the weights, and negates the activations where the Gini coefficient is negative.
 
     Returns:
         A value in [0, 1]. By chance it is `details["prevalence"]`, the weighted share of texts rated 2 among those rated 2 or 0.

@@ -51,7 +51,7 @@ def faithfulness(
     Args:
         ratings: for each factor the ratings (2, 1, 0, or −1 unrated) of the continuations of the same prompts in the same order;
             factor 0 is the unsteered model. An unrated continuation counts as not expressing the concept.
-        preset: "paper" takes the maximum over all factors, and leaves unrated continuations out of the denominator.
+        arithmetic: "paper" takes the maximum over all factors, and leaves unrated continuations out of the denominator.
         seed: of halvings and interval.
 
     Returns:
@@ -66,7 +66,7 @@ def faithfulness(
         - rate_0, rate_factor: R at factor 0 and at that factor.
 
     Raises:
-        InputError: an unknown preset, no factor 0, a rating that is none, numbers of prompts that do not go together.
+        InputError: an unknown arithmetic, no factor 0, a rating that is none, numbers of prompts that do not go together.
 
     >>> faithfulness({0.0: np.array([0, 0, 0, 0]), 2.0: np.array([2, 2, 2, 0])}).value
     0.75

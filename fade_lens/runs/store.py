@@ -98,7 +98,7 @@ class RunStore:
             for name, (old, new) in differences.items()
         ]
         was = "; ".join([*told[:TOLD], *([f"and {len(told) - TOLD} more"] if len(told) > TOLD else [])])
-        mend: tuple[str, ...] = (
+        mend: tuple[str | Argument, ...] = (
             "Use the settings it was made with, or another folder, with this one as transcripts: what the same judge was asked is not asked again",
         )
         if "judge.model" in differences:

@@ -13,6 +13,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.aliases import collect_aliases_recursive
 
 from fade_lens._util.errors import Argument, InputError, suggest
+from fade_lens.subject.module_paths import check_no_module
 
 HookTensor = Float[Tensor, "text pos *d_hook"]
 MARKER = re.compile(r"[<\[]\S+[>\]]")
@@ -115,6 +116,7 @@ def resolve_hook(model: Model, name: str) -> str:
     aliases = hook_aliases(model)
     resolved = aliases.get(name, name)
     if resolved not in model.hook_dict and not lacks_mlp_input(model, resolved):
+        check_no_module(name)
         known = [*model.hook_dict, *aliases]
         raise InputError(
             Argument("hook"), f" {name!r} is not a hook point of {model_name(model)}{suggest(name, known)}"

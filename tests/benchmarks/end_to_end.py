@@ -57,11 +57,9 @@ def ours(
             rated_texts=TEXTS,
             gate=None,
             factors=FACTORS,
-            mode="clamp",
             prompts=continuations,
             prompt_tokens=CONTEXT,
             new_tokens=NEW_TOKENS,
-            temperature=0.0,
         )
         results = fade.evaluate(dict.fromkeys(latents, concept), progress=False)
     seconds = time.perf_counter() - started

@@ -21,6 +21,7 @@ from fade_lens import Fade, Judge, Results, compare
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, natural_texts, planted_model, planted_sae, rule, writer
 
+PAPER: dict[str, Any] = {"arithmetic": "paper", "interval_width": None, "reference_quantile": 1.0, "fluency_prompts": 0}
 SMALL: dict[str, Any] = {
     "prompts": 12,
     "prompt_tokens": 4,
@@ -65,9 +66,7 @@ def tiny() -> Iterator[tuple[str, pd.DataFrame]]:
         found = {
             "several": plain.evaluate(several, nulls=nulls, repeats=1, progress=False, store=Path(folder) / "a"),
             "shuffled": plain.evaluate(SHUFFLED, progress=False),
-            "paper": Fade(model, sae, corpus=texts, judge=judge, preset="paper", **SMALL).evaluate(
-                TRUE, progress=False
-            ),
+            "paper": Fade(model, sae, corpus=texts, judge=judge, **PAPER, **SMALL).evaluate(TRUE, progress=False),
             "clamp": Fade(model, sae, corpus=texts, judge=judge, mode="clamp", **SMALL).evaluate(TRUE, progress=False),
             "neurons": Fade(model, "blocks.0.mlp.hook_post", corpus=texts, judge=judge, gate=None, **SMALL).evaluate(
                 TRUE, progress=False

@@ -7,9 +7,9 @@ Both packages ask one server, which rates by a rule (`tests.fake_judge.mentions`
 1e-9. `--write` stores the reference's numbers in `tests/assets/parity_golden.json` beside the case they belong to (some of its
 descriptions are wrong on purpose); `tests/runs/test_parity.py` reads them.
 
-What makes the two comparable: here `preset="paper"` and no outlier rule; all texts are rated and all are prompts, whole, as the
-reference continues whole texts; the latents are silent on BOS, which the reference would count; the SAE stands in the reference's
-model with its error term; special tokens are never generated (see `reference_run.py`).
+What makes the two comparable: here `preset="paper"`; all texts are rated and all are prompts; the latents are silent on BOS, which the
+reference would count; the SAE stands in the reference's model with its error term; special tokens are never generated (see
+`reference_run.py`).
 """
 
 import argparse

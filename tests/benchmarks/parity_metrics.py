@@ -1,4 +1,4 @@
-"""`preset="paper"` against the reference's own functions, on the same numbers.
+"""`arithmetic="paper"` against the reference's own functions, on the same numbers.
 
     python tests/benchmarks/parity_metrics.py --python REFERENCE_ENV/bin/python     an environment with fade-language
     python tests/benchmarks/parity_metrics.py                                       makes one (pip, a temporary folder)
@@ -90,18 +90,18 @@ def cases() -> list[dict]:
 
 
 def ours(case: dict) -> dict[str, float | None]:
-    """The values of `preset="paper"` for one case."""
+    """The values of `arithmetic="paper"` for one case."""
     if case["kind"] == "clarity":
         synthetic, natural = (np.array(case[key], dtype=np.float64) for key in ("synthetic", "natural"))
-        return {"clarity": clarity(synthetic, natural, preset="paper").value}
+        return {"clarity": clarity(synthetic, natural, arithmetic="paper").value}
     if case["kind"] == "rated":
         texts = np.array(case["activations"], dtype=np.float64), np.array(case["ratings"])
         return {
-            "responsiveness": responsiveness(*texts, preset="paper").value,
-            "purity": purity(*texts, preset="paper").value,
+            "responsiveness": responsiveness(*texts, arithmetic="paper").value,
+            "purity": purity(*texts, arithmetic="paper").value,
         }
     ratings = {float(factor): np.array(row) for factor, row in case["ratings"].items()}
-    return {"faithfulness": faithfulness(ratings, preset="paper").value}
+    return {"faithfulness": faithfulness(ratings, arithmetic="paper").value}
 
 
 def reference(python: Path, given: list[dict]) -> list[dict[str, float]]:
@@ -141,7 +141,7 @@ def main() -> None:
         records = [{"case": case, "reference": theirs} for case, theirs in zip(given, expected, strict=True)]
         GOLDEN.write_text(json.dumps({"source": REFERENCE, "records": records}, separators=(",", ":")) + "\n")
     if max(difference for difference, _ in worst.values()) > TOLERANCE:
-        sys.exit(f"the paper preset differs from the reference by more than {TOLERANCE}")
+        sys.exit(f"its arithmetic differs from the reference by more than {TOLERANCE}")
 
 
 if __name__ == "__main__":

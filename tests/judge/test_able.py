@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from fade_lens._util.errors import JudgeError
-from fade_lens.cli import in_options
 from fade_lens.judge import Judge, MemoryTranscripts, asking, prompts, single
 from fade_lens.judge.log import Entry
 from fade_lens.judge.rating import ATTEMPTS
@@ -188,21 +187,3 @@ def test_refusals_are_kept() -> None:
             with Judge("m", base_url=fake.base_url, rating="single") as judge, judge.session(kept):
                 judge.rate(CONCEPT, TEXTS[:1])
             assert (fake.requests > before) == asked_again
-
-
-# ------------------------------------------------------------------------------------------------------- in whose words
-
-
-@pytest.mark.parametrize(
-    ("message", "said"),
-    [
-        ("give rating='single' if", "give --rating single if"),
-        ("max_calls=5 is reached: raise max_calls and go on", "--max-calls 5 is reached: raise --max-calls and go on"),
-        ("say so with name='http://a b/v1'; if", "say so with --judge-name 'http://a b/v1'; if"),
-        ("requests_per_minute is 0.", "--requests-per-minute is 0."),
-        ("the price and name of the judge, its rating", "the price and name of the judge, its rating"),
-        ("'/tmp/max_calls/max_cost.csv' has no 'max_calls'", "'/tmp/max_calls/max_cost.csv' has no 'max_calls'"),
-    ],
-)
-def test_a_command_speaks_of_its_options(message: str, said: str) -> None:
-    assert in_options(message) == said

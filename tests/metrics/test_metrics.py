@@ -100,33 +100,33 @@ def test_replicates_are_many_single_values(texts, seed):
 
 
 @pytest.mark.parametrize("record", GOLDEN, ids=lambda record: record["case"]["kind"])
-def test_paper_preset_is_the_references_arithmetic(record):
+def test_paper_arithmetic_is_the_references_arithmetic(record):
     case, reference = record["case"], record["reference"]
     if case["kind"] == "clarity":
-        values = {"clarity": clarity(np.array(case["synthetic"]), np.array(case["natural"]), preset="paper")}
+        values = {"clarity": clarity(np.array(case["synthetic"]), np.array(case["natural"]), arithmetic="paper")}
     elif case["kind"] == "rated":
         texts = np.array(case["activations"]), np.array(case["ratings"])
         weights = np.linspace(1, 9, len(texts[1]))  # the reference knows no weights
         values = {
-            "responsiveness": responsiveness(*texts, weights, preset="paper"),
-            "purity": purity(*texts, weights, preset="paper"),
+            "responsiveness": responsiveness(*texts, weights, arithmetic="paper"),
+            "purity": purity(*texts, weights, arithmetic="paper"),
         }
     else:
         ratings = {float(factor): np.array(row) for factor, row in case["ratings"].items()}
-        values = {"faithfulness": faithfulness(ratings, preset="paper")}
+        values = {"faithfulness": faithfulness(ratings, arithmetic="paper")}
     for name, metric in values.items():
         assert metric.value == pytest.approx(reference[name], abs=1e-9)
         assert metric.interval is None or metric.interval[0] <= metric.value <= metric.interval[1]
 
 
-def test_default_preset_is_signed_where_the_paper_is_not():
+def test_default_arithmetic_is_signed_where_the_paper_is_not():
     low, high = np.array([-3.0, -2.0, -4.0]), np.array([0.0, 1.0, 2.0, 3.0])
     assert clarity(low, high).value == -1
-    assert clarity(low, high, preset="paper").value == 1
+    assert clarity(low, high, arithmetic="paper").value == 1
     activations, ratings = np.append(low, high), np.array([2, 2, 2, 0, 0, 0, 0])
     assert responsiveness(activations, ratings).value == -1
     assert purity(activations, ratings).value < 0.5
-    assert purity(activations, ratings, preset="paper").value == 1
+    assert purity(activations, ratings, arithmetic="paper").value == 1
 
 
 # --- Weights ----------------------------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_intervals_hold_the_truth_of_features_drawn_at_random(monkeypatch, schem
 # --- Undefined is a value ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("arithmetic", ["default", "paper"])
 @pytest.mark.parametrize("metric", [responsiveness, purity])
 @pytest.mark.parametrize(
     ("ratings", "reason"),
@@ -277,8 +277,8 @@ def test_intervals_hold_the_truth_of_features_drawn_at_random(monkeypatch, schem
         ([-1, -1, -1], "none of the 3 texts is rated"),
     ],
 )
-def test_undefined_without_both_ratings(metric, ratings, reason, preset):
-    result = metric(np.arange(3.0), np.array(ratings), preset=preset)
+def test_undefined_without_both_ratings(metric, ratings, reason, arithmetic):
+    result = metric(np.arange(3.0), np.array(ratings), arithmetic=arithmetic)
     assert result.value is None
     assert result.interval is None
     assert reason in result.reason
@@ -356,7 +356,7 @@ def test_faithfulness_of_one_factor_is_the_plain_ratio():
     ratings = {0.0: np.repeat([2, 0], [10, 40]), 3.0: np.repeat([0, 2, 1], [10, 20, 20])}
     result = faithfulness(ratings)
     assert result.value == pytest.approx((0.4 - 0.2) / 0.8)
-    assert result.value == pytest.approx(faithfulness(ratings, preset="paper").value)
+    assert result.value == pytest.approx(faithfulness(ratings, arithmetic="paper").value)
     assert (result.details["factor"], result.details["rate_0"], result.details["rate_factor"]) == (3, 0.2, 0.4)
     assert result.counts["rated_2_3"] == 20
     assert result.counts["rated_1_3"] == 20
@@ -393,14 +393,14 @@ def test_faithfulness_of_a_harmful_feature_is_zero():
     assert (result.value, result.details["signed"], result.interval[0]) == (0, -1, 0)
 
 
-def test_unrated_continuations_stay_in_the_denominator_but_in_the_paper_preset():
+def test_unrated_continuations_stay_in_the_denominator_but_in_the_references_arithmetic():
     ratings = {0.0: np.zeros(40, dtype=int), 1.0: np.repeat([2, -1], [20, 20])}
     assert faithfulness(ratings).value == 0.5
-    assert faithfulness(ratings, preset="paper").value == 1
+    assert faithfulness(ratings, arithmetic="paper").value == 1
     assert faithfulness(ratings).counts["unrated_1"] == 20
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("arithmetic", ["default", "paper"])
 @pytest.mark.parametrize(
     ("ratings", "reason"),
     [
@@ -412,8 +412,8 @@ def test_unrated_continuations_stay_in_the_denominator_but_in_the_paper_preset()
         ({0.0: [0] * 12, 1.0: [-1] * 12}, "no steered continuation is rated"),
     ],
 )
-def test_faithfulness_undefined(ratings, reason, preset):
-    result = faithfulness({factor: np.array(row, dtype=int) for factor, row in ratings.items()}, preset=preset)
+def test_faithfulness_undefined(ratings, reason, arithmetic):
+    result = faithfulness({factor: np.array(row, dtype=int) for factor, row in ratings.items()}, arithmetic=arithmetic)
     assert result.value is None
     assert reason in result.reason
     assert result.counts["prompts"] == len(ratings[0.0])

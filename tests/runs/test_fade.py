@@ -334,9 +334,7 @@ def test_windows_reach_the_run_and_its_store_and_what_is_lost_without_is_told(se
 
 
 def test_the_paper_preset_and_clamping(server):
-    results = make(server, preset="paper", mode="clamp", temperature=0.0, factors=(-1.0, 0.0, 1.0, 3.0)).evaluate(
-        TRUE, progress=False
-    )
+    results = make(server, preset="paper", factors=(-1.0, 0.0, 1.0, 3.0)).evaluate(TRUE, progress=False)
     for result in results:
         assert result.clarity.value > 0.9 and result.faithfulness.value > 0.5
         assert {c.factor for c in result.faithfulness_evidence.continuations} == {-1.0, 0.0, 1.0, 3.0}

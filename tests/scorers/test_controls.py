@@ -289,7 +289,7 @@ def test_a_broken_best_factor_is_flagged(server, monkeypatch):
     assert not any("breaks the model" in flag for flag in result.flags)
 
 
-@pytest.mark.parametrize("options", [{"mode": "clamp"}, {"mode": "scale", "factors": (2.0, 5.0)}, {"mode": "clamp", "preset": "paper"}, {"mode": "ablate", "factors": (1.0,)}])  # fmt: skip
+@pytest.mark.parametrize("options", [{"mode": "clamp"}, {"mode": "scale", "factors": (2.0, 5.0)}, {"mode": "clamp", "preset": "paper", "factors": (0.0, 1.0)}, {"mode": "ablate", "factors": (1.0,)}])  # fmt: skip
 def test_controls_in_every_mode(server, options):
     result = make(server, controls=CONTROLS, gate=None, **options).evaluate({0: TRUE[0]}, progress=False)[0]
     assert result.faithfulness.value is not None

@@ -16,6 +16,7 @@ from fade_lens.metrics.fade import responsiveness
 from fade_lens.metrics.faithfulness import faithfulness
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import average_precision, gini
+from fade_lens.runs.presets import PAPER
 from fade_lens.scorers.faithfulness import longest_rounds
 from fade_lens.scorers.ratings import FIRST_ROUND, enough, missing, next_end, widest
 from fade_lens.scorers.stopping import FIRST_PROMPTS, filled
@@ -54,7 +55,7 @@ def test_a_round_asks_for_what_the_width_says_is_missing():
     assert missing(100, 0.36, 0.3) == pytest.approx(0.9 * 44)
     assert next_end(300, 1000, 0.36, 15, Settings()) == 405
     assert next_end(0, 500, None, 15, Settings(interval_width=None)) == 500
-    assert next_end(0, 500, None, 15, Settings(preset="paper")) == 500
+    assert next_end(0, 500, None, 15, Settings(**PAPER)) == 500
     assert widest(metric(0.1, 0.4), metric(0.2, 0.9)) == pytest.approx(0.7)
     assert widest(metric(0.1, 0.4), Metric(1.0)) is None
 
@@ -158,9 +159,22 @@ def test_a_stopped_rating_is_the_beginning_of_the_full_one_with_its_own_weights(
         assert [text.number for text in evidence.texts] == sorted(text.number for text in evidence.texts)
 
 
+def test_as_many_texts_again_are_rated_where_too_few_express_the_description(server):
+    sparse = {"interval_width": None, "rated_texts": 60, "factors": (), "sparse_rounds": 2}
+    found = {
+        below: len(
+            make(server, **sparse, sparse_below=below).evaluate({0: TRUE[0]}, progress=False)[0].rated_evidence.texts
+        )
+        for below in (1, 1000)
+    }
+    assert found == {1: 60, 1000: 180}
+
+
 def test_the_paper_preset_rates_all(server):
-    result = make(server, preset="paper", mode="clamp", factors=(0.0, 1.0)).evaluate({0: TRUE[0]}, progress=False)[0]
+    result = make(server, preset="paper", factors=(0.0, 1.0)).evaluate({0: TRUE[0]}, progress=False)[0]
+    evidence = result.faithfulness_evidence
     assert len(result.rated_evidence.texts) == 240
+    assert {c.factor for c in evidence.continuations} == {0.0, 1.0} and not evidence.fluency
 
 
 def test_company_changes_no_round(server):
@@ -292,7 +306,7 @@ def test_the_estimated_rounds_bound_those_that_are_made(prompts, batch):
 
 def test_the_estimate_counts_each_set_of_continuations_once():
     assert longest_rounds(Settings(mode="clamp", factors=(0, 0.5, 1, 1.5, 2)), 15) == [105, 14, 4]
-    assert longest_rounds(Settings(mode="clamp", preset="paper"), 15) == [150]
+    assert longest_rounds(Settings(**PAPER), 15) == [350]
     assert longest_rounds(Settings(controls=("random_direction", "ablate")), 15) == [21 * (5 + 4 + 1), 4 * 7, 4 * 2]
     assert longest_rounds(Settings(factors=()), 15) == [0]
 
@@ -336,7 +350,7 @@ def test_all_prompts_at_all_factors_is_what_it_was():
     with pytest.raises(InputError, match="best on the prompts of all"):
         faithfulness(rows | {2.0: rows[2.0][:20]})
     with pytest.raises(InputError, match="paper"):
-        faithfulness(rows | {1.0: rows[1.0][:20]}, preset="paper")
+        faithfulness(rows | {1.0: rows[1.0][:20]}, arithmetic="paper")
     ragged = faithfulness(rows | {1.0: rows[1.0][:20]})
     assert ragged.counts["rated_2_1"] + ragged.counts["rated_0_1"] == 20
     assert ragged.details["rate_factor"] == np.mean(rows[2.0] == 2)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fade_lens.metrics.fade import clarity
+from fade_lens.runs.presets import PAPER
 from fade_lens.runs.settings import Settings
 from fade_lens.subject.activations import OutlierRule, max_activations
 from fade_lens.subject.features import features_of
@@ -141,7 +142,7 @@ def test_values_on_both_sides_of_any_line_tie():
 
 
 def test_the_reference_compares_digit_by_digit():
-    subject = Subject(tiny_model(), tiny_sae(), NATURAL, LATENTS, Settings(preset="paper"))
+    subject = Subject(tiny_model(), tiny_sae(), NATURAL, LATENTS, Settings(**PAPER))
     raw = max_activations(subject.model, subject.features, subject.tokens, subject.outliers).values
     np.testing.assert_array_equal(subject.activations.values, raw)
 
