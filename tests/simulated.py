@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from fade_lens.data.sampling import design, stratified, uniform
+from fade_lens.data.sampling import design, uniform
 from fade_lens.metrics.fade import clarity, purity, responsiveness
 from fade_lens.metrics.faithfulness import faithfulness, leading
 from fade_lens.metrics.metric import Metric
@@ -21,6 +21,7 @@ from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.runs.settings import Settings
 from fade_lens.scorers.faithfulness import next_prompts
 from fade_lens.scorers.ratings import enough, next_end, widest
+from tests.samples import stratified
 
 CORPUS = 10_000
 
