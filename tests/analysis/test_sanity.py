@@ -1,6 +1,7 @@
 """The missing-labels and extra-labels tests, and planted truth."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -196,7 +197,9 @@ def test_command(tmp_path, monkeypatch):
     found = json.loads(CliRunner().invoke(app, ["sanity", str(tmp_path), "--json"]).output)
     assert {c["metric"] for c in found["run"]} == set(sanity.METRICS)
 
-    monkeypatch.setattr("fade_lens.cli.sanity.open_model", lambda *_: sober(tiny_model(seed=3)))
+    model = sober(tiny_model(seed=3))
+    monkeypatch.setattr("fade_lens.cli.sanity.open_model", lambda *_: model)
+    monkeypatch.setattr("fade_lens.analysis.planted.planted", cache(planted))
     shown = CliRunner().invoke(app, ["sanity", "--planted"], env={"COLUMNS": "160"})
     assert shown.exit_code == 0 and "Planted truth: found" in shown.output and "shuffled" in shown.output
     monkeypatch.setattr("fade_lens.analysis.planted.Planted.passed", property(lambda self: False))
@@ -209,5 +212,6 @@ def test_command_without_a_run(tmp_path):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_planted_truth_in_the_real_model(gemma):
     assert planted(gemma).passed

@@ -344,11 +344,12 @@ def test_null_descriptions_score_nothing_and_write_nothing_twice(server, tmp_pat
 
         return sum(Prompts().read_writing(body["messages"]) is not None for body in server.bodies)
 
+    few = dict(list(DESCRIPTIONS.items())[:7])
     before = writings()
-    plain = run(server, DESCRIPTIONS)
+    plain = run(server, few)
     alone = writings() - before
-    results = run(server, DESCRIPTIONS, nulls=("shuffled", "random", "generic"))
-    assert writings() - before - alone == alone + alone // len(DESCRIPTIONS), (
+    results = run(server, few, nulls=("shuffled", "random", "generic"))
+    assert writings() - before - alone == alone + alone // len(few), (
         "the generic description alone has new texts written"
     )
     same = [name for name in plain.frame if not name.startswith("judge_")]
@@ -357,7 +358,7 @@ def test_null_descriptions_score_nothing_and_write_nothing_twice(server, tmp_pat
     for result, shuffled, random, generic in zip(results, *results.nulls.values(), strict=True):
         assert shuffled.description.index == generic.description.index == result.description.index
         assert shuffled.description.text != result.description.text == random.description.text
-        assert random.description.index not in DESCRIPTIONS
+        assert random.description.index not in few
         assert (
             shuffled.description.null == "shuffled"
             and result.description.null is None
@@ -366,7 +367,7 @@ def test_null_descriptions_score_nothing_and_write_nothing_twice(server, tmp_pat
     frame = results.summary().set_index(["null", "metric"])
     for kind in ("shuffled", "random"):
         row = frame.loc[(kind, "clarity")]
-        assert row["mean"] > 0.6 and row.low > 0.4 and row.n == len(DESCRIPTIONS)
+        assert row["mean"] > 0.6 and row.low > 0.4 and row.n == len(few)
     loaded = Results.load(results.save(tmp_path / "r.json.gz"))
     assert loaded.nulls == results.nulls
 

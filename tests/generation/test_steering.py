@@ -421,6 +421,7 @@ def test_attached_sae_is_refused() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["add", "clamp"])
 def test_real_model(gemma: Any, demo_sae: Any, mode: Any) -> None:
     features = features_of(gemma, demo_sae, [98, 2970])

@@ -43,14 +43,14 @@ def test_equal_texts_are_rated_once() -> None:
 def test_failures_do_not_change_the_numbers(rating: Any) -> None:
     kinds = FAILURES + BAD_ANSWERS if rating == "batched" else (*FAILURES, "refuse", "garbage")
     texts = TEXTS if rating == "batched" else TEXTS[:40]
-    options: dict[str, Any] = {"rating": rating, "timeout": 0.4}
-    with FakeJudge() as fake, Judge("m", base_url=fake.base_url, **options) as judge:
+    options: dict[str, Any] = {"rating": rating, "timeout": 1.0}
+    with FakeJudge() as fake, Judge("m", base_url=fake.base_url, rating=rating) as judge:
         healthy = judge.rate(CONCEPT, texts), judge.write(CONCEPT)
     met = 0
     for seed in range(3):
         plan = evenly(0.3, kinds)
         with (
-            FakeJudge(plan=plan, seed=seed, slow_seconds=0.6) as fake,
+            FakeJudge(plan=plan, seed=seed, slow_seconds=1.3) as fake,
             Judge("m", base_url=fake.base_url, **options) as judge,
         ):
             assert (judge.rate(CONCEPT, texts), judge.write(CONCEPT)) == healthy

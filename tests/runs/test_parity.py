@@ -8,6 +8,7 @@ from tests.parity_case import GOLDEN, METRICS, Agreement, judge, ours
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_all_four_numbers_are_the_references(gemma, demo_sae):
     golden = json.loads(GOLDEN.read_text())
     with judge(golden["case"]) as base_url:
