@@ -124,7 +124,7 @@ def fires(
 
     frame = fire(model, source, text, k)
     shown = Table(title=f"What fires on {clip(text, 60)!r}", title_justify="left")
-    for name in ("feature", "largest", "at", "fires at"):
+    for name in ("feature", "largest", "fires at"):
         shown.add_column(name, justify="right" if name in ("feature", "largest") else "left", overflow="fold")
     for index, found in frame.groupby("index", sort=False):
         rows: list[dict[str, Any]] = found.to_dict("records")

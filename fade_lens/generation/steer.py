@@ -92,9 +92,9 @@ def steer(
     check_requests(model, features, requests, torch.ones(1), mode, new_tokens)
     if unit is None and mode in UNITS:
         unit = unit_of(Subject(model, source, corpus or (), [index]))
-    drawn: dict[str, Any] = {"temperature": temperature, "top_k": top_k}
+    drawn: dict[str, Any] = {"new_tokens": new_tokens, "temperature": temperature, "top_k": top_k}
     reference = np.array([1.0 if unit is None else unit])
-    texts, nll = written(model, features, requests, reference, mode=mode, new_tokens=new_tokens, **drawn)
+    texts, nll = written(model, features, requests, reference, mode=mode, **drawn)
     return table_of(
         {
             "prompt": prompts[i // (1 + len(strengths))],
