@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from fade_lens.analysis.compare import compare
-from fade_lens.runs.record import JudgeRecord
 from fade_lens.runs.look import look
+from fade_lens.runs.record import JudgeRecord
 from tests.made_up import made_up_notes, made_up_results, with_cross
 from tests.planted import natural_texts, planted_model, planted_sae
 from tests.report.browser import Window, chromium, launched, window
