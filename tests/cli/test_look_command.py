@@ -76,11 +76,17 @@ def test_search_finds_descriptions(tmp_path, monkeypatch):
         (["look"], "Missing option '--corpus'"),
         (["fires", " "], "give a text to read"),
         (["fires", "a", "-k", "0"], "Invalid value for"),
-        (["steer", "--feature", "0", "--prompt", "a"], "give corpus (natural texts"),
-        (["steer", "--feature", "0", "--prompt", "", "--unit", "1"], "prompts[0] is ''; give a text"),
-        (["steer", "--feature", "0", "--prompt", "a", "--factors", ","], "separated by commas"),
+        (
+            ["steer", "--feature", "0", "--prompt", "a"],
+            "give --corpus (natural texts, whose strongest activations are the unit) or --unit",
+        ),
+        (["steer", "--feature", "0", "--prompt", "", "--unit", "1"], "--prompt[0] is ''; give a text"),
+        (["steer", "--feature", "0", "--prompt", "a", "--factors", ","], "--factors is empty; give at least one"),
         (["steer", "--feature", "0", "--prompt", "a", "--unit", "1", "--mode", "push"], "give one of add, clamp"),
-        (["steer", "--feature", "3", "--prompt", "a", "--corpus", "c.txt"], "feature 3 never fires on c.txt"),
+        (
+            ["steer", "--feature", "3", "--prompt", "a", "--corpus", "c.txt"],
+            "feature 3 never fires on c.txt, which leaves no unit for its factors; give --unit",
+        ),
         (["steer", "--feature", "8", "--prompt", "a", "--unit", "1"], "feature index 8 is out of range"),
     ],
 )
