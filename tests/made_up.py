@@ -281,7 +281,7 @@ def with_cross(results: Results) -> Results:
             )
     cross = CrossScores(features, owners, **matrices)
     nulls = compare(cross, [r.description for r in results])
-    items = tuple(replace(r, null=null) for r, null in zip(results, nulls, strict=True))
+    items = tuple(replace(r, permutation=test) for r, test in zip(results, nulls, strict=True))
     return replace(results, items=items, cross_scores=cross)
 
 

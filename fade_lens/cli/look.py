@@ -124,7 +124,7 @@ def fires(
 
     frame = fire(model, source, text, k)
     shown = Table(title=f"What fires on {clip(text, 60)!r}", title_justify="left")
-    for name in ("feature", "largest", "at", "fires at"):
+    for name in ("feature", "largest", "fires at"):
         shown.add_column(name, justify="right" if name in ("feature", "largest") else "left", overflow="fold")
     for index, found in frame.groupby("index", sort=False):
         rows: list[dict[str, Any]] = found.to_dict("records")
@@ -150,7 +150,7 @@ def fires(
 def steer(
     subject: SubjectOptions,
     feature: Annotated[int, typer.Option(min=0, help="The one to steer, by its index.")],
-    prompt: Annotated[list[str], typer.Option(help="A text to continue; may be given several times.")],
+    prompts: Annotated[list[str], typer.Option("--prompt", help="A text to continue; may be given several times.")],
     corpus: MaybeCorpus,
     factors: Annotated[
         str, typer.Option(help="Strengths, in units of the feature's reference activation, or of --unit.")
@@ -172,14 +172,14 @@ def steer(
     from fade_lens.generation.checks import check_steering
 
     strengths = numbers(factors)
-    check_steering(prompt, strengths, unit, corpus.corpus, mode)
+    check_steering(prompts, strengths, unit, corpus.corpus, mode)
     subject.check_given()
     texts = None if corpus.corpus is None else corpus.open()
     model, source = subject.open(subject.check())
     from fade_lens.generation.steer import steer as steered
 
     frame = steered(
-        model, source, feature, prompt, strengths, corpus=texts, unit=unit, mode=mode,  # pyright: ignore[reportArgumentType]
+        model, source, feature, prompts, strengths, corpus=texts, unit=unit, mode=mode,  # pyright: ignore[reportArgumentType]
         new_tokens=new_tokens, temperature=temperature, seed=seed,
     )  # fmt: skip
     size = frame["unit"].tolist()[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of
 from fade_lens.data.descriptions import read_descriptions
 from fade_lens.data.embedding import MODEL, check_embedding, embed
@@ -39,11 +39,13 @@ def search(
         MissingExtraError: "meaning" without the extra `similarity`.
     """
     if not query.strip():
-        raise InputError(f"query is {query!r}; give some words to look for")
+        raise InputError(Argument("query"), f" is {query!r}; give some words to look for")
     if k < 1:
-        raise InputError(f"k is {k}; give at least 1")
+        raise InputError(Argument("k"), f" is {k}; give at least 1")
     if method not in METHODS:
-        raise InputError(f"method is {method!r}; give one of {', '.join(map(repr, METHODS))}{suggest(method, METHODS)}")
+        raise InputError(
+            Argument("method"), f" is {method!r}; give one of {', '.join(map(repr, METHODS))}{suggest(method, METHODS)}"
+        )
     if method == "meaning":
         check_embedding("Searching by meaning (method='words' searches by words)")
     found = read_descriptions(descriptions)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.errors import Argument, InputError, suggest
 
 Mode = Literal["add", "clamp", "scale", "ablate"]
 """What steering does to a feature whose activation at a position is `a`, reference activation `r`, at a factor:
@@ -29,7 +29,9 @@ UNITS = ("add", "clamp")
 def check_mode(mode: str) -> None:
     """Raise `InputError` for a mode that is none."""
     if mode not in MODES:
-        raise InputError(f"mode {mode!r} is unknown{suggest(mode, MODES)}; give one of {', '.join(MODES)}")
+        raise InputError(
+            Argument("mode"), f" {mode!r} is unknown{suggest(mode, MODES)}; give one of {', '.join(MODES)}"
+        )
 
 
 def check_steering(
@@ -38,19 +40,23 @@ def check_steering(
     """Raise `InputError` for what cannot be used, before the model runs."""
     check_mode(mode)
     if not prompts:
-        raise InputError("prompts is empty; give at least one text to continue")
+        raise InputError(Argument("prompts"), " is empty; give at least one text to continue")
     for number, prompt in enumerate(prompts):
         if not prompt.strip():
-            raise InputError(f"prompts[{number}] is {prompt!r}; give a text to continue")
+            raise InputError(Argument("prompts"), f"[{number}] is {prompt!r}; give a text to continue")
     if not factors and mode != "ablate":
-        raise InputError("factors is empty; give at least one, such as (1.0, 2.0)")
+        raise InputError(Argument("factors"), " is empty; give at least one, such as (1.0, 2.0)")
     for factor in factors:
         if not math.isfinite(factor):
-            raise InputError(f"factors holds {factor}; every factor must be a finite number")
+            raise InputError(Argument("factors"), f" holds {factor}; every factor must be a finite number")
     if unit is not None and not (math.isfinite(unit) and unit > 0):
-        raise InputError(f"unit is {unit}; give the activation that factor 1 stands for, above 0")
+        raise InputError(Argument("unit"), f" is {unit}; give the activation that factor 1 stands for, above 0")
     if unit is None and corpus is None and mode in UNITS:
         raise InputError(
-            f"mode {mode!r} needs to know what factor 1 stands for: give corpus (natural texts, whose strongest activations are the unit) or "
-            "unit (an activation)"
+            Argument("mode"),
+            f" {mode!r} needs to know what factor 1 stands for: give ",
+            Argument("corpus"),
+            " (natural texts, whose strongest activations are the unit) or ",
+            Argument("unit"),
+            " (an activation)",
         )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sae_lens import SAE
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.data.corpus import Corpus
@@ -78,8 +78,10 @@ def steer(
     room = int(model.cfg.n_ctx) - new_tokens
     if (long := np.flatnonzero(tokens.lengths > room)).size:
         raise InputError(
-            f"prompts[{long[0]}] has more than {room} tokens, which with {new_tokens} new ones exceed the model's context of "
-            f"{model.cfg.n_ctx}; shorten it or lower new_tokens"
+            Argument("prompts"),
+            f"[{long[0]}] has more than {room} tokens, which with {new_tokens} new ones exceed the model's context of "
+            f"{model.cfg.n_ctx}; shorten it or lower ",
+            Argument("new_tokens"),
         )
     plain = UNSTEERED.get(mode, math.nan)
     strengths = (1.0,) if mode == "ablate" else tuple(float(f) for f in dict.fromkeys(factors) if f != plain)
@@ -92,8 +94,8 @@ def steer(
     check_requests(model, features, requests, torch.ones(1), mode, new_tokens)
     if unit is None and mode in UNITS:
         unit = unit_of(Subject(model, source, corpus or (), [index]))
-    reference = np.array([1.0 if unit is None else unit])
     drawn: dict[str, Any] = {"new_tokens": new_tokens, "temperature": temperature, "top_k": top_k}
+    reference = np.array([1.0 if unit is None else unit])
     texts, nll = written(model, features, requests, reference, mode=mode, **drawn)
     return table_of(
         {
@@ -113,6 +115,8 @@ def unit_of(subject: Subject) -> float:
     index = subject.features.indices[0]
     if math.isnan(unit := subject.reference(index)):
         raise InputError(
-            f"feature {index} never fires on {subject.corpus.source}, which leaves no unit for its factors; give unit, or other texts"
+            f"feature {index} never fires on {subject.corpus.source}, which leaves no unit for its factors; give ",
+            Argument("unit"),
+            ", or other texts",
         )
     return unit

@@ -33,17 +33,16 @@ def look_page(look: Look) -> str:
     dead = sum(item.feature.firing_texts == 0 for item in look)
     fire = Group("fires", len(look) - dead, "fire", "on the corpus.")
     never = Group("dead", dead, "dead", "never fire on it.")
-    model = look.run.model.name
     return rendered(
         kind="look",
         heading="Feature",
         column="Strongest text",
         caption="Features with their strongest texts; headings sort, texts open a card.",
-        title=f"{amount(len(look))} feature{'' if len(look) == 1 else 's'} of {clip(str(model), 80)}",
+        title=f"{amount(len(look))} feature{'' if len(look) == 1 else 's'} of {clip(look.run.model.name, 80)}",
         standings=[fire, *([never] if dead else [])],
         order="place",
         order_words="as asked for",
-        facts=overview.subject_facts(look.run),
+        facts=overview.shown(overview.subject_facts(look.run)),
         settings=[*flat(to_plain(look.run)), ("promoted tokens", LENS)],
         metrics=COLUMNS,
         rows=rows,

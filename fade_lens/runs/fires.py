@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool
 from sae_lens import SAE
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
 from fade_lens.subject.features import Features, features_of
 from fade_lens.subject.hooks import HookTensor, Model, read_hooks
@@ -59,7 +59,7 @@ def fires(model: Model, saes: Source | Sequence[Source] | Mapping[str, Source], 
         InputError: an empty text, no SAE, a `k` below 1, an SAE that does not fit the model, an unknown hook.
     """
     if k is not None and k < 1:
-        raise InputError(f"k is {k}; give at least 1, or None for all latents that fire")
+        raise InputError(Argument("k"), f" is {k}; give at least 1, or None for all latents that fire")
     named = by_name(saes)
     chosen = {name: every_feature(model, source) for name, source in named.items()}
     rows: list[dict[str, Any]] = []
@@ -69,7 +69,8 @@ def fires(model: Model, saes: Source | Sequence[Source] | Mapping[str, Source], 
         counted = ~tokens.special_of(0)
         if not counted.any():
             raise InputError(
-                f"text is {text[:40]!r}, which holds no token that counts once special tokens are left out"
+                Argument("text"),
+                f" is {text[:40]!r}, which holds no token that counts once special tokens are left out",
             )
         if tokens.n_truncated:
             logger.warning("text is longer than the model's context: only its first %d tokens are read", len(tokens[0]))

@@ -103,10 +103,15 @@ def look(
     wanted = chosen_indices(indices, features_of(model, source, [0]).n_features, chosen.seed)
     subject, stages = Subject(model, source, corpus, wanted, chosen), Stages(progress)
     with stages.showing():
-        subject.observe(progress=stages.stage("model: natural texts", len(subject.tokens)))
-    identity = {**subject.identity(), "settings": chosen.to_dict()}
+        seen = subject.observe(progress=stages.stage("model: natural texts", len(subject.tokens)))
+    names = {"model": model_name(model), "features": names_of(source)}
+    left_out = {
+        "n_outliers": seen.n_outliers,
+        "n_truncated": subject.tokens.n_truncated,
+        "text_lost": subject.tokens.lost,
+    }
     return Look(
-        looks(subject, chosen), RunRecord.of(identity, {"model": model_name(model), "features": names_of(source)})
+        looks(subject, chosen), RunRecord.of({**subject.identity(), "settings": chosen.to_dict()}, names, **left_out)
     )
 
 

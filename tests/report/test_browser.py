@@ -9,9 +9,12 @@ import pytest
 from playwright.sync_api import Browser
 
 from fade_lens.analysis.compare import compare
+from fade_lens.runs.look import look
 from fade_lens.runs.record import JudgeRecord
 from tests.made_up import made_up_notes, made_up_results, with_cross
+from tests.planted import natural_texts, planted_model, planted_sae
 from tests.report.browser import Window, chromium, launched, window
+from tests.tiny import ANIMALS
 
 pytestmark = [
     pytest.mark.browser,
@@ -34,6 +37,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "notebook.html").write_text(f"<!DOCTYPE html><title>a notebook</title>{frame}", encoding="utf-8")
     judged = replace(run.run, judge=JudgeRecord("<script>window.hacked = 1</script>"))
     compare(run, replace(run, run=judged)).to_html(folder / "compare.html")
+    hidden = planted_model(), planted_sae(), range(8), natural_texts(200)
+    look(*hidden, progress=False).to_html(folder / "look.html")
     return folder
 
 
@@ -254,3 +259,22 @@ def test_a_thousand_open_in_two_seconds(chrome: Browser, tmp_path: Path) -> None
             )
             < 1000
         )
+
+
+def test_features_without_a_description_have_cards_with_shaded_texts(browser: Window, files: Path) -> None:
+    browser.open(files / "look.html")
+    assert browser.run(f"{SHOWN}.map(r => r.dataset.index)") == [str(i) for i in range(8)]
+    browser.page.locator(".open").first.click()
+    headings = browser.run("[...document.querySelectorAll('#card h3')].map(h => h.textContent)")
+    assert headings == ["Activations", "Texts that activate it most", "Texts of every strength", "Tokens", "Neighbours"]
+    peaks = "[...document.querySelectorAll('#card mark.peak')].map(m => [m.textContent.trim(), m.style.getPropertyValue('--share') > 10])"
+    assert browser.run(f"{peaks}.length") > 10 and all(word in ANIMALS and dark for word, dark in browser.run(peaks))
+    assert browser.run("document.querySelectorAll('#card svg[role=img] path.bars').length") >= 1
+    # A neighbour that is on the page opens its own card; the dead feature says so.
+    browser.page.locator("#card .words button").first.click()
+    assert browser.run("document.getElementById('card-title').textContent") != "Feature 0"
+    browser.open(files / "look.html", "#d3")
+    assert "None: the feature never fires" in browser.run("document.getElementById('card-body').textContent")
+    browser.press("Escape")
+    browser.page.select_option("#standing", "dead")
+    assert browser.run(f"{SHOWN}.map(r => r.dataset.index)") == ["3"]

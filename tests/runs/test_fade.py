@@ -338,3 +338,16 @@ def test_the_paper_preset_and_clamping(server):
     for result in results:
         assert result.clarity.value > 0.9 and result.faithfulness.value > 0.5
         assert {c.factor for c in result.faithfulness_evidence.continuations} == {-1.0, 0.0, 1.0, 3.0}
+
+
+def test_without_a_judge_what_asks_one_is_told_before_anything_is_computed(server, monkeypatch):
+    fade = Fade(MODEL, SAE, corpus=TEXTS, **SMALL)
+    monkeypatch.setattr("fade_lens.runs.fade.Subject", None)  # whoever reads the corpus fails
+    for ask in (
+        lambda: fade.evaluate(TRUE, progress=False),
+        lambda: fade.estimate(TRUE),
+        lambda: fade.explain([0], progress=False),
+        lambda: fade.evaluate([0], explainer="one-shot", progress=False),
+    ):
+        with pytest.raises(InputError, match=r"'(fade|one-shot)' asks a judge, and none was given: .*judge='openai:"):
+            ask()

@@ -239,3 +239,36 @@ def test_settings_that_cannot_be_used_are_told(server):
         make(server, toy_text=1)
     with pytest.raises(InputError, match="give a tuple of at least one name"):
         make(server).evaluate(TRUE, scorers="toy")
+
+
+class Firing(Scorer):
+    """The share of texts on which the feature fires; nobody is asked."""
+
+    specs = (ScoreSpec("firing", "Firing", "How often does it fire?", needs=()),)
+
+    @classmethod
+    def estimate(cls, judge, settings, n_descriptions, n_texts, null=None) -> Estimate:
+        return Estimate(0, 0, 0, 0.0)
+
+    def ask(self, descriptions):
+        return descriptions
+
+    def measure(self, asked):
+        self.scoring.observe()
+        subject = self.scoring.subject
+        return {d: PlainScores({"firing": Metric(float((subject.natural(d.index) != 0).mean()))}) for d in asked}
+
+
+def test_a_scorer_that_asks_nobody_needs_no_judge(tmp_path):
+    scorer("firing")(Firing)
+    try:
+        fade = Fade(MODEL, SAE, corpus=TEXTS, **SMALL)
+        assert fade.estimate(TRUE, scorers=("firing",)).calls == 0
+        results = fade.evaluate(TRUE, scorers=("firing",), store=tmp_path / "run", progress=False)
+        assert (results.frame["firing"] > 0).all() and results.run.usage.calls == 0
+        with pytest.raises(InputError, match="gold asks a judge, and none was given"):
+            fade.evaluate(TRUE, scorers=("firing",), gold=[], progress=False)
+        with pytest.raises(InputError, match="scorer 'toy' asks a judge"):
+            fade.evaluate(TRUE, scorers=("firing", "toy"), progress=False)
+    finally:
+        del REGISTRY["firing"]
