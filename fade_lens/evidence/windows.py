@@ -16,6 +16,7 @@ from fade_lens.subject.settings import SubjectSettings
 
 if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
     from fade_lens.subject.subject import Subject
+    from fade_lens.subject.tokens import TokenizedTexts
 
 By = Literal["strata", "random", "top", "square"]
 """How windows are drawn among the texts on which a feature fires: the same number from strata of equal counts; uniformly; among the
@@ -42,7 +43,7 @@ class Place(NamedTuple):
     """A window that was drawn and not read yet.
 
     `first` to `last` (left out) are its positions in the text's tokens; `inclusion` is the probability with which it was drawn, among the
-    texts of its role and kind; `stratum` counts from the strongest.
+    texts of its role and kind; `stratum` counts from the strongest; `peak` is the position for which it was drawn, -1 without one.
     """
 
     text: int
@@ -51,6 +52,43 @@ class Place(NamedTuple):
     inclusion: float = 1.0
     stratum: int = 0
     kind: str = ACTIVE
+    peak: int = -1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All windows of a corpus on the fixed grid, text by text.
+
+    Attributes:
+        text: the number of each window's text.
+        first, last: its positions in the text's tokens, `last` left out; the last window of a text is as long as the others.
+        begin: where each text's windows begin; `windows` how many there are.
+        lead: tokens that stand before each text's own.
+        size: tokens of a window.
+    """
+
+    text: Int[np.ndarray, " window"]
+    first: Int[np.ndarray, " window"]
+    last: Int[np.ndarray, " window"]
+    begin: Int[np.ndarray, " text"]
+    windows: Int[np.ndarray, " text"]
+    lead: Int[np.ndarray, " text"]
+    size: int
+
+    @classmethod
+    def of(cls, tokens: "TokenizedTexts", size: int) -> "Grid":
+        """The windows of `size` tokens of a corpus; an empty text has an empty one."""
+        lead, lengths = leads(tokens), tokens.lengths
+        windows = np.maximum(-(-(lengths - lead) // size), 1)
+        begin = np.concatenate([[0], np.cumsum(windows)[:-1]]).astype(np.int64)
+        text = np.repeat(np.arange(len(tokens)), windows)
+        first = lead[text] + size * (np.arange(len(text)) - begin[text])
+        first = np.maximum(np.minimum(first, lengths[text] - size), lead[text])
+        return cls(text, first, np.minimum(first + size, lengths[text]), begin, windows, lead, size)
+
+    def at(self, text: int, position: int) -> int:
+        """The window of a text that holds a position of it."""
+        return int(self.begin[text]) + (position - int(self.lead[text])) // self.size
 
 
 @dataclass(frozen=True)
@@ -183,21 +221,25 @@ class Evidence:
         chosen, inclusion, stratum = choose(values, draw, random)
         positions = self.subject.activations.positions[texts[chosen], self.subject.column(index)]
         spans = [self.span(text, at, draw) for text, at in zip(texts[chosen].tolist(), positions.tolist(), strict=True)]
-        return [Place(*row) for row in zip(texts[chosen].tolist(), *zip(*spans, strict=True), inclusion.tolist(), stratum.tolist(), strict=True)] if spans else []  # fmt: skip
+        rows = zip(texts[chosen].tolist(), spans, inclusion.tolist(), stratum.tolist(), positions.tolist(), strict=True)
+        return [Place(text, *span, p, layer, peak=at) for text, span, p, layer, at in rows]
 
     def span(self, text: int, position: int, draw: Draw) -> tuple[int, int]:
         """The window of a text that holds a position: that of the grid, or centred on it; within the text, without its BOS."""
         size = draw.tokens or self.settings.window_tokens
-        end, lead = int(self.subject.tokens.lengths[text]), int(self.lead[text])
+        end, lead = int(self.subject.tokens.lengths[text]), int(self.grid.lead[text])
         centred = self.settings.centred if draw.centred is None else draw.centred
         first = position - size // 2 if centred else lead + (position - lead) // size * size
         first = max(min(first, end - size), lead)  # the last window of a text is as long as the others
         return first, min(first + size, end)
 
     @cached_property
-    def lead(self) -> Int[np.ndarray, " text"]:
-        """How many tokens stand before each text's own: 1 for a BOS."""
-        return leads(self.subject.tokens)
+    def grid(self) -> Grid:
+        """All windows of the corpus."""
+        return Grid.of(self.subject.tokens, self.settings.window_tokens)
+
+    default = Draw()
+    """How exemplars are drawn."""
 
     def read(self, places: Mapping[int, Sequence[Place]]) -> dict[int, tuple[Window, ...]]:
         """The windows of some features token by token; every text is run once for all of them."""

@@ -82,6 +82,14 @@ class Subject:
         part._whole, part._activations = (self, texts), None
         return part
 
+    def of_features(self, indices: Sequence[int]) -> "Subject":
+        """Other features of the same model and source over the same texts, not yet observed."""
+        other = copy.copy(self)
+        other.features = self.features.select(indices)
+        other._column = {index: column for column, index in enumerate(other.features.indices)}
+        other._activations = other._precision = None
+        return other
+
     def _context(self, source: SAE[Any] | str) -> int:
         """The context asked for, else the SAE's own up to 128 tokens; never more than the model's."""
         limit = int(self.model.cfg.n_ctx)
