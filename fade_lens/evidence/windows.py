@@ -1,6 +1,6 @@
 """Windows of texts: drawn by a feature's activation with known probabilities, and read token by token in one run of their texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -158,11 +158,24 @@ class Evidence:
     Args:
         subject: model, features and corpus.
         settings: sizes of windows, and the seed.
+        observe: runs the pass of another subject over the same corpus, or takes it from a store: that of neighbours.
     """
 
-    def __init__(self, subject: "Subject", settings: SubjectSettings | None = None) -> None:
-        self.subject = subject
+    def __init__(
+        self,
+        subject: "Subject",
+        settings: SubjectSettings | None = None,
+        observe: "Callable[[Subject], object] | None" = None,
+    ) -> None:
+        self.subject, self._observe = subject, observe
         self.settings = EvidenceSettings.of(settings or subject.settings)
+
+    def observe(self, subject: "Subject") -> None:
+        """Make sure of the pass of another subject over the same corpus."""
+        if self._observe is None:
+            subject.observe()
+        else:
+            self._observe(subject)
 
     @cached_property
     def role(self) -> Int[np.ndarray, " text"]:

@@ -174,10 +174,11 @@ class Fade:
         """
         self._check_judged({}, explainer)
         made, chosen = explainer_of(explainer), checked_indices(tuple(indices), self._n_features)
+        asking = made(self.settings)
         with self._opened(chosen, store, transcripts, (self.judge,)) as (subject, known, kept):
             stages = Stages(progress)
             identity = {**known, "settings": recorded(self.settings, (made,))}
-            return explain(subject, self.judge, made, stages, partial(observe, subject, kept, stages), identity)
+            return explain(subject, self.judge, asking, stages, partial(observe, store=kept, stages=stages), identity)
 
     @contextmanager
     def _opened(

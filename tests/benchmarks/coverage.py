@@ -27,6 +27,7 @@ from fade_lens.metrics.fade import MIN_TEXTS, clarity, purity, responsiveness
 from fade_lens.metrics.faithfulness import faithfulness
 from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.runs.settings import Settings
+from tests.samples import stratified
 from tests.simulated import (
     CORPUS,
     DEFAULT,
@@ -40,7 +41,6 @@ from tests.simulated import (
     steered_in_rounds,
     true_scores,
 )
-from tests.samples import stratified
 
 BUDGET = 500
 RARE, FEW = 0.005, 200

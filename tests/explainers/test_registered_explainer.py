@@ -116,7 +116,7 @@ def test_features_without_a_description_are_explained_first(server: FakeJudge) -
     assert results[1].description.provenance.kind == "explained" and results.run.explained["features"] == 2
     with pytest.raises(InputError, match="every feature has a description"):
         fade.evaluate(TRUE, explainer="toy", progress=False)
-    with pytest.raises(InputError, match="no feature has a description: {'silent': 1}"):
+    with pytest.raises(InputError, match=r"no feature has a description: \{'silent': 1\}"):
         fade.evaluate([SILENT], explainer="toy", progress=False)
 
 

@@ -92,7 +92,7 @@ def test_neurons_are_looked_at_too():
 
 def test_random_draws_of_all_features_with_a_seed():
     drawn = chosen_indices("random:50", 4096, 0)
-    assert len(set(drawn)) == 50 and drawn == sorted(drawn) and 0 <= drawn[0] and drawn[-1] < 4096
+    assert len(set(drawn)) == 50 and drawn == sorted(drawn) and drawn[0] >= 0 and drawn[-1] < 4096
     assert drawn == chosen_indices(" random:50", 4096, 0) != chosen_indices("random:50", 4096, 1)
     assert chosen_indices("random:3", 3, 5) == [0, 1, 2]
     assert chosen_indices("0:2,9", 10, 0) == (0, 1, 9) and chosen_indices(4, 10, 0) == [4]
