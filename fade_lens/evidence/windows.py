@@ -232,10 +232,21 @@ class Evidence:
         random = rng(self.settings.seed, "evidence", draw.purpose, index, role)
         values = self.subject.natural(index)[texts].astype(np.float64)
         chosen, inclusion, stratum = choose(values, draw, random)
-        positions = self.subject.activations.positions[texts[chosen], self.subject.column(index)]
+        positions = self.peaks(index, texts[chosen])
         spans = [self.span(text, at, draw) for text, at in zip(texts[chosen].tolist(), positions.tolist(), strict=True)]
         rows = zip(texts[chosen].tolist(), spans, inclusion.tolist(), stratum.tolist(), positions.tolist(), strict=True)
         return [Place(text, *span, p, layer, peak=at) for text, span, p, layer, at in rows]
+
+    def peaks(self, index: int, texts: Int[np.ndarray, " text"]) -> Int[np.ndarray, " text"]:
+        """Where a feature's largest activation stands in some texts; these are run where the activations were given without positions."""
+        from fade_lens.subject.activations import max_activations
+
+        subject = self.subject
+        found = subject.activations.positions[texts, subject.column(index)]
+        if not (found < 0).any():
+            return found
+        some = subject.tokens.select(texts.tolist())
+        return max_activations(subject.model, subject.features.select([index]), some, subject.outliers).positions[:, 0]
 
     def span(self, text: int, position: int, draw: Draw) -> tuple[int, int]:
         """The window of a text that holds a position: that of the grid, or centred on it; within the text, without its BOS."""
