@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,10 +12,10 @@ from fade_lens._util.seeds import rng
 from fade_lens.data.embedding import MODEL, check_embedding, embed
 from fade_lens.evidence.roles import Role
 from fade_lens.evidence.windows import Evidence, Place
-from fade_lens.subject.activations import Progress
-from fade_lens.subject.neighbours import nearest_directions
-from fade_lens.subject.subject import Subject
-from fade_lens.subject.tokens import decode
+
+if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
+    from fade_lens.subject.activations import Progress
+    from fade_lens.subject.subject import Subject
 
 KINDS = ("random", "random_silent", "similar", "similar_silent", "token_silent", "neighbour")
 """What the windows of each kind are, always one a document:
@@ -44,14 +44,30 @@ def check_kinds(kinds: Iterable[str]) -> None:
         check_embedding("Negatives that are similar in meaning")
 
 
-def neighbourhood(subject: Subject, n: int = NEIGHBOURS) -> tuple[Subject, dict[int, tuple[int, ...]]] | None:
+def neighbourhood(subject: "Subject", n: int = NEIGHBOURS) -> "tuple[Subject, dict[int, tuple[int, ...]]] | None":
     """The latents near to those of a subject, as a subject of their own over the same corpus, and which are near to which, nearest first;
     None for neurons, which have no directions that could be near."""
+    from fade_lens.subject.neighbours import nearest_directions
+
     near = nearest_directions(subject.features, n)
     if not isinstance(near, list):
         return None
     found = {index: tuple(i for i, _ in some) for index, some in zip(subject.features.indices, near, strict=True)}
     return subject.of_features(tuple(dict.fromkeys(i for some in found.values() for i in some))), found
+
+
+def negatives_of(evidence: Evidence, kinds: Iterable[str] = KINDS, progress: "Progress | None" = None) -> "Negatives":
+    """The `Negatives` of some kinds, with the neighbours that they need, observed.
+
+    Raises:
+        InputError: an unknown kind.
+        MissingExtraError: a kind that needs embeddings where the extra `similarity` is not installed.
+    """
+    check_kinds(kinds := tuple(kinds))
+    near = neighbourhood(evidence.subject) if "neighbour" in kinds else None
+    if near is not None:
+        evidence.observe(near[0])
+    return Negatives(evidence, neighbours=near, progress=progress)
 
 
 class Negatives:
@@ -72,10 +88,10 @@ class Negatives:
         evidence: Evidence,
         *,
         vectors: Float[np.ndarray, "window d"] | None = None,
-        neighbours: tuple[Subject, Mapping[int, Sequence[int]]] | None = None,
+        neighbours: "tuple[Subject, Mapping[int, Sequence[int]]] | None" = None,
         order: Order = "nearest",
         model: str = MODEL,
-        progress: Progress | None = None,
+        progress: "Progress | None" = None,
     ) -> None:
         self.evidence, self.neighbours, self.order = evidence, neighbours, order
         self._given, self._model, self._progress = vectors, model, progress
@@ -85,6 +101,8 @@ class Negatives:
         """An embedding of every window of the grid."""
         if self._given is not None:
             return self._given
+        from fade_lens.subject.tokens import decode
+
         tokens, grid = self.evidence.subject.tokens, self.evidence.grid
         tokenizer = self.evidence.subject.model.tokenizer
         rows = zip(grid.text.tolist(), grid.first.tolist(), grid.last.tolist(), strict=True)

@@ -1,6 +1,6 @@
 """Windows of texts: drawn by a feature's activation with known probabilities, and read token by token in one run of their texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -158,11 +158,24 @@ class Evidence:
     Args:
         subject: model, features and corpus.
         settings: sizes of windows, and the seed.
+        observe: runs the pass of another subject over the same corpus, or takes it from a store: that of neighbours.
     """
 
-    def __init__(self, subject: "Subject", settings: SubjectSettings | None = None) -> None:
-        self.subject = subject
+    def __init__(
+        self,
+        subject: "Subject",
+        settings: SubjectSettings | None = None,
+        observe: "Callable[[Subject], object] | None" = None,
+    ) -> None:
+        self.subject, self._observe = subject, observe
         self.settings = EvidenceSettings.of(settings or subject.settings)
+
+    def observe(self, subject: "Subject") -> None:
+        """Make sure of the pass of another subject over the same corpus."""
+        if self._observe is None:
+            subject.observe()
+        else:
+            self._observe(subject)
 
     @cached_property
     def role(self) -> Int[np.ndarray, " text"]:
@@ -219,10 +232,21 @@ class Evidence:
         random = rng(self.settings.seed, "evidence", draw.purpose, index, role)
         values = self.subject.natural(index)[texts].astype(np.float64)
         chosen, inclusion, stratum = choose(values, draw, random)
-        positions = self.subject.activations.positions[texts[chosen], self.subject.column(index)]
+        positions = self.peaks(index, texts[chosen])
         spans = [self.span(text, at, draw) for text, at in zip(texts[chosen].tolist(), positions.tolist(), strict=True)]
         rows = zip(texts[chosen].tolist(), spans, inclusion.tolist(), stratum.tolist(), positions.tolist(), strict=True)
         return [Place(text, *span, p, layer, peak=at) for text, span, p, layer, at in rows]
+
+    def peaks(self, index: int, texts: Int[np.ndarray, " text"]) -> Int[np.ndarray, " text"]:
+        """Where a feature's largest activation stands in some texts; these are run where the activations were given without positions."""
+        from fade_lens.subject.activations import max_activations
+
+        subject = self.subject
+        found = subject.activations.positions[texts, subject.column(index)]
+        if not (found < 0).any():
+            return found
+        some = subject.tokens.select(texts.tolist())
+        return max_activations(subject.model, subject.features.select([index]), some, subject.outliers).positions[:, 0]
 
     def span(self, text: int, position: int, draw: Draw) -> tuple[int, int]:
         """The window of a text that holds a position: that of the grid, or centred on it; within the text, without its BOS."""

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
-from fade_lens.evidence.windows import Draw, Evidence
+from fade_lens.evidence.windows import Draw, Evidence, Place, Window
 from fade_lens.explainers import prompting
 from fade_lens.explainers.base import (
     Explainer,
@@ -19,8 +19,9 @@ from fade_lens.explainers.base import (
     explainer,
 )
 from fade_lens.explainers.showing import SHOWINGS, Showing, marks, showing
-from fade_lens.judge import Estimate, Judge, forecast
+from fade_lens.judge import Estimate, Judge
 from fade_lens.judge.asking import Questions
+from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Request
 from fade_lens.subject.settings import SubjectSettings
 
@@ -46,69 +47,87 @@ class OneShot(Explainer):
     """Shows windows drawn by strata of activation, with marks and values, and asks for one short description. One call a feature."""
 
     Settings: ClassVar[type[ExplainerSettings]] = OneShotSettings
-    settings: OneShotSettings
+    field: ClassVar[prompting.Field] = prompting.DESCRIPTION
+    """What an answer holds."""
+    tokens: ClassVar[int] = 150
+    """That an answer may have."""
 
     def __init__(self, settings: SubjectSettings) -> None:
         super().__init__(settings)
-        self.how = how_of(self.settings)
+        self.asking = OneShotSettings.of(self.settings)
+        self.how = how_of(self.asking)
 
     def draws(self) -> tuple[Draw, ...]:
         return self.how.draws
 
     @classmethod
     def estimate(cls, judge: Judge, settings: SubjectSettings, n_features: int) -> Estimate:
-        own = OneShotSettings.of(settings)
-        how = how_of(own)
-        windows = sum(draw.n * (draw.tokens or own.window_tokens) for draw in how.draws)
-        listed = sum(draw.n for draw in how.draws) * (12 + 4 * how.values // 2)
-        fixed = prompting.worked(own.explainer_examples, how, ("<<", ">>"))
-        tokens = (
-            1.3 * windows
-            + listed
-            + forecast.tokens([*fixed, {"role": "system", "content": prompting.task(how, ("<<", ">>"))}])
-        )
-        return forecast.reckoned(judge, 1, tokens, 30 + 120 * own.explainer_reasoning) * n_features
+        asking = cls(settings)
+        active = [
+            made_up(draw.tokens or asking.settings.window_tokens) for draw in asking.draws() for _ in range(draw.n)
+        ]
+        silent = [made_up(asking.settings.window_tokens)] * asking.n_silent
+        logits = ("token",) * asking.how.logits
+        evidence = FeatureEvidence(0, tuple(active), tuple(silent), promoted=logits, suppressed=logits)
+        return judge.estimate_ask(asking.request(evidence), n_features)
+
+    @property
+    def n_silent(self) -> int:
+        """How many windows are shown in which a feature is silent."""
+        return 0
 
     async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
-        windows, n = evidence.active, len(evidence.active)
+        shown = evidence
         while True:
-            found = await questions.ask(self.request(replace(evidence, active=windows)), prompting.read_description)
-            if not (isinstance(found, Reason) and found.code == "too_long" and n > FEWEST):
-                break
-            n = max(n // 2, FEWEST)
-            windows = evidence.active[:: max(1, len(evidence.active) // n)][:n]  # of all strengths
-        if isinstance(found, Reason):
-            return Explanation.of(evidence, reason=found, shown=windows)
-        return Explanation.of(evidence, found, shown=windows)
+            found = await questions.ask(self.request(shown), self.read)
+            if not (isinstance(found, Reason) and found.code == "too_long" and len(shown.active) > FEWEST):
+                return Explanation.of(shown, reason=found) if isinstance(found, Reason) else self.said(shown, found)
+            # Every second window: of all strengths.
+            shown = replace(shown, active=shown.active[::2], silent=shown.silent[::2])
+
+    def read(self, answer: Answer) -> Any | Reason | None:
+        """What is found in an answer, or why there is no description; None where it cannot be read and is asked for again."""
+        return prompting.read_description(answer)
+
+    def said(self, evidence: FeatureEvidence, found: Any) -> Explanation:
+        """The explanation of what `read` found."""
+        return Explanation.of(evidence, found)
 
     def request(self, evidence: FeatureEvidence) -> Request:
         """The question about a feature."""
-        reasoning = self.settings.explainer_reasoning
-        temperature = self.settings.explainer_temperature
+        reasoning = self.asking.explainer_reasoning
+        temperature = self.asking.explainer_temperature
         return Request(
             kind="explain",
             concept=concept_of(evidence.index),
             messages=self.messages(evidence),
             parameters={
                 "temperature": self.how.temperature if temperature is None else temperature,
-                "max_tokens": 900 if reasoning else 150,
+                "max_tokens": self.tokens + 750 * reasoning,
                 "seed": stream(self.settings.seed, "explain", evidence.index) % 2**31,
             },
-            expects=150 if reasoning else 30,
-            structure=prompting.REASONED if reasoning else prompting.DESCRIPTION,
+            expects=self.tokens // 4 + 150 * reasoning,
+            structure=prompting.form(self.field, reasoning),
         )
 
     def messages(self, evidence: FeatureEvidence) -> list[Message]:
         """The chat: instructions, made-up units, then the feature."""
-        signs = marks(evidence.active)
+        signs, reasoning = marks((*evidence.active, *evidence.silent)), self.asking.explainer_reasoning
         parts = [prompting.excerpts(evidence, evidence.active, self.how)]
+        if evidence.silent:
+            parts += [prompting.SILENT, prompting.excerpts(evidence, evidence.silent, self.how, "silent")]
         parts += [prompting.about_peaks(evidence.active)] if self.how.peaks else []
         parts += [prompting.about_logits(evidence)] if evidence.promoted or evidence.suppressed else []
-        rules = prompting.task(self.how, signs, reasoning=self.settings.explainer_reasoning)
-        fixed = prompting.worked(
-            0 if self.settings.explainer_reasoning else self.settings.explainer_examples, self.how, signs
+        rules = prompting.task(
+            self.how, signs, self.field, unlike=bool(evidence.silent), reasoning=reasoning, rules=self.rules
         )
+        fixed = prompting.worked(0 if reasoning else self.asking.explainer_examples, self.how, signs, self.field)
         return [{"role": "system", "content": rules}, *fixed, {"role": "user", "content": "\n\n".join(parts)}]
+
+    @property
+    def rules(self) -> int:
+        """How many rules a description may have, where it is made of rules."""
+        return 0
 
     def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
         found = super().gather(evidence, indices)
@@ -135,3 +154,9 @@ def how_of(settings: OneShotSettings) -> Showing:
     """The way of showing that the settings ask for."""
     found = showing(settings.showing, settings.shown_windows)
     return found if settings.shown_logits is None else replace(found, logits=settings.shown_logits)
+
+
+def made_up(tokens: int) -> Window:
+    """A window of usual words, a tenth of them marked, of which the price of a request is reckoned."""
+    activations = [1.0 if at % 10 == 5 else 0.0 for at in range(tokens)]
+    return Window(Place(0, 0, tokens), (" word",) * tokens, (0,) * tokens, tuple(activations))

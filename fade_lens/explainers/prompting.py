@@ -5,11 +5,14 @@ Texts are data: each stands between tags that carry a number drawn for the featu
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens._util.wording import one_line
+from fade_lens.data.descriptions import Rule
 from fade_lens.data.leaks import REFUSAL, leaked
 from fade_lens.evidence.windows import Window
 from fade_lens.explainers.base import LONGEST, REASONS, FeatureEvidence
@@ -17,8 +20,9 @@ from fade_lens.explainers.showing import Showing, marked, marks
 from fade_lens.judge.parsing import parse_fields
 from fade_lens.judge.prompts import cut
 from fade_lens.llm.chat import Answer
-from fade_lens.llm.request import Message, Structure
+from fade_lens.llm.request import Message, Structure, object_of
 
+_IN_QUOTES = re.compile(r"([\"'“])([^\"'“”]*)[\"'”]")
 NOTHING = frozenset(
     {
         "", "none", "null", "nothing", "n/a", "unknown", "no concept", "nothing common", "no common concept", "no pattern",
@@ -47,12 +51,45 @@ IN_ORDER = """\
 Try these in order, and take the first that holds: the tokens at the peaks are the same or of one kind; the tokens right after the \
 peaks are the same or of one kind (then write: makes the model say …); the promoted tokens share something; the excerpts share a theme.
 """
-UNLIKE = (
-    "Other excerpts, where the unit is silent, come after these. Describe what sets the first apart from the second.\n"
-)
+UNLIKE = """\
+Further excerpts come after these in which the unit is silent, though they look much like the others or hold the same words. Describe \
+what sets the first apart: the description should hold for them and fail for the silent ones.
+"""
+SILENT = "In these the unit is silent:"
 REASON_FIRST = 'First think in a few sentences, in the field "thoughts"; then decide.\n'
-FORM = 'Answer with a JSON object and nothing else: {"description": "…"}'
-FORM_REASONED = 'Answer with a JSON object and nothing else: {"thoughts": "…", "description": "…"}'
+RULES = """\
+The unit may react to several things. Give up to {rules} rules, the most important first; one is often enough. Each rule describes, as \
+above, one thing that the unit reacts to, and its strength: a whole number from 0 (hardly at all) to 5 (as strongly as it ever does). Leave \
+the list empty when you find nothing.
+"""
+FORM = "Answer with a JSON object and nothing else: {form}"
+
+
+@dataclass(frozen=True)
+class Field:
+    """What an answer holds: the name of its field, the schema of that, how it is written, and a made-up unit's description as one."""
+
+    name: str
+    schema: Mapping[str, Any]
+    written: str
+    example: Callable[[str], Any]
+
+
+DESCRIPTION = Field("description", {"type": "string"}, '"…"', str)
+_RULE = object_of(activates_on={"type": "string"}, strength={"type": "integer", "enum": [0, 1, 2, 3, 4, 5]})
+RULE_LIST = Field(
+    "rules",
+    {"type": "array", "items": _RULE},
+    '[{"activates_on": "…", "strength": 5}]',
+    lambda text: [{"activates_on": text, "strength": 5}],
+)
+
+
+def form(field: Field, reasoning: bool) -> Structure:
+    """The schema of an answer."""
+    thoughts = {"thoughts": {"type": "string"}} if reasoning else {}
+    return Structure.of(field.name, **thoughts, **{field.name: field.schema})
+
 
 EXAMPLES: tuple[tuple[tuple[str, ...], str], ...] = (
     (
@@ -66,17 +103,17 @@ EXAMPLES: tuple[tuple[tuple[str, ...], str], ...] = (
 )  # fmt: skip
 """Made-up units: excerpts, and a good description."""
 
-TEXT = {"type": "string"}
-DESCRIPTION = Structure.of("description", description=TEXT)
-REASONED = Structure.of("description", thoughts=TEXT, description=TEXT)
 
-
-def task(how: Showing, signs: tuple[str, str], *, unlike: bool = False, reasoning: bool = False, form: str = "") -> str:
+def task(
+    how: Showing, signs: tuple[str, str], field: Field, *, unlike: bool = False, reasoning: bool = False, rules: int = 0
+) -> str:
     """The instructions."""
     about = MARKED.format(opens=signs[0], closes=signs[1]) if how.mark is not None else ""
     parts = [TASK.format(marked=about, words=how.words)]
-    parts += [STRENGTH] * bool(how.values) + [IN_ORDER] * how.in_order + [UNLIKE] * unlike + [REASON_FIRST] * reasoning
-    return "\n".join([*parts, form or (FORM_REASONED if reasoning else FORM)])
+    parts += [STRENGTH] * bool(how.values) + [IN_ORDER] * how.in_order + [UNLIKE] * unlike
+    parts += [RULES.format(rules=rules)] * (field is RULE_LIST) + [REASON_FIRST] * reasoning
+    thoughts = '"thoughts": "…", ' if reasoning else ""
+    return "\n".join([*parts, FORM.format(form=f'{{{thoughts}"{field.name}": {field.written}}}')])
 
 
 def excerpts(
@@ -108,7 +145,7 @@ def listed(tokens: Sequence[str]) -> str:
     return ", ".join(json.dumps(token, ensure_ascii=False) for token in tokens)
 
 
-def worked(n: int, how: Showing, signs: tuple[str, str]) -> list[Message]:
+def worked(n: int, how: Showing, signs: tuple[str, str], field: Field) -> list[Message]:
     """Made-up units with good answers, as turns of the chat."""
     chat: list[Message] = []
     for texts, description in EXAMPLES[:n]:
@@ -118,7 +155,7 @@ def worked(n: int, how: Showing, signs: tuple[str, str]) -> list[Message]:
         )
         chat += [
             {"role": "user", "content": body},
-            {"role": "assistant", "content": json.dumps({"description": description})},
+            {"role": "assistant", "content": json.dumps({field.name: field.example(description)})},
         ]
     return chat
 
@@ -138,9 +175,41 @@ def read_description(answer: Answer) -> str | Reason | None:
     return sound(text) if isinstance(text, str) else None
 
 
+def read_rules(answer: Answer) -> tuple[Rule, ...] | Reason | None:
+    """All rules in an answer, whatever their number, or why it holds none; None where it cannot be read and may be asked for again.
+
+    A rule that is the model's reasoning, or whose strength is no whole number from 0 to 5, is none.
+    """
+    fields = parse_fields(answer.content)
+    rows = None if fields is None else fields.get("rules")
+    if not isinstance(rows, list):
+        return None
+    found: dict[str, int] = {}
+    whys: list[Reason] = []
+    for row in cast("list[Any]", rows):
+        text, strength = (
+            (row.get("activates_on"), strength_of(row.get("strength"))) if isinstance(row, dict) else (None, None)
+        )
+        read = sound(text) if isinstance(text, str) and strength is not None else None
+        if isinstance(read, Reason):
+            whys.append(read)
+        elif read is not None and strength is not None:
+            found[read] = max(found.get(read, 0), strength)
+    if found:
+        return tuple(found.items())
+    return None if rows and not whys else next(iter(whys), Reason("nothing_common", REASONS["nothing_common"]))
+
+
+def strength_of(value: Any) -> int | None:
+    """A strength from 0 to 5; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-5](\.0)?\s*(/\s*5)?\s*", value):
+        return int(value.strip()[0])
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value in range(6) else None
+
+
 def sound(text: str) -> str | Reason | None:
     """A description that says something, or why it does not; None for the model's prompt or reasoning."""
-    text = one_line(text).strip("\"'“” ")
+    text = found[2] if (found := _IN_QUOTES.fullmatch(text := one_line(text))) else text
     if text.rstrip(".").lower() in NOTHING:
         return Reason("nothing_common", REASONS["nothing_common"])
     if REFUSAL.search(text):

@@ -18,17 +18,17 @@ from fade_lens.subject.subject import Subject
 def explain(
     subject: Subject,
     judge: Judge,
-    made: type[Explainer],
+    explainer: Explainer,
     stages: Stages,
-    observe: Callable[[], None],
+    observe: Callable[[Subject], None],
     identity: Mapping[str, Any],
 ) -> Explanations:
     """Explain all features of a subject; one that cannot be explained has its reason, and the others go on."""
     started, before = time.monotonic(), judge.usage
-    explainer = made(subject.settings)
+    made = type(explainer)
     with stages.showing():
-        observe()
-        evidence = Evidence(subject)
+        observe(subject)
+        evidence = Evidence(subject, observe=observe)
         least = explainer.settings.least_texts
         lacking = {i: evidence.lacking(i, "show", least) for i in subject.features.indices}
         shown = explainer.gather(evidence, [i for i, reason in lacking.items() if reason is None])

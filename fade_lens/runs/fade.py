@@ -25,9 +25,10 @@ from fade_lens.runs.look import Look, look
 from fade_lens.runs.pipeline import Pipeline, observe
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, recorded, settings_of
-from fade_lens.runs.store import FILE, RunStore, file_of
+from fade_lens.runs.store import FILE, RunStore, file_of, saved_activations
 from fade_lens.scorers.base import Scorer, scorers_of
 from fade_lens.subject.features import checked_indices, features_of
+from fade_lens.subject.given import Given
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.look import LookSettings
 from fade_lens.subject.subject import Subject
@@ -54,6 +55,9 @@ class Fade:
         source: a `sae_lens` SAE or transcoder, or a hook name such as "blocks.20.mlp.hook_post" for neurons.
         corpus: natural texts: a `Corpus`, or a list of strings.
         judge: a `Judge`, or its spec such as "openai:gpt-4o-mini"; None for what asks none (`look`, `summaries`, some scorers).
+        activations: the features' activations where they are known already, in place of a pass over the corpus: a function or a mapping from
+            a feature's index to its largest activation on every text, special tokens left out; or the folder of an earlier run over the
+            same texts. They are compared with the model on a few texts; what needs tokens runs the texts that it needs.
         settings: a `Settings`; any of its fields, and those of other registered scorers, can also be given by name, and so can
             `preset`: "paper" for the reference implementation's (see `fade_lens.runs.presets`).
 
@@ -68,9 +72,11 @@ class Fade:
         *,
         corpus: Corpus | Sequence[str],
         judge: Judge | str | None = None,
+        activations: Given | str | Path | None = None,
         settings: Settings | None = None,
         **overrides: Any,
     ) -> None:
+        self.activations = activations
         self.settings = settings_of(settings, overrides, neurons=isinstance(source, str))
         self.model, self.source = model, source
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
@@ -174,10 +180,11 @@ class Fade:
         """
         self._check_judged({}, explainer)
         made, chosen = explainer_of(explainer), checked_indices(tuple(indices), self._n_features)
+        asking = made(self.settings)
         with self._opened(chosen, store, transcripts, (self.judge,)) as (subject, known, kept):
             stages = Stages(progress)
             identity = {**known, "settings": recorded(self.settings, (made,))}
-            return explain(subject, self.judge, made, stages, partial(observe, subject, kept, stages), identity)
+            return explain(subject, self.judge, asking, stages, partial(observe, store=kept, stages=stages), identity)
 
     @contextmanager
     def _opened(
@@ -188,7 +195,7 @@ class Fade:
         judges: Iterable[Judge],
     ) -> Generator[tuple[Subject, dict[str, Any], RunStore | None]]:
         """The subject of some features, what decides a run's numbers, and the open store; what judges answer is kept in it."""
-        subject = Subject(self.model, self.source, self.corpus, tuple(dict.fromkeys(indices)), self.settings)
+        subject = self._subject(indices)
         known = {**subject.identity(), "judge": self.judge.identity}
         # A store is bound to FADE's settings, which decide what torch keeps in it; what another scorer asks is kept by the question.
         bound = {**known, "settings": recorded(self.settings, ())}
@@ -214,8 +221,14 @@ class Fade:
         Raises:
             InputError: an index that the SAE or hook does not have.
         """
-        subject = Subject(self.model, self.source, self.corpus, tuple(dict.fromkeys(indices)), self.settings)
-        return summaries(subject) if indices else {}
+        return summaries(self._subject(indices)) if indices else {}
+
+    def _subject(self, indices: Sequence[int]) -> Subject:
+        """Some features over the corpus, with the activations that were given."""
+        chosen, given = tuple(dict.fromkeys(indices)), self.activations
+        if isinstance(given, str | Path):
+            given = saved_activations(given, chosen)
+        return Subject(self.model, self.source, self.corpus, chosen, self.settings, given)
 
     def look(self, indices: Sequence[int] | int | str, *, progress: bool = True, **overrides: Any) -> Look:
         """See features without a description: their texts, promoted tokens and neighbours (see `fade_lens.look`); no judge is asked.

@@ -14,6 +14,7 @@ from fade_lens._util.seeds import stream
 from fade_lens.baselines.cross_scores import CrossScores
 from fade_lens.baselines.permutation import PermutationTest, beside_the_others
 from fade_lens.data.descriptions import Description
+from fade_lens.evidence.roles import Role
 from fade_lens.evidence.windows import Evidence
 from fade_lens.generation.continuations import PartContinuations
 from fade_lens.judge import Judge
@@ -49,8 +50,9 @@ class Pipeline:
     ) -> None:
         self.whole = subject
         """What the corpus alone tells of features is told of all of it."""
+        self.evidence = Evidence(subject, observe=partial(observe, store=store, stages=stages))
         if held_out:
-            texts = Evidence(subject).texts("test")
+            texts = self.evidence.texts("test")
             if not len(texts):
                 raise InputError(
                     f"held_out is True, and none of the {len(subject.tokens):,} texts of {subject.corpus.source} is kept for tests; give a larger corpus"
@@ -66,7 +68,10 @@ class Pipeline:
         started, before = time.monotonic(), self.judge.usage
         every = tuple(dict.fromkeys([*chosen, *(d for some in nulls.values() for d in some)]))
         store = self.store if self.store is None or not self.held_out else PartContinuations(self.store, "test")
-        scoring = Scoring(self.subject, self.judge, self.settings, store, self.stages, self._observe)
+        role: Role | None = "test" if self.held_out else None
+        scoring = Scoring(
+            self.subject, self.judge, self.settings, store, self.stages, self.evidence, role, self._observe
+        )
         scorers = {name: scorer(scoring) for name, scorer in self.scorers.items()}
         self._check_judge()
         seed = partial(stream, self.settings.seed)

@@ -62,7 +62,10 @@ def every_setting(*, installed: bool = False) -> type[Settings]:
 @cache
 def composed(parts: tuple[type[SubjectSettings], ...]) -> type[Settings]:
     """`Settings` with the parts that it does not have: what it makes is an instance of each."""
-    more = tuple(part for part in dict.fromkeys(parts) if not issubclass(Settings, part))
+    kinds = dict.fromkeys(parts)
+    more = tuple(
+        part for part in kinds if not any(issubclass(other, part) for other in (*kinds, Settings) if other is not part)
+    )
     return make_dataclass("Settings", (), bases=(*more, Settings), frozen=True) if more else Settings
 
 

@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Float
 
 from fade_lens._util.errors import Argument, StoreError
 from fade_lens._util.files import clean
@@ -304,6 +305,23 @@ def read_transcripts(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[st
                 yield json.loads(request), json.loads(answer)
     except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"{str(file)!r} cannot be read as a run store: {error}") from error
+
+
+def saved_activations(path: str | Path, indices: Sequence[int]) -> dict[int, Float[np.ndarray, " text"]]:
+    """The largest activations that an earlier run kept in its folder, by feature.
+
+    Raises:
+        StoreError: there is no run, or it has not all of these features.
+    """
+    if not file_of(Path(path)).is_file():
+        raise StoreError(f"activations is {str(path)!r}, which holds no run store ({FILE}): give the folder of a run")
+    with RunStore(path) as store:
+        found = store.activations(indices)
+    if found is None:
+        raise StoreError(
+            f"the run in {str(path)!r} has not the activations of all {len(indices)} features that are asked for"
+        )
+    return dict(zip(indices, found.values.T, strict=True))
 
 
 def file_of(path: Path) -> Path:

@@ -22,6 +22,8 @@ from fade_lens.metrics.metric import Metric
 from fade_lens.subject.settings import SubjectSettings
 
 if TYPE_CHECKING:
+    from fade_lens.evidence.roles import Role
+    from fade_lens.evidence.windows import Evidence
     from fade_lens.subject.subject import Subject
 
 NOT_SCORED = Metric(None, Reason("not_scored", "not among the run's scores"))
@@ -92,6 +94,8 @@ class Scoring:
         settings: of the whole run; a scorer takes its own with `Settings.of(settings)`.
         store: where continuations are kept; None: nowhere.
         stages: progress bars.
+        evidence: windows of the features over the whole corpus, by role; to be drawn once the pass is there.
+        role: whose texts the scores rest on: "test" where an explainer was used, None for all. `subject` has these texts alone.
         observe: makes sure of the pass over the corpus. What needs no activations is asked before it, so that the judge works meanwhile.
     """
 
@@ -100,6 +104,8 @@ class Scoring:
     settings: SubjectSettings
     store: ContinuationStore | None
     stages: Stages
+    evidence: "Evidence"
+    role: "Role | None"
     observe: Callable[[], None]
 
     def wait(self, name: str, futures: Iterable["Future[Any]"]) -> None:

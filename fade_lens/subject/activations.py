@@ -36,7 +36,7 @@ class MaxActivations:
             column is contiguous, and where all are too large for memory they lie in a file mapped into it.
         positions: where it stands in the text's tokens (BOS is 0); -1 where there is none.
         counted: positions of each text that count: neither special nor a massive-activation outlier.
-        active: counted positions of all texts at which each feature is not zero.
+        active: counted positions of all texts at which each feature is not zero; -1 where that is not known.
         n_outliers: positions left out because their residual norm is a massive-activation outlier.
         n_overflowed: texts of which some feature's activation is no finite number at a counted position.
     """
@@ -61,14 +61,15 @@ class MaxActivations:
         values, positions = Grid(shape, np.float32), Grid(shape, np.int32)
         for column in range(shape[0]):
             values.rows[column], positions.rows[column] = self.values[texts, column], self.positions[texts, column]
-        active = np.rint(self.active * (counted.sum() / max(1, self.counted.sum()))).astype(np.int64)
+        share = counted.sum() / max(1, self.counted.sum())
+        active = np.where(self.active < 0, -1, np.rint(self.active * share)).astype(np.int64)
         lost = int((np.isnan(values.rows).any(axis=0) & (counted > 0)).sum()) if self.n_overflowed else 0
         return MaxActivations(values.rows.T, positions.rows.T, counted, active, self.n_outliers, lost)
 
     @property
     def firing_rate(self) -> Float[np.ndarray, " feature"]:
         """Share of the counted positions at which each feature is not zero."""
-        return self.active / max(1, int(self.counted.sum()))
+        return np.where(self.active < 0, np.nan, self.active / max(1, int(self.counted.sum())))
 
 
 @dataclass(frozen=True)

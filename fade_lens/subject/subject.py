@@ -15,6 +15,7 @@ from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
 from fade_lens.subject.activations import MaxActivations, OutlierRule, Progress, max_activations, reference_activation
 from fade_lens.subject.features import features_of
+from fade_lens.subject.given import Given, given_activations
 from fade_lens.subject.hooks import Model, dtype_of
 from fade_lens.subject.identity import model_identity
 from fade_lens.subject.settings import SubjectSettings
@@ -38,6 +39,9 @@ class Subject:
         tokens: the corpus as the model's tokens.
         outliers: the rule for positions that never count.
 
+    `activations` are a user's own, in place of the pass over the corpus (see `fade_lens.subject.given`): a function or a mapping from a
+    feature's index to its largest activation on every text.
+
     Raises:
         InputError: an unknown hook, an SAE that does not fit the model, an index out of range, an empty corpus.
     """
@@ -49,8 +53,9 @@ class Subject:
         corpus: Corpus | Sequence[str],
         indices: Sequence[int],
         settings: SubjectSettings | None = None,
+        activations: Given | None = None,
     ) -> None:
-        self.settings = settings or SubjectSettings()
+        self.settings, self._given = settings or SubjectSettings(), activations
         self.model, self.source = model, source
         self.features = features_of(model, source, indices)
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
@@ -87,7 +92,7 @@ class Subject:
         other = copy.copy(self)
         other.features = self.features.select(indices)
         other._column = {index: column for column, index in enumerate(other.features.indices)}
-        other._activations = other._precision = None
+        other._activations = other._precision = other._given = None
         return other
 
     def _context(self, source: SAE[Any] | str) -> int:
@@ -125,7 +130,10 @@ class Subject:
 
     def observe(self, stored: MaxActivations | None = None, progress: Progress | None = None) -> MaxActivations:
         """Run the pass over the corpus, or take the result that a store kept of it. Equal values are made one (see `fade_lens.subject.ties`)."""
-        found = stored or max_activations(self.model, self.features, self.tokens, self.outliers, progress=progress)
+        if stored is None and self._given is not None:
+            found = given_activations(self, self._given)
+        else:
+            found = stored or max_activations(self.model, self.features, self.tokens, self.outliers, progress=progress)
         if stored is None and self.precision is not None:
             self.precision.tie(found.values)
         self._activations = found
@@ -193,7 +201,7 @@ class Subject:
         """What decides this subject's numbers, beside the indices asked for."""
         return {
             "model": model_identity(self.model),
-            "features": self.features.identity(),
+            "features": {**self.features.identity(), **({} if self._given is None else {"activations": "given"})},
             "corpus": {
                 "source": self.corpus.source,
                 "texts": len(self.tokens),

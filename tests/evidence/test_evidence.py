@@ -165,7 +165,7 @@ def test_the_nearest_windows_are_those_of_a_plain_loop() -> None:
     wanted = list(dict.fromkeys(int(t) for t in EVIDENCE.grid.text[order] if int(t) in silent))[:9]
     near = {place.text for place in found[0]["similar_silent"]}
     likeness = [sorted(max(VECTORS[EVIDENCE.grid.text == t] @ exemplar) for t in some) for some in (near, wanted)]
-    assert np.allclose(*likeness)
+    assert np.allclose(likeness[0], likeness[1])
 
 
 def test_a_token_can_be_there_and_the_feature_silent() -> None:

@@ -25,7 +25,14 @@ from tests.fake_judge import FakeJudge
 from tests.planted import CLASSES, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts(800)
-SMALL = {"prompts": 4, "prompt_tokens": 4, "new_tokens": 2, "factors": (), "rated_texts": 60, "synthetic_texts": 10}
+SMALL: dict[str, Any] = {
+    "prompts": 4,
+    "prompt_tokens": 4,
+    "new_tokens": 2,
+    "factors": (),
+    "rated_texts": 60,
+    "synthetic_texts": 10,
+}
 SILENT = 3
 """A latent that never fires."""
 
@@ -89,7 +96,7 @@ def test_its_descriptions_are_scored_reported_and_compared(server: FakeJudge, tm
     made = fade.explain(indices, explainer="toy", progress=False)
     assert {d.index: d.text for d in made} == TRUE and len(made) == 3 and made.reasons == {"silent": 1}
     assert made[SILENT].reason == "never fires on the 800 texts of the corpus" and "3 of 4" in repr(made)
-    row = made.frame.iloc[0]
+    row: Any = made.frame.iloc[0]
     assert (row.explainer, row.model, row.prompt_version, row.judge_calls) == ("toy", "planted", "7", 1)
     assert len(made[0].shown) == 4 == len(row.shown.split()) and made.run["settings"]["toy_words"] == 4
     assert made[0].description is not None and made[0].description.rules == ((TRUE[0], 5),)
@@ -116,7 +123,7 @@ def test_features_without_a_description_are_explained_first(server: FakeJudge) -
     assert results[1].description.provenance.kind == "explained" and results.run.explained["features"] == 2
     with pytest.raises(InputError, match="every feature has a description"):
         fade.evaluate(TRUE, explainer="toy", progress=False)
-    with pytest.raises(InputError, match=r"no feature has a description: \{'silent': 1}"):
+    with pytest.raises(InputError, match=r"no feature has a description: \{'silent': 1\}"):
         fade.evaluate([SILENT], explainer="toy", progress=False)
 
 
@@ -138,7 +145,8 @@ def test_a_run_that_stopped_asks_nothing_twice(server: FakeJudge, tmp_path: Any)
     whole = make(server, least_texts=1).explain(indices, explainer="toy", progress=False)
     asked = server.requests
     first = Judge("planted", base_url=server.base_url, api_key="sk-made-up", max_calls=2, concurrency=1)
-    store, some = tmp_path / "run", {"corpus": TEXTS, "least_texts": 1, **SMALL}
+    store = tmp_path / "run"
+    some: dict[str, Any] = {"corpus": TEXTS, "least_texts": 1, **SMALL}
     with pytest.raises(JudgeError):
         Fade(MODEL, SAE, judge=first, **some).explain(indices, explainer="toy", store=store, progress=False)
     kept = {json.dumps(request["messages"]) for request, _ in read_transcripts(store)}

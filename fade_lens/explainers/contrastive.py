@@ -1,0 +1,54 @@
+"""`contrastive`: windows in which a feature fires beside hard ones in which it is silent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, zip_longest
+from typing import ClassVar
+
+from fade_lens._util.options import option
+from fade_lens.evidence.negatives import KINDS, check_kinds, negatives_of
+from fade_lens.evidence.windows import Evidence
+from fade_lens.explainers.base import ExplainerSettings, FeatureEvidence, explainer
+from fade_lens.explainers.one_shot import OneShot, OneShotSettings
+from fade_lens.subject.settings import SubjectSettings
+
+
+@dataclass(frozen=True)
+class ContrastiveSettings(OneShotSettings):
+    """What a contrastive explainer shows beside."""
+
+    contrast_windows: int = option(
+        20, "Windows in which the feature is silent that a contrastive explainer is shown.", least=1
+    )
+    contrast_kinds: tuple[str, ...] = option(
+        ("similar_silent", "token_silent", "neighbour"),
+        "Kinds of these windows, taken in turn: alike in meaning, with the same token, of latents near to it, or random.",
+        choices=tuple(kind for kind in KINDS if kind not in ("random", "similar")),
+    )
+
+
+@explainer("contrastive")
+class Contrastive(OneShot):
+    """`one-shot` with as many windows beside in which the feature is silent, of hard kinds in turn. One call a feature."""
+
+    Settings: ClassVar[type[ExplainerSettings]] = ContrastiveSettings
+
+    def __init__(self, settings: SubjectSettings) -> None:
+        super().__init__(settings)
+        self.contrast = ContrastiveSettings.of(settings)
+        check_kinds(self.contrast.contrast_kinds)
+
+    @property
+    def n_silent(self) -> int:
+        return self.contrast.contrast_windows
+
+    def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
+        found = super().gather(evidence, indices)
+        kinds, n = self.contrast.contrast_kinds, self.contrast.contrast_windows
+        exemplars = {index: [window.place for window in one.active] for index, one in found.items()}
+        negatives = negatives_of(evidence, kinds)
+        drawn = negatives.draw("show", n, kinds, exemplars=exemplars, indices=list(found), purpose="contrast")
+        in_turn = {index: chain.from_iterable(zip_longest(*some.values())) for index, some in drawn.items()}
+        places = {index: list(islice(filter(None, some), n)) for index, some in in_turn.items()}
+        read = evidence.read(places)
+        return {index: replace(one, silent=read[index]) for index, one in found.items()}
