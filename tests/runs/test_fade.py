@@ -235,7 +235,7 @@ def test_estimate_before_spending(server):
         ({"rated_texts": 0}, "rated_texts is 0"),
         ({"reference_quantile": 0.0}, "reference_quantile"),
         ({"outlier_factor": 0.5}, "outlier_factor"),
-        ({"rated": 5}, "unknown setting 'rated'"),
+        ({"rated": 5}, "rated is no setting"),
     ],
 )
 def test_settings_that_cannot_be_used(server, change, message):
@@ -264,7 +264,7 @@ def unchecked(**values) -> Settings:
         ({"factors": 1.0}, "factors is 1.0; give a tuple of numbers"),
         ({"factors": "1,2"}, "factors is '1,2'"),
         ({"factors": (1.0, "2")}, r"factors\[1\] is '2'; give a number"),
-        ({"controls": "random_direction"}, "controls is 'random'; give a tuple of names"),
+        ({"controls": "random_direction"}, "controls is 'random_direction'; give a tuple of names"),
     ],
 )
 def test_settings_of_other_types(change, message):

@@ -235,7 +235,7 @@ def test_an_installed_package_brings_its_own(monkeypatch):
 def test_settings_that_cannot_be_used_are_told(server):
     with pytest.raises(InputError, match="toy_texts is 0; it must be at least 1"):
         make(server, toy_texts=0)
-    with pytest.raises(InputError, match="unknown setting 'toy_text'"):
+    with pytest.raises(InputError, match="toy_text is no setting; did you mean 'toy_texts'"):
         make(server, toy_text=1)
     with pytest.raises(InputError, match="give a tuple of at least one name"):
         make(server).evaluate(TRUE, scorers="toy")
