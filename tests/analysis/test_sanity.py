@@ -1,6 +1,7 @@
 """The missing-labels and extra-labels tests, and planted truth."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -14,6 +15,7 @@ from fade_lens._util.reasons import Reason
 from fade_lens.analysis import sanity
 from fade_lens.analysis.planted import (
     CLASSES,
+    SETTINGS,
     PlantedRule,
     class_tokens,
     embeddings,
@@ -214,4 +216,4 @@ def test_command_without_a_run(tmp_path):
 @pytest.mark.real
 @pytest.mark.slow
 def test_planted_truth_in_the_real_model(gemma):
-    assert planted(gemma).passed
+    assert planted(gemma, settings=replace(SETTINGS, prompts=10, new_tokens=5)).passed

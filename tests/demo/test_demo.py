@@ -29,7 +29,7 @@ def test_the_model_is_the_real_one(gemma):
 @pytest.mark.real
 def test_the_sae_fits_the_model_and_fires_as_described(gemma, demo_sae):
     """The strongest text of each latent shows what its description says, but for the one that is wrong on purpose."""
-    subject = Subject(gemma, demo_sae, demo.corpus(limit=700), list(demo.DESCRIPTIONS))
+    subject = Subject(gemma, demo_sae, demo.corpus(limit=300), list(demo.DESCRIPTIONS))
     for index, text in demo.DESCRIPTIONS.items():
         word = text.split('"')[1]
         strongest = subject.tokens.texts[int(np.argmax(subject.natural(index)))]

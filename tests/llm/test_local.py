@@ -94,21 +94,25 @@ sys.modules["xllamacpp"] = types.SimpleNamespace(CommonParams=Params, Server=Ser
 local.LocalServer._await_loop = lambda self: None
 local._END_SECONDS = 0.2
 
+path, way = sys.argv[1:]
+del sys.argv[1:]
+
 def working():
-    server = local.serve(sys.argv[1])
+    server = local.serve(path)
     try:
         os.write(1, b"answering\\n")
         time.sleep(600)
     finally:
         os.write(1, b"unwinding\\n")
-        if sys.argv[2] == "stuck":
+        if way == "stuck":
             server.close()
 
-if sys.argv[2] == "script":
-    local.serve(sys.argv[1])
+if way == "script":
+    local.serve(path)
 else:
-    import fade_lens.cli
-    fade_lens.cli.app = working
+    import fade_lens.cli, typer
+    fade_lens.cli.app = typer.Typer()
+    fade_lens.cli.app.command()(working)
     fade_lens.cli.main()
 """
 
