@@ -57,7 +57,8 @@ class Look:
 
         `firing_rate` is the share of tokens, `density` that of texts on which it fires; `peak_tokens` are those at which its strongest texts
         peak, with how many do, and `peak_entropy` their entropy in bits: near 0 it fires for a word, near its largest value for a context.
-        Neighbours have their likeness in brackets: the cosine of decoder directions, the share of texts on which both fire.
+        Neighbours have their likeness in brackets: the cosine of decoder directions, the share of texts on which both fire. Where tokens or
+        nearest directions are not known, a reason says why.
         """
         return table_of(row_of(item) for item in self.items)
 
@@ -137,7 +138,9 @@ def row_of(item: FeatureLook) -> dict[str, Any]:
         "peak_entropy": item.entropy,
         "promoted": "" if isinstance(lens, Reason) else ", ".join(repr(token) for token, _ in lens.promoted),
         "suppressed": "" if isinstance(lens, Reason) else ", ".join(repr(token) for token, _ in lens.suppressed),
+        "promoted_reason": str(lens) if isinstance(lens, Reason) else None,
         "nearest": ", ".join(f"{index} ({cosine:.2f})" for index, cosine in near),
+        "nearest_reason": str(item.nearest) if isinstance(item.nearest, Reason) else None,
         "together": ", ".join(f"{index} ({share:.2f})" for index, share in item.together),
         "strongest_text": feature.top[0].passage() if feature.top else "",
         "flags": "; ".join(item.feature.flags),

@@ -88,6 +88,10 @@ def test_neurons_are_looked_at_too():
     (item,) = found
     assert isinstance(item.nearest, Reason) and item.promoted.promoted and len(item.strata) == 2
     assert "right angles" in look_card(item)["look"]["near_note"]
+    (row,) = fade_lens.look(tiny_model(), "blocks.0.attn.hook_q", 3, TEXTS[:20], progress=False).frame.to_dict(
+        "records"
+    )
+    assert row["promoted"] == "" and "not in the residual stream" in row["promoted_reason"] and row["nearest_reason"]
 
 
 def test_random_draws_of_all_features_with_a_seed():
