@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from fade_lens._util.errors import InputError
 from fade_lens.cli.console import console, plain
-from fade_lens.cli.options import Quiet
+from fade_lens.cli.options import Quiet, numbers
 
 if TYPE_CHECKING:
     from fade_lens.analysis.compare import Comparison
@@ -42,7 +41,7 @@ def compare(
     """
     from fade_lens.analysis.compare import compare as compared
 
-    comparison = compared(*runs, names=name or None, l0=values(l0) if l0 else None, by=by)
+    comparison = compared(*runs, names=name or None, l0=numbers("l0", l0) if l0 else None, by=by)
     table = comparison.to_csv(out / "comparison.csv")
     page = comparison.to_html(out / "comparison.html")
     if not quiet:
@@ -50,14 +49,6 @@ def compare(
         if len(comparison.paired):
             console.print(differences(comparison))
         console.print(f"Page:  {page}\nTable: {table}")
-
-
-def values(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--l0 {text!r} must be a number for each run, separated by commas, such as 35,71") from None
 
 
 def means(comparison: "Comparison") -> Table:

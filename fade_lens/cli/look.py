@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fade_lens._util.errors import Argument, InputError
-from fade_lens._util.options import names
+from fade_lens._util.errors import InputError
 from fade_lens._util.words import amount, clip
 from fade_lens.cli.console import console, plain
-from fade_lens.cli.options import Quiet, run_folder
+from fade_lens.cli.options import Quiet, numbers, run_folder
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def steer(
     """
     from fade_lens.generation.checks import check_steering
 
-    strengths = numbers(factors)
+    strengths = numbers("factors", factors)
     check_steering(prompts, strengths, unit, corpus.corpus, mode)
     subject.check_given()
     texts = None if corpus.corpus is None else corpus.open()
@@ -229,13 +228,3 @@ def written(frame: "pd.DataFrame", path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(path, index=False, errors="replace")
         console.print(plain(f"Table: {path}"), soft_wrap=True)
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Factors separated by commas."""
-    try:
-        return tuple(float(part) for part in names(text))
-    except ValueError:
-        raise InputError(
-            Argument("factors"), f" is {text!r}; give numbers separated by commas, such as 0.5,1,2"
-        ) from None

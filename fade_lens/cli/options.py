@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
+from fade_lens._util.options import names
 
 if TYPE_CHECKING:
     from fade_lens.data.descriptions import Description
@@ -315,3 +316,14 @@ def prices(text: str) -> tuple[float, float]:
     if not (0 <= prompt < float("inf") and 0 <= completion < float("inf")):
         raise InputError(f"--price {text!r} must not be negative or infinite")
     return prompt, completion
+
+
+def numbers(name: str, text: str) -> tuple[float, ...]:
+    """The numbers of an argument, separated by commas, at least one."""
+    try:
+        found = tuple(float(part) for part in names(text))
+    except ValueError:
+        found = ()
+    if not found:
+        raise InputError(Argument(name), f" is {text!r}; give numbers separated by commas, such as 0.5,1,2")
+    return found
