@@ -83,7 +83,7 @@ def look_table(found: "Look") -> Table:
     shown = Table(title="Where features fire", title_justify="left")
     for name, side in (
         ("feature", "right"),
-        ("tokens", "right"),
+        ("fires on", "right"),
         ("largest", "right"),
         ("strongest text", "left"),
         ("promotes", "left"),
@@ -130,18 +130,8 @@ def fires(
         places = ", ".join(
             f"{row['token'].strip() or repr(row['token'])} {amount(row['activation'])}" for row in rows[:8]
         )
-        more = f", and at {len(rows) - 8} more tokens" if len(rows) > 8 else ""
-        shown.add_row(
-            *map(
-                plain,
-                (
-                    str(index),
-                    amount(rows[0]["activation"]),
-                    f"{rows[0]['token']!r}, {rows[0]['position']}",
-                    places + more,
-                ),
-            )
-        )
+        more = f", and at {len(rows) - 8} others" if len(rows) > 8 else ""
+        shown.add_row(*map(plain, (str(index), amount(rows[0]["activation"]), places + more)))
     console.print(shown if len(frame) else plain("Nothing fires on it."))
     written(frame, csv)
 

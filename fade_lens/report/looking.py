@@ -110,7 +110,7 @@ def standing(item: FeatureLook) -> str:
 
 def hint(item: FeatureLook) -> str:
     """Where the strongest texts peak."""
-    peaks = Counter(text.peak.strip() or text.peak for text in item.feature.top)
+    peaks = Counter(text.peak.strip() or text.peak.replace("\n", "↵") for text in item.feature.top)
     said = ", ".join(f"“{clip(token, 30)}” ({n})" for token, n in peaks.most_common(4))
     more = f" and {len(peaks) - 4} others" if len(peaks) > 4 else ""
     return f"its {len(item.feature.top)} strongest texts peak at {said}{more}" if said else "never fires on the corpus"

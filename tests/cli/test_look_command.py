@@ -44,7 +44,7 @@ def test_look_draws_features_at_random_and_says_nothing_when_quiet(subject, tmp_
 
 def test_fires_prints_latents_with_their_tokens(subject, tmp_path):
     done = run("fires", "the cat sees a red dog", *subject, "-k", "3", "--csv", "f/fires.csv")
-    assert done.exit_code == 0 and re.search(r"0 .*(cat 4, dog 4|dog 4, cat 4)", done.output), done.output
+    assert done.exit_code == 0 and re.search(r"0 .*(cat 4, dog 4|dog 4, cat 4) *│$", done.output, re.M), done.output
     assert set(pd.read_csv(tmp_path / "f" / "fires.csv").columns) == {"sae", "position", "token", "index", "activation"}
 
 

@@ -190,7 +190,7 @@ function controls(steering) {
 
 // What a feature without a description shows beside its strongest texts.
 function seen(look, largest) {
-  const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, signed(value)));
+  const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, short(value)));
   const other = ([index, value]) => {
     const there = rows.find((r) => r.index === index);
     const name = there ? el("button", { type: "button" }, String(index)) : String(index);
