@@ -24,7 +24,8 @@ from fade_lens.report.notebook import result_card, results_table
 from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
 from fade_lens.report.standing import concept_rates, standing, worst_first
-from fade_lens.runs.record import RunRecord
+from fade_lens.llm.budget import Usage
+from fade_lens.runs.record import JudgeRecord, ModelRecord, RunRecord
 from fade_lens.runs.results import Results, from_plain, to_plain
 from fade_lens.scorers.evidence import ClarityEvidence, RatedText, SyntheticText
 from fade_lens.subject.summary import TopText
@@ -258,9 +259,14 @@ def test_reasons_that_differ_in_numbers_are_counted_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "run", [{}, {"judge": "gpt", "usage": {"cost": 1.5}}, {"settings": {"gate": None}, "model": {}, "seconds": None}]
+    "run",
+    [
+        RunRecord(),
+        RunRecord(judge=JudgeRecord("gpt"), usage=Usage(cost=1.5)),
+        RunRecord(settings={"gate": None}, model=ModelRecord()),
+    ],
 )
-def test_page_of_whatever_was_recorded(run: dict[str, object]) -> None:
+def test_page_of_whatever_was_recorded(run: RunRecord) -> None:
     for results in (
         Results((), run),
         Results((made_up_result("dead"),), run),
