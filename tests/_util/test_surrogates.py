@@ -9,6 +9,7 @@ import pytest
 from fade_lens import Fade, Results, compare_sources, summary
 from fade_lens._util.files import clean
 from fade_lens.data.descriptions import Description
+from fade_lens.runs.record import FeaturesRecord, RunRecord
 from tests.fake_judge import FakeJudge
 from tests.made_up import made_up_results
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
@@ -32,7 +33,7 @@ def results() -> Results:
         for origin in (HALF, "other")
         for number, r in enumerate(made_up_results(6, n_rated=40))
     ]
-    return Results(tuple(items), {"features": {"hook": HALF}})
+    return Results(tuple(items), RunRecord(features=FeaturesRecord(hook=HALF)))
 
 
 @pytest.mark.parametrize("by", ["explainer", "sae", "description"])

@@ -156,7 +156,7 @@ def test_bad_input(arguments, options, message):
 
 def test_an_empty_run():
     with pytest.raises(InputError, match="run 2 holds no description"):
-        compare(run_of(n=2), Results((), {}))
+        compare(run_of(n=2), Results(()))
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -175,7 +175,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "3 runs compared" in (out / "comparison.html").read_text(encoding="utf-8")
     for wrong, message in (
         ([str(tmp_path)], "holds no results.json.gz"),
-        ([folders[0], "--l0", "x"], "--l0 'x' must be a number"),
+        ([folders[0], "--l0", "x"], "--l0 is 'x'; give numbers"),
     ):
         monkeypatch.setattr(sys, "argv", ["fade-lens", "compare", *wrong])
         with pytest.raises(SystemExit) as stopped:

@@ -11,6 +11,7 @@ from fade_lens._util.reasons import Reason
 from fade_lens.analysis.summary import LEAST_FEATURES, compare_sources, summary, unconditional
 from fade_lens.data.descriptions import Description
 from fade_lens.metrics.metric import GATE_NOT_PASSED, Metric
+from fade_lens.runs.record import FeaturesRecord, RunRecord
 from fade_lens.runs.results import Results
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence
 from tests.made_up import made_up_result, with_evidence
@@ -18,7 +19,7 @@ from tests.made_up import made_up_result, with_evidence
 UNCONDITIONAL = unconditional("faithfulness")
 
 BASE = made_up_result("right", n_rated=20)
-RUN = {"features": {"kind": "sae", "architecture": "jumprelu", "hook": "blocks.9.hook_resid_post", "size": 4096}}
+RUN = RunRecord(features=FeaturesRecord("sae", "blocks.9.hook_resid_post", 4096, "jumprelu"))
 
 
 def result(index, clarity, faithfulness=0.3, origin="a", text="d"):
@@ -86,7 +87,7 @@ def test_groups():
     assert row(frame, "clarity", "good")["mean"] == pytest.approx(0.9) and row(frame, "clarity", "bad")[
         "mean"
     ] == pytest.approx(0.1)
-    other = Results(results.items, {"features": {**RUN["features"], "hook": "blocks.12.hook_resid_post"}})
+    other = Results(results.items, RunRecord(features=replace(RUN.features, hook="blocks.12.hook_resid_post")))
     assert set(summary([results, other], "layer").group) == {"9", "12"}
     assert set(summary([results, other], "run").group) == {"run 0", "run 1"}
     assert set(summary([results, other], "sae").group) == {
@@ -146,7 +147,7 @@ def test_runs_over_the_same_features_are_compared():
     first, second = (Results(tuple(result(i, v) for i in range(6)), RUN) for v in (0.4, 0.4))
     found = compare_sources([first, second], "run").set_index("metric")
     assert found.loc["clarity"].difference == 0 and found.loc["clarity"].p_value == 1.0 and found.loc["clarity"].n == 6
-    elsewhere = Results(second.items, {"features": {"hook": "blocks.1.hook_resid_post"}})
+    elsewhere = Results(second.items, RunRecord(features=FeaturesRecord(hook="blocks.1.hook_resid_post")))
     with pytest.raises(InputError, match="no feature has descriptions of two sources"):
         compare_sources([first, elsewhere], "run")
     with pytest.raises(InputError, match="one source"):

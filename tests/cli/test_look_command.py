@@ -81,7 +81,7 @@ def test_search_finds_descriptions(tmp_path, monkeypatch):
             "give --corpus (natural texts, whose strongest activations are the unit) or --unit",
         ),
         (["steer", "--feature", "0", "--prompt", "", "--unit", "1"], "--prompt[0] is ''; give a text"),
-        (["steer", "--feature", "0", "--prompt", "a", "--factors", ","], "--factors is empty; give at least one"),
+        (["steer", "--feature", "0", "--prompt", "a", "--factors", ","], "--factors is ','; give numbers"),
         (["steer", "--feature", "0", "--prompt", "a", "--unit", "1", "--mode", "push"], "give one of add, clamp"),
         (
             ["steer", "--feature", "3", "--prompt", "a", "--corpus", "c.txt"],

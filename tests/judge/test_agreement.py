@@ -59,8 +59,8 @@ def test_gold_sets(tmp_path):
     assert [(i.concept, i.text, i.rating) for i in items] == [("animals", "a cat, a dog", 2), ("animals", "", 0)]
     assert read_gold([("animals", "a cat, a dog", 2), ("animals", "", "0")]) == items
     report = gold_report(read_gold([("c", "t", r) for r in (2, 2, 2, 2, 0, 0, 1)]), [2, 2, 2, 0, 0, None, 1])
-    assert report["sensitivity"] == 0.75 and report["specificity"] == 1.0 and report["unrated"] == 1
-    assert report["sensitivity_interval"] == pytest.approx([0.3006, 0.9544], abs=1e-3)  # Wilson's
+    assert report.sensitivity == 0.75 and report.specificity == 1.0 and report.agreement.unrated == 1
+    assert report.sensitivity_interval == pytest.approx((0.3006, 0.9544), abs=1e-3)  # Wilson's
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,8 @@ def test_a_run_reports_how_far_its_judge_can_be_trusted(parts, tmp_path):
         assert good.requests + bad.requests - before <= estimate.calls + 2
         assert results.run.gold.agreement.kappa == 1.0 and results.run.gold.sensitivity == 1.0
         own, other = results.run.agreement
-        assert (own["by"], own["n"], own["kappa"]) == ("repeat 1", 3 * 45, 1.0)
-        assert (
-            (other["by"], other["n"]) == ("careless", 3 * 45) and 0.3 < other["same"] < 0.7 and other["weighted"] < 0.4
-        )
+        assert (own.by, own.n, own.kappa) == ("repeat 1", 3 * 45, 1.0)
+        assert (other.by, other.n) == ("careless", 3 * 45) and 0.3 < other.same < 0.7 and other.weighted < 0.4
         assert results.run.second_judge["model"] == "careless"
         for result, without in zip(results, plain, strict=True):
             assert [one.by for one in result.agreement] == ["repeat 1", "careless"]

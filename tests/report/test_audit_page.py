@@ -16,6 +16,7 @@ from fade_lens.report.notebook import Table
 from fade_lens.report.page import page
 from fade_lens.report.recipe import recipe
 from fade_lens.report.standing import standing, why
+from fade_lens.runs.record import FeaturesRecord, ModelRecord, RunRecord
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings
 from fade_lens.scorers.evidence import ClarityEvidence, SyntheticText
@@ -89,7 +90,7 @@ def test_a_description_of_neuronpedia_links_to_its_page(run: Results) -> None:
         text = page(Results((first,), run.run), notes)
         assert [a["href"] for a in Document(text).all("a")] == ["#table", url]
     assert first.dashboard().src == f"{url}?embed=true&embedexplanation=true&embedplots=true&embedactivations=true"
-    recorded = Results(run.items, {"features": {"neuronpedia_id": "gemma-2-2b/20-gemmascope-res-16k"}})
+    recorded = Results(run.items, RunRecord(features=FeaturesRecord(neuronpedia_id="gemma-2-2b/20-gemmascope-res-16k")))
     assert (
         recorded[7]
         .dashboard(height=300)
@@ -124,7 +125,7 @@ def test_a_dead_feature_stands_apart() -> None:
         result.clarity, (SyntheticText("a", 3.0), SyntheticText("b", 0.0), SyntheticText("c", None))
     )
     assert why(with_evidence(result, clarity=written)).endswith("but on 1 of 3 texts written for the description")
-    assert "1 dead" in Document(page(Results((result,), {}))).text
+    assert "1 dead" in Document(page(Results((result,)))).text
 
 
 def test_cells_come_back_from_the_heat_map(run: Results) -> None:
@@ -149,13 +150,13 @@ def test_large_runs_have_no_heat_map() -> None:
 
 def test_the_recipe_makes_the_settings_again() -> None:
     settings = Settings(seed=7, factors=(0.5, 2.0), outlier_factor=float("inf"))
-    code = recipe({"settings": json.loads(json.dumps(settings.to_dict()))})
+    code = recipe(RunRecord(json.loads(json.dumps(settings.to_dict()))))
     made: dict[str, object] = {}
     exec(code, made)
     assert made["settings"] == settings
-    hostile = recipe({"settings": {"mode": "x\n'''import os", "made up": 1}, "model": {"name": "a\nb"}})
+    hostile = recipe(RunRecord({"mode": "x\n'''import os", "made up": 1}, ModelRecord("a\nb")))
     assert hostile.count("\n") == 4 and "made up" not in hostile
-    assert recipe({}) == ""
+    assert recipe(RunRecord()) == ""
 
 
 def test_a_table_in_a_notebook_is_the_page_in_a_frame(run: Results) -> None:

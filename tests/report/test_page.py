@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fade_lens._util.reasons import Reason
 from fade_lens._util.words import plain, visible
 from fade_lens.judge.reliability import Agreement, GoldItem, gold_report
+from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import Metric
 from fade_lens.report import page as pages
 from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitted, least
@@ -24,7 +25,6 @@ from fade_lens.report.notebook import result_card, results_table
 from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
 from fade_lens.report.standing import concept_rates, standing, worst_first
-from fade_lens.llm.budget import Usage
 from fade_lens.runs.record import JudgeRecord, ModelRecord, RunRecord
 from fade_lens.runs.results import Results, from_plain, to_plain
 from fade_lens.scorers.evidence import ClarityEvidence, RatedText, SyntheticText

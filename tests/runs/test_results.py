@@ -10,7 +10,8 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.reasons import Reason
 from fade_lens.data.descriptions import Description
 from fade_lens.metrics.metric import Metric
-from fade_lens.runs.results import Result, Results
+from fade_lens.runs.record import RunRecord
+from fade_lens.runs.results import FORMAT, Result, Results
 from fade_lens.scorers.evidence import (
     ClarityEvidence,
     Continuation,
@@ -103,15 +104,15 @@ def test_by_feature():
 
 
 def test_a_file_holds_everything(tmp_path):
-    results = Results((result(9), result(11)), {"settings": {"seed": 0}})
+    results = Results((result(9), result(11)), RunRecord({"seed": 0}))
     loaded = Results.load(results.save(tmp_path / "deep" / "r.json.gz"))
     assert loaded.items == results.items and loaded.run == results.run
 
 
 def test_an_earlier_file_outlives_a_save_that_fails(tmp_path):
-    path = Results((result(9),), {}).save(tmp_path / "r.json.gz")
+    path = Results((result(9),)).save(tmp_path / "r.json.gz")
     with pytest.raises(TypeError):
-        Results((result(11),), {"settings": object()}).save(path)
+        Results((result(11),), RunRecord({"seed": object()})).save(path)
     assert Results.load(path).items == (result(9),)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -126,9 +127,12 @@ def test_files_that_are_no_results(tmp_path):
         gzip.compress(b"[1]"),
         gzip.compress(b"{}" * 999)[:-9],
         gzip.compress(b"{}" * 999)[:10] + b"\xff" * 20,
-        gzip.compress(b'{"format": 4, "run": {}, "items": [], "nulls": []}'),
-        gzip.compress(b'{"format": 4, "run": {}, "items": [{}]}'),
-        gzip.compress(b'{"format": 4, "run": {}, "items": [{"evidence": 3}]}'),
+        gzip.compress(b'{"format": %d, "run": {}, "items": [], "nulls": []}' % FORMAT),
+        gzip.compress(b'{"format": %d, "run": {}, "items": [{}]}' % FORMAT),
+        gzip.compress(b'{"format": %d, "run": {"usage": 3}, "items": []}' % FORMAT),
+        gzip.compress(b'{"format": %d, "run": {"features": {"hook": 3}}, "items": []}' % FORMAT),
+        gzip.compress(b'{"format": %d, "run": {"settings": 3}, "items": []}' % FORMAT),
+        gzip.compress(b'{"format": %d, "run": {}, "items": [{"evidence": 3}]}' % FORMAT),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match="not a results file"):
@@ -136,7 +140,7 @@ def test_files_that_are_no_results(tmp_path):
     path.write_bytes(gzip.compress(json.dumps({"format": 9}).encode()))
     with pytest.raises(InputError, match="format 9"):
         Results.load(path)
-    path.write_bytes(gzip.compress(b'{"format": 4, "run": {}, "items": [{"evidence": {"fate": {}}}]}'))
+    path.write_bytes(gzip.compress(b'{"format": %d, "run": {}, "items": [{"evidence": {"fate": {}}}]}' % FORMAT))
     with pytest.raises(InputError, match=r"no scorer 'fate'.*did you mean 'fade'.*Import the module"):
         Results.load(path)
 
