@@ -33,6 +33,10 @@ NEIGHBOURS = 5
 Order = Literal["nearest", "mean"]
 
 
+EMBEDDED: dict[tuple[str, int, str], Float[np.ndarray, "window d"]] = {}
+"""The windows that were embedded last, by corpus, size and model: explaining and scoring need the same."""
+
+
 def check_kinds(kinds: Iterable[str]) -> None:
     """Raise `InputError` for an unknown kind, and `MissingExtraError` for one that needs embeddings where texts cannot be embedded."""
     for kind in (kinds := tuple(kinds)):
@@ -99,16 +103,12 @@ class Negatives:
     @cached_property
     def vectors(self) -> Float[np.ndarray, "window d"]:
         """An embedding of every window of the grid."""
-        if self._given is not None:
-            return self._given
-        from fade_lens.subject.tokens import decode
-
-        tokens, grid = self.evidence.subject.tokens, self.evidence.grid
-        tokenizer = self.evidence.subject.model.tokenizer
-        rows = zip(grid.text.tolist(), grid.first.tolist(), grid.last.tolist(), strict=True)
-        return embed(
-            [decode(tokenizer, tokens[text][a:b].tolist()) for text, a, b in rows], self._model, progress=self._progress
-        )
+        evidence = self.evidence
+        key = evidence.subject.tokens.fingerprint, evidence.settings.window_tokens, self._model
+        if self._given is None and key not in EMBEDDED:
+            EMBEDDED.clear()
+            EMBEDDED[key] = embed(list(evidence.words), self._model, progress=self._progress)
+        return EMBEDDED[key] if self._given is None else self._given
 
     def draw(
         self,

@@ -1,6 +1,6 @@
 """Windows of texts: drawn by a feature's activation with known probabilities, and read token by token in one run of their texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -261,6 +261,15 @@ class Evidence:
     def grid(self) -> Grid:
         """All windows of the corpus."""
         return Grid.of(self.subject.tokens, self.settings.window_tokens)
+
+    @property
+    def words(self) -> Iterator[str]:
+        """The text of every window of the grid."""
+        from fade_lens.subject.tokens import decode
+
+        tokens, grid, tokenizer = self.subject.tokens, self.grid, self.subject.model.tokenizer
+        for text, first, last in zip(grid.text.tolist(), grid.first.tolist(), grid.last.tolist(), strict=True):
+            yield decode(tokenizer, tokens[text][first:last].tolist())
 
     default = Draw()
     """How exemplars are drawn."""
