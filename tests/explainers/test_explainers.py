@@ -11,6 +11,7 @@ import pytest
 
 from fade_lens import Fade, InputError, MissingExtraError
 from fade_lens._util.reasons import Reason
+from fade_lens.analysis.audit import audit
 from fade_lens.evidence.windows import Evidence, EvidenceSettings, Place, Window
 from fade_lens.explainers.base import FeatureEvidence, explainer_of, rules_in_words
 from fade_lens.explainers.prompting import read_description, read_rules
@@ -281,3 +282,8 @@ def test_explanations_of_two_explainers_are_evaluated_together(server: FakeJudge
     assert len(results) == 4 and len({r.description.provenance.method for r in results}) == 2
     with pytest.raises(InputError, match="feature 0 has 2 explanations"):
         both[0]
+    audited = audit(both + fade.explain([3], progress=False), results).frame.set_index(
+        ["index", "explanation_model_name"]
+    )
+    assert audited["clarity"].notna().sum() == 4 and audited["type_name"].to_dict()[0, "planted"] == "one-shot"
+    assert audited["verdict"].to_dict()[3, ""] == "missing"
