@@ -72,10 +72,9 @@ def explained(explanations: Explanations) -> "pd.DataFrame":
     """The table of features that were explained here, those without a description included, whose reason stands in `notes`."""
     rows: list[Row] = []
     for one in explanations.rows:
-        about = None if one.description is None else one.description.provenance
-        text = None if one.description is None else one.description.text
-        method, model = ("", "") if about is None else (about.method, about.explainer)
-        rows.append(Row(one.index, text, type_name=method, explanation_model_name=model, notes=str(one.reason or "")))
+        text, about = None if one.description is None else one.description.text, one.provenance
+        why = str(one.reason or "")
+        rows.append(Row(one.index, text, type_name=about.method, explanation_model_name=about.explainer, notes=why))
     return frame(Imported(rows=tuple(rows), looked_up=frozenset(row.index for row in rows)))
 
 
