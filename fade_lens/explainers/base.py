@@ -224,16 +224,14 @@ def explainer_of(name: str) -> type[Explainer]:
     return REGISTRY.find(name)
 
 
-def completed(
-    explanation: Explanation, made: type[Explainer], model: str, seed: int, corpus: str, usage: Usage
-) -> Explanation:
+def completed(explanation: Explanation, made: type[Explainer], model: str, evidence: str, usage: Usage) -> Explanation:
     """An explanation with what the run knows of it: who made it, on what evidence, at what cost."""
     about = Provenance(
         "explained",
         explainer=model if made.asks else "",
         method=made.name,
         version=made.version,
-        evidence=evidence_id(seed, corpus),
+        evidence=evidence,
         shown=explanation.shown,
         cost=usage.cost,
     )
@@ -242,16 +240,12 @@ def completed(
     return replace(explanation, description=description, provenance=about, usage=usage)
 
 
-def evidence_id(seed: int, corpus: str) -> str:
-    """What a description was explained on: the seed of the roles and the fingerprint of the corpus."""
-    return f"{seed}:{corpus}"
-
-
-def check_evidence(descriptions: Iterable[Description], seed: int, corpus: str) -> None:
+def check_evidence(descriptions: Iterable[Description], evidence: Evidence) -> None:
     """Raise `InputError` for a description that was explained on this corpus with other roles: texts that it was made of would test it."""
+    seed, _, corpus = evidence.id.partition(":")
     for d in descriptions:
         before, _, on = d.provenance.evidence.partition(":")
-        if on == corpus and before != str(seed):
+        if on == corpus and before != seed:
             raise InputError(
                 f"feature {d.index} was explained on this corpus with seed {before}, which is {seed} now: texts that its explainer was "
                 f"shown would be among those that test it; give seed={before}, or explain it again"

@@ -39,12 +39,11 @@ def explain(
 
         asked = {index: begun(index) for index in shown}
         stages.wait(f"explainer: {made.name}", asked.values())
-    corpus, seed = identity["corpus"]["tokens"], subject.settings.seed
 
     def row(index: int) -> Explanation:
         reason, usage = lacking[index], judge.usage_of(concept_of(index))
         found = asked[index].result() if reason is None else Explanation(index, None, reason)
-        return completed(found, made, judge.model, seed, corpus, usage)
+        return completed(found, made, judge.model, evidence.id, usage)
 
     rows = tuple(map(row, indices))
     about = {"explainer": {"name": made.name, "version": made.version}, "versions": versions()}

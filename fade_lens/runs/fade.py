@@ -13,6 +13,7 @@ from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
+from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
@@ -144,7 +145,8 @@ class Fade:
             made = null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
             indices = tuple(dict.fromkeys(d.index for some in (chosen, *made.values()) for d in some))
             with self._opened(indices, store, transcripts, reliability.judges, seen) as (subject, known, kept):
-                check_evidence(chosen, self.settings.seed, known["corpus"]["tokens"])
+                if any(d.provenance.evidence for d in chosen):
+                    check_evidence(chosen, Evidence(subject))
                 about = {**known, "settings": recorded(self.settings, named.values())}
                 about |= {} if explanations is None else {"explained": explanations.record}
                 stages = Stages(progress)

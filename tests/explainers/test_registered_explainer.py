@@ -145,8 +145,9 @@ def test_scores_rest_on_texts_that_no_explainer_has_seen(server: FakeJudge) -> N
     assert held_out and shown and not held_out & shown
     everything = {text.text for text in fade.evaluate({0: TRUE[0]}, progress=False)[0].rated_evidence.texts}
     assert everything & shown, "a run without an explainer uses all texts"
-    with pytest.raises(InputError, match="seed 0, which is 1 now"):
-        make(server, seed=1).evaluate(made, progress=False)
+    for other in ({}, {"context": 16}):
+        with pytest.raises(InputError, match="seed 0, which is 1 now"):
+            make(server, seed=1, **other).evaluate(made, progress=False)
 
 
 def test_a_run_that_stopped_asks_nothing_twice(server: FakeJudge, tmp_path: Any) -> None:
@@ -208,7 +209,7 @@ def test_the_command_line_takes_it(server: FakeJudge, tmp_path: Any, monkeypatch
             "--judge", f"{server.base_url}#planted", "--explainer", "toy", *more,
         ])  # fmt: skip
 
-    told = run("explain", "--features", "0:4", "--out", str(tmp_path / "labels.csv"), "--dry-run")
+    told = run("explain", "--features", "0:4", "--out", str(tmp_path / "labels.csv"), "--dry-run", "--toy-words", "3")
     assert told.exit_code == 0 and "4 calls" in told.output and not server.requests, told.output
     done = run("explain", "--features", "0:4", "--out", str(tmp_path / "labels.csv"))
     assert done.exit_code == 0 and TRUE[1] in done.output and "never fires" in done.output, done.output
