@@ -13,6 +13,7 @@ from .data.corpus import Corpus as Corpus
 from .data.descriptions import Description as Description
 from .data.descriptions import read_descriptions as read_descriptions
 from .data.search import search as search
+from .explainers.table import Explanations as Explanations
 from .generation.steer import steer as steer
 from .judge import Judge as Judge
 from .judge import Prompts as Prompts

@@ -14,7 +14,10 @@ from fade_lens._util.wording import one_line
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.analysis.relabelling import Relabelling, relabelled, to_describe
 from fade_lens.analysis.verdicts import ELSEWHERE, SEVERITY, best_of, defined, partners, scorable, verdict_of
+from fade_lens.explainers.table import Explanations
 from fade_lens.neuronpedia import links
+from fade_lens.neuronpedia.flagging import flags
+from fade_lens.neuronpedia.frames import explained
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Score, Stats
 from fade_lens.runs.record import FeaturesRecord, RunRecord
@@ -176,7 +179,7 @@ FILES = {
 
 
 def audit(
-    table: "pd.DataFrame",
+    table: "pd.DataFrame | Explanations",
     results: Results | None = None,
     *,
     stats: Mapping[int, Stats] | None = None,
@@ -186,7 +189,7 @@ def audit(
     """Verdicts on a table of descriptions.
 
     Args:
-        table: of `neuronpedia.descriptions`, through `neuronpedia.flags`.
+        table: of `neuronpedia.descriptions`, through `neuronpedia.flags`; or what `Fade.explain` gave.
         results: of a run over what `to_score(table)` gives; without it the verdicts rest on the flags.
         stats: what Neuronpedia knows of the features (`Imported.stats`).
         source: the features' Neuronpedia id; by default the one that the table names.
@@ -197,6 +200,8 @@ def audit(
     """
     import pandas as pd
 
+    if isinstance(table, Explanations):
+        table = flags(explained(table))
     if "flags" not in table.columns:
         raise InputError("the table has no column 'flags'; pass it through fade_lens.neuronpedia.flags first")
     if not len(table):

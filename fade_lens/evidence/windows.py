@@ -1,6 +1,6 @@
 """Windows of texts: drawn by a feature's activation with known probabilities, and read token by token in one run of their texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
-from fade_lens.evidence.roles import ROLES, Role, leads, roles_of
+from fade_lens.evidence.roles import ROLES, Role, digest, leads, marks_of, roles_of
 from fade_lens.subject.settings import SubjectSettings
 
 if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
@@ -180,7 +180,17 @@ class Evidence:
     @cached_property
     def role(self) -> Int[np.ndarray, " text"]:
         """The role of every text, as its place in `ROLES`."""
-        return roles_of(self.subject.tokens, self.settings.seed)
+        return roles_of(self.subject.tokens, self.marks, self.settings.seed)
+
+    @cached_property
+    def marks(self) -> list[bytes]:
+        """A hash of each document of the corpus."""
+        return marks_of(self.subject.corpus)
+
+    @property
+    def id(self) -> str:
+        """What the roles rest on: the seed, and a hash of the corpus' documents in any order."""
+        return f"{self.settings.seed}:{digest(b''.join(sorted(self.marks))).hex()[:16]}"
 
     def texts(self, role: Role | None) -> Int[np.ndarray, " text"]:
         """The numbers of the texts of a role; None: of all."""
@@ -261,6 +271,15 @@ class Evidence:
     def grid(self) -> Grid:
         """All windows of the corpus."""
         return Grid.of(self.subject.tokens, self.settings.window_tokens)
+
+    @property
+    def words(self) -> Iterator[str]:
+        """The text of every window of the grid."""
+        from fade_lens.subject.tokens import decode
+
+        tokens, grid, tokenizer = self.subject.tokens, self.grid, self.subject.model.tokenizer
+        for text, first, last in zip(grid.text.tolist(), grid.first.tolist(), grid.last.tolist(), strict=True):
+            yield decode(tokenizer, tokens[text][first:last].tolist())
 
     default = Draw()
     """How exemplars are drawn."""

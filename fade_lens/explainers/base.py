@@ -6,7 +6,7 @@ gathers the evidence of all features at once, asks for all of them together, and
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
 from fade_lens._util.errors import InputError
@@ -82,6 +82,7 @@ class Explanation:
         reason: why it says nothing; None where it does.
         shown: the windows that it was shown, each as the number of its text and the positions of its first and its last token (left out).
         dropped: rules that were more than asked for.
+        provenance: who explained it, how and on what; also where there is no description.
         usage: what the answers cost that it rests on, in this run or before.
     """
 
@@ -90,6 +91,7 @@ class Explanation:
     reason: Reason | None = None
     shown: tuple[tuple[int, int, int], ...] = ()
     dropped: int = 0
+    provenance: Provenance = field(default_factory=lambda: Provenance("explained"))
     usage: Usage | None = None
 
     @classmethod
@@ -222,35 +224,28 @@ def explainer_of(name: str) -> type[Explainer]:
     return REGISTRY.find(name)
 
 
-def completed(
-    explanation: Explanation, made: type[Explainer], model: str, seed: int, corpus: str, usage: Usage
-) -> Explanation:
+def completed(explanation: Explanation, made: type[Explainer], model: str, evidence: str, usage: Usage) -> Explanation:
     """An explanation with what the run knows of it: who made it, on what evidence, at what cost."""
-    if (description := explanation.description) is None:
-        return replace(explanation, usage=usage)
     about = Provenance(
         "explained",
         explainer=model if made.asks else "",
         method=made.name,
         version=made.version,
-        evidence=evidence_id(seed, corpus),
+        evidence=evidence,
         shown=explanation.shown,
         cost=usage.cost,
     )
-    made_of = Description(description.index, description.text, about, description.rules)
-    return replace(explanation, description=made_of, usage=usage)
+    given = explanation.description
+    description = None if given is None else Description(given.index, given.text, about, given.rules)
+    return replace(explanation, description=description, provenance=about, usage=usage)
 
 
-def evidence_id(seed: int, corpus: str) -> str:
-    """What a description was explained on: the seed of the roles and the fingerprint of the corpus."""
-    return f"{seed}:{corpus}"
-
-
-def check_evidence(descriptions: Iterable[Description], seed: int, corpus: str) -> None:
+def check_evidence(descriptions: Iterable[Description], evidence: Evidence) -> None:
     """Raise `InputError` for a description that was explained on this corpus with other roles: texts that it was made of would test it."""
+    seed, _, corpus = evidence.id.partition(":")
     for d in descriptions:
         before, _, on = d.provenance.evidence.partition(":")
-        if on == corpus and before != str(seed):
+        if on == corpus and before != seed:
             raise InputError(
                 f"feature {d.index} was explained on this corpus with seed {before}, which is {seed} now: texts that its explainer was "
                 f"shown would be among those that test it; give seed={before}, or explain it again"

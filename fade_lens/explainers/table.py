@@ -85,18 +85,17 @@ class Explanations:
 
 def row_of(row: Explanation) -> dict[str, Any]:
     """One row of `Explanations.frame`."""
-    description = row.description
-    about = None if description is None else description.provenance
+    description, about = row.description, row.provenance
     return {
         "index": row.index,
         "description": None if description is None else description.text,
         "rules": json.dumps(description.rules) if description is not None and description.rules else "",
         "reason": None if row.reason is None else str(row.reason),
         "reason_code": None if row.reason is None else row.reason.code,
-        "explainer": "" if about is None else about.method,
-        "model": "" if about is None else about.explainer,
-        "prompt_version": "" if about is None else about.version,
-        "evidence": "" if about is None else about.evidence,
+        "explainer": about.method,
+        "model": about.explainer,
+        "prompt_version": about.version,
+        "evidence": about.evidence,
         "shown": " ".join(f"{text}:{first}-{last}" for text, first, last in row.shown),
         "dropped_rules": row.dropped,
         "judge_calls": None if row.usage is None else row.usage.calls,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.wording import one_line
 from fade_lens.data.descriptions import DESCRIBED, provenance_of
+from fade_lens.explainers.table import Explanations
 from fade_lens.neuronpedia.records import Imported, Row
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ def frame(found: Imported, indices: Sequence[int] | None = None) -> "pd.DataFram
         "repeated": len(rows) - len(copies),
     }
     return table
+
+
+def explained(explanations: Explanations) -> "pd.DataFrame":
+    """The table of features that were explained here, those without a description included, whose reason stands in `notes`."""
+    rows: list[Row] = []
+    for one in explanations.rows:
+        text, about = None if one.description is None else one.description.text, one.provenance
+        why = str(one.reason or "")
+        rows.append(Row(one.index, text, type_name=about.method, explanation_model_name=about.explainer, notes=why))
+    return frame(Imported(rows=tuple(rows), looked_up=frozenset(row.index for row in rows)))
 
 
 def record_of(row: Row, copies: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One call of `Fade.explain`: evidence of all features from one pass, then an explainer on each, all of them together."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
@@ -22,15 +22,16 @@ def explain(
     stages: Stages,
     observe: Callable[[Subject], None],
     identity: Mapping[str, Any],
+    indices: Sequence[int],
 ) -> Explanations:
-    """Explain all features of a subject; one that cannot be explained has its reason, and the others go on."""
+    """Explain some features of a subject; one that cannot be explained has its reason, and the others go on."""
     started, before = time.monotonic(), judge.usage
     made = type(explainer)
     with stages.showing():
         observe(subject)
         evidence = Evidence(subject, observe=observe)
         least = explainer.settings.least_texts
-        lacking = {i: evidence.lacking(i, "show", least) for i in subject.features.indices}
+        lacking = {i: evidence.lacking(i, "show", least) for i in indices}
         shown = explainer.gather(evidence, [i for i, reason in lacking.items() if reason is None])
 
         def begun(index: int) -> "Future[Explanation]":
@@ -38,15 +39,13 @@ def explain(
 
         asked = {index: begun(index) for index in shown}
         stages.wait(f"explainer: {made.name}", asked.values())
-    corpus, seed = identity["corpus"]["tokens"], subject.settings.seed
 
     def row(index: int) -> Explanation:
-        if (reason := lacking[index]) is not None:
-            return Explanation(index, None, reason)
-        usage = judge.usage_of(concept_of(index))
-        return completed(asked[index].result(), made, judge.model, seed, corpus, usage)
+        reason, usage = lacking[index], judge.usage_of(concept_of(index))
+        found = asked[index].result() if reason is None else Explanation(index, None, reason)
+        return completed(found, made, judge.model, evidence.id, usage)
 
-    rows = tuple(map(row, subject.features.indices))
+    rows = tuple(map(row, indices))
     about = {"explainer": {"name": made.name, "version": made.version}, "versions": versions()}
     about |= {"usage": asdict(judge.usage - before), "seconds": round(time.monotonic() - started, 1)}
     return Explanations(rows, {**identity, **about})

@@ -10,9 +10,10 @@ from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.progress import Stages
-from fade_lens.baselines.null_descriptions import null_descriptions
+from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
+from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
@@ -127,30 +128,30 @@ class Fade:
         """
         named = scorers_of(scorers)
         self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
+        check_nulls(nulls)
         explanations = descriptions if isinstance(descriptions, Explanations) else None
-        if explainer is not None:
-            given, missing = undescribed(descriptions)
-            explanations = self.explain(
-                missing, explainer=explainer, store=store, transcripts=transcripts, progress=progress
-            )
-            descriptions = [*given, *explanations]
-        if explanations is not None and not descriptions:
-            raise InputError(f"no feature has a description: {explanations.reasons}; explain others")
-        chosen = read_descriptions(descriptions)
-        if held_out is None:
-            held_out = any(d.provenance.kind == "explained" for d in chosen)
-        beside = null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
-        indices = tuple(dict.fromkeys(d.index for some in (chosen, *beside.values()) for d in some))
-        with (
-            Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability,
-            self._opened(indices, store, transcripts, reliability.judges) as (subject, known, kept),
-        ):
-            check_evidence(chosen, self.settings.seed, known["corpus"]["tokens"])
-            about = {**known, "settings": recorded(self.settings, named.values())}
-            about |= {} if explanations is None else {"explained": explanations.record}
-            stages = Stages(progress)
-            pipeline = Pipeline(subject, self.judge, self.settings, named, reliability, kept, stages, held_out=held_out)
-            return pipeline.run(chosen, beside, about)
+        with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
+            seen = None
+            if explainer is not None:
+                given, missing = undescribed(descriptions)
+                beside = tuple(d.index for d in given)
+                explanations, seen = self._explain(missing, explainer, store, transcripts, progress, beside=beside)
+                descriptions = [*given, *explanations]
+            if explanations is not None and not descriptions:
+                raise InputError(f"no feature has a description: {explanations.reasons}; explain others")
+            chosen = read_descriptions(descriptions)
+            if held_out is None:
+                held_out = any(d.provenance.kind == "explained" for d in chosen)
+            made = null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
+            indices = tuple(dict.fromkeys(d.index for some in (chosen, *made.values()) for d in some))
+            with self._opened(indices, store, transcripts, reliability.judges, seen) as (subject, known, kept):
+                if any(d.provenance.evidence for d in chosen):
+                    check_evidence(chosen, Evidence(subject))
+                about = {**known, "settings": recorded(self.settings, named.values())}
+                about |= {} if explanations is None else {"explained": explanations.record}
+                stages = Stages(progress)
+                parts = (subject, self.judge, self.settings, named, reliability, kept, stages)
+                return Pipeline(*parts, held_out=held_out).run(chosen, made, about)
 
     def explain(
         self,
@@ -179,12 +180,24 @@ class Fade:
             StoreError: the store was made with other settings.
         """
         self._check_judged({}, explainer)
-        made, chosen = explainer_of(explainer), checked_indices(tuple(indices), self._n_features)
-        asking = made(self.settings)
-        with self._opened(chosen, store, transcripts, (self.judge,)) as (subject, known, kept):
-            stages = Stages(progress)
+        return self._explain(tuple(indices), explainer, store, transcripts, progress)[0]
+
+    def _explain(
+        self,
+        indices: Sequence[int],
+        explainer: str,
+        store: str | Path | None,
+        transcripts: str | Path | None,
+        progress: bool,
+        beside: Sequence[int] = (),
+    ) -> tuple[Explanations, Subject]:
+        """Explanations, and the subject of these features and of those `beside`, which are observed in the same pass."""
+        made, chosen = explainer_of(explainer), checked_indices(indices, self._n_features)
+        asking, stages = made(self.settings), Stages(progress)
+        with self._opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
             identity = {**known, "settings": recorded(self.settings, (made,))}
-            return explain(subject, self.judge, asking, stages, partial(observe, store=kept, stages=stages), identity)
+            see = partial(observe, store=kept, stages=stages)
+            return explain(subject, self.judge, asking, stages, see, identity, chosen), subject
 
     @contextmanager
     def _opened(
@@ -193,9 +206,15 @@ class Fade:
         store: str | Path | None,
         transcripts: str | Path | None,
         judges: Iterable[Judge],
+        seen: Subject | None = None,
     ) -> Generator[tuple[Subject, dict[str, Any], RunStore | None]]:
-        """The subject of some features, what decides a run's numbers, and the open store; what judges answer is kept in it."""
+        """The subject of some features, what decides a run's numbers, and the open store; what judges answer is kept in it.
+
+        What was `seen` of another subject of the run is not computed again.
+        """
         subject = self._subject(indices)
+        if seen is not None:
+            subject.take(seen)
         known = {**subject.identity(), "judge": self.judge.identity}
         # A store is bound to FADE's settings, which decide what torch keeps in it; what another scorer asks is kept by the question.
         bound = {**known, "settings": recorded(self.settings, ())}

@@ -148,6 +148,8 @@ class Pipeline:
 
 def observe(subject: Subject, store: RunStore | None, stages: Stages) -> None:
     """The pass over the corpus, or what the store has of it; what was computed is kept."""
+    if subject.is_observed:
+        return
     indices = subject.features.indices
     kept = None if store is None else store.activations(indices)
     advance = stages.stage("model: natural texts", len(subject.tokens))

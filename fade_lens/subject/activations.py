@@ -66,6 +66,12 @@ class MaxActivations:
         lost = int((np.isnan(values.rows).any(axis=0) & (counted > 0)).sum()) if self.n_overflowed else 0
         return MaxActivations(values.rows.T, positions.rows.T, counted, active, self.n_outliers, lost)
 
+    def of(self, columns: Sequence[int]) -> "MaxActivations":
+        """Those of some of the features."""
+        values, positions = (rows.T[list(columns)].T for rows in (self.values, self.positions))
+        lost = int((np.isnan(values).any(axis=1) & (self.counted > 0)).sum()) if self.n_overflowed else 0
+        return MaxActivations(values, positions, self.counted, self.active[list(columns)], self.n_outliers, lost)
+
     @property
     def firing_rate(self) -> Float[np.ndarray, " feature"]:
         """Share of the counted positions at which each feature is not zero."""

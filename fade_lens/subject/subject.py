@@ -128,6 +128,16 @@ class Subject:
         assert self._activations is not None
         return self._activations
 
+    @property
+    def is_observed(self) -> bool:
+        """Whether the corpus' activations are there already."""
+        return self._activations is not None
+
+    def take(self, other: "Subject") -> None:
+        """The activations of another subject over the same corpus, where it is observed and has all of these features."""
+        if other.is_observed and set(self.features.indices) <= set(other.features.indices):
+            self._activations = other.activations.of([other.column(index) for index in self.features.indices])
+
     def observe(self, stored: MaxActivations | None = None, progress: Progress | None = None) -> MaxActivations:
         """Run the pass over the corpus, or take the result that a store kept of it. Equal values are made one (see `fade_lens.subject.ties`)."""
         if stored is None and self._given is not None:

@@ -46,9 +46,14 @@ def main() -> None:
     near = {i: tuple((i + 1 + np.arange(5)) % given.features) for i in range(given.features)}
 
     def told(what: str, began: float) -> None:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{what:<44} {time.perf_counter() - began:7.1f} s   {memory:5.2f} GiB at most")
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        busy, memory = used.ru_utime + used.ru_stime - spent, used.ru_maxrss / 2**20
+        print(
+            f"{what}\n    {time.perf_counter() - began:7.1f} s, {busy:.0f} s of processors since the start, {memory:.2f} GiB at most"
+        )
 
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    spent = before.ru_utime + before.ru_stime
     whole = began = time.perf_counter()
     evidence = Evidence(subject)
     sizes = [len(evidence.texts(role)) for role in ("show", "refine", "select", "test")]

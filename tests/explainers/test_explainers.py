@@ -2,15 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fade_lens import Fade, InputError, MissingExtraError
 from fade_lens._util.reasons import Reason
-from fade_lens.evidence.windows import Evidence, Place, Window
+from fade_lens.analysis.audit import audit
+from fade_lens.evidence.windows import Evidence, EvidenceSettings, Place, Window
 from fade_lens.explainers.base import FeatureEvidence, explainer_of, rules_in_words
 from fade_lens.explainers.prompting import read_description, read_rules
 from fade_lens.explainers.showing import SHOWINGS, marked, showing
@@ -171,6 +173,23 @@ def test_a_contrastive_explainer_is_shown_hard_silent_windows_of_the_same_role(s
     assert (subject.natural(0)[[text for text, _, _ in made[0].shown[-6:]]] == 0).all()
 
 
+def test_windows_are_embedded_once_a_run(server: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[int] = []
+
+    def by_length(texts: Sequence[str], *_: Any, **__: Any) -> Any:
+        embedded.append(len(texts))
+        angles = np.array([len(text.split()) for text in texts]) / 10
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    monkeypatch.setattr("fade_lens.evidence.negatives.embed", by_length)
+    monkeypatch.setattr("fade_lens.data.embedding.find_spec", lambda _: True)
+    for _ in range(2):
+        made = make(server, window_tokens=4).explain([0, 1], explainer="contrastive", progress=False)
+        assert {d.index: d.text for d in made} == {0: TRUE[0], 1: TRUE[1]}
+    grid = Evidence(Subject(MODEL, SAE, TEXTS, [0], EvidenceSettings(window_tokens=4))).grid
+    assert embedded == [len(grid.text)] and "<silent 20" in prompts(server)[0]
+
+
 def test_what_a_kind_needs_is_told_before_anything_is_done(server: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fade_lens.data.embedding.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match="similarity"):
@@ -263,3 +282,9 @@ def test_explanations_of_two_explainers_are_evaluated_together(server: FakeJudge
     assert len(results) == 4 and len({r.description.provenance.method for r in results}) == 2
     with pytest.raises(InputError, match="feature 0 has 2 explanations"):
         both[0]
+    audited = audit(both + fade.explain([3], progress=False), results).frame.set_index(
+        ["index", "explanation_model_name"]
+    )
+    assert [value == value for value in audited["clarity"].tolist()].count(True) == 4
+    assert audited["type_name"].to_dict()[0, "planted"] == "one-shot"
+    assert audited["verdict"].to_dict()[3, ""] == "missing"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from fade_lens import Description, Fade, Request, Results, compare, read_descriptions
+from fade_lens import Description, Fade, Request, Results, Subject, compare, read_descriptions
 from fade_lens._util.errors import InputError, JudgeError
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
@@ -97,8 +97,8 @@ def test_its_descriptions_are_scored_reported_and_compared(server: FakeJudge, tm
     assert {d.index: d.text for d in made} == TRUE and len(made) == 3 and made.reasons == {"silent": 1}
     assert made[SILENT].reason == "never fires on the 800 texts of the corpus" and "3 of 4" in repr(made)
     row: Any = made.frame.iloc[0]
-    assert (row.explainer, row.model, row.prompt_version, row.judge_calls) == ("toy", "planted", "7", 1)
-    assert len(made[0].shown) == 4 == len(row.shown.split()) and made.run["settings"]["toy_words"] == 4
+    assert [row[n] for n in ("explainer", "model", "prompt_version", "judge_calls")] == ["toy", "planted", "7", 1]
+    assert len(made[0].shown) == 4 == len(str(row["shown"]).split()) and made.run["settings"]["toy_words"] == 4
     assert made[0].description is not None and made[0].description.rules == ((TRUE[0], 5),)
     read = read_descriptions(made.to_csv(tmp_path / "labels.csv"))
     assert read == read_descriptions(made) == read_descriptions(made.frame)
@@ -113,18 +113,27 @@ def test_its_descriptions_are_scored_reported_and_compared(server: FakeJudge, tm
     given = fade.evaluate(TRUE, held_out=True, progress=False)
     comparison = compare(results, given, by="explainer")
     assert set(comparison.frame["group"]) == {"planted (toy)", "a dict"}
-    assert len(comparison.paired) and not comparison.paired["difference"].any(), "the same words on the same texts"
+    assert set(comparison.paired["difference"].dropna().tolist()) == {0.0}, "the same words on the same texts"
 
 
-def test_features_without_a_description_are_explained_first(server: FakeJudge) -> None:
-    fade = make(server)
+def test_features_without_a_description_are_explained_first(server: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    fade, passes = make(server), list[int]()
+    observe = Subject.observe
+    monkeypatch.setattr(Subject, "observe", lambda *a, **k: passes.append(1) or observe(*a, **k))
     results = fade.evaluate({0: "names of colours", 1: None, 2: "  "}, explainer="toy", progress=False)
     assert {r.description.index: r.description.text for r in results} == {**TRUE, 0: "names of colours"}
+    assert len(passes) == 1, "one pass over the corpus serves both"
     assert results[1].description.provenance.kind == "explained" and results.run.explained["features"] == 2
     with pytest.raises(InputError, match="every feature has a description"):
         fade.evaluate(TRUE, explainer="toy", progress=False)
     with pytest.raises(InputError, match=r"no feature has a description: \{'silent': 1\}"):
         fade.evaluate([SILENT], explainer="toy", progress=False)
+    before = server.requests
+    bad: tuple[dict[str, Any], ...] = ({"nulls": ("shuffle",)}, {"gold": "none.csv"}, {"scorers": ("fad",)})
+    for wrong in bad:
+        with pytest.raises(InputError):
+            fade.evaluate([0], explainer="toy", progress=False, **wrong)
+    assert server.requests == before, "told before an explainer is paid for"
 
 
 def test_scores_rest_on_texts_that_no_explainer_has_seen(server: FakeJudge) -> None:
@@ -136,8 +145,9 @@ def test_scores_rest_on_texts_that_no_explainer_has_seen(server: FakeJudge) -> N
     assert held_out and shown and not held_out & shown
     everything = {text.text for text in fade.evaluate({0: TRUE[0]}, progress=False)[0].rated_evidence.texts}
     assert everything & shown, "a run without an explainer uses all texts"
-    with pytest.raises(InputError, match="seed 0, which is 1 now"):
-        make(server, seed=1).evaluate(made, progress=False)
+    for other in ({}, {"context": 16}):
+        with pytest.raises(InputError, match="seed 0, which is 1 now"):
+            make(server, seed=1, **other).evaluate(made, progress=False)
 
 
 def test_a_run_that_stopped_asks_nothing_twice(server: FakeJudge, tmp_path: Any) -> None:
@@ -199,7 +209,7 @@ def test_the_command_line_takes_it(server: FakeJudge, tmp_path: Any, monkeypatch
             "--judge", f"{server.base_url}#planted", "--explainer", "toy", *more,
         ])  # fmt: skip
 
-    told = run("explain", "--features", "0:4", "--out", str(tmp_path / "labels.csv"), "--dry-run")
+    told = run("explain", "--features", "0:4", "--out", str(tmp_path / "labels.csv"), "--dry-run", "--toy-words", "3")
     assert told.exit_code == 0 and "4 calls" in told.output and not server.requests, told.output
     done = run("explain", "--features", "0:4", "--out", str(tmp_path / "labels.csv"))
     assert done.exit_code == 0 and TRUE[1] in done.output and "never fires" in done.output, done.output
