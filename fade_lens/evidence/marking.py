@@ -1,7 +1,6 @@
 """Marks on tokens of a window: those at which a feature fires, and wrong ones, of the same kinds, at which it does not."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -10,8 +9,6 @@ from fade_lens.evidence.windows import Window
 Signs = tuple[str, str]
 MARKS: tuple[Signs, Signs] = (("<<", ">>"), ("⟦", "⟧"))
 """What stands before and behind what is marked; the second where a text holds the first."""
-Class = Literal["word", "piece", "sign", "blank"]
-"""Of a token: the beginning of a word, a further piece of one, punctuation, white space."""
 
 
 def marks(windows: Sequence[Window]) -> Signs:
@@ -47,8 +44,8 @@ def fires_at(window: Window, share: float) -> list[int]:
     return [at for _, at in sorted(found)]
 
 
-def class_of(tokens: Sequence[str], at: int) -> Class:
-    """The class of a token, by what stands in it and before it.
+def class_of(tokens: Sequence[str], at: int) -> str:
+    """The class of a token: the beginning of a word, a further piece of one, a sign, or white space.
 
     >>> [class_of(["The", " c", "at", ",", " "], at) for at in range(5)]
     ['word', 'word', 'piece', 'sign', 'blank']
@@ -61,9 +58,7 @@ def class_of(tokens: Sequence[str], at: int) -> Class:
     return "piece" if at and token[0].isalnum() and tokens[at - 1][-1:].isalnum() else "word"
 
 
-def wrong_tokens(
-    window: Window, classes: Sequence[Class], random: np.random.Generator, floor: float = 0.0
-) -> list[int]:
+def wrong_tokens(window: Window, classes: Sequence[str], random: np.random.Generator, floor: float = 0.0) -> list[int]:
     """Tokens of a window at which the feature is silent: one of each class that is asked for, of any other where there is none left.
 
     Args:

@@ -52,7 +52,9 @@ class TopText:
         """
         part, peak = self.window(tokens), self.peak
         at = next((i for i in range(self.strongest, len(self.tokens)) if self.tokens[i]), None)
-        marked = peak.replace(peak.strip(), f"«{peak.strip()}»") if peak.strip() else "«" + peak.replace("\n", "↵") + "»"
+        marked = (
+            peak.replace(peak.strip(), f"«{peak.strip()}»") if peak.strip() else "«" + peak.replace("\n", "↵") + "»"
+        )
         shown = (
             marked if i == at else token
             for i, token in enumerate(self.tokens)
