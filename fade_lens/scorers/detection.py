@@ -19,7 +19,7 @@ from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.decisions import balanced, precision_and_f1
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import balanced_accuracy
-from fade_lens.scorers.base import ScoreSpec, Scoring, scorer
+from fade_lens.scorers.base import ScoreSpec, scorer
 from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowSettings, graded
 from fade_lens.subject.settings import SubjectSettings
 
@@ -70,9 +70,9 @@ class Detection(WindowScorer):
     Settings: ClassVar[type[SubjectSettings]] = DetectionSettings
     settings: DetectionSettings
 
-    def __init__(self, scoring: Scoring) -> None:
-        super().__init__(scoring)
-        check_kinds(self.settings.detection_hard)
+    @classmethod
+    def check(cls, settings: SubjectSettings) -> None:
+        check_kinds(DetectionSettings.of(settings).detection_hard)
 
     @classmethod
     def estimate(
