@@ -140,9 +140,11 @@ class Fuzzing(WindowScorer):
                     one.append(marked(window, right, RIGHT))
                     other.append(marked(window, wrong, WRONG))
                     classes.append([class_of(window.tokens, at) for at in right])
-            elif classes and (at := wrong_tokens(window, classes[n_silent % len(classes)], random, floor)):
-                parts[n_silent % 2].append(marked(window, at, SILENT))
-                n_silent += 1
+            elif classes:
+                like = classes[n_silent % len(classes)]
+                if len(at := wrong_tokens(window, like, random, floor)) == len(like):
+                    parts[n_silent % 2].append(marked(window, at, SILENT))
+                    n_silent += 1
         if (n := len(classes)) < (least := self.settings.tested_texts_least):
             return Reason("no_wrong_marks", f"only {n} windows have tokens at which the feature is silent, fewer than {least}")  # fmt: skip
         return tuple(parts[0]), tuple(parts[1])
