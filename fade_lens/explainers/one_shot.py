@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
+from fade_lens.evidence.marking import marks
 from fade_lens.evidence.windows import Draw, Evidence, Place, Window
 from fade_lens.explainers import prompting
 from fade_lens.explainers.base import (
@@ -18,7 +19,7 @@ from fade_lens.explainers.base import (
     concept_of,
     explainer,
 )
-from fade_lens.explainers.showing import SHOWINGS, Showing, marks, showing
+from fade_lens.explainers.showing import SHOWINGS, Showing, showing
 from fade_lens.judge import Estimate, Judge
 from fade_lens.judge.asking import Questions
 from fade_lens.llm.chat import Answer

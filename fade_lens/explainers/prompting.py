@@ -14,9 +14,10 @@ from fade_lens._util.seeds import stream
 from fade_lens._util.wording import one_line
 from fade_lens.data.descriptions import Rule
 from fade_lens.data.leaks import REFUSAL, leaked
+from fade_lens.evidence.marking import marks
 from fade_lens.evidence.windows import Window
 from fade_lens.explainers.base import LONGEST, REASONS, FeatureEvidence
-from fade_lens.explainers.showing import Showing, marked, marks
+from fade_lens.explainers.showing import Showing, marked
 from fade_lens.judge.parsing import parse_fields
 from fade_lens.judge.prompts import cut
 from fade_lens.llm.chat import Answer

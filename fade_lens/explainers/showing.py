@@ -1,10 +1,10 @@
 """Ways of showing windows to an explainer: how they are drawn, marked and listed. Those of other tools go by their names."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
+from fade_lens.evidence.marking import MARKS, Signs, piece
 from fade_lens.evidence.windows import Draw, Window
 
 Name = Literal["default", "arena", "saebench", "delphi", "neuronpedia"]
@@ -72,13 +72,7 @@ def showing(name: str, n: int | None = None) -> Showing:
     return replace(found, draws=tuple(replace(d, n=ceil(n * d.n / total), of=None if d.of is None else ceil(n * d.of / total)) for d in found.draws))  # fmt: skip
 
 
-def marks(windows: Sequence[Window]) -> tuple[str, str]:
-    """What stands before and behind what is marked: signs that none of the windows holds."""
-    taken = any("<<" in window.text or ">>" in window.text for window in windows)
-    return ("⟦", "⟧") if taken else ("<<", ">>")
-
-
-def marked(window: Window, scale: float, how: Showing, signs: tuple[str, str] = ("<<", ">>")) -> str:
+def marked(window: Window, scale: float, how: Showing, signs: Signs = MARKS[0]) -> str:
     """A window's text with its marks, and the values of what is marked behind it.
 
     Args:
@@ -96,16 +90,3 @@ def marked(window: Window, scale: float, how: Showing, signs: tuple[str, str] = 
         if chosen[at] and a is not None and window.tokens[at].strip()
     ][: how.values]
     return f"{text}\n(strength: {', '.join(listed)})" if listed else text
-
-
-def piece(tokens: Sequence[str], chosen: Sequence[bool], at: int, merged: bool, signs: tuple[str, str]) -> str:
-    """One token with the marks that begin or end at it; a mark leaves white space before a word outside."""
-    if not chosen[at]:
-        return tokens[at]
-    opens = not (merged and at and chosen[at - 1])
-    closes = not (merged and at + 1 < len(chosen) and chosen[at + 1])
-    bare = tokens[at].lstrip() if opens else tokens[at]
-    space = tokens[at][: len(tokens[at]) - len(bare)]
-    if not bare:  # white space is what it fires on
-        space, bare = "", tokens[at]
-    return f"{space}{signs[0] if opens else ''}{bare}{signs[1] if closes else ''}"

@@ -9,13 +9,25 @@ from fade_lens.llm.request import Message
 
 if TYPE_CHECKING:
     from fade_lens.judge.judge import Judge
+    from fade_lens.judge.prompts import Prompts
 
 NOTHING = Estimate(0, 0, 0, 0.0)
 CONCEPT = "a description of a dozen words or so, to be replaced"
 
 
-def rating(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
-    """What rating `n_texts` texts of `text_tokens` tokens each for one concept asks and costs, retries not counted."""
+def rating(
+    judge: "Judge", n_texts: int, text_tokens: Number, *, prompts: "Prompts | None" = None, size: int | None = None
+) -> Estimate:
+    """What rating `n_texts` texts of `text_tokens` tokens each for one concept asks and costs, retries not counted.
+
+    Args:
+        judge: who is asked.
+        n_texts: how many texts.
+        text_tokens: their mean length.
+        prompts: other ones than the judge's.
+        size: texts a request, where it is not the judge's.
+    """
+    prompts, size = prompts or judge.prompts, size or judge.texts_per_request
     if not n_texts:
         return NOTHING
     if judge.rating == "single":
@@ -23,10 +35,10 @@ def rating(judge: "Judge", n_texts: int, text_tokens: Number) -> Estimate:
 
         calls = n_texts + len(single.BACKGROUND)
         return reckoned(
-            judge, calls, calls * tokens(judge.prompts.single_messages(CONCEPT, "")) + n_texts * text_tokens, calls
+            judge, calls, calls * tokens(prompts.single_messages(CONCEPT, "")) + n_texts * text_tokens, calls
         )
-    calls = math.ceil(n_texts / judge.texts_per_request)
-    prompt = calls * tokens(judge.prompts.rating_messages(CONCEPT, {}, tag=100)) + n_texts * (text_tokens + 18)
+    calls = math.ceil(n_texts / size)
+    prompt = calls * tokens(prompts.rating_messages(CONCEPT, {}, tag=100)) + n_texts * (text_tokens + 18)
     return reckoned(judge, calls, prompt, n_texts * 12 + calls * 8)
 
 

@@ -48,7 +48,7 @@ class Entry:
         A text of a "rate one" question has its score in place of a rating; "–" stands where there is none.
         """
         messages = [dict(message) for message in self.request.get("messages", [])]
-        if self.kind == "rate" and (asked := prompts.read_rating(messages)) is not None:
+        if (asked := prompts.read_rating(messages)) is not None:
             found = {} if self.answer.get("refusal") else parse_ratings(self.content, asked[1])
             return [(str(found.get(name, "–")), text) for name, text in asked[1].items()]
         if self.kind == "rate one" and messages:

@@ -7,6 +7,7 @@ them can close the tag. These tags, and the form of the answer, are the same wha
 import random
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -25,8 +26,6 @@ MOST_BYTES = 1 << 18
 LONGEST_QUOTED = 40
 """Characters of a quoted string that is looked up."""
 
-_RATED = object_of(id={"type": "string"}, rating={"type": "integer", "enum": [0, 1, 2]})
-RATINGS = Structure.of("ratings", ratings={"type": "array", "items": _RATED})
 TEXTS = Structure.of("texts", texts={"type": "array", "items": {"type": "string"}})
 
 _GRADES = """\
@@ -306,6 +305,12 @@ def _occurrence(string: str, text: str) -> str:
     inside = occurrence(string, text)
     where = "no" if inside is None else f"only inside “{inside}”" if inside else "yes"
     return f"“{string}” in the text: {where}"
+
+
+def ratings_of(grades: Sequence[int]) -> Structure:
+    """The form of an answer that rates texts by their ids."""
+    rated = object_of(id={"type": "string"}, rating={"type": "integer", "enum": list(grades)})
+    return Structure.of("ratings", ratings={"type": "array", "items": rated})
 
 
 def cut(text: str, limit: int = MAX_TEXT_CHARS) -> str:

@@ -10,7 +10,7 @@ from fade_lens._util.files import clean
 from fade_lens._util.reasons import Reason
 from fade_lens.judge.asking import CHECKED, Asking, all_of
 from fade_lens.judge.parsing import parse_ratings
-from fade_lens.judge.prompts import RATINGS, cut
+from fade_lens.judge.prompts import cut, ratings_of
 from fade_lens.llm.chat import Answer, Unanswered
 from fade_lens.llm.request import Request
 
@@ -49,12 +49,16 @@ class BatchedRating(Asking):
         repeat: numbers repetitions of the same question.
         size: texts a request.
         temperature: of the model.
+        kind: what requests go by.
+        grades: what a text may be rated; any other value is none.
     """
 
     seed: int
     repeat: int
     size: int
     temperature: float
+    kind: str = "rate"
+    grades: tuple[int, ...] = (0, 1, 2)
     attempts: int = ATTEMPTS
 
     form: str = "ratings of several texts in one answer"
@@ -101,7 +105,8 @@ class BatchedRating(Asking):
                 return dict.fromkeys(texts, Rating(None, reason=str(error)))
             too_long, reason, tried = True, str(error), tried + 1
         else:
-            found = {} if answer.refusal else parse_ratings(self.said(answer), samples)
+            read = {} if answer.refusal else parse_ratings(self.said(answer), samples)
+            found = {name: value for name, value in read.items() if value in self.grades}
             refused, reason = bool(answer.refusal), self.unread(answer, attempt)
             tried += self.counts(request, answer, bool(found))
         ratings = {samples[name]: Rating(value) for name, value in found.items()}
@@ -122,12 +127,12 @@ class BatchedRating(Asking):
         tag, *names = rng.sample(range(100, 1000), len(texts) + 1)
         samples = {str(name): text for name, text in zip(names, texts, strict=True)}
         request = Request(
-            kind="rate",
+            kind=self.kind,
             concept=self.concept,
             messages=self.asked.prompts.rating_messages(self.concept, samples, tag=tag),
             parameters={"temperature": self.temperature, "max_tokens": 100 + 40 * len(texts)},
             expects=14 * len(texts),
-            structure=RATINGS,
+            structure=ratings_of(self.grades),
             repeat=self.repeat,
             attempt=attempt,
             note={"seed": self.seed},

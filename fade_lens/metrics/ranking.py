@@ -91,6 +91,21 @@ def auroc(
     return float(Ranked(values, np.arange(len(values)) < len(v), np.append(v, w)[None]).auroc()[0])
 
 
+def aurocs(
+    values: Float[np.ndarray, "text scoring"], positive: Bool[np.ndarray, "text"]
+) -> Float[np.ndarray, "scoring"]:
+    """AUROC of several scorings of the same texts, each text counting once; both labels must be there.
+
+    >>> aurocs(np.array([[3.0, 1.0], [1.0, 1.0], [2.0, 1.0]]), np.array([True, False, False])).tolist()
+    [1.0, 0.5]
+    """
+    from scipy.stats import rankdata
+
+    n = int(positive.sum())
+    ranks = rankdata(values, axis=0)[positive].sum(axis=0)
+    return (ranks - n * (n + 1) / 2) / (n * (len(positive) - n))
+
+
 def gini(
     positives: Float[np.ndarray, "positive"],
     negatives: Float[np.ndarray, "negative"],

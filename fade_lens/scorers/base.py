@@ -139,6 +139,10 @@ class Scorer(Registered, ABC):
         return any("judge" in spec.needs for spec in cls.specs)
 
     @classmethod
+    def check(cls, settings: SubjectSettings) -> None:
+        """Raise where it cannot be used here, such as `MissingExtraError`; called before anything is computed or asked."""
+
+    @classmethod
     @abstractmethod
     def estimate(
         cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None

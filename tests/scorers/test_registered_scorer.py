@@ -212,7 +212,7 @@ def test_names_that_are_taken_are_refused():
         scorer("other")(made(specs=(ScoreSpec("other", "Other", "?"),), Settings=Mine))
     with pytest.raises(InputError, match="small letters"):
         scorer("other")(made(specs=(ScoreSpec("Other score", "Other", "?"),)))
-    assert set(REGISTRY) == {"fade", "toy"}
+    assert "other" not in REGISTRY and {"fade", "toy"} <= set(REGISTRY)
 
 
 def test_an_installed_package_brings_its_own(monkeypatch):

@@ -1,0 +1,218 @@
+"""What the scorers share that test a description on windows of texts: which are tested, how the judge decides on them, and what is kept."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from fade_lens._util.options import option
+from fade_lens._util.reasons import Flag, Reason
+from fade_lens._util.seeds import stream
+from fade_lens.data.descriptions import Description
+from fade_lens.evidence.windows import EvidenceSettings, Place
+from fade_lens.judge import Estimate, Judge, forecast
+from fade_lens.judge.asking import Questions
+from fade_lens.judge.prompts import Prompts
+from fade_lens.judge.rating import BatchedRating, Rating, SingleRating
+from fade_lens.metrics.intervals import Rows
+from fade_lens.metrics.metric import Metric, around
+from fade_lens.metrics.ranking import auroc
+from fade_lens.scorers.base import Scored, Scorer, Scoring
+from fade_lens.subject.settings import SubjectSettings
+
+UNANSWERED_SHARE = 0.02
+"""Texts without a decision are told where they are more than this share."""
+NO_SILENT = "the feature is silent on {n} of the texts kept for {role}, fewer than {least}"
+
+
+@dataclass(frozen=True)
+class WindowSettings(EvidenceSettings):
+    """What the scorers need to know that test a description on windows."""
+
+    decisions_per_request: int = option(10, "Texts that one request of detection or fuzzing asks about, where the judge rates several.", least=1, most=200)  # fmt: skip
+    tested_texts_least: int = option(4, "Texts on which a feature must fire, and on which it must be silent, to be scored on windows.", least=1)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JudgedWindow:
+    """A window on which a description was tested.
+
+    Attributes:
+        number: of its text in the corpus.
+        text: as the judge read it, with the marks if it had any.
+        kind: "active", or that of a negative (see `fade_lens.evidence.negatives.KINDS`); for marks see `fade_lens.scorers.fuzzing`.
+        positive: what is right.
+        inclusion: the probability with which it was drawn, among those of its kind.
+        stratum: of the activation, counted from the strongest.
+        decided: what the judge decided, or None with the `reason`.
+        score: graded, where the judge or the method gives one.
+    """
+
+    number: int
+    text: str
+    kind: str
+    positive: bool
+    inclusion: float = 1.0
+    stratum: int = 0
+    decided: bool | None = None
+    score: float | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, place: Place, text: str, *, kind: str | None = None, positive: bool) -> "JudgedWindow":
+        """A window that is to be tested."""
+        return cls(place.text, text, kind or place.kind, positive, place.inclusion, place.stratum)
+
+    @property
+    def outcome(self) -> bool | None:
+        """Whether the decision is right; None without one."""
+        return None if self.decided is None else self.decided == self.positive
+
+
+@dataclass(frozen=True)
+class WindowScores(Scored):
+    """What a score on windows rests on: every window with what came of it."""
+
+    metrics: Mapping[str, Metric]
+    texts: tuple[JudgedWindow, ...] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """The details of each score, and how many texts have no decision."""
+        found = {f"{name}_{key}": math.nan if value is None else value for name, m in self.metrics.items() for key, value in m.details.items()}  # fmt: skip
+        return found | {f"{name}_unanswered": m.counts["unanswered"] for name, m in self.metrics.items() if "unanswered" in m.counts}  # fmt: skip
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Texts without a decision, where these are many."""
+        return tuple(
+            Flag("undecided", f"{n} of {len(self.texts)} texts of {name} got no decision")
+            for name, metric in self.metrics.items()
+            if (n := metric.counts.get("unanswered", 0)) > max(1, UNANSWERED_SHARE * len(self.texts))
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A decision that the judge is asked for.
+
+    Attributes:
+        kind: what its requests go by.
+        prompts: its words, for several texts a request and for one.
+    """
+
+    kind: str
+    prompts: Prompts
+
+    def submit(self, judge: Judge, concept: str, texts: Sequence[str], *, size: int, seed: int) -> "Future[list[Rating]]":  # fmt: skip
+        """Decisions on texts in the background, by strict ids; what is missing is asked for again in smaller requests (see `Judge.submit_rate`)."""
+
+        def work(asked: Questions) -> Any:
+            about: dict[str, Any] = {"asked": replace(asked, prompts=self.prompts), "concept": concept, "repeat": 0}
+            if judge.rating == "single":
+                return SingleRating(**about).rate(texts)
+            cold = 0.0 if judge.temperature is None else float(judge.temperature)
+            rater = BatchedRating(**about, seed=seed, size=size, temperature=cold, kind=self.kind, grades=(0, 1))
+            return rater.rate(texts)
+
+        return judge.submit(work)
+
+    def estimate(self, judge: Judge, n_texts: int, text_tokens: float, size: int) -> Estimate:
+        """What deciding on so many texts asks at most, retries not counted."""
+        return forecast.rating(judge, n_texts, text_tokens, prompts=self.prompts, size=size)
+
+
+Part = tuple[JudgedWindow, ...]
+"""Windows that are asked about together: none of another part shares a request with them."""
+
+
+class WindowScorer(Scorer):
+    """What scorers share that ask the judge to decide on windows; each says which, and what score its decisions make."""
+
+    Settings: ClassVar[type[SubjectSettings]] = WindowSettings
+    Evidence: ClassVar[type[Scored]] = WindowScores
+
+    def __init__(self, scoring: Scoring) -> None:
+        super().__init__(scoring)
+        self.settings = cast("type[WindowSettings]", self.Settings).of(scoring.settings)
+
+    @property
+    def name(self) -> str:
+        """Of its score."""
+        return self.specs[0].name
+
+    @abstractmethod
+    def parts(self, indices: Sequence[int]) -> "Mapping[int, Sequence[Part] | Reason]":
+        """The windows of some features that a description is tested on, or why it cannot be."""
+
+    @abstractmethod
+    def task(self) -> Task:
+        """What the judge is asked; once `parts` are known."""
+
+    @abstractmethod
+    def metric(self, texts: Sequence[JudgedWindow], seed: int) -> Metric:
+        """The score of windows with decisions; `seed` is for its interval."""
+
+    def ask(self, descriptions: Sequence[Description]) -> "dict[Description, Reason | list[tuple[Part, Future[list[Rating]]]]]":  # fmt: skip
+        judge, seed = self.scoring.judge, self.settings.seed
+        reasons = untestable(self.scoring, descriptions, self.settings.tested_texts_least)
+        parts = self.parts([index for index, reason in reasons.items() if reason is None])
+        task, size = self.task(), self.settings.decisions_per_request
+
+        def begun(d: Description) -> "Reason | list[tuple[Part, Future[list[Rating]]]]":
+            if isinstance(own := reasons[d.index] or parts[d.index], Reason):
+                return own
+            seeds = [stream(seed, self.name, d.index, at) for at in range(len(own))]
+            return [(part, task.submit(judge, d.text, [t.text for t in part], size=size, seed=s)) for part, s in zip(own, seeds, strict=True) if part]  # fmt: skip
+
+        return {d: begun(d) for d in descriptions}
+
+    def measure(self, asked: "Mapping[Description, Reason | list[tuple[Part, Future[list[Rating]]]]]") -> dict[Description, WindowScores]:  # fmt: skip
+        futures = [future for found in asked.values() if not isinstance(found, Reason) for _, future in found]
+        self.scoring.wait(f"judge: {self.name}", futures)
+        scores: dict[Description, WindowScores] = {}
+        for d, found in asked.items():
+            if isinstance(found, Reason):
+                scores[d] = WindowScores({self.name: Metric(None, found)})
+            else:
+                texts = tuple(t for part, future in found for t in decided(self.scoring.judge, part, future.result()))
+                metric = self.metric(texts, stream(self.settings.seed, self.name, "interval", d.index))
+                scores[d] = WindowScores({self.name: metric}, texts)
+        return scores
+
+
+def decided(judge: Judge, texts: Sequence[JudgedWindow], answers: Sequence[Rating]) -> tuple[JudgedWindow, ...]:
+    """Texts with the judge's decisions. Of a judge that rates singly a clear Yes counts, as its thresholds were measured."""
+    yes = 2 if judge.rating == "single" else 1
+    return tuple(
+        replace(text, decided=None if a.value is None else a.value >= yes, score=a.score, reason=a.reason)
+        for text, a in zip(texts, answers, strict=True)
+    )
+
+
+def lacking(scoring: Scoring, index: int, least: int) -> Reason | None:
+    """Why a feature cannot be tested on windows: it fires, or is silent, on too few texts."""
+    evidence, role = scoring.evidence, scoring.role
+    if (reason := evidence.lacking(index, role, least)) is not None:
+        return reason
+    n = len(evidence.silent(index, role))
+    return None if n >= least else Reason("too_few_silent", NO_SILENT.format(n=n, role=role or "it", least=least))
+
+
+def untestable(scoring: Scoring, descriptions: Sequence[Description], least: int) -> dict[int, Reason | None]:
+    """The features of some descriptions, once the corpus was passed, each with the reason why it cannot be tested."""
+    scoring.observe()
+    return {index: lacking(scoring, index, least) for index in dict.fromkeys(d.index for d in descriptions)}
+
+
+def graded(name: str, texts: Sequence[JudgedWindow], seed: int) -> dict[str, float | None]:
+    """AUROC of graded scores with its interval, as details; nothing where a side has none."""
+    sides = [np.array([t.score for t in texts if t.score is not None and t.positive is side]) for side in (True, False)]
+    if not all(map(len, sides)):
+        return {}
+    value = auroc(*sides)
+    low, high = around(value, Rows.of_groups(*sides).interval(lambda ranked, _: ranked.auroc(), seed))
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
