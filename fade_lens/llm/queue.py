@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from time import time
+from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -35,7 +36,9 @@ class Call:
     """One piece of work that was submitted: where its answers are kept, and why it must send nothing more."""
 
     transcripts: Transcripts
-    answered: set[str] = field(default_factory=set[str])
+    answered: set[Any] = field(
+        default_factory=set[str]
+    )  # of keys; a type that is checked would be read while others write
     """Keys of the answers that came in this run; all others in the transcripts came in an earlier one."""
     check: bool = False
     """Whether it only tries if the judge can answer: with few attempts, and never through a batch."""

@@ -12,6 +12,7 @@ from fade_lens.runs.settings import Settings
 def recipe(run: RunRecord) -> str:
     """Python for the same settings, with what it was run on as comments; empty where the run recorded no settings.
 
+    >>> from fade_lens.runs.record import ModelRecord
     >>> print(recipe(RunRecord({"seed": 7, "factors": [0.5, 1.0], "outlier_factor": "inf"}, ModelRecord("gpt2"))))
     from fade_lens import Settings
     # model: {'name': 'gpt2'}

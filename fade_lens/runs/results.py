@@ -382,7 +382,8 @@ def from_plain(kind: Any, value: Any) -> Any:
         raise ValueError(f"{value!r:.80} is no record")
     if origin is Mapping and dataclasses.is_dataclass(arguments[1]):
         return {str(key): from_plain(arguments[1], one) for key, one in value.items()}
-    if kind in (int, float, str, bool) and not isinstance(value, (int, float) if kind is float else kind):
+    allowed: Any = (int, float) if kind is float else kind
+    if kind in (int, float, str, bool) and not isinstance(value, allowed):
         raise ValueError(f"{value!r:.80} is no {kind.__name__}")
     if origin is tuple:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
