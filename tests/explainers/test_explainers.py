@@ -215,8 +215,9 @@ def test_tfidf_names_the_words_without_a_language_model(server: FakeJudge) -> No
 
 def test_neurons_are_explained_where_they_are_strongest(server: FakeJudge) -> None:
     hook = "blocks.0.hook_resid_post"  # its first three dimensions are those of the planted classes
-    made = Fade(MODEL, hook, corpus=TEXTS, judge=judge_of(server)).explain(np.arange(3), progress=False)
-    assert {d.index: d.text for d in made} == TRUE
+    # One text in sixteen has a word of a class; what is below counts as silent.
+    fade = Fade(MODEL, hook, corpus=TEXTS, judge=judge_of(server), silent_quantile=0.96)
+    assert {d.index: d.text for d in fade.explain(range(3), progress=False)} == TRUE
 
 
 @pytest.mark.parametrize(
