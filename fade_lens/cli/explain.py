@@ -21,7 +21,7 @@ SHOWN = 40
 
 def explain(
     subject: SubjectOptions,
-    features: Annotated[str, typer.Option(help="Features to explain, such as 0:200,512.")],
+    features: Annotated[str, typer.Option(help="Features to explain, such as 0:200,512 or random:50.")],
     corpus: CorpusOptions,
     judge: JudgeSpec,
     judging: Judging,
@@ -42,12 +42,12 @@ def explain(
     Example: `fade-lens explain --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre
     --features 0:200 --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out labels.csv`
     """
-    from fade_lens.data.descriptions import parse_indices
+    from fade_lens.data.indices import asked_indices, chosen_indices
     from fade_lens.explainers.base import explainer_of
 
     chosen_settings = settings.settings()
     subject.check_given()
-    chosen = parse_indices(features)
+    asked_indices(features)
     explainer_of(explainer)
     asked = judging.open(judge)
     texts = corpus.open()
@@ -56,6 +56,7 @@ def explain(
 
     model, source = subject.open(published)
     fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
+    chosen = chosen_indices(features, fade.n_features, fade.settings.seed)
     if judging.dry_run:
         cost = fade.estimate(chosen, explainer=explainer, scorers=())
         console.print(plain(f"{len(chosen)} features: {cost}"), soft_wrap=True)

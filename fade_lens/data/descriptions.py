@@ -164,9 +164,14 @@ def undescribed(source: Any) -> tuple[tuple[Description, ...], tuple[int, ...]]:
         rows = table_rows(source, "the DataFrame")
     elif hasattr(source, "items"):
         rows = [("", index, text) for index, text in source.items()]
+    elif isinstance(source, Iterable):
+        given = list(cast("Iterable[Any]", source))
+        rows = [("", one, None) for one in given if not isinstance(one, Description)]
+        source = [one for one in given if isinstance(one, Description)]
     else:
-        rows = [("", one, None) for one in source if not isinstance(one, Description)]
-        source = [one for one in source if isinstance(one, Description)]
+        raise InputError(
+            f"descriptions is {source!r:.80}; give feature indices, such as [9, 11], or a dict {{index: text or None}}"
+        )
     indices = [numbered(index)[1] for _, index, text in rows if is_null(text)]
     if not indices:
         raise InputError(

@@ -13,6 +13,7 @@ from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
+from fade_lens.data.indices import chosen_indices
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
@@ -82,7 +83,7 @@ class Fade:
         self.model, self.source = model, source
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         # A hook or an SAE that does not fit is told now, not when a run begins.
-        self._n_features = features_of(model, source, [0]).n_features
+        self.n_features = features_of(model, source, [0]).n_features
         self._judged = judge is not None
         self.judge = Judge.parse(judge) if isinstance(judge, str) else judge or Judge(Nobody())
 
@@ -142,7 +143,7 @@ class Fade:
             chosen = read_descriptions(descriptions)
             if held_out is None:
                 held_out = any(d.provenance.kind == "explained" for d in chosen)
-            made = null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
+            made = null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
             indices = tuple(dict.fromkeys(d.index for some in (chosen, *made.values()) for d in some))
             with self._opened(indices, store, transcripts, reliability.judges, seen) as (subject, known, kept):
                 if any(d.provenance.evidence for d in chosen):
@@ -155,7 +156,7 @@ class Fade:
 
     def explain(
         self,
-        indices: Iterable[int],
+        indices: Iterable[int] | int | str,
         *,
         explainer: str = "one-shot",
         store: str | Path | None = None,
@@ -165,7 +166,7 @@ class Fade:
         """Explain features that have no description; `evaluate` takes what this gives as it is.
 
         Args:
-            indices: the features.
+            indices: of the features, or words such as "0:20,512" and "random:50".
             explainer: who explains, a name under which an explainer is registered (see `fade_lens.explainers`).
             store: as in `evaluate`; the same folder serves both, and features that were explained are not asked about again.
             transcripts: as in `evaluate`.
@@ -180,7 +181,9 @@ class Fade:
             StoreError: the store was made with other settings.
         """
         self._check_judged({}, explainer)
-        return self._explain(tuple(indices), explainer, store, transcripts, progress)[0]
+        asked = indices if isinstance(indices, int | str) else tuple(indices)
+        chosen = chosen_indices(asked, self.n_features, self.settings.seed)
+        return self._explain(tuple(chosen), explainer, store, transcripts, progress)[0]
 
     def _explain(
         self,
@@ -192,7 +195,7 @@ class Fade:
         beside: Sequence[int] = (),
     ) -> tuple[Explanations, Subject]:
         """Explanations, and the subject of these features and of those `beside`, which are observed in the same pass."""
-        made, chosen = explainer_of(explainer), checked_indices(indices, self._n_features)
+        made, chosen = explainer_of(explainer), checked_indices(indices, self.n_features)
         asking, stages = made(self.settings), Stages(progress)
         with self._opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
             identity = {**known, "settings": recorded(self.settings, (made,))}
@@ -292,12 +295,12 @@ class Fade:
         found = Estimate(0, 0, 0, 0.0)
         if explainer is not None:
             made, (given, missing) = explainer_of(explainer), undescribed(descriptions)
-            found += made.estimate(self.judge, self.settings, len(checked_indices(missing, self._n_features)))
+            found += made.estimate(self.judge, self.settings, len(checked_indices(missing, self.n_features)))
             if not scorers:
                 return found
             descriptions = [*given, *(Description(i, f"what feature {i} is explained as") for i in missing)]
         chosen = read_descriptions(descriptions)
-        n, beside = len(chosen), null_descriptions(chosen, nulls, self._n_features, self.settings.seed)
+        n, beside = len(chosen), null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
         # How many windows there are is known once they are tokenized.
         n_texts = MANY if self.corpus.windows else len(self.corpus)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:

@@ -207,6 +207,28 @@ def test_tfidf_names_the_words_without_a_language_model(server: FakeJudge) -> No
     assert named[0] <= set(ANIMALS) and named[1] <= set(COLOURS) and len(named[0]) > 3
     assert not server.requests and made.frame["model"].tolist() == ["", ""]
     assert str(next(iter(made)).provenance) == "(tfidf)"
+    alone = Fade(MODEL, SAE, corpus=TEXTS, tfidf_words=6)
+    assert list(alone.explain("0:2", explainer="tfidf", progress=False)) == list(made), "no judge is needed"
+    with pytest.raises(InputError, match="explainer 'one-shot' asks a judge"):
+        alone.explain([0], progress=False)
+
+
+def test_neurons_are_explained_where_they_are_strongest(server: FakeJudge) -> None:
+    hook = "blocks.0.hook_resid_post"  # its first three dimensions are those of the planted classes
+    # One text in sixteen has a word of a class; what is below counts as silent.
+    fade = Fade(MODEL, hook, corpus=TEXTS, judge=judge_of(server), silent_quantile=0.96)
+    assert {d.index: d.text for d in fade.explain(range(3), progress=False)} == TRUE
+
+
+@pytest.mark.parametrize(
+    ("indices", "told"),
+    [("0:x", "'0:x' is neither"), ([0, 0], "0 was given twice"), ([8], "8 is out of range"), ([], "no feature index"), ([-1], "-1 is out")],
+)  # fmt: skip
+def test_indices_that_cannot_be_are_told(server: FakeJudge, indices: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        make(server).explain(indices, progress=False)
+    with pytest.raises(InputError, match="descriptions is 7; give feature indices"):
+        make(server).evaluate(7, explainer="one-shot", progress=False)
 
 
 def answering(content: str, **more: Any) -> Callable[[dict[str, Any]], tuple[int, Any]]:
