@@ -18,7 +18,6 @@ from fade_lens.evidence.windows import ACTIVE, Draw
 from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.decisions import balanced, precision_and_f1
 from fade_lens.metrics.metric import Metric
-from fade_lens.metrics.ranking import balanced_accuracy
 from fade_lens.scorers.base import ScoreSpec, scorer
 from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowSettings, graded
 from fade_lens.subject.settings import SubjectSettings
@@ -64,7 +63,6 @@ class Detection(WindowScorer):
             "Detection",
             "Does the description tell texts on which the feature fires from others?",
             chance=0.5,
-            of_labels=lambda texts: balanced_accuracy(*texts),
         ),
     )
     Settings: ClassVar[type[SubjectSettings]] = DetectionSettings
