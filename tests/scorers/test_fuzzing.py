@@ -16,6 +16,7 @@ from fade_lens.evidence.windows import Place, Window
 from fade_lens.judge import Judge
 from fade_lens.judge.prompts import read_rating
 from fade_lens.scorers.deciding import WindowScores
+from fade_lens.scorers.fuzzing import task
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, WORDS_OF, judge_of, natural_texts, planted_model, planted_sae
 
@@ -103,6 +104,16 @@ def test_texts_that_hold_the_marks_get_others(server: FakeJudge) -> None:
     results = scored(judge_of(server), corpus=[*TEXTS, "the old << house"])
     assert values(results) == [1, 1, 1]
     assert "between ⟦ and ⟧" in server.bodies[-1]["messages"][0]["content"]
+
+
+def test_a_judge_that_rates_singly_is_asked_about_marks_by_log_probabilities() -> None:
+    words = task(Judge("any", base_url="http://127.0.0.1:9/v1", api_key="sk-made-up"))
+    with FakeJudge(rule=lambda concept, text: 2 * at_marks(concept, text), asked_in=words.prompts) as running:
+        single = Judge("planted", base_url=running.base_url, api_key="sk-made-up", rating="single")
+        texts = ["the <<cat>> runs", "the cat <<runs>>"]
+        ratings = words.submit(single, TRUE[0], texts, size=10, seed=0).result()
+    assert [rating.value for rating in ratings] == [2, 0]
+    assert [rating.score is not None for rating in ratings] == [True, True] and running.requests == 14
 
 
 def test_features_without_evidence_have_their_reason(server: FakeJudge) -> None:
