@@ -61,7 +61,7 @@ def evaluate(
     scorers: Annotated[
         str,
         typer.Option(
-            help="What to score by: fade, or the names of scorers that installed packages bring, such as fade,name."
+            help="What to score by, several between commas: fade, detection, fuzzing, embedding, intruder, neighbours, simulation, or a name that an installed package brings."
         ),
     ] = "fade",
     nulls: Annotated[
