@@ -144,6 +144,15 @@ class WindowScorer(Scorer):
         """Of its score."""
         return self.specs[0].name
 
+    @classmethod
+    def estimate(cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None) -> Estimate:  # noqa: ARG003  # fmt: skip
+        return cls.estimate_one(judge, cls.Settings.of(settings), n_texts) * n_descriptions
+
+    @classmethod
+    @abstractmethod
+    def estimate_one(cls, judge: Judge, own: Any, n_texts: int) -> Estimate:
+        """What one description asks at most; `own` are the scorer's settings, `n_texts` is how many natural texts there are at most."""
+
     @abstractmethod
     def parts(self, indices: Sequence[int]) -> "Mapping[int, Sequence[Part] | Reason]":
         """The windows of some features that a description is tested on, or why it cannot be."""

@@ -73,20 +73,12 @@ class Detection(WindowScorer):
         check_kinds(DetectionSettings.of(settings).detection_hard)
 
     @classmethod
-    def estimate(
-        cls,
-        judge: Judge,
-        settings: SubjectSettings,
-        n_descriptions: int,
-        n_texts: int,
-        null: str | None = None,  # noqa: ARG003
-    ) -> Estimate:
-        own = DetectionSettings.of(settings)
+    def estimate_one(cls, judge: Judge, own: DetectionSettings, n_texts: int) -> Estimate:
         n, half, size, kind = min(own.detection_texts, n_texts), own.detection_texts // 2, own.decisions_per_request, task(judge)  # fmt: skip
         one = kind.estimate(judge, n, own.window_tokens, size)
         for _ in own.detection_hard:
             one += kind.estimate(judge, min(half, n_texts), own.window_tokens, size)
-        return one * n_descriptions
+        return one
 
     def parts(self, indices: Sequence[int]) -> Mapping[int, Sequence[Part]]:
         evidence, role, own = self.scoring.evidence, self.scoring.role, self.settings

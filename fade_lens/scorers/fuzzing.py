@@ -91,19 +91,12 @@ class Fuzzing(WindowScorer):
     settings: FuzzingSettings
 
     @classmethod
-    def estimate(
-        cls,
-        judge: Judge,
-        settings: SubjectSettings,
-        n_descriptions: int,
-        n_texts: int,
-        null: str | None = None,  # noqa: ARG003
-    ) -> Estimate:
-        own, kind = FuzzingSettings.of(settings), task(judge)
+    def estimate_one(cls, judge: Judge, own: FuzzingSettings, n_texts: int) -> Estimate:
+        kind = task(judge)
         pairs, silent = min(own.fuzzing_texts // 2, n_texts), min(own.fuzzing_silent, n_texts)
         sizes = (pairs + silent - silent // 2, pairs + silent // 2)
         halves = [kind.estimate(judge, n, 1.3 * own.window_tokens, own.decisions_per_request) for n in sizes]
-        return (halves[0] + halves[1]) * n_descriptions
+        return halves[0] + halves[1]
 
     @cached_property
     def signs(self) -> Signs:

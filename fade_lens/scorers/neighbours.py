@@ -49,17 +49,9 @@ class Neighbours(WindowScorer):
     settings: NeighboursSettings
 
     @classmethod
-    def estimate(
-        cls,
-        judge: Judge,
-        settings: SubjectSettings,
-        n_descriptions: int,
-        n_texts: int,
-        null: str | None = None,  # noqa: ARG003
-    ) -> Estimate:
-        own = NeighboursSettings.of(settings)
+    def estimate_one(cls, judge: Judge, own: NeighboursSettings, n_texts: int) -> Estimate:
         n = min(own.neighbour_texts, n_texts) * (1 + own.neighbour_latents)
-        return task(judge).estimate(judge, n, own.window_tokens, own.decisions_per_request) * n_descriptions
+        return task(judge).estimate(judge, n, own.window_tokens, own.decisions_per_request)
 
     def parts(self, indices: Sequence[int]) -> Mapping[int, Sequence[Part] | Reason]:
         from fade_lens.subject.tokens import decode
