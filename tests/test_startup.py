@@ -29,5 +29,26 @@ def test_asking_for_help(arguments):
     assert not imported_by(code) & set(HEAVY)
 
 
+@pytest.mark.parametrize("option", ["--descriptions", "--features"])
+def test_bad_input_is_told_before_torch_is_there(option, tmp_path):
+    (tmp_path / "empty.csv").touch()
+    value = {"--descriptions": str(tmp_path / "empty.csv"), "--features": "x"}[option]
+    command = "evaluate" if option == "--descriptions" else "explain"
+    subject = [
+        "--model",
+        "demo",
+        "--sae",
+        "demo",
+        "--corpus",
+        "demo",
+        "--judge",
+        "demo",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    code = f"sys.argv[1:] = {[command, *subject, option, value]!r}; from fade_lens.cli import main; main()"
+    assert not imported_by(code) & {"torch", "transformer_lens", "sae_lens"}
+
+
 def test_the_check_sees_what_is_imported():
     assert "torch" in imported_by("from fade_lens import Fade")

@@ -44,14 +44,17 @@ def explain(
     """
     from fade_lens.data.indices import asked_indices, chosen_indices
     from fade_lens.explainers.base import explainer_of
+    from fade_lens.runs.store import file_of
 
     chosen_settings = settings.settings()
     subject.check_given()
     asked_indices(features)
-    explainer_of(explainer)
-    asked = judging.open(judge)
+    asks = explainer_of(explainer).asks
+    asked, folder = judging.open(judge), store or out.with_suffix("")
     texts = corpus.open()
     published = subject.check()
+    if asks and not judging.dry_run and not file_of(folder).exists():  # what goes on may have nothing left to ask
+        asked.check(rates=False)  # before a model is loaded
     from fade_lens.runs.fade import Fade
 
     model, source = subject.open(published)
@@ -61,7 +64,6 @@ def explain(
         cost = fade.estimate(chosen, explainer=explainer, scorers=())
         console.print(plain(f"{len(chosen)} features: {cost}"), soft_wrap=True)
         return
-    folder = store or out.with_suffix("")
     found = fade.explain(chosen, explainer=explainer, store=folder, transcripts=judging.transcripts, progress=not quiet)
     found.to_csv(out)
     if not quiet:

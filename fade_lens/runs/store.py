@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from threading import RLock
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -19,8 +19,10 @@ from fade_lens._util.errors import Argument, StoreError
 from fade_lens._util.files import clean
 from fade_lens._util.grid import Grid
 from fade_lens._util.words import clip
-from fade_lens.subject.activations import MaxActivations
-from fade_lens.subject.tokens import TokenizedTexts
+
+if TYPE_CHECKING:  # heavy: where a run's file lies is asked before torch is there
+    from fade_lens.subject.activations import MaxActivations
+    from fade_lens.subject.tokens import TokenizedTexts
 
 FILE = "run.sqlite"
 SUFFIXES = (".sqlite", ".sqlite3", ".db")
@@ -145,14 +147,14 @@ class RunStore:
 
     # What torch computed
 
-    def keep_texts(self, tokens: TokenizedTexts) -> None:
+    def keep_texts(self, tokens: "TokenizedTexts") -> None:
         """Keep the corpus as the model and the judge see it, and where they are windows, the document of each (`get_meta("documents")`)."""
         if self._one("SELECT 1 FROM texts LIMIT 1") is None:
             self._write("INSERT INTO texts VALUES (?, ?)", ((i, clean(text)) for i, text in enumerate(tokens.texts)))
             if tokens.documents.tolist() != list(range(len(tokens))):  # in windows
                 self.set_meta("documents", tokens.documents.tolist())
 
-    def keep_activations(self, indices: Sequence[int], activations: MaxActivations) -> None:
+    def keep_activations(self, indices: Sequence[int], activations: "MaxActivations") -> None:
         """Keep one pass over the corpus, some features at a time: of each feature all is on disk, or nothing."""
         self.set_meta("counted", activations.counted.tolist())
         self.set_meta("n_outliers", activations.n_outliers)
@@ -171,7 +173,7 @@ class RunStore:
         while some := tuple(islice(rows, at_once)):
             self._write("INSERT OR REPLACE INTO activations VALUES (?, ?, ?, ?)", some)
 
-    def activations(self, indices: Sequence[int]) -> MaxActivations | None:
+    def activations(self, indices: Sequence[int]) -> "MaxActivations | None":
         """The pass over the corpus for these features, if it holds all of them."""
         counted = self.get_meta("counted")
         if counted is None or not all(self._one("SELECT 1 FROM activations WHERE feature = ?", i) for i in indices):
@@ -188,6 +190,8 @@ class RunStore:
         values.release()
         positions.release()
         left_out = (int(self.get_meta(name)) for name in ("n_outliers", "n_overflowed"))
+        from fade_lens.subject.activations import MaxActivations
+
         return MaxActivations(values.rows.T, positions.rows.T, np.array(counted, dtype=np.int64), active, *left_out)
 
     def keep_continuations(

@@ -218,6 +218,12 @@ def test_the_command_line_takes_it(server: FakeJudge, tmp_path: Any, monkeypatch
     scored = run("evaluate", "--descriptions", str(tmp_path / "d.csv"), *own)
     assert scored.exit_code == 0 and TRUE[1] in scored.output and "names of colours" in scored.output, scored.output
     wrong = run("explain", "--features", "0:4", "--out", str(tmp_path / "w.csv"), "--explainer", "toys")
+    with monkeypatch.context() as patched:
+        patched.setattr("fade_lens.cli.subject.open_model", lambda *_: pytest.fail("a model is loaded for nobody"))
+        gone = run(
+            "explain", "--features", "0:4", "--out", str(tmp_path / "g.csv"), "--judge", "http://127.0.0.1:9/v1#m"
+        )
+        assert isinstance(gone.exception, JudgeError) and not (tmp_path / "g").exists()
     assert isinstance(wrong.exception, InputError) and "did you mean 'toy'" in str(wrong.exception)
 
 
