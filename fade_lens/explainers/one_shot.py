@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from fade_lens._util.options import option
@@ -80,15 +81,15 @@ class OneShot(Explainer):
     async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
         shown = evidence
         while True:
-            found = await questions.ask(self.request(shown), self.read)
+            found = await questions.ask(self.request(shown), partial(self.read, shown))
             if not (isinstance(found, Reason) and found.code == "too_long" and len(shown.active) > FEWEST):
                 return Explanation.of(shown, reason=found) if isinstance(found, Reason) else self.said(shown, found)
             # Every second window: of all strengths.
             shown = replace(shown, active=shown.active[::2], silent=shown.silent[::2])
 
-    def read(self, answer: Answer) -> Any | Reason | None:
-        """What is found in an answer, or why there is no description; None where it cannot be read and is asked for again."""
-        return prompting.read_description(answer)
+    def read(self, shown: FeatureEvidence, answer: Answer) -> Any | Reason | None:
+        """What is found in an answer about what was shown, or why that is nothing; None where it cannot be read and is asked for again."""
+        return prompting.read_description(answer, (*shown.active, *shown.silent))
 
     def said(self, evidence: FeatureEvidence, found: Any) -> Explanation:
         """The explanation of what `read` found."""

@@ -13,7 +13,7 @@ from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens._util.wording import one_line
 from fade_lens.data.descriptions import Rule
-from fade_lens.data.leaks import REFUSAL, leaked
+from fade_lens.data.leaks import REFUSAL, leaked, once, recited
 from fade_lens.evidence.marking import marks
 from fade_lens.evidence.windows import Window
 from fade_lens.explainers.base import LONGEST, REASONS, FeatureEvidence
@@ -23,7 +23,22 @@ from fade_lens.judge.prompts import cut
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Structure, object_of
 
-_IN_QUOTES = re.compile(r"([\"'“])([^\"'“”]*)[\"'”]")
+AROUND = (
+    re.compile(r"[\"'“](?P<text>[^\"'“”]*)[\"'”]"),
+    re.compile(r"(?P<sign>\*{1,3}|_{1,3}|`{1,3})(?P<text>[^*_`]+)(?P=sign)"),
+    re.compile(r"<(?P<tag>\w+)(?:\s[^<>]*)?>(?P<text>.+)</(?P=tag)>"),
+    re.compile(r"(?P<text>.+?)\s*(?:</?(?:description|answer|output|response|result|unit|excerpt)>)+"),
+)
+"""What may stand around a whole description: quotes, signs of Markdown, a pair of tags, tags of an answer."""
+_REACTS = r"(?:reacts?\s+to|responds?\s+to|activates?\s+(?:on|for|at)|fires?\s+(?:on|for|at)|is\s+(?:most\s+)?active\s+(?:on|for|at)|detects?|represents?)"
+LEAD = re.compile(
+    rf"^(?:<(?:description|answer|output|response|result)>|#+\s+|[-*•]\s+(?=\w)|\W*(?:final\s+)?(?:description|answer|property)\W*:\W*?\s+|(?:the|this)\s+(?:unit|neuron|latent|feature)\s+{_REACTS}:?\s+)", re.I,
+)  # fmt: skip
+"""What may stand before it."""
+OURS = re.compile(r"</?(?:excerpt|silent)\b|\bexcerpts?\s+\d|\(strength:|\bid=\\?[\"']\d{3}\b|\bthe\s+unit\s+is\b|^\s*[{\[]\s*\"description\"", re.I)
+"""Signs of our form in a description."""
+COPIED = 8
+"""Words from which a description may be an excerpt that was copied."""
 NOTHING = frozenset(
     {
         "", "none", "null", "nothing", "n/a", "unknown", "no concept", "nothing common", "no common concept", "no pattern",
@@ -31,6 +46,12 @@ NOTHING = frozenset(
     }
 )  # fmt: skip
 """Descriptions that say that there is none."""
+NO_CONCEPT = re.compile(
+    r"^\W*(?:(?:there\s+(?:is|are|was|were)|I\s+(?:see|find|found))\s+)?(?:no|not\s+any|not\s+enough|insufficient)\s+(?:\w+\s+){0,3}?"
+    r"(?:patterns?|propert(?:y|ies)|concepts?|themes?|excerpts?|descriptions?|information|context|data|commonalit(?:y|ies)|similarit(?:y|ies)|connections?)\b(?!\s+of\b)"
+    r"|^\W*nothing\s+(?:\w+\s+){0,3}?(?:common|shared?|excerpts)\b", re.I,
+)  # fmt: skip
+"""How an answer in words begins that says so."""
 MOST_CHARACTERS = 1200
 """Of an excerpt."""
 
@@ -103,6 +124,8 @@ EXAMPLES: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
 )  # fmt: skip
 """Made-up units: excerpts, and a good description."""
+OWN = (TASK.replace("{words}", "20"), MARKED, STRENGTH, IN_ORDER, UNLIKE, SILENT, REASON_FIRST, RULES, *(". ".join((*texts, said)) for texts, said in EXAMPLES))
+"""All that a model reads but the feature's own excerpts: none of it describes a feature."""
 
 
 def task(
@@ -166,17 +189,22 @@ def tag_of(index: int) -> int:
     return 100 + stream(0, "tag", index) % 900
 
 
-def read_description(answer: Answer) -> str | Reason | None:
-    """A description in an answer, or why it holds none; None where it cannot be read and may be asked for again."""
+def read_description(answer: Answer, windows: Sequence[Window] = ()) -> str | Reason | None:
+    """A description in an answer, or why it holds none; None where it cannot be read and may be asked for again.
+
+    Args:
+        answer: the model's.
+        windows: what it was shown.
+    """
     said = answer.content
     fields = parse_fields(said)
-    text = fields.get("description", None) if fields is not None else said if "\n" not in said.strip() else None
-    if fields is not None and "description" in fields and text is None:
-        text = ""
-    return sound(text) if isinstance(text, str) else None
+    text = (fields["description"] or "") if fields and "description" in fields else said if fields is None and "\n" not in said.strip() else None  # fmt: skip
+    if isinstance(text, list):
+        text = ", ".join(map(str, cast("list[Any]", text)))
+    return sound(text, windows) if isinstance(text, str) else None
 
 
-def read_rules(answer: Answer) -> tuple[Rule, ...] | Reason | None:
+def read_rules(answer: Answer, windows: Sequence[Window] = ()) -> tuple[Rule, ...] | Reason | None:
     """All rules in an answer, whatever their number, or why it holds none; None where it cannot be read and may be asked for again.
 
     A rule that is the model's reasoning, or whose strength is no whole number from 0 to 5, is none.
@@ -191,7 +219,7 @@ def read_rules(answer: Answer) -> tuple[Rule, ...] | Reason | None:
         text, strength = (
             (row.get("activates_on"), strength_of(row.get("strength"))) if isinstance(row, dict) else (None, None)
         )
-        read = sound(text) if isinstance(text, str) and strength is not None else None
+        read = sound(text, windows) if isinstance(text, str) and strength is not None else None
         if isinstance(read, Reason):
             whys.append(read)
         elif read is not None and strength is not None:
@@ -208,11 +236,36 @@ def strength_of(value: Any) -> int | None:
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value in range(6) else None
 
 
-def sound(text: str) -> str | Reason | None:
-    """A description that says something, or why it does not; None for the model's prompt or reasoning."""
-    text = found[2] if (found := _IN_QUOTES.fullmatch(text := one_line(text))) else text
-    if text.rstrip(".").lower() in NOTHING:
+def sound(text: str, windows: Sequence[Window] = ()) -> str | Reason | None:
+    """A description that says something, or why it does not; None for the model's prompt or reasoning.
+
+    What stands around it is taken off: quotes, signs of Markdown, tags, our marks, "The unit reacts to". What repeats the prompt, or one of
+    the excerpts word for word, is none.
+
+    Args:
+        text: what the model gives as a description.
+        windows: what it was shown.
+    """
+    for sign in marks(windows):
+        text = text.replace(sign, "") if windows else text
+    text = once(bare(one_line(text)))
+    if text.rstrip(".").lower() in NOTHING or NO_CONCEPT.match(text):
         return Reason("nothing_common", REASONS["nothing_common"])
     if REFUSAL.search(text):
         return Reason("refused", f"refused: {text:.200}")
-    return None if leaked(text) or len(text) > LONGEST or not re.search(r"\w|[^\w\s]", text) else text
+    copied = recited(text, [window.text for window in windows]) if len(text.split()) >= COPIED else []
+    # A string that many excerpts hold may be all that there is to say.
+    leaks = leaked(text) or OURS.search(text) or recited(text, OWN) or 0 < 2 * len(copied) < len(windows)
+    return None if leaks or len(text) > LONGEST or not re.search(r"\w|[^\w\s…]", text) else text
+
+
+def bare(text: str) -> str:
+    """A text without what stands around the whole of it."""
+    before = ""
+    while text != before:
+        before = text
+        for around in AROUND:
+            if found := around.fullmatch(text):
+                text = found["text"]
+        text = LEAD.sub("", text).strip()
+    return text

@@ -33,8 +33,8 @@ class Structured(OneShot):
     def rules(self) -> int:
         return StructuredSettings.of(self.settings).rule_cap
 
-    def read(self, answer: Answer) -> tuple[Rule, ...] | Reason | None:
-        return prompting.read_rules(answer)
+    def read(self, shown: FeatureEvidence, answer: Answer) -> tuple[Rule, ...] | Reason | None:
+        return prompting.read_rules(answer, (*shown.active, *shown.silent))
 
     def said(self, evidence: FeatureEvidence, found: Any) -> Explanation:
         kept = found[: self.rules]

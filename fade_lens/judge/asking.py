@@ -115,7 +115,7 @@ class Asking:
         """What `read` finds in an answer to `request`, which is asked again where that is nothing, or why there is none."""
         tried = 0
         for attempt in count():
-            sent = replace(request, attempt=attempt)
+            sent = request.again(attempt)
             try:
                 answer = await self.asked.send(sent)
             except Unanswered as error:

@@ -1,7 +1,7 @@
 """What is asked of a language model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fade_lens.llm.budget import CHARS_PER_TOKEN
@@ -72,6 +72,18 @@ class Request:
     """Texts that it asks for or about: several can also be asked for in smaller requests."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """The texts it is about by their ids, for models that answer by a rule; `messages` hold them too."""
+
+    def again(self, attempt: int) -> "Request":
+        """The question for another attempt: warmer where words are read, as at temperature 0 a server says what it said before.
+
+        Where log-probabilities are read the temperature stays, which may change these.
+        """
+        own, changed = self.parameters, dict[str, Any]()
+        if attempt and "temperature" in own and not own.get("logprobs"):
+            changed["temperature"] = max(own["temperature"], min(0.4 * attempt, 0.8))
+        if attempt and "seed" in own:
+            changed["seed"] = own["seed"] + attempt
+        return replace(self, attempt=attempt, parameters={**own, **changed})
 
     @property
     def prompt_tokens(self) -> float:
