@@ -101,6 +101,7 @@ def compare(
     names: Sequence[str] | None = None,
     l0: Sequence[float] | None = None,
     by: str | Key = "run",
+    scores: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Two or more runs side by side.
@@ -111,6 +112,7 @@ def compare(
         l0: of each run's SAE, where its record does not tell.
         by: "run", or other groups over all runs together: "layer", "width", "l0", "release", "sae", "explainer", any column of
             `Results.frame`, a function of a `Result`.
+        scores: which, and any column of numbers of `Results.frame`, such as "detection_auroc"; None: every score of the runs.
         seed: of the bootstraps.
 
     Raises:
@@ -130,10 +132,10 @@ def compare(
     called = [visible(name) for name in names] if names is not None else told_apart(facts)
     known = tuple(replace(fact, run=name) for fact, name in zip(facts, called, strict=True))
     renamed = {f"run {place}": fact for place, fact in enumerate(known)}
-    frame = summary([_with_l0(run, fact) for run, fact in zip(runs, known, strict=True)], by, seed=seed)
+    frame = summary([_with_l0(run, fact) for run, fact in zip(runs, known, strict=True)], by, scores=scores, seed=seed)
     if by == "run":
         frame = _with_facts(frame, renamed)
-    paired = _paired(runs, seed)
+    paired = _paired(runs, scores, seed)
     for side in ("a", "b"):
         paired[side] = [renamed[name].run for name in paired[side]]
     return Comparison(known, frame, paired, by if isinstance(by, str) else "group", specs_among(runs))
@@ -236,13 +238,13 @@ def _with_l0(run: Results, fact: RunFacts) -> Results:
     return replace(run, run=replace(run.run, features=replace(run.run.features, l0=float(_short(fact.l0)))))
 
 
-def _paired(runs: Sequence[Results], seed: int) -> "pd.DataFrame":
+def _paired(runs: Sequence[Results], scores: Sequence[str] | None, seed: int) -> "pd.DataFrame":
     import pandas as pd
 
     columns = ["metric", "a", "b", "mean_a", "mean_b", "difference", "low", "high", "p_value", "n", "left_out"]
     described = [{(run.run.features.words, r.description.index) for r in run} for run in runs]
     shared = any(a & b for place, a in enumerate(described) for b in described[place + 1 :])
-    return compare_sources(runs, "run", seed=seed) if shared else pd.DataFrame(columns=columns)
+    return compare_sources(runs, "run", scores=scores, seed=seed) if shared else pd.DataFrame(columns=columns)
 
 
 def _with_facts(frame: "pd.DataFrame", facts: Mapping[str, RunFacts]) -> "pd.DataFrame":

@@ -4,6 +4,7 @@ A feature's descriptions share its activations and texts, so features, not descr
 are counted, with their reasons, never filled in.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from fade_lens._util.errors import Argument, InputError
+from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.metrics.intervals import LEVEL, REPLICATES
 from fade_lens.metrics.metric import GATE_NOT_PASSED
 from fade_lens.runs.record import FeaturesRecord
 from fade_lens.runs.results import Result, Results
-from fade_lens.scorers.base import ScoreSpec
+from fade_lens.scorers.base import NOT_SCORED, ScoreSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,13 +49,20 @@ class _Row:
     feature: tuple[str, int]
 
 
-def summary(results: Results | Sequence[Results], by: str | Key | None = None, *, seed: int = 0) -> "pd.DataFrame":
+def summary(
+    results: Results | Sequence[Results],
+    by: str | Key | None = None,
+    *,
+    scores: Sequence[str] | None = None,
+    seed: int = 0,
+) -> "pd.DataFrame":
     """Mean of every metric, of a run or of each group in it, with a 95 % interval.
 
     Args:
         results: a run, or several.
         by: None (all together), "origin" (source of the descriptions), "run", "sae", "layer", "width", "l0", "release", any column of
             `Results.frame`, or a function of a `Result`.
+        scores: which, and any column of numbers of `Results.frame`, such as "detection_auroc"; None: every score of the runs.
         seed: of the bootstrap.
 
     Returns:
@@ -73,7 +81,7 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
         groups.setdefault(row.group, []).append(row)
     if not groups:
         raise InputError("results hold no description; there is nothing to summarize")
-    scores = rows_of(results)
+    scores = rows_of(results, scores)
     kinds = list(dict.fromkeys(kind for rows in groups.values() for row in rows for kind in row.nulls))
     records: list[dict[str, Any]] = []
     for group, rows in groups.items():
@@ -110,12 +118,19 @@ def summary(results: Results | Sequence[Results], by: str | Key | None = None, *
     return frame.astype(dict.fromkeys(("mean", "low", "high"), "float64"))
 
 
-def compare_sources(results: Results | Sequence[Results], by: str | Key = "origin", *, seed: int = 0) -> "pd.DataFrame":
+def compare_sources(
+    results: Results | Sequence[Results],
+    by: str | Key = "origin",
+    *,
+    scores: Sequence[str] | None = None,
+    seed: int = 0,
+) -> "pd.DataFrame":
     """Paired tests between sources of descriptions, on the features that both describe.
 
     Args:
         results: a run whose features have descriptions of several sources, or several runs over the same features.
         by: what tells the sources apart, as in `summary`.
+        scores: which, and any column of numbers of `Results.frame`, such as "detection_auroc"; None: every score of the runs.
         seed: of the bootstrap.
 
     Returns:
@@ -138,7 +153,7 @@ def compare_sources(results: Results | Sequence[Results], by: str | Key = "origi
     records: list[dict[str, Any]] = []
     for a, b in combinations(sources, 2):
         shared = [feature for feature in sources[a] if feature in sources[b]]
-        for name in rows_of(results) if shared else ():
+        for name in rows_of(results, scores) if shared else ():
             pairs = np.array(
                 [(_average(sources[a][feature], name), _average(sources[b][feature], name)) for feature in shared]
             )
@@ -174,10 +189,18 @@ def specs_among(results: Results | Sequence[Results]) -> tuple[ScoreSpec, ...]:
     return tuple(dict.fromkeys(spec for run in runs for spec in run.specs))
 
 
-def rows_of(results: Results | Sequence[Results]) -> list[str]:
-    """The names of all scores, then those of the gated ones with 0 below the gate."""
+def rows_of(results: Results | Sequence[Results], wanted: Sequence[str] | None = None) -> list[str]:
+    """The names of all scores, then those of the gated ones with 0 below the gate; or those that are `wanted`, if each is one or a column."""
     specs = specs_among(results)
-    return [*(spec.name for spec in specs), *(unconditional(spec.name) for spec in specs if spec.gated)]
+    names = [*(spec.name for spec in specs), *(unconditional(spec.name) for spec in specs if spec.gated)]
+    if wanted is None:
+        return names
+    runs = [results] if isinstance(results, Results) else results
+    columns = {name for run in runs for result in run for name in result.to_row()}
+    for name in wanted:
+        if name not in (*names, *columns):
+            raise InputError(Argument("scores"), f" holds {name!r}, which no result has{suggest(name, columns)}")
+    return list(wanted)
 
 
 def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
@@ -210,8 +233,12 @@ def _facts(features: FeaturesRecord) -> dict[str, str]:
 
 
 def _value(result: Result, name: str) -> tuple[float | None, str]:
-    """A metric's value, or None and the reason."""
-    metric = result.metric(name.removesuffix(_UNCONDITIONAL))
+    """A metric's value, or that of a column, or None and the reason."""
+    if (score := name.removesuffix(_UNCONDITIONAL)) not in result.metrics:
+        value = result.to_row().get(name)
+        number = isinstance(value, int | float) and math.isfinite(value)
+        return (float(value), "") if number else (None, str(NOT_SCORED.reason))
+    metric = result.metric(score)
     if name.endswith(_UNCONDITIONAL) and metric.reason is not None and metric.reason.code == GATE_NOT_PASSED:
         return 0.0, ""
     return metric.value, metric.reason or ""

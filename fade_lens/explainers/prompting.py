@@ -35,7 +35,10 @@ LEAD = re.compile(
     rf"^(?:<(?:description|answer|output|response|result)>|#+\s+|[-*•]\s+(?=\w)|\W*(?:final\s+)?(?:description|answer|property)\W*:\W*?\s+|(?:the|this)\s+(?:unit|neuron|latent|feature)\s+{_REACTS}:?\s+)", re.I,
 )  # fmt: skip
 """What may stand before it."""
-OURS = re.compile(r"</?(?:excerpt|silent)\b|\bexcerpts?\s+\d|\(strength:|\bid=\\?[\"']\d{3}\b|\bthe\s+unit\s+is\b|^\s*[{\[]\s*\"description\"", re.I)
+OURS = re.compile(
+    r"</?(?:excerpt|silent)\b|\bexcerpts?\s+\d|\(strength:|\bid=\\?[\"']\d{3}\b|\bthe\s+unit\s+is\b|^\s*[{\[]\s*\"description\"",
+    re.I,
+)
 """Signs of our form in a description."""
 COPIED = 8
 """Words from which a description may be an excerpt that was copied."""
@@ -124,7 +127,17 @@ EXAMPLES: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
 )  # fmt: skip
 """Made-up units: excerpts, and a good description."""
-OWN = (TASK.replace("{words}", "20"), MARKED, STRENGTH, IN_ORDER, UNLIKE, SILENT, REASON_FIRST, RULES, *(". ".join((*texts, said)) for texts, said in EXAMPLES))
+OWN = (
+    TASK.replace("{words}", "20"),
+    MARKED,
+    STRENGTH,
+    IN_ORDER,
+    UNLIKE,
+    SILENT,
+    REASON_FIRST,
+    RULES,
+    *(". ".join((*texts, said)) for texts, said in EXAMPLES),
+)
 """All that a model reads but the feature's own excerpts: none of it describes a feature."""
 
 
@@ -255,7 +268,7 @@ def sound(text: str, windows: Sequence[Window] = ()) -> str | Reason | None:
         return Reason("refused", f"refused: {text:.200}")
     copied = recited(text, [window.text for window in windows]) if len(text.split()) >= COPIED else []
     # A string that many excerpts hold may be all that there is to say.
-    leaks = leaked(text) or OURS.search(text) or recited(text, OWN) or 0 < 2 * len(copied) < len(windows)
+    leaks = leaked(text) or OURS.search(text) or recited(text, OWN) or 0 < len(copied) < max(2, len(windows) / 4)
     return None if leaks or len(text) > LONGEST or not re.search(r"\w|[^\w\s…]", text) else text
 
 

@@ -1,0 +1,159 @@
+"""Does it work? Latents of the demo's SAE explained by a small judge, and the explanations scored beside four other arms.
+
+    python -m tests.benchmarks.does_it_work FOLDER        # resumes what FOLDER holds; nothing is asked twice
+
+The subject is Gemma 3 270M with the demo's SAE; the judge, who also explains, is the demo's embedded one (Qwen2.5-Coder-1.5B) or any other by
+its spec. The latents are drawn by seed among those that have a hand-written description and fire on enough texts. Arms:
+
+- one-shot: what the explainer says;
+- shuffled: another latent's one-shot description;
+- tfidf: the words on which the latent fires, no language model;
+- hand-written: `demo.descriptions()`;
+- random: latents with permuted weights that fire on as many texts, explained one-shot as the others.
+
+All are scored on the test texts alone. Each arm is printed as it ends, and at the end the paired differences.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sae_lens import SAE
+
+from fade_lens import Corpus, Description, Fade, Judge, Results, RunStore, Subject, compare, demo, read_descriptions
+from fade_lens.baselines.null_descriptions import null_descriptions
+
+LEAST = 90
+"""Texts on which a latent must fire: the 30 % that are kept for tests then have about 27 of them."""
+SCORES = ["detection", "detection_auroc", "fuzzing", "fuzzing_auroc"]
+SMALL_JUDGE: dict[str, Any] = {}
+"""How a small judge is shown a latent."""
+
+
+def latents(activations: np.ndarray, indices: list[int], n: int, seed: int = 0) -> list[int]:
+    """Latents drawn among those that fire on at least `LEAST` texts."""
+    many = [index for index, own in zip(indices, activations.T, strict=True) if (own > 0).sum() >= LEAST]
+    return sorted(np.random.default_rng(seed).choice(many, n, replace=False).tolist())
+
+
+def permuted(model: Any, corpus: Corpus, indices: list[int], rates: list[float], path: Path) -> Any:
+    """The SAE with the weights of some latents permuted, each with the threshold at which it fires on its share of the texts."""
+    if not path.exists():
+        random, sae = np.random.default_rng(0), demo.sae()
+        with torch.no_grad():
+            for i in indices:
+                order = torch.tensor(random.permutation(len(sae.W_enc)))
+                sae.W_enc[:, i], sae.W_dec[i] = sae.W_enc[order, i], sae.W_dec[i, order]
+                sae.threshold[i] = 0.0
+            largest = Subject(model, sae, corpus, indices)
+            for i, rate in zip(indices, rates, strict=True):
+                sae.threshold[i] = float(np.quantile(largest.natural(i), 1 - rate))
+        sae.save_model(path.with_suffix(".new"))
+        path.with_suffix(".new").rename(path)
+    return SAE.load_from_disk(path, device="cpu")
+
+
+def explained(fade: Fade, indices: list[int], explainer: str, path: Path, **known: Any) -> tuple[Description, ...]:
+    """The explanations of some latents, or those that an earlier run left."""
+    if not path.exists():
+        fade.explain(indices, explainer=explainer, **known).to_csv(path)
+    table = pd.read_csv(path)
+    for row in table.to_dict("records"):
+        print(f"  {row['index']}: {row['description'] if isinstance(row['description'], str) else row['reason']}")
+    return read_descriptions(table[table["description"].notna()])
+
+
+def told(results: dict[str, Results], scores: list[str]) -> None:
+    """Means of the arms and their paired differences, as Markdown."""
+    found = compare(*results.values(), names=list(results), scores=scores)
+    print("\n| arm | score | mean | 95 % interval | latents |\n|---|---|---|---|---|")
+    for row in found.frame.to_dict("records"):
+        print(
+            f"| {row['run']} | {row['metric']} | {row['mean']:.2f} | {row['low']:.2f} to {row['high']:.2f} | {row['n']} |"
+        )
+    print("\n| difference | score | mean | 95 % interval | p | latents |\n|---|---|---|---|---|---|")
+    for row in found.paired.to_dict("records"):
+        print(
+            f"| {row['a']} − {row['b']} | {row['metric']} | {row['difference']:+.2f} | {row['low']:+.2f} to {row['high']:+.2f} | {row['p_value']:.3f} | {row['n']} |"
+        )
+    print(flush=True)
+
+
+def main() -> None:
+    """Explains, scores, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--judge", default="demo", help="demo, or a judge such as openai:gpt-4o-mini")
+    parser.add_argument("--latents", type=int, default=12)
+    parser.add_argument("--corpus", type=int, default=2000, help="texts of the corpus")
+    parser.add_argument(
+        "--texts", type=int, default=40, help="texts that detection, and fuzzing, tests a description on"
+    )
+    parser.add_argument("--written", type=int, default=4, help="texts written for Clarity")
+    options = parser.parse_args()
+    folder: Path = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+
+    settings: dict[str, Any] = {
+        "detection_texts": options.texts,
+        "fuzzing_texts": options.texts,
+        "fuzzing_silent": 0,
+        **SMALL_JUDGE,
+    }
+    # Clarity alone of FADE's four: one text is rated, none is steered.
+    settings |= {"synthetic_texts": options.written, "rated_texts": 1, "factors": ()}
+    model, sae, corpus, hand = demo.model(), demo.sae(), demo.corpus(options.corpus), demo.descriptions()
+    started = time.monotonic()
+    judge = Judge.local(demo.judge_gguf()) if options.judge == "demo" else Judge.parse(options.judge)
+    with judge:
+        store = {"store": folder / "store", "progress": False}
+        fade = Fade(model, sae, corpus=corpus, judge=judge, **settings)
+        described = [d.index for d in hand]
+        fade.explain(described, explainer="tfidf", **store)  # the pass over the corpus, for all of them at once
+        with RunStore(folder / "store") as run:
+            passed = run.activations(described)
+        assert passed is not None
+        chosen = latents(passed.values, described, options.latents)
+        rates = [float((passed.values[:, described.index(i)] > 0).mean()) for i in chosen]
+        print(
+            f"latents {chosen}, firing on {', '.join(f'{rate:.1%}' for rate in rates)} of {len(corpus)} texts",
+            flush=True,
+        )
+
+        random = permuted(model, demo.corpus(400), chosen, rates, folder / "permuted")
+        other = Fade(model, random, corpus=corpus, judge=judge, **settings)
+        beside = {"store": folder / "random", "progress": False}
+        arms: dict[str, tuple[Fade, Any, dict[str, Any]]] = {}
+        for name, by, kind, known in (
+            ("one-shot", fade, "one-shot", store),
+            ("tfidf", fade, "tfidf", store),
+            ("random", other, "one-shot", beside),
+        ):
+            print(f"{name}:")
+            arms[name] = by, explained(by, chosen, kind, folder / f"{name}.csv", **known), known
+        arms["shuffled"] = fade, null_descriptions(arms["one-shot"][1], ["shuffled"], 0, seed=0)["shuffled"], store
+        arms["hand-written"] = fade, tuple(d for d in hand if d.index in chosen), store
+
+        for scorers, scores in (
+            (["detection", "fuzzing"], SCORES),
+            (["detection", "fuzzing", "fade"], [*SCORES, "clarity"]),
+        ):
+            results: dict[str, Results] = {}
+            for name in ("one-shot", "shuffled", "tfidf", "hand-written", "random"):
+                by, descriptions, known = arms[name]
+                results[name] = by.evaluate(descriptions, scorers=scorers, held_out=True, **known)
+                results[name].save(folder / f"{name}.json.gz")
+                print(
+                    f"{name}: {len(results[name])} descriptions by {', '.join(scorers)}, {time.monotonic() - started:.0f} s since the start",
+                    flush=True,
+                )
+                if len(results) > 1:
+                    told(results, scores)
+
+
+if __name__ == "__main__":
+    main()
