@@ -37,8 +37,8 @@ FEWEST = 4
 class OneShotSettings(ExplainerSettings):
     """How one request shows a feature."""
 
-    showing: str = option("default", "How windows are shown to an explainer: as this library does, or as ARENA, SAEBench, Delphi or Neuronpedia do.", choices=tuple(SHOWINGS))  # fmt: skip
-    explainer_examples: int = option(2, "Made-up features with good descriptions that an explainer is shown first.", least=0, most=len(prompting.EXAMPLES))  # fmt: skip
+    showing: str = option("default", "How windows are shown to an explainer: as this library does (default, or small for a small model), or as ARENA, SAEBench, Delphi or Neuronpedia do.", choices=tuple(SHOWINGS))  # fmt: skip
+    explainer_examples: int = option(3, "Made-up features with good descriptions that an explainer is shown first.", least=0, most=len(prompting.EXAMPLES))  # fmt: skip
     explainer_reasoning: bool = option(False, "An explainer is asked to reason before it describes.")
     explainer_temperature: float | None = option(None, "Temperature at which an explainer is asked; unless given, that of its way of showing.", least=0, most=2)  # fmt: skip
     shown_logits: int | None = option(None, "Tokens that a feature promotes most, and as many that it suppresses, that an explainer is shown; unless given, as its way of showing has it.", least=0)  # fmt: skip
@@ -48,6 +48,7 @@ class OneShotSettings(ExplainerSettings):
 class OneShot(Explainer):
     """Shows windows drawn by strata of activation, with marks and values, and asks for one short description. One call a feature."""
 
+    version: ClassVar[str] = "2"
     Settings: ClassVar[type[ExplainerSettings]] = OneShotSettings
     field: ClassVar[prompting.Field] = prompting.DESCRIPTION
     """What an answer holds."""
@@ -115,10 +116,11 @@ class OneShot(Explainer):
     def messages(self, evidence: FeatureEvidence) -> list[Message]:
         """The chat: instructions, made-up units, then the feature."""
         signs, reasoning = marks((*evidence.active, *evidence.silent)), self.asking.explainer_reasoning
-        parts = [prompting.excerpts(evidence, evidence.active, self.how)]
+        tag = prompting.tag_of(evidence.index)
+        parts = [prompting.excerpts(evidence.active, evidence.scale, self.how, signs, tag)]
         if evidence.silent:
-            parts += [prompting.SILENT, prompting.excerpts(evidence, evidence.silent, self.how, "silent")]
-        parts += [prompting.about_peaks(evidence.active)] if self.how.peaks else []
+            parts += [prompting.SILENT, prompting.excerpts(evidence.silent, evidence.scale, self.how, signs, tag, "silent")]  # fmt: skip
+        parts += [prompting.about_peaks(evidence.active, self.how)] if self.how.peaks else []
         parts += [prompting.about_logits(evidence)] if evidence.promoted or evidence.suppressed else []
         rules = prompting.task(
             self.how, signs, self.field, unlike=bool(evidence.silent), reasoning=reasoning, rules=self.rules

@@ -15,7 +15,7 @@ from fade_lens._util.wording import one_line
 from fade_lens.data.descriptions import Rule
 from fade_lens.data.leaks import REFUSAL, leaked, once, recited
 from fade_lens.evidence.marking import marks
-from fade_lens.evidence.windows import Window
+from fade_lens.evidence.windows import Place, Window
 from fade_lens.explainers.base import LONGEST, REASONS, FeatureEvidence
 from fade_lens.explainers.showing import Showing, marked
 from fade_lens.judge.parsing import parse_fields
@@ -70,6 +70,11 @@ When the unit reacts to one string, quote that string.
 - At most {words} words, no full sentence, no list of examples unless they are all there is.
 - When you find nothing that the excerpts share, leave the description empty ("").
 """
+BRIEF = """\
+You say what words have in common. You get excerpts from documents{marked}. Say in at most {words} words what these have in common: the word \
+itself in quotes where it is one word, else their kind or their topic. When they have nothing in common, leave the description empty ("").
+"""
+BRIEF_MARKED = ", in which some words or signs stand between {opens} and {closes}"
 MARKED = ", and the tokens at which it is most active stand between {opens} and {closes}"
 STRENGTH = "Below an excerpt, marked tokens are listed with their strength from 1 to 10, where 10 is the strongest that the unit ever is.\n"
 IN_ORDER = """\
@@ -122,22 +127,19 @@ EXAMPLES: tuple[tuple[tuple[str, ...], str], ...] = (
         "words for liquids getting hot in cooking",
     ),
     (
+        ("<<notwithstanding>> the late hour, they", "rights under this act <<notwithstanding>>, the court", "The rain <<notwithstanding>>, it was"),
+        'the word "notwithstanding"',
+    ),
+    (
         ("for (int i <<= 0>>; i < n; i++)", "while count <<= limit>>:\n    count += 1", "let total <<= 0>>; // cents"),
         "an assignment or comparison sign with its value in code",
     ),
 )  # fmt: skip
 """Made-up units: excerpts, and a good description."""
 OWN = (
-    TASK.replace("{words}", "20"),
-    MARKED,
-    STRENGTH,
-    IN_ORDER,
-    UNLIKE,
-    SILENT,
-    REASON_FIRST,
-    RULES,
+    *(words.replace("{words}", "20") for words in (TASK, BRIEF)), MARKED, BRIEF_MARKED, STRENGTH, IN_ORDER, UNLIKE, SILENT, REASON_FIRST, RULES,
     *(". ".join((*texts, said)) for texts, said in EXAMPLES),
-)
+)  # fmt: skip
 """All that a model reads but the feature's own excerpts: none of it describes a feature."""
 
 
@@ -145,8 +147,9 @@ def task(
     how: Showing, signs: tuple[str, str], field: Field, *, unlike: bool = False, reasoning: bool = False, rules: int = 0
 ) -> str:
     """The instructions."""
-    about = MARKED.format(opens=signs[0], closes=signs[1]) if how.mark is not None else ""
-    parts = [TASK.format(marked=about, words=how.words)]
+    words, about = (BRIEF, BRIEF_MARKED) if how.brief else (TASK, MARKED)
+    about = about.format(opens=signs[0], closes=signs[1]) if how.mark is not None else ""
+    parts = [words.format(marked=about, words=how.words)]
     parts += [STRENGTH] * bool(how.values) + [IN_ORDER] * how.in_order + [UNLIKE] * unlike
     parts += [RULES.format(rules=rules)] * (field is RULE_LIST) + [REASON_FIRST] * reasoning
     thoughts = '"thoughts": "…", ' if reasoning else ""
@@ -154,21 +157,18 @@ def task(
 
 
 def excerpts(
-    evidence: FeatureEvidence, windows: Sequence[Window], how: Showing, name: str = "excerpt", first: int = 1
+    windows: Sequence[Window], scale: float, how: Showing, signs: tuple[str, str], tag: int, name: str = "excerpt"
 ) -> str:
     """Windows as the model reads them, numbered."""
-    signs, tag = marks((*evidence.active, *evidence.silent)), tag_of(evidence.index)
-    shown = [cut(marked(window, evidence.scale, how, signs), MOST_CHARACTERS) for window in windows]
-    return "\n".join(
-        f'<{name} {n} id="{tag}">\n{text}\n</{name} {n} id="{tag}">' for n, text in enumerate(shown, first)
-    )
+    shown = [cut(marked(window, scale, how, signs), MOST_CHARACTERS) for window in windows]
+    return "\n".join(f'<{name} {n} id="{tag}">\n{text}\n</{name} {n} id="{tag}">' for n, text in enumerate(shown, 1))
 
 
-def about_peaks(windows: Sequence[Window]) -> str:
-    """The tokens of the peaks, and those after them."""
-    peaks = [window.tokens[window.peak] for window in windows if window.tokens]
+def about_peaks(windows: Sequence[Window], how: Showing) -> str:
+    """The tokens of the peaks and, where the model is told to look at them, those after them."""
+    told = f"Tokens at the peaks: {listed([w.tokens[w.peak] for w in windows if w.tokens])}"
     after = [window.tokens[window.peak + 1] for window in windows if window.peak + 1 < len(window.tokens)]
-    return f"Tokens at the peaks: {listed(peaks)}\nTokens right after the peaks: {listed(after)}"
+    return f"{told}\nTokens right after the peaks: {listed(after)}" if how.in_order else told
 
 
 def about_logits(evidence: FeatureEvidence) -> str:
@@ -183,18 +183,26 @@ def listed(tokens: Sequence[str]) -> str:
 
 
 def worked(n: int, how: Showing, signs: tuple[str, str], field: Field) -> list[Message]:
-    """Made-up units with good answers, as turns of the chat."""
+    """Made-up units, shown as the feature is, with good answers, as turns of the chat."""
     chat: list[Message] = []
     for texts, description in EXAMPLES[:n]:
-        shown = [text.replace("<<", signs[0] if how.mark is not None else "").replace(">>", signs[1] if how.mark is not None else "") for text in texts]  # fmt: skip
-        body = "\n".join(
-            f'<excerpt {at} id="100">\n{text}\n</excerpt {at} id="100">' for at, text in enumerate(shown, 1)
-        )
+        windows = [example(text, 1 - at / 4) for at, text in enumerate(texts)]
+        shown = [excerpts(windows, 1.0, how, signs, 100), *([about_peaks(windows, how)] if how.peaks else [])]
         chat += [
-            {"role": "user", "content": body},
+            {"role": "user", "content": "\n\n".join(shown)},
             {"role": "assistant", "content": json.dumps({field.name: field.example(description)})},
         ]
     return chat
+
+
+def example(text: str, activation: float) -> Window:
+    """A window of a made-up unit, active on the words between marks."""
+    tokens, active = list[str](), list[float | None]()
+    for at, part in enumerate(re.split("<<|>>", text)):
+        words = re.findall(r"\s*(?:\w+|[^\w\s])|\s+", part)
+        tokens += words
+        active += [activation * (at % 2)] * len(words)
+    return Window(Place(0, 0, len(tokens)), tuple(tokens), (0,) * len(tokens), tuple(active))
 
 
 def tag_of(index: int) -> int:

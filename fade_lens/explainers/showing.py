@@ -7,7 +7,7 @@ from typing import Literal
 from fade_lens.evidence.marking import MARKS, Signs, piece
 from fade_lens.evidence.windows import Draw, Window
 
-Name = Literal["default", "arena", "saebench", "delphi", "neuronpedia"]
+Name = Literal["default", "small", "arena", "saebench", "delphi", "neuronpedia"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Showing:
         words: how many a description may have.
         temperature: at which the model is asked.
         in_order: whether the model is told to look for what the peaks share, then for what follows, then at the logits, then for a theme.
+        brief: whether the model is told in few words what to do.
     """
 
     draws: tuple[Draw, ...] = (Draw(40),)
@@ -37,10 +38,12 @@ class Showing:
     words: int = 20
     temperature: float = 0.0
     in_order: bool = False
+    brief: bool = False
 
 
 SHOWINGS: dict[str, Showing] = {
     "default": Showing(),
+    "small": Showing(draws=(Draw(10),), values=0, peaks=True, words=12, brief=True),
     "delphi": Showing(draws=(Draw(40, tokens=32, centred=False),)),
     "arena": Showing(
         draws=(Draw(10, "top", of=14, tokens=21, centred=True),),
@@ -58,7 +61,7 @@ SHOWINGS: dict[str, Showing] = {
         mark=None, values=0, peaks=True, logits=10, words=6, temperature=1.0, in_order=True,
     ),
 }  # fmt: skip
-"""By name. "delphi": 4 windows of each decile, marks above 0.3 of the window's largest, values of the first 11 marked tokens. "arena": 10 of the
+"""By name. "small" is for models of a few billion parameters: a window of each decile, the peak tokens apart, few instructions. "delphi": 4 windows of each decile, marks above 0.3 of the window's largest, values of the first 11 marked tokens. "arena": 10 of the
 14 strongest, peak ± 10 tokens, marks above 0.1. "saebench": 10 of the 12 strongest and 5 in proportion to the squared activation, marks above
 0.01. "neuronpedia" (np_max-act-logits): the 10 strongest, peak ± 24, no marks, the peak tokens, the tokens after them, and the top logits apart."""
 

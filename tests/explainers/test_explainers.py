@@ -24,14 +24,14 @@ from tests.planted import CLASSES, TRUE, judge_of, natural_texts, planted_model,
 from tests.tiny import ANIMALS, COLOURS
 
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts(700)
-EXAMPLE = "You find out what one unit"
+BEGINS = ("You find out what one unit", "You say what words have in common")
 MARKED = re.compile(r"<<(\w+)>>")
 
 
 def names_marked(body: dict[str, Any]) -> str | None:
     """An explainer by rule: the class of the words that are marked, or that stand at the peaks."""
     messages = body["messages"]
-    if not messages[0]["content"].startswith(EXAMPLE):
+    if not messages[0]["content"].startswith(BEGINS):
         return None
     said = messages[-1]["content"]
     peaks = re.findall(r'"\s*(\w+)"', (re.findall(r"Tokens at the peaks: (.*)", said) or [""])[0])
@@ -70,7 +70,12 @@ def test_every_way_of_showing_finds_what_is_planted(server: FakeJudge, name: str
         SHOWINGS[name].values
     )
     assert ("Tokens right after the peaks" in shown) == (name == "neuronpedia") == ("promotes most" in shown)
-    assert f"At most {SHOWINGS[name].words} words" in server.bodies[0]["messages"][0]["content"]
+    assert ("Tokens at the peaks" in shown) == (name in ("neuronpedia", "small"))
+    assert f"at most {SHOWINGS[name].words} words" in server.bodies[0]["messages"][0]["content"].lower()
+    worked = server.bodies[0]["messages"][1]["content"]
+    assert all((sign in worked) == (sign in shown) for sign in ("<<", "(strength: ", "Tokens at the peaks")), (
+        "as it is shown"
+    )
 
 
 def test_settings_change_what_is_shown(server: FakeJudge) -> None:
@@ -79,7 +84,7 @@ def test_settings_change_what_is_shown(server: FakeJudge) -> None:
     make(server).explain([0], progress=False)
     changed, usual = server.bodies
     assert prompts(server)[0].count("</excerpt") == 5 and "suppresses most" in prompts(server)[0]
-    assert len(changed["messages"]) == 2 and len(usual["messages"]) == 6, "two made-up units as turns of the chat"
+    assert len(changed["messages"]) == 2 and len(usual["messages"]) == 8, "three made-up units as turns of the chat"
     assert '"thoughts"' in changed["messages"][0]["content"] and '"thoughts"' not in usual["messages"][0]["content"]
     assert changed["max_tokens"] > 4 * usual["max_tokens"]
     assert "thoughts" in changed["response_format"]["json_schema"]["schema"]["required"]
