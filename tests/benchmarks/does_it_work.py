@@ -29,9 +29,7 @@ from fade_lens.baselines.null_descriptions import null_descriptions
 
 LEAST = 90
 """Texts on which a latent must fire: the 30 % that are kept for tests then have about 27 of them."""
-SCORES = ["detection", "detection_auroc", "fuzzing", "fuzzing_auroc"]
-SMALL_JUDGE: dict[str, Any] = {}
-"""How a small judge is shown a latent."""
+SCORES = {"detection": ["detection", "detection_auroc"], "fuzzing": ["fuzzing", "fuzzing_auroc"], "fade": ["clarity"]}
 
 
 def latents(activations: np.ndarray, indices: list[int], n: int, seed: int = 0) -> list[int]:
@@ -88,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--judge", default="demo", help="demo, or a judge such as openai:gpt-4o-mini")
+    parser.add_argument("--showing", default="small", help="how the explainer is shown a latent")
     parser.add_argument("--latents", type=int, default=12)
     parser.add_argument("--corpus", type=int, default=2000, help="texts of the corpus")
     parser.add_argument(
@@ -102,7 +101,7 @@ def main() -> None:
         "detection_texts": options.texts,
         "fuzzing_texts": options.texts,
         "fuzzing_silent": 0,
-        **SMALL_JUDGE,
+        "showing": options.showing,
     }
     # Clarity alone of FADE's four: one text is rated, none is steered.
     settings |= {"synthetic_texts": options.written, "rated_texts": 1, "factors": ()}
@@ -110,7 +109,7 @@ def main() -> None:
     started = time.monotonic()
     judge = Judge.local(demo.judge_gguf()) if options.judge == "demo" else Judge.parse(options.judge)
     with judge:
-        store = {"store": folder / "store", "progress": False}
+        store: dict[str, Any] = {"store": folder / "store", "progress": False}
         fade = Fade(model, sae, corpus=corpus, judge=judge, **settings)
         described = [d.index for d in hand]
         fade.explain(described, explainer="tfidf", **store)  # the pass over the corpus, for all of them at once
@@ -126,7 +125,7 @@ def main() -> None:
 
         random = permuted(model, demo.corpus(400), chosen, rates, folder / "permuted")
         other = Fade(model, random, corpus=corpus, judge=judge, **settings)
-        beside = {"store": folder / "random", "progress": False}
+        beside: dict[str, Any] = {"store": folder / "random", "progress": False}
         arms: dict[str, tuple[Fade, Any, dict[str, Any]]] = {}
         for name, by, kind, known in (
             ("one-shot", fade, "one-shot", store),
@@ -138,21 +137,15 @@ def main() -> None:
         arms["shuffled"] = fade, null_descriptions(arms["one-shot"][1], ["shuffled"], 0, seed=0)["shuffled"], store
         arms["hand-written"] = fade, tuple(d for d in hand if d.index in chosen), store
 
-        for scorers, scores in (
-            (["detection", "fuzzing"], SCORES),
-            (["detection", "fuzzing", "fade"], [*SCORES, "clarity"]),
-        ):
+        for scorers in (["detection"], ["detection", "fuzzing"], ["detection", "fuzzing", "fade"]):
             results: dict[str, Results] = {}
             for name in ("one-shot", "shuffled", "tfidf", "hand-written", "random"):
                 by, descriptions, known = arms[name]
                 results[name] = by.evaluate(descriptions, scorers=scorers, held_out=True, **known)
                 results[name].save(folder / f"{name}.json.gz")
-                print(
-                    f"{name}: {len(results[name])} descriptions by {', '.join(scorers)}, {time.monotonic() - started:.0f} s since the start",
-                    flush=True,
-                )
+                print(f"{name}: {', '.join(scorers)}; {time.monotonic() - started:.0f} s since the start", flush=True)
                 if len(results) > 1:
-                    told(results, scores)
+                    told(results, [score for name in scorers for score in SCORES[name]])
 
 
 if __name__ == "__main__":
