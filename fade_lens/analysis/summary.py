@@ -236,8 +236,9 @@ def _value(result: Result, name: str) -> tuple[float | None, str]:
     """A metric's value, or that of a column, or None and the reason."""
     if (score := name.removesuffix(_UNCONDITIONAL)) not in result.metrics:
         value = result.to_row().get(name)
-        number = isinstance(value, int | float) and math.isfinite(value)
-        return (float(value), "") if number else (None, str(NOT_SCORED.reason))
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value), ""
+        return None, str(NOT_SCORED.reason)
     metric = result.metric(score)
     if name.endswith(_UNCONDITIONAL) and metric.reason is not None and metric.reason.code == GATE_NOT_PASSED:
         return 0.0, ""

@@ -64,6 +64,18 @@ def test_runs_over_the_same_features_are_paired():
     assert len(compare(run_of(5), run_of(9)).paired) == 0
 
 
+def test_columns_of_numbers_are_compared_like_scores():
+    a, b = run_of(), run_of(shift=-0.1)
+    found = compare(a, b, names=["a", "b"], scores=["clarity", "firing_rate"])
+    assert set(found.frame["metric"]) == set(found.paired["metric"]) == {"clarity", "firing_rate"}
+    rates = a.frame["firing_rate"]
+    row = found.frame.set_index(["run", "metric"]).loc[("a", "firing_rate")]
+    assert row["mean"] == pytest.approx(rates.mean()) and row["n"] == len(rates)
+    assert found.paired.set_index("metric")["difference"].round(6).to_dict() == {"clarity": 0.1, "firing_rate": 0.0}
+    with pytest.raises(InputError, match="scores holds 'firing_rat', which no result has"):
+        summary(a, scores=["firing_rat"])
+
+
 def test_l0_from_a_name_from_the_user_or_estimated():
     assert (
         facts_of(run_of(sae_id="layer_9/width_16k/average_l0_71")).l0,

@@ -41,7 +41,8 @@ def latents(activations: np.ndarray, indices: list[int], n: int, seed: int = 0) 
 def permuted(model: Any, corpus: Corpus, indices: list[int], rates: list[float], path: Path) -> Any:
     """The SAE with the weights of some latents permuted, each with the threshold at which it fires on its share of the texts."""
     if not path.exists():
-        random, sae = np.random.default_rng(0), demo.sae()
+        random = np.random.default_rng(0)
+        sae: Any = demo.sae()
         with torch.no_grad():
             for i in indices:
                 order = torch.tensor(random.permutation(len(sae.W_enc)))
