@@ -27,7 +27,7 @@ def of_scorer(name: str, decisions: Sequence[Decision], detail: "Detail") -> dic
     judged = any(one.right is not None for one in decisions)
     kinds = list(Counter(one.kind for one in decisions).items())[:MOST_KINDS]
     tally = Counter((one.kind, "unanswered" if one.reason else one.right) for one in decisions)
-    shown = first(decisions, max(detail.rated // 4, 2))
+    shown = first(decisions, max(detail.rated // 10, 2))
     strengths = [
         max(map(abs, side), default=0.0) for one in decisions for side in (known(one.activations), one.predicted)
     ]

@@ -234,11 +234,13 @@ function decided(group) {
     item([verdict(one), ` ${one.kind}`, one.right !== null && one.score !== null ? ` score ${short(one.score)}` : ""], body(one), one.reason, { "data-outcome": OUTCOMES[one.reason ? null : one.right] })));
   const choice = el("select", {}, ...["all", "wrong", "right", "unanswered"].map((name) => el("option", { value: name }, name)));
   choice.addEventListener("change", () => { for (const li of list.children) li.hidden = choice.value !== "all" && li.dataset.outcome !== choice.value; });
+  const shown = el("details", {}, el("summary", {}, `${some(group.items.length, group.of)}${group.items.length < group.of ? "; those worth a look first" : ""}`),
+    group.judged ? el("p", {}, el("label", {}, "Decisions ", choice)) : null, list);
   const unanswered = group.unanswered ? `; ${group.unanswered} unanswered` : "";
-  return section(group.title, `${some(group.items.length, group.of)}${unanswered}${group.items.length < group.of ? "; those worth a look first" : ""}.`,
+  return section(group.title, group.judged ? "" : `Texts ${group.of}${unanswered}.`,
     group.judged ? el("table", { class: "record" }, el("thead", {}, el("tr", {}, ...["Of", "Right", "Wrong", "Unanswered"].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, ...group.kinds.map(([kind, , right, wrong, none]) => el("tr", {}, el("th", { scope: "row", dir: "auto" }, kind), ...[right, wrong, none].map((n) => el("td", { class: "number" }, String(n))))))) : null,
-    group.judged ? el("p", {}, el("label", {}, "Decisions ", choice)) : null, list);
+    shown);
 }
 
 function card(data, width) {
