@@ -280,17 +280,17 @@ def told_of(row: Mapping[str, Any], where: str) -> tuple[Provenance, tuple[Rule,
 def rules_of(text: str, place: str) -> tuple[Rule, ...]:
     """The rules of a row: pairs of text and strength in JSON, or nothing."""
     given = parse_json(text, f"{place}: rules") if text else []
-    pairs = cast("list[Any]", given) if isinstance(given, list) else [None]
-    for pair in pairs:
+    rules: list[Rule] = []
+    for pair in cast("list[Any]", given) if isinstance(given, list) else [given]:
         match pair:
             case [str(words), int(strength)] if words.strip() and not isinstance(strength, bool) and 0 <= strength <= 5:
-                continue
+                rules.append((words, strength))
             case _:
                 raise InputError(
                     f"{place}: rules are {text!r:.120}; give pairs of a text and a strength from 0 to 5, such as "
                     '[["names of rivers", 5]], or nothing where the description has none'
                 )
-    return tuple((str(words), int(strength)) for words, strength in pairs)
+    return tuple(rules)
 
 
 def windows_of(text: str, place: str) -> tuple[tuple[int, int, int], ...]:

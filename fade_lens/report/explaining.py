@@ -1,5 +1,6 @@
 """Explanations that were not scored yet: a table, and a card for every feature with what its explainer was shown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fade_lens._util.words import amount, clip, flat, plain
@@ -17,6 +18,8 @@ COLUMNS = (("shown", "Windows shown"), ("calls", "Calls"), ("cost", "Cost"))
 def explanations_page(found: Explanations) -> str:
     """One HTML file: a table of the features as they were asked for, and a card for each."""
     budget, n = min(CARDS_BYTES // max(len(found.rows), 1), CARD_BYTES), len(found.rows)
+    priced = any(one.usage is not None and one.usage.cost is not None for one in found.rows)
+    columns = COLUMNS if priced else COLUMNS[:-1]
     without = Group("without", n - len(found), "without one", found.counted + ".")
     return rendered(
         kind="explanations",
@@ -29,8 +32,8 @@ def explanations_page(found: Explanations) -> str:
         order_words="as asked for",
         facts=[],
         settings=flat(to_plain(dict(found.run))),
-        metrics=COLUMNS,
-        rows=[row(place, one) for place, one in enumerate(found.rows)],
+        metrics=columns,
+        rows=[row(place, one, columns) for place, one in enumerate(found.rows)],
         flags=[],
         cards=[fitted(lambda detail, one=one: explanation_data(one, detail), budget) for one in found.rows],
     )
@@ -54,7 +57,7 @@ def why(one: Explanation) -> str:
     return clip(f"by {one.provenance.maker}" if one.reason is None else str(one.reason), 300)
 
 
-def row(place: int, one: Explanation) -> dict[str, Any]:
+def row(place: int, one: Explanation, columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """One row as the templates want it."""
     usage, n = one.usage, len(one.shown)
     cost = None if usage is None else usage.cost
@@ -74,7 +77,7 @@ def row(place: int, one: Explanation) -> dict[str, Any]:
         "kinds": "",
         "cells": [
             {"name": name, "value": value, "words": words, "note": "", "interval": "", "reason": "", "bad": False, "range": None}
-            for (name, _), (value, words) in zip(COLUMNS, numbers, strict=True)
+            for (name, _), (value, words) in zip(columns, numbers, strict=False)
         ],
         "hints": [why(one)],
         "verdict": "",

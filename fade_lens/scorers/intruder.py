@@ -92,7 +92,7 @@ class IntruderRounds(Scored):
         return [
             Decision(
                 f"stratum {one.stratum + 1}", one.texts,
-                tuple("intruder" * (at == one.intruder) + ", named" * (at == one.answer) for at in range(len(one.texts))),
+                tuple(", ".join(["intruder"] * (at == one.intruder) + ["named"] * (at == one.answer)) for at in range(len(one.texts))),
                 signs_of(one.texts), None if one.answer is None else one.answer == one.intruder, reason=one.reason,
             )
             for one in self.rounds

@@ -236,8 +236,7 @@ function decided(group) {
   choice.addEventListener("change", () => { for (const li of list.children) li.hidden = choice.value !== "all" && li.dataset.outcome !== choice.value; });
   const shown = el("details", {}, el("summary", {}, `${some(group.items.length, group.of)}${group.items.length < group.of ? "; those worth a look first" : ""}`),
     group.judged ? el("p", {}, el("label", {}, "Decisions ", choice)) : null, list);
-  const unanswered = group.unanswered ? `; ${group.unanswered} unanswered` : "";
-  return section(group.title, group.judged ? "" : `Texts ${group.of}${unanswered}.`,
+  return section(group.title, group.judged || !group.unanswered ? "" : `${group.unanswered} of ${group.of} unanswered.`,
     group.judged ? el("table", { class: "record" }, el("thead", {}, el("tr", {}, ...["Of", "Right", "Wrong", "Unanswered"].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, ...group.kinds.map(([kind, , right, wrong, none]) => el("tr", {}, el("th", { scope: "row", dir: "auto" }, kind), ...[right, wrong, none].map((n) => el("td", { class: "number" }, String(n))))))) : null,
     shown);
