@@ -21,6 +21,8 @@ SHOWN_LATE = {
     "runs/look.py": {"report"},
     "runs/fires.py": {"report"},
     "analysis/compare.py": {"report"},
+    "explainers/base.py": {"report"},
+    "explainers/table.py": {"report"},
 }
 """Convenience methods of results (`plot`, `table`, `to_html`, `summary`) import what shows them when they are called."""
 

@@ -2,8 +2,10 @@
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 # Characters that show nothing but change what is seen, or that no file or page may hold: controls, bidi overrides and isolates,
 # line separators, lone surrogates, tags (which can carry an invisible text), noncharacters.
@@ -100,3 +102,14 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((name, clip(str(value), 500)))
     return rows
+
+
+def evenly(values: Sequence[T], n: int) -> list[T]:
+    """At most `n` of the values, evenly spaced, both ends among them.
+
+    >>> evenly(range(101), 5)
+    [0, 25, 50, 75, 100]
+    """
+    if len(values) <= n:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / max(n - 1, 1))] for i in range(n)]

@@ -274,7 +274,7 @@ def row_of(
 
 def scores_by_key(results: Results) -> dict[tuple[int, str], dict[str, Any]]:
     """The rows of a run's table, their flags as they are."""
-    rows = zip(records_of(results.frame), results, strict=True)
+    rows = zip(records_of(results.frame), results, strict=False)  # features without a description come last
     return {row_key(row): {**row, "flags": result.flags} for row, result in rows}
 
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.reasons import Flag
+from fade_lens.explainers.base import Explanation
 
 Rows = tuple[tuple[str, str], ...]
 """Name and value, in the order in which they are shown."""
@@ -42,11 +43,13 @@ class CardNotes:
 
 @dataclass(frozen=True)
 class Unscored:
-    """A feature or description that has no metrics (missing, empty, refused by a flag): a row of the table without a card."""
+    """A feature or description that has no metrics (missing, empty, refused by a flag or an explainer): a row of the table with a small card."""
 
     index: int
     text: str = ""
     notes: CardNotes = field(default_factory=CardNotes)
+    why: str = "not evaluated"
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)

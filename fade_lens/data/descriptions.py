@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import kind_of, parse_json, read_table, readable
+from fade_lens._util.reasons import Reason
 from fade_lens._util.wording import one_line
 from fade_lens.data.rows import file_rows, is_null, numbered, table_rows, whole_number
 
@@ -19,8 +20,10 @@ MOST_FEATURES = 2**24
 """No SAE is wider."""
 DESCRIBED = "described"
 """The state of a row with a description, in tables that have rows without one."""
-EXPLAINED = frozenset({"explainer", "model", "prompt_version", "evidence", "shown", "rules"})
+EXPLAINED = frozenset({"index", "description", "explainer", "evidence"})
 """The columns by which a table of `Explanations` is known."""
+WINDOW = re.compile(r"(\d{1,12}):(\d{1,12})-(\d{1,12})")
+"""A window that was shown: text, first and last token."""
 Rule = tuple[str, int]
 """What a feature fires on, and how strongly: 0 (hardly) to 5 (as strongly as ever)."""
 
@@ -118,9 +121,9 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
         InputError: nothing given, an index that is no whole number, rows of several layers or models, no such column, a damaged file.
     """
     if isinstance(source, str | Path):
-        if (table := explanations_in(path := Path(source))) is not None:
-            return explained(table, path.name)
-        rows, origin = file_rows(path), path.name
+        if (table := explanations_in(source)[0]) is not None:
+            return explained(table, Path(source).name)
+        rows, origin = file_rows(Path(source)), Path(source).name
     elif isinstance(source, Mapping):
         given = cast(Mapping[Any, Any], source)
         one_place({numbered(index)[0] for index in given}, "the dict")
@@ -223,45 +226,90 @@ def one_place(places: Iterable[str], origin: str) -> None:
         )
 
 
-def explanations_in(path: Path) -> Any:
-    """The table of a CSV file that `Explanations.to_csv` wrote; None for any other file."""
-    if kind_of(path) != ".csv" or not path.is_file():
-        return None
-    with readable(path):
-        table = read_table(path)
-    return table if set(table.columns) >= EXPLAINED else None
+def explanations_in(source: Any) -> tuple[Any, str]:
+    """The table of a DataFrame, or of a CSV file, that `Explanations` wrote, and what it is called; None for anything else."""
+    if hasattr(source, "columns"):
+        table, where = source, "the table"
+    elif not isinstance(source, str | Path) or kind_of(path := Path(source)) != ".csv" or not path.is_file():
+        return None, ""
+    else:
+        with readable(path):
+            table, where = read_table(path), path.name
+    return (table if set(table.columns) >= EXPLAINED else None), where
 
 
 def explained(table: Any, where: str) -> tuple[Description, ...]:
     """The descriptions of a table of `Explanations`, each with its rules and what is known of how it was made."""
-    rows = [row for row in table.to_dict("records") if not is_null(row["description"])]
-    if not rows:
-        counts = Counter(str(reason) for reason in table["reason_code"])
-        told = ", ".join(f"{n} {reason}" for reason, n in counts.most_common())
+    rows = explained_rows(table, where)
+    found = [(index, text, about, rules) for index, text, about, rules, reason in rows if reason is None]
+    if not found:
+        told = ", ".join(f"{n} {code}" for code, n in Counter(row[-1].code for row in rows if row[-1]).most_common())
         raise InputError(f"none of the {len(table)} features of {where} has a description ({told}); explain others")
-    if left_out := len(table) - len(rows):
+    if left_out := len(rows) - len(found):
         logger.warning("%s: %d features have no description, and are left out", where, left_out)
-    return checked((row["index"], row["description"], *told_of(row, where)) for row in rows)
+    return checked(found)
+
+
+def explained_rows(table: Any, where: str) -> list[tuple[int, str, Provenance, tuple[Rule, ...], Reason | None]]:
+    """The rows of a table of `Explanations`: index, text, provenance, rules, and the reason of one without a description."""
+
+    def row(given: Mapping[str, Any]) -> tuple[int, str, Provenance, tuple[Rule, ...], Reason | None]:
+        index, text = whole_number(given["index"]), given["description"]
+        missing = is_null(text) or not one_line(str(text))
+        code, words = (given.get(name) for name in ("reason_code", "reason"))
+        why = Reason(str(code), str(words)) if not (is_null(code) or is_null(words)) else Reason("empty", "its row has no description")  # fmt: skip
+        return index, "" if missing else one_line(str(text)), *told_of(given, where), why if missing else None
+
+    return [row(given) for given in table.to_dict("records")]
 
 
 def told_of(row: Mapping[str, Any], where: str) -> tuple[Provenance, tuple[Rule, ...]]:
     """Provenance and rules of a row of a table of explanations."""
-    words = {name: "" if is_null(row[name]) else str(row[name]) for name in EXPLAINED}
-    cost = row.get("judge_cost")
-    given = parse_json(words["rules"], f"{where}, rules of feature {row['index']}") if words["rules"] else []
-    try:
-        places = tuple(tuple(map(int, re.split("[:-]", place))) for place in words["shown"].split())
-        rules = tuple((str(text), int(strength)) for text, strength in given)
-        assert all(len(place) == 3 for place in places)
-    except (TypeError, ValueError, AssertionError):
-        raise InputError(
-            f"{where}: 'shown' or 'rules' of feature {row['index']} is not as `Explanations.to_csv` writes it"
-        ) from None
+
+    def word(name: str) -> str:
+        return "" if is_null(given := row.get(name)) else str(given)
+
+    place = f"{where}, feature {row['index']}"
     about = Provenance(
-        "explained", explainer=words["model"], method=words["explainer"], version=words["prompt_version"], evidence=words["evidence"],
-        shown=cast("tuple[tuple[int, int, int], ...]", places), cost=None if is_null(cost) else float(cast(float, cost)),
+        "explained", explainer=word("model"), method=word("explainer"), version=word("prompt_version"),
+        evidence=word("evidence"), shown=windows_of(word("shown"), place), cost=cost_of(word("judge_cost"), place),
     )  # fmt: skip
-    return about, rules
+    return about, rules_of(word("rules"), place)
+
+
+def rules_of(text: str, place: str) -> tuple[Rule, ...]:
+    """The rules of a row: pairs of text and strength in JSON, or nothing."""
+    given = parse_json(text, f"{place}: rules") if text else []
+    rules: list[Rule] = []
+    for pair in cast("list[Any]", given) if isinstance(given, list) else [given]:
+        match pair:
+            case [str(words), int(strength)] if words.strip() and not isinstance(strength, bool) and 0 <= strength <= 5:
+                rules.append((words, strength))
+            case _:
+                raise InputError(
+                    f"{place}: rules are {text!r:.120}; give pairs of a text and a strength from 0 to 5, such as "
+                    '[["names of rivers", 5]], or nothing where the description has none'
+                )
+    return tuple(rules)
+
+
+def windows_of(text: str, place: str) -> tuple[tuple[int, int, int], ...]:
+    """The windows that a row says were shown."""
+    found = [WINDOW.fullmatch(part) for part in text.split()]
+    windows = tuple((int(m[1]), int(m[2]), int(m[3])) for m in found if m)
+    if len(windows) < len(found) or any(first >= last for _, first, last in windows):
+        raise InputError(f"{place}: shown is {text!r:.80}; leave it as `Explanations.to_csv` wrote it (TEXT:FIRST-LAST …), or empty")  # fmt: skip
+    return windows
+
+
+def cost_of(text: str, place: str) -> float | None:
+    """The US dollars of a row, None where it has none."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise InputError(
+            f"{place}: judge_cost is {text!r:.80}; give US dollars, or nothing where it is not known"
+        ) from None
 
 
 def imported(table: Any) -> tuple[Description, ...]:

@@ -17,6 +17,11 @@ def marks(windows: Sequence[Window]) -> Signs:
     return MARKS[taken]
 
 
+def signs_of(texts: Sequence[str]) -> Signs:
+    """The signs with which some texts were marked, each of them."""
+    return MARKS[all(MARKS[1][0] in text for text in texts)]
+
+
 def piece(tokens: Sequence[str], chosen: Sequence[bool], at: int, merged: bool, signs: Signs) -> str:
     """One token with the marks that begin or end at it; a mark leaves white space before a word outside."""
     if not chosen[at]:

@@ -13,6 +13,7 @@ from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
 from fade_lens.evidence.roles import ROLES, Role, digest, leads, marks_of, roles_of
 from fade_lens.subject.settings import SubjectSettings
+from fade_lens.subject.summary import TopText
 
 if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
     from fade_lens.subject.subject import Subject
@@ -111,6 +112,11 @@ class Window:
     def text(self) -> str:
         """The words of the window."""
         return "".join(self.tokens)
+
+    @property
+    def seen(self) -> TopText:
+        """It, as people look at it."""
+        return TopText(self.place.text, self.largest, self.tokens, self.activations)
 
     @property
     def largest(self) -> float:

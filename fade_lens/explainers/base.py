@@ -14,12 +14,14 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.registry import Registered, Registry
 from fade_lens._util.wording import one_line
+from fade_lens._util.words import evenly
 from fade_lens.data.descriptions import Description, Provenance, Rule
-from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Window
+from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Place, Window
 from fade_lens.judge import Estimate, Judge
 from fade_lens.judge.asking import Questions
 from fade_lens.llm.budget import Usage
 from fade_lens.subject.settings import SubjectSettings
+from fade_lens.subject.summary import TopText
 
 REASONS = {
     "silent": "the feature never fires on the corpus",
@@ -33,6 +35,8 @@ REASONS = {
     "failed": "requests about the feature get no answer",
 }
 """Why a feature has no description, by the codes of `Reason`."""
+KEPT = 8
+"""Windows that are kept with an explanation, of those that the explainer was shown, for people to look at."""
 LONGEST = 600
 """Characters of a description; what is longer is the explainer's reasoning and not a description."""
 
@@ -81,6 +85,7 @@ class Explanation:
         description: what it says; None where it says nothing.
         reason: why it says nothing; None where it does.
         shown: the windows that it was shown, each as the number of its text and the positions of its first and its last token (left out).
+        windows: a few of these token by token, from the first to the last.
         dropped: rules that were more than asked for.
         provenance: who explained it, how and on what; also where there is no description.
         usage: what the answers cost that it rests on, in this run or before.
@@ -93,6 +98,7 @@ class Explanation:
     dropped: int = 0
     provenance: Provenance = field(default_factory=lambda: Provenance("explained"))
     usage: Usage | None = None
+    windows: tuple[TopText, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def of(
@@ -117,11 +123,17 @@ class Explanation:
         """
         windows = (*evidence.active, *evidence.silent) if shown is None else shown
         places = tuple((w.place.text, w.place.first, w.place.last) for w in windows)
+        kept = tuple(window.seen for window in evenly(windows, KEPT))
         if reason is not None:
-            return cls(evidence.index, None, reason, places)
+            return cls(evidence.index, None, reason, places, windows=kept)
         text = one_line(text) or rules_in_words(rules)
         description = Description(evidence.index, text, Provenance("explained", shown=places), tuple(rules))
-        return cls(evidence.index, description, None, places, dropped)
+        return cls(evidence.index, description, None, places, dropped, windows=kept)
+
+    def _repr_html_(self) -> str:
+        from fade_lens.report.notebook import explanation_card
+
+        return explanation_card(self)
 
 
 def concept_of(index: int) -> str:
@@ -238,6 +250,25 @@ def completed(explanation: Explanation, made: type[Explainer], model: str, evide
     given = explanation.description
     description = None if given is None else Description(given.index, given.text, about, given.rules)
     return replace(explanation, description=description, provenance=about, usage=usage)
+
+
+def shown_windows(evidence: Evidence, descriptions: Iterable[Description]) -> dict[Description, tuple[TopText, ...]]:
+    """A few of the windows that the explainers of some descriptions were shown, read again, where they are of this corpus."""
+    n = evidence.subject.tokens.lengths
+    some = [d for d in descriptions if d.provenance.shown]
+    same = evidence.id if some else ""
+    places = {
+        d: [Place(*at) for at in evenly(d.provenance.shown, KEPT) if 0 <= at[0] < len(n) and 0 <= at[1] < at[2] <= n[at[0]]]
+        for d in some
+        if d.provenance.evidence == same
+    }  # fmt: skip
+    if not places:
+        return {}
+    by_index: dict[int, list[Place]] = {}
+    for d, found in places.items():
+        by_index.setdefault(d.index, []).extend(found)
+    read = {index: dict(zip(by_index[index], found, strict=True)) for index, found in evidence.read(by_index).items()}
+    return {d: tuple(read[d.index][place].seen for place in found) for d, found in places.items()}
 
 
 def check_evidence(descriptions: Iterable[Description], evidence: Evidence) -> None:

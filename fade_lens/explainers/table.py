@@ -2,15 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
-from fade_lens.data.descriptions import Description
+from fade_lens._util.reasons import Reason
+from fade_lens.data.descriptions import Description, Provenance, Rule, explained_rows, explanations_in
 from fade_lens.explainers.base import Explanation
 
 if TYPE_CHECKING:
@@ -28,6 +29,32 @@ class Explanations:
 
     rows: tuple[Explanation, ...]
     run: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def read(cls, source: Any) -> "Explanations | None":
+        """The explanations that a table or CSV file of `to_csv` holds, with all that is known of each; None for anything else.
+
+        Raises:
+            InputError: one that was changed so that it cannot be read.
+        """
+        if isinstance(source, cls):
+            return source
+        table, where = explanations_in(source)
+        if table is None:
+            return None
+
+        def row(
+            index: int, text: str, about: Provenance, rules: tuple[Rule, ...], reason: Reason | None
+        ) -> Explanation:
+            made = None if reason is not None else Description(index, text, about, rules)
+            return Explanation(index, made, reason, about.shown, provenance=about)
+
+        return cls(tuple(row(*found) for found in explained_rows(table, where)))
+
+    def among(self, indices: Iterable[int]) -> "Explanations":
+        """Those of some features."""
+        some = set(indices)
+        return replace(self, rows=tuple(row for row in self.rows if row.index in some))
 
     def __len__(self) -> int:
         """How many features have a description."""
@@ -57,6 +84,16 @@ class Explanations:
         return dict(Counter(row.reason.code for row in self.rows if row.reason is not None))
 
     @property
+    def counted(self) -> str:
+        """`reasons` in words."""
+        return ", ".join(f"{n} {code}" for code, n in self.reasons.items())
+
+    @property
+    def without(self) -> tuple[Explanation, ...]:
+        """The features that have no description."""
+        return tuple(row for row in self.rows if row.description is None)
+
+    @property
     def record(self) -> dict[str, Any]:
         """What a run that scores them keeps of them."""
         told = {"explainer": self.run.get("explainer"), "features": len(self.rows), "described": len(self)}
@@ -76,11 +113,22 @@ class Explanations:
         return path
 
     def __repr__(self) -> str:
-        left = "".join(f", {n} {code}" for code, n in self.reasons.items())
+        left = f", {self.counted}" if self.reasons else ""
         return f"Explanations({len(self)} of {len(self.rows)} features described{left})"
 
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page: a table, and a card for every feature with what its explainer was shown."""
+        from fade_lens.report.explaining import explanations_page
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(explanations_page(self), encoding="utf-8")
+        return path
+
     def _repr_html_(self) -> str:
-        return self.frame.to_html(columns=["index", "description", "reason", "explainer"], index=False, na_rep="–")
+        from fade_lens.report.notebook import explanation_cards
+
+        return explanation_cards(self)
 
 
 def row_of(row: Explanation) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class BatchedRating(Asking):
         missing = [text for text in texts if text not in ratings]
         refusals += refused and len(texts) == 1
         if missing and (tried >= self.attempts or refusals >= REFUSALS or (self.hopeless and not too_long)):
-            ratings |= dict.fromkeys(missing, Rating(None, reason=reason))
+            ratings |= dict.fromkeys(missing, Rating(None, reason=str(reason)))
         elif missing:
             size = math.ceil(self.size / 3) if attempt == 0 else 1
             ratings |= await self._batches(
@@ -176,7 +176,7 @@ class SingleRating(Asking):
         return [
             Rating(calibration.rating(score), calibration.graded(score))
             if not isinstance(score := scores[text], str)
-            else Rating(None, reason=score)
+            else Rating(None, reason=str(score))
             for text in texts
         ]
 

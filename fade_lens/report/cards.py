@@ -4,19 +4,19 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import Any
 
-from fade_lens._util.words import amount, clip, number, plain
+from fade_lens._util.words import amount, clip, evenly, number, plain
 from fade_lens.analysis.notes import Unscored
+from fade_lens.data.descriptions import Provenance, Rule
 from fade_lens.metrics.metric import Metric
+from fade_lens.report.decisions import decided
 from fade_lens.report.standing import GATE, basis, below, concept_rates, standing, why
 from fade_lens.runs.results import Result
 from fade_lens.scorers.base import ScoreSpec
 from fade_lens.scorers.evidence import Control, RatedText
 from fade_lens.scorers.fade import FadeEvidence
 from fade_lens.subject.summary import FeatureSummary, TopText
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
             },
             "rated": _rated(result.rated_evidence.texts, detail),
             "detection": _detection(result),
+            "explained": explained(result.description.provenance, result.description.rules, result.shown, detail),
+            "decided": decided(result.evidence, detail),
             "null": _null(result),
             "judge": _judge(result),
             "steering": {
@@ -113,7 +115,45 @@ def of_feature(feature: FeatureSummary, detail: Detail) -> dict[str, Any]:
 def bare_card(unscored: Unscored) -> dict[str, Any]:
     """The card of a description without metrics."""
     text = unscored.text if unscored.text.strip() else "(no description)"
-    return plain({"index": unscored.index, "text": clip(text, 3000), "origin": "", "metrics": []})
+    made = unscored.explanation
+    about = None if made is None else explained(made.provenance, (), made.windows, DETAILS[2])
+    return plain({"index": unscored.index, "text": clip(text, 3000), "origin": "", "metrics": [], "explained": about})
+
+
+def shown_text(text: TopText, detail: Detail) -> dict[str, Any]:
+    """A text token by token, around its peak."""
+    part = text.window(detail.tokens)
+    shown = whole_characters(text.tokens[part], text.activations[part])
+    return {
+        "number": text.number,
+        "activation": text.activation,
+        "tokens": [clip(token, detail.characters) for token, _ in shown],
+        "values": [value for _, value in shown],
+        "before": part.start > 0,
+        "after": part.stop < len(text.tokens),
+    }
+
+
+def explained(
+    about: Provenance, rules: Sequence[Rule], windows: Sequence[TopText], detail: Detail
+) -> dict[str, Any] | None:
+    """Who explained a feature, how, at what cost and on what; None where no explainer of this library did."""
+    if about.kind != "explained":
+        return None
+    n = len(about.shown)
+    facts = (
+        ("Explainer", " ".join(filter(None, (about.method, about.version and f"(prompts {about.version})")))),
+        ("Model", about.explainer),
+        ("Cost", "" if about.cost is None else f"${about.cost:,.4f}"),
+        ("Shown", f"{amount(n)} window{'' if n == 1 else 's'}" if n else ""),
+    )
+    return {
+        "facts": [[name, clip(value, 200)] for name, value in facts if value],
+        "rules": [[clip(text, 600), strength] for text, strength in sorted(rules, key=lambda rule: -rule[1])],
+        "windows": [shown_text(window, detail) for window in windows[: max(detail.top, 2)]],
+        "of": n,
+        "largest": max((abs(window.activation) for window in windows), default=0.0),
+    }
 
 
 def fitted(
@@ -154,17 +194,6 @@ def compact(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def evenly(values: Sequence[T], n: int) -> list[T]:
-    """At most `n` of the values, evenly spaced, both ends among them.
-
-    >>> evenly(range(101), 5)
-    [0, 25, 50, 75, 100]
-    """
-    if len(values) <= n:
-        return list(values)
-    return [values[round(i * (len(values) - 1) / max(n - 1, 1))] for i in range(n)]
 
 
 def clip_start(text: str, characters: int) -> str:
@@ -212,20 +241,6 @@ def _metric(spec: ScoreSpec, metric: Metric, detail: Detail, gate: float) -> dic
         "interval": None if metric.interval is None else [round(end, 2) for end in metric.interval],
         "reason": clip(metric.reason or metric.interval_reason or "", max(300, detail.characters // 2)),
         "basis": basis(spec, metric),
-    }
-
-
-def shown_text(text: TopText, detail: Detail) -> dict[str, Any]:
-    """A text token by token, around its peak."""
-    part = text.window(detail.tokens)
-    shown = whole_characters(text.tokens[part], text.activations[part])
-    return {
-        "number": text.number,
-        "activation": text.activation,
-        "tokens": [clip(token, detail.characters) for token, _ in shown],
-        "values": [value for _, value in shown],
-        "before": part.start > 0,
-        "after": part.stop < len(text.tokens),
     }
 
 

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import escape
 
 from fade_lens.analysis.notes import Notes
+from fade_lens.explainers.base import Explanation
+from fade_lens.explainers.table import Explanations
 from fade_lens.report.cards import DETAILS, card
+from fade_lens.report.explaining import explanation_data
 from fade_lens.report.looking import heat_tables, look_card
 from fade_lens.report.page import environment, page
 from fade_lens.report.rows import entries, row, tally
@@ -61,6 +64,17 @@ class Table:
 def look_cards(look: Look) -> str:
     """Features without a description, a card each; nothing in it runs."""
     return str(_macros().looks([look_card(item, DETAILS[3]) for item in look.items[:LOOK_CARDS]], len(look)))
+
+
+def explanation_card(explanation: Explanation) -> str:
+    """One explanation with what its explainer was shown; nothing in it runs."""
+    return str(_macros().explanations([explanation_data(explanation, DETAILS[3])], 1))
+
+
+def explanation_cards(found: Explanations) -> str:
+    """Explanations, a card each; nothing in it runs."""
+    shown = [explanation_data(row, DETAILS[4]) for row in found.rows[:TABLE_ROWS]]
+    return str(_macros().explanations(shown, len(found.rows)))
 
 
 def fires_table(frame: "pd.DataFrame") -> str:

@@ -156,8 +156,10 @@ def reasons(results: Results) -> list[tuple[str, str, int]]:
 def facts(results: Results) -> list[tuple[str, str]]:
     """What was evaluated, with what, at what cost; only what the run recorded. Hashes and the like are in the full record."""
     run, judge, n_features = results.run, results.run.judge, len({r.description.index for r in results})
+    without = Counter(row.reason.code for row in results.without if row.reason)
     rows = [
         ("Evaluated", f"{amount(len(results))} descriptions of {amount(n_features)} features" if n_features else "nothing: flags only"),
+        ("Without a description", ", ".join(f"{n} {code.replace('_', ' ')}" for code, n in without.items())),
         *subject_facts(run),
         ("Held out", "" if run.held_out is None else f"scores rest on the {amount(run.held_out)} texts that no explainer saw"),
         ("Judge", "" if judge is None else _listed(judge.model, judge.rating, judge.endpoint)),

@@ -8,6 +8,7 @@ from typing import Any
 from fade_lens._util.reasons import Flag
 from fade_lens._util.words import amount, clip, number
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
+from fade_lens.explainers.base import Explanation
 from fade_lens.metrics.metric import Metric
 from fade_lens.report.links import link_of
 from fade_lens.report.standing import ORDER, below, standing, why, worst_first
@@ -56,8 +57,15 @@ def entries(results: Results, notes: Notes | None, gate: float) -> list[Entry]:
         )
         for r in worst_first(results, gate)
     ]
-    found += [Entry(u, u.notes, UNSCORED, "not evaluated") for u in notes.unscored]
+    known = {unscored.index for unscored in notes.unscored}
+    unscored = [*notes.unscored, *(without(row) for row in results.without if row.index not in known)]
+    found += [Entry(u, u.notes, UNSCORED, u.why) for u in unscored]
     return sorted(found, key=lambda e: (e.notes.severity is None, -(e.notes.severity or 0)))
+
+
+def without(row: Explanation) -> Unscored:
+    """A feature that an explainer gave no description."""
+    return Unscored(row.index, why=clip(f"no description: {row.reason}", 300), explanation=row)
 
 
 def _linked(result: Result, notes: CardNotes, run: RunRecord) -> CardNotes:
@@ -125,7 +133,7 @@ def row(place: int, entry: Entry, gate: float, specs: Sequence[ScoreSpec]) -> di
         "flags": [clip(flag, 120) for flag in entry.flags],
         "kinds": " ".join(kinds(entry.flags)),
         "cells": [cell(spec, metric, below(spec, metric, gate)) for spec, metric in scored],
-        "hints": [],
+        "hints": [entry.why] if isinstance(item, Unscored) and item.explanation else [],
         "verdict": clip(entry.notes.verdict, 40),
         "severity": entry.notes.severity,
         "severity_words": "" if entry.notes.severity is None else f"severity {amount(entry.notes.severity)}",

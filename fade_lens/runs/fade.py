@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ class Fade:
         named = scorers_of(scorers)
         self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
         check_nulls(nulls)
-        explanations = descriptions if isinstance(descriptions, Explanations) else None
+        explanations = Explanations.read(descriptions)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             seen = None
             if explainer is not None:
@@ -138,8 +139,10 @@ class Fade:
                 beside = tuple(d.index for d in given)
                 explanations, seen = self._explain(missing, explainer, store, transcripts, progress, beside=beside)
                 descriptions = [*given, *explanations]
+            elif explanations is not None:
+                descriptions = list(explanations)
             if explanations is not None and not descriptions:
-                raise InputError(f"no feature has a description: {explanations.reasons}; explain others")
+                raise InputError(f"none of {len(explanations.rows)} features has a description ({explanations.counted}); explain others")  # fmt: skip
             chosen = read_descriptions(descriptions)
             if held_out is None:
                 held_out = any(d.provenance.kind == "explained" for d in chosen)
@@ -152,7 +155,8 @@ class Fade:
                 about |= {} if explanations is None else {"explained": explanations.record}
                 stages = Stages(progress)
                 parts = (subject, self.judge, self.settings, named, reliability, kept, stages)
-                return Pipeline(*parts, held_out=held_out).run(chosen, made, about)
+                found = Pipeline(*parts, held_out=held_out).run(chosen, made, about)
+                return found if explanations is None else replace(found, without=explanations.without)
 
     def explain(
         self,

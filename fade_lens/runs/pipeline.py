@@ -16,6 +16,7 @@ from fade_lens.baselines.permutation import PermutationTest, beside_the_others
 from fade_lens.data.descriptions import Description
 from fade_lens.evidence.roles import Role
 from fade_lens.evidence.windows import Evidence
+from fade_lens.explainers.base import shown_windows
 from fade_lens.generation.continuations import PartContinuations
 from fade_lens.judge import Judge
 from fade_lens.judge.reliability import Reliability
@@ -83,6 +84,7 @@ class Pipeline:
             evidence = {d: {name: found[d] for name, found in scored.items()} for d in every}
             again = self.reliability.ask({d: rated_of(evidence[d]) for d in chosen}, seed)
             about = summaries(self.whole)
+            shown = shown_windows(self.evidence, chosen)
             if again:
                 scoring.wait("judge: rating texts again", again)
         found = {d: Result(d, about[d.index], evidence[d]) for d in every}
@@ -90,10 +92,11 @@ class Pipeline:
         cross, beside = self._beside(chosen, fade, [found[d].fade for d in chosen])
         items = (
             replace(
-                found[d], permutation=test, usage=self.reliability.usage_of(d.text), agreement=self.reliability.of(d)
+                found[d], permutation=test, usage=self.reliability.usage_of(d.text), agreement=self.reliability.of(d),
+                shown=shown.get(d, ()),
             )
             for d, test in zip(chosen, beside, strict=True)
-        )
+        )  # fmt: skip
         usage, seconds = self.judge.usage - before + self.reliability.usage, round(time.monotonic() - started, 1)
         record = self._record(identity, fade, usage=usage, seconds=seconds, **self.reliability.report())
         of_nulls = {kind: tuple(found[d] for d in some) for kind, some in nulls.items()}

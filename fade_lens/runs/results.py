@@ -19,6 +19,7 @@ from fade_lens._util.reasons import Flag, Reason
 from fade_lens.baselines.cross_scores import NAMES, CrossScores
 from fade_lens.baselines.permutation import PermutationTest
 from fade_lens.data.descriptions import Description
+from fade_lens.explainers.base import Explanation
 from fade_lens.judge.reliability import Agreement
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.detection import Detection
@@ -27,7 +28,7 @@ from fade_lens.runs.record import RunRecord
 from fade_lens.scorers.base import NOT_SCORED, Scored, ScoreSpec, scorer_of, specs_of
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.fade import NOTHING, FadeEvidence
-from fade_lens.subject.summary import FeatureSummary
+from fade_lens.subject.summary import FeatureSummary, TopText
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,8 @@ class Result:
     """What the judge's answers cost that this rests on, in this run or before (descriptions with the same text share them)."""
     agreement: tuple[Agreement, ...] = ()
     """How far ratings of some of the same texts agree with it: the judge's own repeated, a second judge's."""
+    shown: tuple[TopText, ...] = field(default=(), compare=False)
+    """A few of the windows that its explainer was shown, where it was explained on this corpus."""
 
     @property
     def specs(self) -> tuple[ScoreSpec, ...]:
@@ -193,12 +196,14 @@ class Results:
         run: how the run was made.
         cross_scores: every feature against every description; None for runs of over `fade_lens.baselines.permutation.MOST` descriptions.
         nulls: for each null description asked for, the result of the null description of each of `items`, in their order.
+        without: features that an explainer gave no description, each with the reason; they are not scored.
     """
 
     items: tuple[Result, ...]
     run: RunRecord = field(default_factory=RunRecord)
     cross_scores: CrossScores | None = field(default=None, compare=False)
     nulls: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
+    without: tuple[Explanation, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -233,11 +238,19 @@ class Results:
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
-        """One row a description: its scores with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page."""
+        """One row a description: its scores with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page.
+
+        Features of `without` follow, with the reason as `no_description` and nothing else.
+        """
         from fade_lens.report.links import urls_of
 
         frame = table_of(r.to_row() for r in self.items)
         frame["dashboard_url"] = urls_of(self)
+        if self.without:
+            rows = [
+                {"index": row.index, "description": None, "no_description": str(row.reason)} for row in self.without
+            ]
+            frame = table_of([*frame.to_dict("records"), *rows])
         scores = {spec.name for spec in self.specs}
         for name in frame.columns:
             if name in scores or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):
@@ -291,6 +304,7 @@ class Results:
         record |= {
             "cross_scores": None if self.cross_scores is None else self.cross_scores.to_dict(),
             "nulls": to_plain(self.nulls),
+            "without": to_plain(self.without),
         }
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # an earlier file stays whole until this one is
         try:
@@ -322,7 +336,10 @@ class Results:
                 )
             nulls = {kind: tuple(map(result_of, items)) for kind, items in record.get("nulls", {}).items()}
             cross = CrossScores.from_dict(kept) if (kept := record.get("cross_scores")) else None
-            return cls(tuple(map(result_of, record["items"])), from_plain(RunRecord, record["run"]), cross, nulls)
+            without = from_plain(tuple[Explanation, ...], record.get("without", []))
+            return cls(
+                tuple(map(result_of, record["items"])), from_plain(RunRecord, record["run"]), cross, nulls, without
+            )
         except InputError:
             raise
         except (

@@ -60,6 +60,35 @@ class ScoreSpec:
         return metric.details.get(self.chance) if isinstance(self.chance, str) else self.chance
 
 
+@dataclass(frozen=True)
+class Decision:
+    """One decision or prediction behind a score, as people look at it.
+
+    Attributes:
+        kind: of what was tested, such as "active", or that of a negative.
+        texts: as they were read; `labels` has what each is where there are several, `signs` what stands around what is marked in them.
+        right: whether it is right; None where there is no decision, or none that could be.
+        said: what was decided, in a word.
+        score: graded, where there is one.
+        reason: why there is none.
+        off: how far it is from the truth; of two that are equally right that is looked at first which is further.
+        tokens, activations, predicted: of a prediction token by token; the activation is None where a position never counts.
+    """
+
+    kind: str
+    texts: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    signs: tuple[str, str] | None = None
+    right: bool | None = None
+    said: str = ""
+    score: float | None = None
+    reason: str | None = None
+    off: float = 0.0
+    tokens: tuple[str, ...] = ()
+    activations: tuple[float | None, ...] = ()
+    predicted: tuple[float, ...] = ()
+
+
 class Scored:
     """What the scores of one description rest on. A scorer's is a frozen dataclass of plain values with type hints, by which it is saved and loaded."""
 
@@ -71,6 +100,10 @@ class Scored:
     def columns(self) -> dict[str, Any]:
         """Further columns of `Results.frame`."""
         return {}
+
+    def decisions(self) -> Sequence[Decision]:
+        """What people may look at behind the scores."""
+        return ()
 
     def rated(self) -> list[tuple[str, int]]:
         """Texts that the judge rated, with their ratings: some are rated again where the judge's agreement is asked for."""

@@ -21,7 +21,7 @@ from fade_lens.judge.rating import BatchedRating, Rating, SingleRating
 from fade_lens.metrics.intervals import Rows
 from fade_lens.metrics.metric import Metric, around
 from fade_lens.metrics.ranking import auroc
-from fade_lens.scorers.base import Scored, Scorer, Scoring
+from fade_lens.scorers.base import Decision, Scored, Scorer, Scoring
 from fade_lens.subject.settings import SubjectSettings
 
 UNANSWERED_SHARE = 0.02
@@ -86,6 +86,21 @@ class WindowScores(Scored):
         return found | {f"{name}_unanswered": m.counts["unanswered"] for name, m in self.metrics.items() if "unanswered" in m.counts}  # fmt: skip
 
     @property
+    def signs(self) -> tuple[str, str] | None:
+        """What stands around what is marked in the texts; None where nothing is."""
+        return None
+
+    def decisions(self) -> list[Decision]:
+        """One a window; where nothing was decided, a positive's score is off by what it lacks, a negative's by what it has."""
+        return [
+            Decision(
+                t.kind, (t.text,), signs=self.signs, right=t.outcome, said="" if t.decided is None else ("no", "yes")[t.decided],
+                score=t.score, reason=t.reason, off=(-1 if t.positive else 1) * (t.score or 0.0),
+            )
+            for t in self.texts
+        ]  # fmt: skip
+
+    @property
     def flags(self) -> tuple[Flag, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Texts without a decision, where these are many."""
         return tuple(
@@ -133,7 +148,7 @@ class WindowScorer(Scorer):
     """What scorers share that ask the judge to decide on windows; each says which, and what score its decisions make."""
 
     Settings: ClassVar[type[SubjectSettings]] = WindowSettings
-    Evidence: ClassVar[type[Scored]] = WindowScores
+    Evidence: ClassVar[type[WindowScores]] = WindowScores  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, scoring: Scoring) -> None:
         super().__init__(scoring)
@@ -185,11 +200,11 @@ class WindowScorer(Scorer):
         scores: dict[Description, WindowScores] = {}
         for d, found in asked.items():
             if isinstance(found, Reason):
-                scores[d] = WindowScores({self.name: Metric(None, found)})
+                scores[d] = self.Evidence({self.name: Metric(None, found)})
             else:
                 texts = tuple(t for part, future in found for t in decided(self.scoring.judge, part, future.result()))
                 metric = self.metric(texts, stream(self.settings.seed, self.name, "interval", d.index))
-                scores[d] = WindowScores({self.name: metric}, texts)
+                scores[d] = self.Evidence({self.name: metric}, texts)
         return scores
 
 

@@ -17,14 +17,14 @@ from typing import ClassVar
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
-from fade_lens.evidence.marking import MARKS, Signs, class_of, fires_at, put, wrong_tokens
+from fade_lens.evidence.marking import MARKS, Signs, class_of, fires_at, put, signs_of, wrong_tokens
 from fade_lens.evidence.negatives import negatives_of
 from fade_lens.evidence.windows import Draw, Window
 from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.decisions import balanced
 from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.base import ScoreSpec, scorer
-from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowSettings, graded
+from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowScores, WindowSettings, graded
 from fade_lens.subject.settings import SubjectSettings
 
 RIGHT, WRONG, SILENT = "right_marks", "wrong_marks", "silent_marks"
@@ -78,6 +78,16 @@ def task(judge: Judge, signs: Signs = MARKS[0]) -> Task:
     return Task("fuzz", replace(judge.prompts, **words, single_examples=examples))
 
 
+@dataclass(frozen=True)
+class MarkedScores(WindowScores):
+    """What fuzzing rests on."""
+
+    @property
+    def signs(self) -> Signs:
+        """What stands around what is marked."""
+        return signs_of([text.text for text in self.texts])
+
+
 @scorer("fuzzing")
 class Fuzzing(WindowScorer):
     """Balanced accuracy of the judge's decisions on right and wrong marks of the same windows, 0.5 by chance."""
@@ -88,6 +98,7 @@ class Fuzzing(WindowScorer):
         ),
     )
     Settings: ClassVar[type[SubjectSettings]] = FuzzingSettings
+    Evidence: ClassVar[type[WindowScores]] = MarkedScores
     settings: FuzzingSettings
 
     @classmethod

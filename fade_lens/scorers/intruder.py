@@ -17,7 +17,7 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description
-from fade_lens.evidence.marking import MARKS, Signs, class_of, fires_at, put, wrong_tokens
+from fade_lens.evidence.marking import MARKS, Signs, class_of, fires_at, put, signs_of, wrong_tokens
 from fade_lens.evidence.negatives import negatives_of
 from fade_lens.evidence.windows import Draw, Window
 from fade_lens.judge import Estimate, Judge, forecast
@@ -27,7 +27,7 @@ from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Request, Structure
 from fade_lens.metrics.intervals import share_interval
 from fade_lens.metrics.metric import Metric
-from fade_lens.scorers.base import Scored, Scorer, ScoreSpec, Scoring, scorer
+from fade_lens.scorers.base import Decision, Scored, Scorer, ScoreSpec, Scoring, scorer
 from fade_lens.scorers.deciding import WindowSettings, untestable
 from fade_lens.subject.settings import SubjectSettings
 
@@ -86,6 +86,17 @@ class IntruderRounds(Scored):
 
     metrics: Mapping[str, Metric]
     rounds: tuple[Round, ...] = ()
+
+    def decisions(self) -> list[Decision]:
+        """One a round, all of whose texts are shown."""
+        return [
+            Decision(
+                f"stratum {one.stratum + 1}", one.texts,
+                tuple(", ".join(["intruder"] * (at == one.intruder) + ["named"] * (at == one.answer)) for at in range(len(one.texts))),
+                signs_of(one.texts), None if one.answer is None else one.answer == one.intruder, reason=one.reason,
+            )
+            for one in self.rounds
+        ]  # fmt: skip
 
     def columns(self) -> dict[str, float | int | None]:
         """How many rounds were played and how many have no answer, and the score where these count as wrong."""

@@ -29,7 +29,7 @@ from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Request, Structure, object_of
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.simulated import Pair, pooled
-from fade_lens.scorers.base import Scored, Scorer, ScoreSpec, Scoring, scorer
+from fade_lens.scorers.base import Decision, Scored, Scorer, ScoreSpec, Scoring, scorer
 from fade_lens.scorers.deciding import WindowSettings, untestable
 from fade_lens.subject.settings import SubjectSettings
 
@@ -94,6 +94,19 @@ class Simulated(Scored):
         """The details of the score, and how many windows have no prediction."""
         metric = self.metrics["simulation"]
         return {f"simulation_{key}": value for key, value in metric.details.items()} | {"simulation_unanswered": metric.counts.get("unanswered", 0)}  # fmt: skip
+
+    def decisions(self) -> list[Decision]:
+        """One a window, off by the mean distance of predicted and true activations, each as a share of the largest there is."""
+        largest = max((a or 0.0 for w in self.windows for a in w.activations), default=0.0) or 1.0
+
+        def off(window: SimulatedWindow) -> float:
+            x, y = window.pair if window.predicted else ((), ())
+            return float(np.abs(np.divide(x, MOST) - np.divide(y, largest)).mean()) if len(x) else 0.0
+
+        return [
+            Decision(w.kind, reason=w.reason, off=off(w), tokens=w.tokens, activations=w.activations, predicted=w.predicted or ())
+            for w in self.windows
+        ]  # fmt: skip
 
     @property
     def flags(self) -> tuple[Flag, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

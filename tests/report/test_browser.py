@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 from fade_lens.analysis.compare import compare
 from fade_lens.runs.look import look
 from fade_lens.runs.record import JudgeRecord
+from tests.explained import made_up_explained, made_up_explanations
 from tests.made_up import made_up_notes, made_up_results, with_cross
 from tests.planted import natural_texts, planted_model, planted_sae
 from tests.report.browser import Window, chromium, launched, window
@@ -39,6 +40,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compare(run, replace(run, run=judged)).to_html(folder / "compare.html")
     hidden = planted_model(), planted_sae(), range(8), natural_texts(200)
     look(*hidden, progress=False).to_html(folder / "look.html")
+    made_up_explained().to_html(folder / "explained.html")
+    made_up_explained(hostile=True).to_html(folder / "hostile-explained.html")
+    made_up_explanations(hostile=True).to_html(folder / "explanations.html")
     return folder
 
 
@@ -278,3 +282,29 @@ def test_features_without_a_description_have_cards_with_shaded_texts(browser: Wi
     browser.press("Escape")
     browser.page.select_option("#standing", "dead")
     assert browser.run(f"{SHOWN}.map(r => r.dataset.index)") == ["3"]
+
+
+def test_a_card_shows_the_explanation_and_the_decisions_behind_scores(browser: Window, files: Path) -> None:
+    browser.open(files / "explained.html", "#d0")
+    section = "document.querySelector('section[aria-label={}]')"
+    shown = browser.run(f"{section.format('Explanation')}.innerText")
+    assert all(
+        text in shown for text in ("structured (prompts 3)", "$0.0012", "names of animals", "2 of 3 shown", " fox")
+    )
+    detection = section.format("Detection")
+    browser.run(f"{detection}.querySelector('details').open = true")
+    visible = f"[...{detection}.querySelectorAll('li')].filter(li => li.checkVisibility()).map(li => li.innerText)"
+    assert len(browser.run(visible)) == 4
+    browser.page.select_option("section[aria-label=Detection] select", "wrong")
+    (wrong,) = browser.run(visible)
+    assert "wrong: no" in wrong and "second" in wrong
+    browser.page.select_option("section[aria-label=Detection] select", "unanswered")
+    assert "nothing readable" in browser.run(visible)[0]
+    assert browser.run(f"{section.format('Fuzzing')}.querySelector('mark.set').textContent") == "the"
+    assert browser.run(f"{section.format('Simulation')}.querySelectorAll('.beside').length") == 3
+    assert browser.run("document.documentElement.scrollWidth") <= 1280
+    places = {file: len(browser.run("rows.map(r => r.place)")) for file in ("hostile-explained", "explanations") if browser.open(files / f"{file}.html")}  # fmt: skip
+    for file, n in places.items():
+        for place in range(n):
+            browser.open(files / f"{file}.html", f"#d{place}")
+            assert browser.run(OPEN) and not browser.run("'hacked' in window")

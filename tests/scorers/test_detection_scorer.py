@@ -89,7 +89,7 @@ def test_at_the_corpus_prevalence_few_false_alarms_cost_precision(server: FakeJu
     assert row["detection_corpus_precision"] < row["detection_precision"]
 
 
-def test_what_is_not_answered_is_missing_counted_and_bounded(server: FakeJudge) -> None:
+def test_what_is_not_answered_is_missing_counted_and_bounded(server: FakeJudge, tmp_path: Any) -> None:
     server.choose = lambda body: "refuse" if TRUE[1] in body["messages"][-1]["content"] else None
     lost = "the"  # of these texts the judge says something that is no decision
     server.rule = lambda concept, text: 2 if lost in text.split() else min(rule(concept, text), 1)
@@ -98,6 +98,7 @@ def test_what_is_not_answered_is_missing_counted_and_bounded(server: FakeJudge) 
     assert row["detection"] == row["detection_best"] == 1 and row["detection_unanswered"] > 0
     assert row["detection_worst"] < 1 and "undecided" in row["flags"]
     assert code(results[1]) == "unanswered"
+    assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
 
 
 def test_a_run_that_stopped_asks_nothing_twice(server: FakeJudge, tmp_path: Any) -> None:

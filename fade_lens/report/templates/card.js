@@ -209,8 +209,41 @@ function seen(look, largest) {
 
 const texts = (list, largest) => el("ol", { class: "texts" }, ...list.map((text) => item([el("b", {}, short(text.activation)), ` text ${text.number}`], shaded(text, largest))));
 
+// Who explained the feature, and on what.
+function explained(found) {
+  if (!found) return null;
+  return section("Explanation", "",
+    el("dl", { class: "facts" }, ...found.facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, value)))),
+    found.rules.length ? el("table", { class: "record" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Strength, of 5"), el("th", { scope: "col" }, "Fires on"))),
+      el("tbody", {}, ...found.rules.map(([text, strength]) => el("tr", {}, el("td", { class: "number" }, String(strength)), el("td", { dir: "auto" }, text))))) : null,
+    found.windows.length ? el("details", { open: "" }, el("summary", {}, `What its explainer was shown: ${some(found.windows.length, found.of)}`), texts(found.windows, found.largest)) : null);
+}
+
+// The decisions behind a score, those worth a look first.
+const OUTCOMES = { true: "right", false: "wrong", null: "unanswered" };
+function decided(group) {
+  const verdict = (one) => one.reason ? el("span", { class: "rating unrated" }, "unanswered")
+    : one.right === null ? (one.score === null ? "" : el("b", {}, short(one.score)))
+    : el("span", { class: `rating ${one.right ? "right" : "wrong"}` }, `${one.right ? "✓ right" : "✗ wrong"}${one.said ? `: ${one.said}` : ""}`);
+  const body = (one) => el("div", { class: "several" },
+    ...one.texts.map(([label, pieces]) => el("div", { class: "body", dir: "auto" }, label ? el("span", { class: "rating" }, label) : "", label ? " " : "",
+      ...pieces.map(([text, marked]) => marked ? el("mark", { class: "set" }, text) : text))),
+    ...(one.tokens.length ? [["active", one.activations, group.largest[0]], ["predicted", one.predicted, group.largest[1]]].map(([name, values, largest]) => values.length
+      ? el("div", { class: "beside" }, el("span", { class: "side" }, name), shaded({ tokens: one.tokens, values, before: false, after: false }, largest)) : null) : []));
+  const list = el("ol", { class: "texts" }, ...group.items.map((one) =>
+    item([verdict(one), ` ${one.kind}`, one.right !== null && one.score !== null ? ` score ${short(one.score)}` : ""], body(one), one.reason, { "data-outcome": OUTCOMES[one.reason ? null : one.right] })));
+  const choice = el("select", {}, ...["all", "wrong", "right", "unanswered"].map((name) => el("option", { value: name }, name)));
+  choice.addEventListener("change", () => { for (const li of list.children) li.hidden = choice.value !== "all" && li.dataset.outcome !== choice.value; });
+  const shown = el("details", {}, el("summary", {}, `${some(group.items.length, group.of)}${group.items.length < group.of ? "; those worth a look first" : ""}`),
+    group.judged ? el("p", {}, el("label", {}, "Decisions ", choice)) : null, list);
+  return section(group.title, group.judged || !group.unanswered ? "" : `${group.unanswered} of ${group.of} unanswered.`,
+    group.judged ? el("table", { class: "record" }, el("thead", {}, el("tr", {}, ...["Of", "Right", "Wrong", "Unanswered"].map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, ...group.kinds.map(([kind, , right, wrong, none]) => el("tr", {}, el("th", { scope: "row", dir: "auto" }, kind), ...[right, wrong, none].map((n) => el("td", { class: "number" }, String(n))))))) : null,
+    shown);
+}
+
 function card(data, width) {
-  if (!data.feature) return [...head(data), audit(data)].filter((part) => part !== null);
+  if (!data.feature) return [...head(data), audit(data), explained(data.explained)].filter((part) => part !== null);
   const counts = data.rated?.counts, groups = [
     { name: "Natural texts (a dot is 1 % of the corpus)", kind: "natural", points: data.natural },
   ];
@@ -230,6 +263,7 @@ function card(data, width) {
     data.metrics.length ? el("div", { class: "tiles" }, ...data.metrics.map(tile)) : null,
     data.detection.length ? el("p", { class: "note" }, `On the rated texts, weighted: ${data.detection.map(([name, value]) => `${name} ${fixed(value)}`).join(", ")}.`) : null,
     ...data.judge.map((said) => el("p", { class: "note", dir: "auto" }, `${said}.`)),
+    explained(data.explained),
     besides(data),
     data.look ? (data.look.histogram ? section("Activations", "The largest activation of each text; texts on which it is silent are left out.", bars(data.look.histogram, width)) : null)
       : section("Activations", "The largest activation of each text; the bar is the median. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
@@ -237,6 +271,7 @@ function card(data, width) {
       texts(data.top, Math.abs(feature.largest)),
       data.top.length < data.top_of ? el("p", { class: "note" }, some(data.top.length, data.top_of)) : null),
     ...(data.look ? seen(data.look, Math.abs(feature.largest)) : []),
+    ...(data.decided ?? []).map(decided),
     ...(data.fade ? [section("Rated natural texts", data.rated.of ? `By activation; ${some(data.rated.texts.length, data.rated.of)}${data.rated.texts.length < data.rated.of ? ", disagreements first choice" : ""}.` : "No text was rated.",
       ...(data.rated.of ? ratedTexts(data.rated) : [])),
     section("Synthetic texts", data.synthetic.of ? `Written by the judge for the description; ${some(data.synthetic.texts.length, data.synthetic.of)}.` : "The judge wrote none.",
