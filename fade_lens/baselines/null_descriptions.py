@@ -9,7 +9,7 @@ from fade_lens.data.descriptions import Description, Provenance
 NULLS = ("shuffled", "random", "generic")
 """What each does with a description of feature f:
 
-- `"shuffled"`: f gets another description of the run, each description going to one other feature (nothing more to write, ratings anew);
+- `"shuffled"`: f gets another description of the run with its rules, each going to one other feature (nothing more to write, ratings anew);
 - `"random"`: the description goes to a random feature that the run does not describe (nothing more to write, ratings anew);
 - `"generic"`: f is described as `GENERIC` (one writing for the whole run; nothing is rated, since every text expresses it).
 """
@@ -29,7 +29,8 @@ def null_descriptions(
     check_nulls(kinds)
     return {
         kind: tuple(
-            Description(i, text, Provenance("null", kind)) for i, text in makers[kind](descriptions, n_features, seed)
+            Description(i, d.text, Provenance("null", kind), d.rules)
+            for i, d in makers[kind](descriptions, n_features, seed)
         )
         for kind in dict.fromkeys(kinds)
     }
@@ -42,25 +43,25 @@ def check_nulls(kinds: Sequence[str]) -> None:
             raise InputError(Argument("nulls"), f" holds {kind!r}; give some of {', '.join(map(repr, NULLS))}")
 
 
-def _shuffled(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, str]]:
-    """Every description's text dealt to another feature, none to one that has such a description."""
+def _shuffled(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, Description]]:
+    """Every description dealt to another feature, none to one that has such a description."""
     random = rng(seed, "null shuffled")
     own: dict[int, set[str]] = {}
     for d in descriptions:
         own.setdefault(d.index, set()).add(d.text.casefold())
-    texts = [descriptions[i].text for i in random.permutation(len(descriptions)).tolist()]
+    dealt = [descriptions[i] for i in random.permutation(len(descriptions)).tolist()]
 
-    def fits(place: int, text: str) -> bool:
-        return text.casefold() not in own[descriptions[place].index]
+    def fits(place: int, other: Description) -> bool:
+        return other.text.casefold() not in own[descriptions[place].index]
 
     for _try in range(TRIES):
-        bad = [place for place, text in enumerate(texts) if not fits(place, text)]
+        bad = [place for place, other in enumerate(dealt) if not fits(place, other)]
         if not bad:
-            return [(d.index, text) for d, text in zip(descriptions, texts, strict=True)]
+            return [(d.index, other) for d, other in zip(descriptions, dealt, strict=True)]
         for place in bad:
-            other = int(random.integers(len(texts)))
-            if fits(place, texts[other]) and fits(other, texts[place]):
-                texts[place], texts[other] = texts[other], texts[place]
+            at = int(random.integers(len(dealt)))
+            if fits(place, dealt[at]) and fits(at, dealt[place]):
+                dealt[place], dealt[at] = dealt[at], dealt[place]
     raise InputError(
         Argument("nulls"),
         f" holds 'shuffled', but {len(descriptions)} descriptions cannot be dealt out so that none goes to a feature that has it; "
@@ -68,7 +69,7 @@ def _shuffled(descriptions: Sequence[Description], _: int, seed: int) -> list[tu
     )
 
 
-def _random(descriptions: Sequence[Description], n_features: int, seed: int) -> list[tuple[int, str]]:
+def _random(descriptions: Sequence[Description], n_features: int, seed: int) -> list[tuple[int, Description]]:
     """Every description on a feature of its own that the run does not describe."""
     random = rng(seed, "null random")
     described = {d.index for d in descriptions}
@@ -80,8 +81,8 @@ def _random(descriptions: Sequence[Description], n_features: int, seed: int) -> 
             "descriptions; leave 'random' out",
         )
     chosen = random.choice(len(free), len(descriptions), replace=False)
-    return [(free[int(i)], d.text) for i, d in zip(chosen, descriptions, strict=True)]
+    return [(free[int(i)], d) for i, d in zip(chosen, descriptions, strict=True)]
 
 
-def _generic(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, str]]:  # noqa: ARG001
-    return [(d.index, GENERIC) for d in descriptions]
+def _generic(descriptions: Sequence[Description], _: int, seed: int) -> list[tuple[int, Description]]:  # noqa: ARG001
+    return [(d.index, Description(d.index, GENERIC)) for d in descriptions]

@@ -1,5 +1,6 @@
 """Descriptions of features: what is to be judged, and reading them from whatever a user holds."""
 
+import json
 import logging
 import re
 from collections import Counter
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from fade_lens._util.errors import Argument, InputError
-from fade_lens._util.files import kind_of, parse_json, read_table, readable
+from fade_lens._util.files import kind_of, read_table, readable
 from fade_lens._util.reasons import Reason
 from fade_lens._util.wording import one_line
-from fade_lens.data.rows import file_rows, is_null, numbered, table_rows, whole_number
+from fade_lens.data.rows import Row, file_rows, is_null, numbered, table_rows, whole_number
+from fade_lens.data.rules import STRONGEST, Rule, rules_in_words, rules_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +26,6 @@ EXPLAINED = frozenset({"index", "description", "explainer", "evidence"})
 """The columns by which a table of `Explanations` is known."""
 WINDOW = re.compile(r"(\d{1,12}):(\d{1,12})-(\d{1,12})")
 """A window that was shown: text, first and last token."""
-Rule = tuple[str, int]
-"""What a feature fires on, and how strongly: 0 (hardly) to 5 (as strongly as ever)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -94,8 +94,23 @@ class Description:
 
     @property
     def id(self) -> str:
-        """What names this description in a run and its store: the feature and the text."""
+        """What names this description in a run: the feature, the text and the rules, which may differ where the text does not."""
+        return f"{self.words}{json.dumps(self.rules) if self.rules else ''}"
+
+    @property
+    def words(self) -> str:
+        """What decides the questions about it: the feature and the text, so that who asks about the same words shares the answers."""
         return f"{self.index}:{self.text}"
+
+    @property
+    def claims(self) -> tuple[Rule, ...]:
+        """What it claims, each a text with a strength: its rules, without those of strength 0; or its text at full strength."""
+        return tuple(rule for rule in self.rules if rule[1]) if self.rules else ((self.text, STRONGEST),)
+
+    @property
+    def alone(self) -> tuple["Description", ...]:
+        """Each claim of a description with rules as a description of its own; none for one without."""
+        return tuple(Description(self.index, text) for text, _ in self.claims) if self.rules else ()
 
     @property
     def origin(self) -> str:
@@ -114,7 +129,8 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
     Args:
         source: a dict `{index: text}`, a Series, a DataFrame, the path of a CSV, TSV, JSON, JSONL or Parquet file (or .gz), or
             `Description`s. A table needs a column for the feature (`index`, `feature`, `latent`, `neuron`) and one for the text
-            (`description`, `explanation`, `label`, `concept`), in upper or lower case. Its rows that have no description, and those
+            (`description`, `explanation`, `label`, `concept`), in upper or lower case, or one of `rules` (see
+            `fade_lens.data.rules.rules_of`), of which a text is made where there is none. Its rows that have no description, and those
             that repeat one, are left out and counted in a warning; in a dict and among `Description`s either is an error.
 
     Raises:
@@ -135,7 +151,7 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
     elif hasattr(source, "columns"):
         rows, origin = table_rows(source, "the DataFrame"), "a DataFrame"
     elif hasattr(source, "items"):
-        rows, origin = [("", index, text) for index, text in source.items()], "a Series"
+        rows, origin = [Row("", index, text) for index, text in source.items()], "a Series"
     elif (
         isinstance(source, Iterable)
         and (given := list(cast(Iterable[Any], source)))
@@ -147,7 +163,7 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
             f"descriptions is {type(source).__name__}; give a dict {{index: text}}, a Series, a DataFrame with columns "
             "'index' and 'description', or the path of a CSV, JSON or JSONL file"
         )
-    return checked((index, text, Provenance(source=origin)) for index, text in sound(rows, origin))
+    return checked((index, text, Provenance(source=origin), rules) for index, text, rules in sound(rows, origin))
 
 
 def undescribed(source: Any) -> tuple[tuple[Description, ...], tuple[int, ...]]:
@@ -160,22 +176,23 @@ def undescribed(source: Any) -> tuple[tuple[Description, ...], tuple[int, ...]]:
         InputError: as `read_descriptions`; or every feature is described.
     """
     if isinstance(source, Mapping):
-        rows = [("", *row) for row in cast(Mapping[Any, Any], source).items()]
+        rows = [Row("", *row) for row in cast(Mapping[Any, Any], source).items()]
     elif isinstance(source, str | Path):
         rows = file_rows(Path(source))
     elif hasattr(source, "columns"):
         rows = table_rows(source, "the DataFrame")
     elif hasattr(source, "items"):
-        rows = [("", index, text) for index, text in source.items()]
+        rows = [Row("", index, text) for index, text in source.items()]
     elif isinstance(source, Iterable):
         given = list(cast("Iterable[Any]", source))
-        rows = [("", one, None) for one in given if not isinstance(one, Description)]
+        rows = [Row("", one, None) for one in given if not isinstance(one, Description)]
         source = [one for one in given if isinstance(one, Description)]
     else:
         raise InputError(
             f"descriptions is {source!r:.80}; give feature indices, such as [9, 11], or a dict {{index: text or None}}"
         )
-    indices = [numbered(index)[1] for _, index, text in rows if is_null(text)]
+    bare = [row for row in rows if is_null(row.text) and not rules_of(row.rules, f"feature {row.index}")]
+    indices = [numbered(row.index)[1] for row in bare]
     if not indices:
         raise InputError(
             "every feature has a description, so that there is nothing to explain; leave explainer out, or name more features"
@@ -188,12 +205,14 @@ def undescribed(source: Any) -> tuple[tuple[Description, ...], tuple[int, ...]]:
     return described, tuple(dict.fromkeys(index for index in indices if index not in known))
 
 
-def sound(rows: Iterable[tuple[str, Any, Any]], origin: str) -> list[tuple[int, str]]:
-    """The rows `(place, index, text)` of a table that describe a feature, each once; how many others there are is told."""
-    found: dict[tuple[int, str], None] = {}
+def sound(rows: Iterable[Row], origin: str) -> list[tuple[int, str, tuple[Rule, ...]]]:
+    """The rows of a table that describe a feature, each once; how many others there are is told."""
+    found: dict[tuple[int, str, tuple[Rule, ...]], None] = {}
     places: set[str] = set()
     empty = repeated = 0
-    for number, (place, given, text) in enumerate(rows, 1):
+    for number, (place, given, text, cell) in enumerate(rows, 1):
+        rules = rules_of(cell, f"{origin}, row {number}")
+        text = rules_in_words(rules) if is_null(text) else text
         if is_null(text):
             empty += 1
             continue
@@ -205,7 +224,7 @@ def sound(rows: Iterable[tuple[str, Any, Any]], origin: str) -> list[tuple[int, 
             )
         inside, index = numbered(given)
         places.add("/".join(filter(None, (place, inside))))
-        repeated += (row := (index, one_line(text))) in found
+        repeated += (row := (index, one_line(text), rules)) in found
         found[row] = None
     one_place(places, origin)
     if empty or repeated:
@@ -274,23 +293,7 @@ def told_of(row: Mapping[str, Any], where: str) -> tuple[Provenance, tuple[Rule,
         "explained", explainer=word("model"), method=word("explainer"), version=word("prompt_version"),
         evidence=word("evidence"), shown=windows_of(word("shown"), place), cost=cost_of(word("judge_cost"), place),
     )  # fmt: skip
-    return about, rules_of(word("rules"), place)
-
-
-def rules_of(text: str, place: str) -> tuple[Rule, ...]:
-    """The rules of a row: pairs of text and strength in JSON, or nothing."""
-    given = parse_json(text, f"{place}: rules") if text else []
-    rules: list[Rule] = []
-    for pair in cast("list[Any]", given) if isinstance(given, list) else [given]:
-        match pair:
-            case [str(words), int(strength)] if words.strip() and not isinstance(strength, bool) and 0 <= strength <= 5:
-                rules.append((words, strength))
-            case _:
-                raise InputError(
-                    f"{place}: rules are {text!r:.120}; give pairs of a text and a strength from 0 to 5, such as "
-                    '[["names of rivers", 5]], or nothing where the description has none'
-                )
-    return tuple(rules)
+    return about, rules_of(row.get("rules"), place)
 
 
 def windows_of(text: str, place: str) -> tuple[tuple[int, int, int], ...]:
@@ -342,13 +345,15 @@ def checked(
 ) -> tuple[Description, ...]:
     """The rows as descriptions, each one sound and there once."""
     found: dict[str, Description] = {}
-    for raw_index, text, provenance, *rules in rows:
+    for raw_index, text, provenance, *given in rows:
         index = whole_number(raw_index)
+        rules = rules_of(given[0], f"feature {index}") if given else ()
+        text = rules_in_words(rules) if is_null(text) and rules else text
         if not isinstance(text, str) or not text.strip():
             raise InputError(
                 f"the description of feature {index} is empty ({text!r}); leave the feature out or describe it"
             )
-        description = Description(index, one_line(text), provenance, *rules)
+        description = Description(index, one_line(text), provenance, rules)
         if description.id in found:
             raise InputError(f"feature {index} has the same description twice ({text!r:.80}); give each once")
         found[description.id] = description

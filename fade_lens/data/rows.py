@@ -1,15 +1,16 @@
-"""Rows `(place, feature index, text)` of whatever people keep descriptions in: tables, JSON values, files."""
+"""Rows of whatever people keep descriptions in: tables, JSON values, files."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import TABLES, kind_of, parse_json, read_table, read_text, readable
 
 INDEX_COLUMNS = ("index", "feature", "latent", "neuron", "feature_index", "latent_index", "neuron_index", "feature_id", "latent_id", "neuron_id", "feature_idx", "latent_idx", "neuron_idx", "idx")  # fmt: skip
 TEXT_COLUMNS = ("description", "explanation", "text", "concept", "label", "interpretation")
+RULES_COLUMNS = ("rules",)
 NO_NAME = re.compile(r"Unnamed: 0|\s*")
 """What pandas calls a column whose heading is empty, as that of the index in a CSV file that pandas wrote."""
 NAMED_FEATURE = re.compile(r"(|.*[_/ ])(?:latent|feature|neuron)[_ -]?([0-9]{1,9})", re.I)
@@ -17,6 +18,15 @@ NAMED_FEATURE = re.compile(r"(|.*[_/ ])(?:latent|feature|neuron)[_ -]?([0-9]{1,9
 PLACE_COLUMNS = (("model_id",), ("source_id", "layer", "hook", "hook_name"))
 LARGEST_INDEX = 2**53
 """Beyond it, floats skip whole numbers."""
+
+
+class Row(NamedTuple):
+    """What a row says of a feature: where the feature is, its index, its description, and the rules that this is made of, each as it is given."""
+
+    place: str
+    index: Any
+    text: Any
+    rules: Any = None
 
 
 def is_null(value: Any) -> bool:
@@ -61,12 +71,12 @@ def numbered(value: Any) -> tuple[str, int]:
     return "", whole_number(value)
 
 
-def file_rows(path: Path) -> list[tuple[str, Any, Any]]:
-    """`(place, index, text)` rows of a descriptions file."""
+def file_rows(path: Path) -> list[Row]:
+    """The rows of a descriptions file."""
     if path.is_dir() and (files := sorted(path.glob("*.txt"))):  # Delphi's: a file a latent, named after it
         with readable(path):
             texts = {file: read_text(file).strip() for file in files}
-        return [("", f.stem, parse_json(t, f.name, dict) if t[:1] + t[-1:] == '""' else t) for f, t in texts.items()]
+        return [Row("", f.stem, parse_json(t, f.name, dict) if t[:1] + t[-1:] == '""' else t) for f, t in texts.items()]
     if not path.is_file():
         raise InputError(f"descriptions file {str(path)!r} does not exist")
     kind = kind_of(path)
@@ -86,12 +96,14 @@ def file_rows(path: Path) -> list[tuple[str, Any, Any]]:
     )
 
 
-def value_rows(value: Any, where: str) -> list[tuple[str, Any, Any]]:
-    """`(place, index, text)` rows of a JSON value."""
+def value_rows(value: Any, where: str) -> list[Row]:
+    """The rows of a JSON value."""
     records = records_in(value, where)
     columns = list(dict.fromkeys(key for row in records for key in row))
-    index, text = (column_among(columns, names, where) if records else "" for names in (INDEX_COLUMNS, TEXT_COLUMNS))
-    return [(place_of(row), row.get(index), row.get(text)) for row in records]
+    index = column_among(columns, INDEX_COLUMNS, where) if records else ""
+    rules = named(columns, RULES_COLUMNS)
+    text = named(columns, TEXT_COLUMNS) if rules or not records else column_among(columns, TEXT_COLUMNS, where)
+    return [Row(place_of(row), row.get(index), row.get(text), row.get(rules)) for row in records]
 
 
 def records_in(value: Any, where: str) -> list[Mapping[str, Any]]:
@@ -186,17 +198,21 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def table_rows(table: Any, where: str) -> list[tuple[str, Any, Any]]:
-    """`(place, index, text)` rows of a DataFrame, its index standing in where no column names the feature."""
+def table_rows(table: Any, where: str) -> list[Row]:
+    """The rows of a DataFrame, its index standing in where no column names the feature."""
     table, index, text = with_columns(table, where)
+    rules = named(table.columns, RULES_COLUMNS)
     places = [names for group in PLACE_COLUMNS if (names := named(table.columns, group)) is not None]
     beside = zip(*(table[name].tolist() for name in places), strict=True) if places else iter(lambda: (), None)
     told = ("/".join(str(part) for part in parts if not is_null(part)) for parts in beside)
-    return [(place, i, t) for place, i, t in zip(told, table[index].tolist(), table[text].tolist(), strict=False)]
+    cells = (table[name].tolist() for name in (index, text, *[rules] * (rules is not None)))
+    return [Row(*row) for row in zip(told, *cells, strict=False)]
 
 
 def with_columns(table: Any, where: str) -> tuple[Any, str, str]:
     """A DataFrame with its index as a column where no column names the feature, and the columns of feature and text."""
+    if named(table.columns, RULES_COLUMNS) is not None and named(table.columns, TEXT_COLUMNS) is None:
+        table = table.assign(description=None)  # to be made of the rules
     text = column_among(table.columns, TEXT_COLUMNS, where)
     if (index := named(table.columns, INDEX_COLUMNS)) is not None:
         return table, index, text

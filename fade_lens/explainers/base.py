@@ -15,7 +15,8 @@ from fade_lens._util.reasons import Reason
 from fade_lens._util.registry import Registered, Registry
 from fade_lens._util.wording import one_line
 from fade_lens._util.words import evenly
-from fade_lens.data.descriptions import Description, Provenance, Rule
+from fade_lens.data.descriptions import Description, Provenance
+from fade_lens.data.rules import Rule, rules_in_words
 from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Place, Window
 from fade_lens.judge import Estimate, Judge
 from fade_lens.judge.asking import Questions
@@ -141,15 +142,6 @@ def concept_of(index: int) -> str:
     return f"feature {index}"
 
 
-def rules_in_words(rules: Sequence[Rule]) -> str:
-    """Rules as one description, the strongest first, for scorers that read a sentence."""
-    strongest = max((strength for _, strength in rules), default=0)
-    weakly = ("", " (less strongly)")
-    return "; or ".join(
-        text + weakly[strength < strongest] for text, strength in sorted(rules, key=lambda rule: -rule[1])
-    )
-
-
 class Explainer(Registered, ABC):
     """What every explainer is; an object of it lives for one run.
 
@@ -187,6 +179,11 @@ class Explainer(Registered, ABC):
             evidence: what is shown of it.
             questions: `await questions.ask(request, read)` gives what `read` finds in the answer, or a `Reason`; answers are kept.
         """
+
+    @property
+    def rules(self) -> int:
+        """How many rules a description has at most, each of which scorers may ask about; 0: it is a text."""
+        return 0
 
     def draws(self) -> tuple[Draw, ...]:
         """How the windows are drawn that are shown."""

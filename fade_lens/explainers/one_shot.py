@@ -128,11 +128,6 @@ class OneShot(Explainer):
         fixed = prompting.worked(0 if reasoning else self.asking.explainer_examples, self.how, signs, self.field)
         return [{"role": "system", "content": rules}, *fixed, {"role": "user", "content": "\n\n".join(parts)}]
 
-    @property
-    def rules(self) -> int:
-        """How many rules a description may have, where it is made of rules."""
-        return 0
-
     def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
         found = super().gather(evidence, indices)
         if not (self.how.logits and found):

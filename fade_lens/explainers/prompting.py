@@ -12,8 +12,8 @@ from typing import Any, cast
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens._util.wording import one_line
-from fade_lens.data.descriptions import Rule
 from fade_lens.data.leaks import REFUSAL, leaked, once, recited
+from fade_lens.data.rules import Rule, strength_of
 from fade_lens.evidence.marking import marks
 from fade_lens.evidence.windows import Place, Window
 from fade_lens.explainers.base import LONGEST, REASONS, FeatureEvidence
@@ -248,13 +248,6 @@ def read_rules(answer: Answer, windows: Sequence[Window] = ()) -> tuple[Rule, ..
     if found:
         return tuple(found.items())
     return None if rows and not whys else next(iter(whys), Reason("nothing_common", REASONS["nothing_common"]))
-
-
-def strength_of(value: Any) -> int | None:
-    """A strength from 0 to 5; None for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"\s*[0-5](\.0)?\s*(/\s*5)?\s*", value):
-        return int(value.strip()[0])
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value in range(6) else None
 
 
 def sound(text: str, windows: Sequence[Window] = ()) -> str | Reason | None:

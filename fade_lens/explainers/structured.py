@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
-from fade_lens.data.descriptions import Rule
+from fade_lens.data.rules import MOST_RULES, Rule
 from fade_lens.explainers import prompting
 from fade_lens.explainers.base import ExplainerSettings, Explanation, FeatureEvidence, explainer
 from fade_lens.explainers.one_shot import OneShot, OneShotSettings
@@ -17,7 +17,10 @@ class StructuredSettings(OneShotSettings):
     """How many rules there may be."""
 
     rule_cap: int = option(
-        5, "Rules that a structured description has at most; further ones are dropped from the end.", least=1, most=20
+        5,
+        "Rules that a structured description has at most; further ones are dropped from the end.",
+        least=1,
+        most=MOST_RULES,
     )
 
 

@@ -245,9 +245,10 @@ class Reliability:
         """What the second judge was asked since this was made."""
         return Usage() if self.second is None else self.second.usage - self._before
 
-    def usage_of(self, concept: str) -> Usage:
-        """What all answers about `concept` cost, both judges' together."""
-        return sum((judge.usage_of(concept) for judge in self.judges), Usage())
+    def usage_of(self, description: "Description") -> Usage:
+        """What all answers about a description cost, those about its rules included, both judges' together."""
+        asked = dict.fromkeys([description.text, *(text for text, _ in description.claims)])
+        return sum((judge.usage_of(concept) for judge in self.judges for concept in asked), Usage())
 
     def estimate(self, n_descriptions: int, rated_texts: int) -> Estimate:
         """Calls, tokens and price of these questions."""
@@ -278,15 +279,15 @@ class Reliability:
     ) -> "list[Future[Any]]":
         """Begin to have some texts of every description rated again, in another order; `rated` has each text with its rating."""
         for d, there in rated.items():
-            random = np.random.default_rng(seed("rated again", d.id))
+            random = np.random.default_rng(seed("rated again", d.words))
             chosen = [there[i] for i in sorted(random.permutation(len(there))[:RATED_AGAIN].tolist())]
             texts = [text for text, _ in chosen]
             futures = [
-                (f"repeat {n}", self.judge.submit_rate(d.text, texts, seed=seed("repeat", n, d.id), repeat=n))
+                (f"repeat {n}", self.judge.submit_rate(d.text, texts, seed=seed("repeat", n, d.words), repeat=n))
                 for n in range(1, self.repeats + 1)
             ]
             if self.second is not None:
-                answer = self.second.submit_rate(d.text, texts, seed=seed("second judge", d.id))
+                answer = self.second.submit_rate(d.text, texts, seed=seed("second judge", d.words))
                 futures.append((self.second.model, answer))
             self._asked[d] = [rating for _, rating in chosen], futures
         return [future for _, futures in self._asked.values() for _, future in futures]

@@ -53,6 +53,15 @@ LEAST_SHARE = 0.01
 """Probability that Yes and No have together where they are the answer: beside a token such as "<think>" theirs are noise."""
 
 
+def chance(graded: float) -> float:
+    """A graded score as a number from 0 to 1: 0.5 from where on a text expresses the concept clearly.
+
+    >>> chance(Calibration.CLEARLY), round(chance(9.0), 3), chance(-1e6)
+    (0.5, 0.999, 0.0)
+    """
+    return 1 / (1 + math.exp(min(Calibration.CLEARLY - graded, 700.0)))
+
+
 def read(top_logprobs: Sequence[tuple[str, float]] | None) -> float | None:
     """`score` of an answer; None where it is neither Yes nor No."""
     listed = [(token, p) for token, p in top_logprobs or () if _TRIM.sub("", token).lower() in ("yes", "no")]

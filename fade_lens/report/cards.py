@@ -8,12 +8,12 @@ from typing import Any
 
 from fade_lens._util.words import amount, clip, evenly, number, plain
 from fade_lens.analysis.notes import Unscored
-from fade_lens.data.descriptions import Provenance, Rule
+from fade_lens.data.descriptions import Provenance
 from fade_lens.metrics.metric import Metric
 from fade_lens.report.decisions import decided
 from fade_lens.report.standing import GATE, basis, below, concept_rates, standing, why
 from fade_lens.runs.results import Result
-from fade_lens.scorers.base import ScoreSpec
+from fade_lens.scorers.base import RuleScores, ScoreSpec
 from fade_lens.scorers.evidence import Control, RatedText
 from fade_lens.scorers.fade import FadeEvidence
 from fade_lens.subject.summary import FeatureSummary, TopText
@@ -62,6 +62,7 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
             "why": why(result, gate),
             "flags": [clip(flag, 200) for flag in result.flags],
             "metrics": [_metric(spec, result.metric(spec.name), detail, gate) for spec in result.specs],
+            "rules": ruled(result.rules, result.specs),
             **of_feature(result.feature, detail),
             "synthetic": {
                 "points": evenly(sorted(t.activation for t in written if t.activation is not None), detail.points),
@@ -77,7 +78,7 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
             },
             "rated": _rated(result.rated_evidence.texts, detail),
             "detection": _detection(result),
-            "explained": explained(result.description.provenance, result.description.rules, result.shown, detail),
+            "explained": explained(result.description.provenance, result.shown, detail),
             "decided": decided(result.evidence, detail),
             "null": _null(result),
             "judge": _judge(result),
@@ -116,7 +117,7 @@ def bare_card(unscored: Unscored) -> dict[str, Any]:
     """The card of a description without metrics."""
     text = unscored.text if unscored.text.strip() else "(no description)"
     made = unscored.explanation
-    about = None if made is None else explained(made.provenance, (), made.windows, DETAILS[2])
+    about = None if made is None else explained(made.provenance, made.windows, DETAILS[2])
     return plain({"index": unscored.index, "text": clip(text, 3000), "origin": "", "metrics": [], "explained": about})
 
 
@@ -134,9 +135,7 @@ def shown_text(text: TopText, detail: Detail) -> dict[str, Any]:
     }
 
 
-def explained(
-    about: Provenance, rules: Sequence[Rule], windows: Sequence[TopText], detail: Detail
-) -> dict[str, Any] | None:
+def explained(about: Provenance, windows: Sequence[TopText], detail: Detail) -> dict[str, Any] | None:
     """Who explained a feature, how, at what cost and on what; None where no explainer of this library did."""
     if about.kind != "explained":
         return None
@@ -149,7 +148,6 @@ def explained(
     )
     return {
         "facts": [[name, clip(value, 200)] for name, value in facts if value],
-        "rules": [[clip(text, 600), strength] for text, strength in sorted(rules, key=lambda rule: -rule[1])],
         "windows": [shown_text(window, detail) for window in windows[: max(detail.top, 2)]],
         "of": n,
         "largest": max((abs(window.activation) for window in windows), default=0.0),
@@ -242,6 +240,18 @@ def _metric(spec: ScoreSpec, metric: Metric, detail: Detail, gate: float) -> dic
         "reason": clip(metric.reason or metric.interval_reason or "", max(300, detail.characters // 2)),
         "basis": basis(spec, metric),
     }
+
+
+def ruled(rules: Sequence[RuleScores], specs: Sequence[ScoreSpec] = ()) -> dict[str, Any]:
+    """The rules of a description, the strongest first, with what each scores alone, by the scores that any of them has."""
+    some = [spec for spec in specs if any(spec.name in rule.metrics for rule in rules)]
+
+    def cell(metric: Metric | None) -> list[Any]:
+        return [None, None, "–"] if metric is None else [metric.value, metric.interval, clip(metric.reason or "", 120)]
+
+    strongest = sorted(rules, key=lambda rule: -rule.strength)
+    rows = [[clip(r.text, 600), r.strength, [cell(r.metrics.get(spec.name)) for spec in some]] for r in strongest]
+    return {"names": [spec.title for spec in some], "rows": rows}
 
 
 def _judge(result: Result) -> list[str]:

@@ -74,7 +74,7 @@ def item(one: Decision, detail: "Detail") -> dict[str, Any]:
     return {
         "kind": kind_words(one.kind),
         "right": one.right,
-        "said": one.said,
+        "said": clip(one.said, 120),
         "score": one.score,
         "reason": clip(one.reason or "", 200),
         "texts": [[label, parts(text, one.signs, detail.characters)] for label, text in zip(labels, one.texts, strict=True)],

@@ -7,10 +7,11 @@ from fade_lens._util.words import amount, clip, flat, plain
 from fade_lens.analysis.notes import CardNotes
 from fade_lens.explainers.base import Explanation
 from fade_lens.explainers.table import Explanations
-from fade_lens.report.cards import Detail, explained, fitted
+from fade_lens.report.cards import Detail, explained, fitted, ruled
 from fade_lens.report.page import CARD_BYTES, CARDS_BYTES, rendered
 from fade_lens.report.rows import Group, added
 from fade_lens.runs.results import to_plain
+from fade_lens.scorers.base import RuleScores
 
 COLUMNS = (("shown", "Windows shown"), ("calls", "Calls"), ("cost", "Cost"))
 
@@ -42,8 +43,9 @@ def explanations_page(found: Explanations) -> str:
 def explanation_data(one: Explanation, detail: Detail) -> dict[str, Any]:
     """A card as a JSON value; every string `visible`, every number finite."""
     text, rules = ("(no description)", ()) if one.description is None else (one.description.text, one.description.rules)
-    about = explained(one.provenance, rules, one.windows, detail)
+    about = explained(one.provenance, one.windows, detail)
     known = {"index": one.index, "text": clip(text, 3000), "origin": "", "metrics": [], "flags": []}
+    known |= {"rules": ruled([RuleScores(*rule, {}) for rule in rules])}
     return plain(known | {"standing": standing(one), "why": why(one), "explained": about} | added(CardNotes()))
 
 

@@ -15,6 +15,7 @@ from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
 from fade_lens.data.indices import chosen_indices
+from fade_lens.data.rules import STRONGEST
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
@@ -300,16 +301,15 @@ class Fade:
         if explainer is not None:
             made, (given, missing) = explainer_of(explainer), undescribed(descriptions)
             found += made.estimate(self.judge, self.settings, len(checked_indices(missing, self.n_features)))
+            rules = made(self.settings).rules
             if not scorers:
                 return found
-            descriptions = [*given, *(Description(i, f"what feature {i} is explained as") for i in missing)]
+            descriptions = [*given, *(Description(i, f"what feature {i} is explained as", rules=tuple((f"rule {n} of feature {i}", STRONGEST) for n in range(rules))) for i in missing)]  # fmt: skip
         chosen = read_descriptions(descriptions)
         n, beside = len(chosen), null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
         # How many windows there are is known once they are tokenized.
         n_texts = MANY if self.corpus.windows else len(self.corpus)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             found += reliability.estimate(n, min(self.settings.rated_texts, n_texts))
-        for scorer in named.values():
-            for null in (None, *beside):
-                found += scorer.estimate(self.judge, self.settings, n, n_texts, null)
-        return found
+        scored = [*chosen, *(d for some in beside.values() for d in some)]
+        return sum((scorer.estimate(self.judge, self.settings, scored, n_texts) for scorer in named.values()), found)

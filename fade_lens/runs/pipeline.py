@@ -92,7 +92,7 @@ class Pipeline:
         cross, beside = self._beside(chosen, fade, [found[d].fade for d in chosen])
         items = (
             replace(
-                found[d], permutation=test, usage=self.reliability.usage_of(d.text), agreement=self.reliability.of(d),
+                found[d], permutation=test, usage=self.reliability.usage_of(d), agreement=self.reliability.of(d),
                 shown=shown.get(d, ()),
             )
             for d, test in zip(chosen, beside, strict=True)

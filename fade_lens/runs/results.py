@@ -25,7 +25,7 @@ from fade_lens.llm.budget import Usage
 from fade_lens.metrics.detection import Detection
 from fade_lens.metrics.metric import Metric
 from fade_lens.runs.record import RunRecord
-from fade_lens.scorers.base import NOT_SCORED, Scored, ScoreSpec, scorer_of, specs_of
+from fade_lens.scorers.base import NOT_SCORED, RuleScores, Scored, ScoreSpec, scorer_of, specs_of
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.fade import NOTHING, FadeEvidence
 from fade_lens.subject.summary import FeatureSummary, TopText
@@ -78,6 +78,15 @@ class Result:
     def metric(self, name: str) -> Metric:
         """One score; undefined where the run did not ask for it."""
         return self.metrics.get(name, NOT_SCORED)
+
+    @property
+    def rules(self) -> tuple[RuleScores, ...]:
+        """What each rule of the description scores alone, by all scorers that ask about rules one by one."""
+        found = {rule: RuleScores(*rule, {}) for rule in self.description.rules}
+        for one in (one for scored in self.evidence.values() for one in scored.rules):
+            before = found[one.text, one.strength]
+            found[one.text, one.strength] = replace(before, metrics={**before.metrics, **one.metrics})
+        return tuple(found.values())
 
     @property
     def fade(self) -> FadeEvidence:
@@ -144,12 +153,7 @@ class Result:
 
     def to_row(self) -> dict[str, Any]:
         """One row of `Results.frame`."""
-        row: dict[str, Any] = {"index": self.description.index, "description": self.description.text}
-        for name, metric in self.metrics.items():
-            low, high = metric.interval or (None, None)
-            row |= {name: metric.value, f"{name}_low": low, f"{name}_high": high}
-        for name, metric in self.metrics.items():
-            row[f"{name}_reason"] = metric.reason
+        row = {"index": self.description.index, "description": self.description.text, **_scores(self.metrics)}
         for found in self.evidence.values():
             row |= found.columns()
         if self.permutation is not None:
@@ -251,6 +255,10 @@ class Results:
                 {"index": row.index, "description": None, "no_description": str(row.reason)} for row in self.without
             ]
             frame = table_of([*frame.to_dict("records"), *rows])
+        return self._typed(frame)
+
+    def _typed(self, frame: "pd.DataFrame") -> "pd.DataFrame":
+        """The same, numbers as numbers where some are missing."""
         scores = {spec.name for spec in self.specs}
         for name in frame.columns:
             if name in scores or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):
@@ -258,6 +266,13 @@ class Results:
             if name in ("better_feature", "suggested_feature", "judge_calls"):
                 frame[name] = frame[name].astype("Int64")
         return frame
+
+    @property
+    def rules(self) -> "pd.DataFrame":
+        """One row a rule of descriptions that have rules: its strength and what it scores alone, with intervals and reasons."""
+        about = ((r.description, rule) for r in self.items for rule in r.rules)
+        rows = ({"index": d.index, "description": d.text, "rule": rule.text, "strength": rule.strength, **_scores(rule.metrics)} for d, rule in about)  # fmt: skip
+        return self._typed(table_of(rows))
 
     def plot(self) -> "go.Figure":
         """The scores of every description, with intervals."""
@@ -358,6 +373,15 @@ class Results:
         from fade_lens.report.notebook import results_table
 
         return results_table(self)
+
+
+def _scores(metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """Columns of some scores: values with their intervals, then why any is undefined."""
+    found: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        low, high = metric.interval or (None, None)
+        found |= {name: metric.value, f"{name}_low": low, f"{name}_high": high}
+    return found | {f"{name}_reason": metric.reason for name, metric in metrics.items()}
 
 
 def result_of(record: Mapping[str, Any]) -> Result:

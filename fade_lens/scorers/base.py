@@ -89,6 +89,21 @@ class Decision:
     predicted: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class RuleScores:
+    """What one rule of a description scores alone.
+
+    Attributes:
+        text: of the rule.
+        strength: that it claims, 0 to 5.
+        metrics: by the names of the scorer's specs.
+    """
+
+    text: str
+    strength: int
+    metrics: Mapping[str, Metric]
+
+
 class Scored:
     """What the scores of one description rest on. A scorer's is a frozen dataclass of plain values with type hints, by which it is saved and loaded."""
 
@@ -96,6 +111,8 @@ class Scored:
     """The scores by the names of the scorer's specs."""
     flags: tuple[Flag, ...] = ()
     """What a reader should know before trusting them."""
+    rules: tuple[RuleScores, ...] = ()
+    """What each rule scores alone, where the description is made of rules that were asked about one by one; those of strength 0 are not."""
 
     def columns(self) -> dict[str, Any]:
         """Further columns of `Results.frame`."""
@@ -178,16 +195,15 @@ class Scorer(Registered, ABC):
     @classmethod
     @abstractmethod
     def estimate(
-        cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None
+        cls, judge: Judge, settings: SubjectSettings, descriptions: Sequence[Description], n_texts: int
     ) -> Estimate:
         """What the judge is asked at most.
 
         Args:
             judge: who is asked; its `estimate` tells the price of texts written and rated.
             settings: of the whole run.
-            n_descriptions: how many are scored.
+            descriptions: that are scored, null descriptions among them, as `ask` is given them.
             n_texts: how many natural texts there are at most.
-            null: the kind of null description that all of them are; None: they are real ones.
         """
 
     @abstractmethod

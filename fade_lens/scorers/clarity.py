@@ -55,7 +55,7 @@ class ClarityEvaluator:
 
     def ask(self, description: Description) -> Future[Written]:
         """Begin to have texts written, in the background."""
-        seed = stream(self.settings.seed, "synthetic", description.id)
+        seed = stream(self.settings.seed, "synthetic", description.words)
         return self.judge.submit_write(description.text, n_texts=self.settings.synthetic_texts, seed=seed)
 
     def activate(
@@ -97,7 +97,7 @@ class ClarityEvaluator:
                 counts={"synthetic": 0},
             )
         natural = self.subject.natural(description.index)
-        seed = stream(self.settings.seed, "clarity interval", description.id)
+        seed = stream(self.settings.seed, "clarity interval", description.words)
         return clarity(synthetic, natural.astype(np.float64), arithmetic=self.settings.arithmetic, seed=seed)
 
     def evaluate(self, descriptions: Any) -> dict[Description, ClarityEvidence]:

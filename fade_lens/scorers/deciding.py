@@ -1,4 +1,8 @@
-"""What the scorers share that test a description on windows of texts: which are tested, how the judge decides on them, and what is kept."""
+"""What the scorers share that test a description on windows of texts: which are tested, how the judge decides on them, and what is kept.
+
+A description with rules is asked about rule by rule, each rule's text alone and on the same windows, so that a revision of one rule pays for that
+one only. The composed decision is yes where any rule says yes; the composed grade is the largest over the rules of strength / 5 times the rule's.
+"""
 
 import math
 from abc import abstractmethod
@@ -13,6 +17,7 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description
+from fade_lens.data.rules import STRONGEST
 from fade_lens.evidence.windows import EvidenceSettings, Place
 from fade_lens.judge import Estimate, Judge, forecast
 from fade_lens.judge.asking import Questions
@@ -21,7 +26,7 @@ from fade_lens.judge.rating import BatchedRating, Rating, SingleRating
 from fade_lens.metrics.intervals import Rows
 from fade_lens.metrics.metric import Metric, around
 from fade_lens.metrics.ranking import auroc
-from fade_lens.scorers.base import Decision, Scored, Scorer, Scoring
+from fade_lens.scorers.base import Decision, RuleScores, Scored, Scorer, Scoring
 from fade_lens.subject.settings import SubjectSettings
 
 UNANSWERED_SHARE = 0.02
@@ -49,7 +54,8 @@ class JudgedWindow:
         inclusion: the probability with which it was drawn, among those of its kind.
         stratum: of the activation, counted from the strongest.
         decided: what the judge decided, or None with the `reason`.
-        score: graded, where the judge or the method gives one.
+        score: graded, where the judge or the method gives one; that of a description with rules is composed, between 0 and 1.
+        rules: what each rule alone was decided on, in the order of `WindowScores.rules`.
     """
 
     number: int
@@ -61,6 +67,7 @@ class JudgedWindow:
     decided: bool | None = None
     score: float | None = None
     reason: str | None = None
+    rules: tuple[bool | None, ...] = ()
 
     @classmethod
     def of(cls, place: Place, text: str, *, kind: str | None = None, positive: bool) -> "JudgedWindow":
@@ -79,6 +86,7 @@ class WindowScores(Scored):
 
     metrics: Mapping[str, Metric]
     texts: tuple[JudgedWindow, ...] = ()
+    rules: tuple[RuleScores, ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """The details of each score, and how many texts have no decision."""
@@ -92,9 +100,14 @@ class WindowScores(Scored):
 
     def decisions(self) -> list[Decision]:
         """One a window; where nothing was decided, a positive's score is off by what it lacks, a negative's by what it has."""
+
+        def said(t: JudgedWindow) -> str:
+            found = "; ".join(rule.text for rule, yes in zip(self.rules, t.rules, strict=False) if yes)
+            return "" if t.decided is None else f"yes: {found}" if found else ("no", "yes")[t.decided]
+
         return [
             Decision(
-                t.kind, (t.text,), signs=self.signs, right=t.outcome, said="" if t.decided is None else ("no", "yes")[t.decided],
+                t.kind, (t.text,), signs=self.signs, right=t.outcome, said=said(t),
                 score=t.score, reason=t.reason, off=(-1 if t.positive else 1) * (t.score or 0.0),
             )
             for t in self.texts
@@ -142,6 +155,8 @@ class Task:
 
 Part = tuple[JudgedWindow, ...]
 """Windows that are asked about together: none of another part shares a request with them."""
+Asked = tuple[Part, list["Future[list[Rating]]"]]
+"""A part, and what the judge decides on it about each claim of a description."""
 
 
 class WindowScorer(Scorer):
@@ -160,13 +175,13 @@ class WindowScorer(Scorer):
         return self.specs[0].name
 
     @classmethod
-    def estimate(cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None) -> Estimate:  # noqa: ARG003  # fmt: skip
-        return cls.estimate_one(judge, cls.Settings.of(settings), n_texts) * n_descriptions
+    def estimate(cls, judge: Judge, settings: SubjectSettings, descriptions: Sequence[Description], n_texts: int) -> Estimate:  # fmt: skip
+        return cls.estimate_one(judge, cls.Settings.of(settings), n_texts) * sum(len(d.claims) for d in descriptions)
 
     @classmethod
     @abstractmethod
     def estimate_one(cls, judge: Judge, own: Any, n_texts: int) -> Estimate:
-        """What one description asks at most; `own` are the scorer's settings, `n_texts` is how many natural texts there are at most."""
+        """What one description, or one rule of it, asks at most; `own` are the scorer's settings, `n_texts` is how many natural texts there are at most."""
 
     @abstractmethod
     def parts(self, indices: Sequence[int]) -> "Mapping[int, Sequence[Part] | Reason]":
@@ -180,32 +195,48 @@ class WindowScorer(Scorer):
     def metric(self, texts: Sequence[JudgedWindow], seed: int) -> Metric:
         """The score of windows with decisions; `seed` is for its interval."""
 
-    def ask(self, descriptions: Sequence[Description]) -> "dict[Description, Reason | list[tuple[Part, Future[list[Rating]]]]]":  # fmt: skip
+    def ask(self, descriptions: Sequence[Description]) -> dict[Description, Reason | list[Asked]]:
         judge, seed = self.scoring.judge, self.settings.seed
         reasons = untestable(self.scoring, descriptions, self.settings.tested_texts_least)
         parts = self.parts([index for index, reason in reasons.items() if reason is None])
         task, size = self.task(), self.settings.decisions_per_request
 
-        def begun(d: Description) -> "Reason | list[tuple[Part, Future[list[Rating]]]]":
+        def begun(d: Description) -> Reason | list[Asked]:
             if isinstance(own := reasons[d.index] or parts[d.index], Reason):
                 return own
             seeds = [stream(seed, self.name, d.index, at) for at in range(len(own))]
-            return [(part, task.submit(judge, d.text, [t.text for t in part], size=size, seed=s)) for part, s in zip(own, seeds, strict=True) if part]  # fmt: skip
+            return [
+                (part, [task.submit(judge, claim, [t.text for t in part], size=size, seed=s) for claim, _ in d.claims])
+                for part, s in zip(own, seeds, strict=True)
+                if part
+            ]
 
         return {d: begun(d) for d in descriptions}
 
-    def measure(self, asked: "Mapping[Description, Reason | list[tuple[Part, Future[list[Rating]]]]]") -> dict[Description, WindowScores]:  # fmt: skip
-        futures = [future for found in asked.values() if not isinstance(found, Reason) for _, future in found]
-        self.scoring.wait(f"judge: {self.name}", futures)
+    def measure(self, asked: Mapping[Description, Reason | list[Asked]]) -> dict[Description, WindowScores]:
+        parts = [part for found in asked.values() if not isinstance(found, Reason) for part in found]
+        self.scoring.wait(f"judge: {self.name}", [future for _, futures in parts for future in futures])
         scores: dict[Description, WindowScores] = {}
         for d, found in asked.items():
             if isinstance(found, Reason):
                 scores[d] = self.Evidence({self.name: Metric(None, found)})
             else:
-                texts = tuple(t for part, future in found for t in decided(self.scoring.judge, part, future.result()))
-                metric = self.metric(texts, stream(self.settings.seed, self.name, "interval", d.index))
-                scores[d] = self.Evidence({self.name: metric}, texts)
+                scores[d] = self.scored(d, found)
         return scores
+
+    def scored(self, d: Description, found: Sequence[Asked]) -> WindowScores:
+        """The score of a description and of each of its rules, from the judge's answers."""
+        seed = stream(self.settings.seed, self.name, "interval", d.index)
+        texts = tuple(text for part, _ in found for text in part)
+        each = [
+            tuple(t for part, futures in found for t in decided(self.scoring.judge, part, futures[at].result()))
+            for at in range(len(d.claims))
+        ]
+        if not d.rules:
+            return self.Evidence({self.name: self.metric(each[0], seed)}, each[0])
+        rules = tuple(RuleScores(*rule, {self.name: self.metric(t, seed)}) for rule, t in zip(d.claims, each, strict=True))  # fmt: skip
+        whole = composed(texts, [strength for _, strength in d.claims], each)
+        return self.Evidence({self.name: self.metric(whole, seed)}, whole, rules)
 
 
 def decided(judge: Judge, texts: Sequence[JudgedWindow], answers: Sequence[Rating]) -> tuple[JudgedWindow, ...]:
@@ -215,6 +246,34 @@ def decided(judge: Judge, texts: Sequence[JudgedWindow], answers: Sequence[Ratin
         replace(text, decided=None if a.value is None else a.value >= yes, score=a.score, reason=a.reason)
         for text, a in zip(texts, answers, strict=True)
     )
+
+
+def composed(texts: Part, strengths: Sequence[int], found: Sequence[Part]) -> Part:
+    """Windows with what some rules say together: yes where any of them does, no where all say no, else nothing.
+
+    The score is the largest of strength / 5 × the rule's, which is the chance that its graded score stands for, or its decision as 0 or 1;
+    None where the largest could be that of a rule without an answer.
+
+    Args:
+        texts: without decisions.
+        strengths: of the rules; without any, nothing is claimed, and all is no.
+        found: the same windows with each rule's decisions.
+    """
+    from fade_lens.judge.single import chance
+
+    def together(text: JudgedWindow, own: Sequence[JudgedWindow]) -> JudgedWindow:
+        said, best, missing = tuple(one.decided for one in own), 0.0, 0.0
+        for strength, one in zip(strengths, own, strict=True):
+            weight = strength / STRONGEST
+            if one.decided is None:
+                missing = max(missing, weight)
+            else:
+                best = max(best, weight * (one.decided if one.score is None else chance(one.score)))
+        decided = True if any(said) else None if None in said else False
+        reason = next((one.reason for one in own if one.decided is None), None) if decided is None else None
+        return replace(text, decided=decided, score=best if best >= missing else None, reason=reason, rules=said)
+
+    return tuple(together(text, [some[at] for some in found]) for at, text in enumerate(texts))
 
 
 def lacking(scoring: Scoring, index: int, least: int) -> Reason | None:

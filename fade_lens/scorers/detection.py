@@ -1,9 +1,10 @@
 """`detection`: from a description alone, does the judge tell texts on which the feature fires from texts on which it is silent?
 
 Half of the texts are windows in which the feature fires, drawn by strata of activation, half are windows of silent texts. The judge decides on
-each by itself, several a request, and is not told how many are right. Descriptions with rules are asked about as the sentence made of them.
+each by itself, several a request, and is not told how many are right. Descriptions with rules are asked about rule by rule (see
+`fade_lens.scorers.deciding`).
 
-100 texts are 10 calls a description at ten a request; of a judge that rates singly 100, and 12 on texts that tell its zero point (these are
+100 texts are 10 calls a description, or a rule of it, at ten a request; of a judge that rates singly 100, and 12 on texts that tell its zero point (these are
 FADE's own, so that a run with both asks them once).
 """
 

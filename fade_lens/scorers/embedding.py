@@ -2,14 +2,19 @@
 
 AUROC of the cosine between the description's embedding and those of windows. No judge is asked: a sieve, and no headline, for it agrees little with
 people (Spearman 0.32; Paulo et al. 2024). Every description of the run is also held against every feature's windows, so that each score stands
-beside what the others get there. Descriptions with rules are embedded as the sentence made of them.
+beside what the others get there.
+
+A description with rules is as near to a text as the nearest of them is: each rule is embedded alone, and the largest cosine counts. Strengths do
+not weigh here: a cosine is no probability, its zero point differs from text to text, and a share of it would rank a text that a weak rule fits
+well below one that no rule fits. (They say how strongly the feature fires; whether it fires at all is what is asked.) Rules of strength 0 are
+left out, and a description of nothing else is as near to every text.
 
 Needs the extra `similarity`. No calls.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +28,7 @@ from fade_lens.evidence.windows import ACTIVE, Draw
 from fade_lens.judge import Estimate, Judge, forecast
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import aurocs
-from fade_lens.scorers.base import Scored, Scorer, ScoreSpec, Scoring, scorer
+from fade_lens.scorers.base import RuleScores, Scored, Scorer, ScoreSpec, Scoring, scorer
 from fade_lens.scorers.deciding import JudgedWindow, WindowScores, WindowSettings, graded, untestable
 from fade_lens.subject.settings import SubjectSettings
 
@@ -60,7 +65,7 @@ class Embedding(Scorer):
         check_embedding("The scorer 'embedding'")
 
     @classmethod
-    def estimate(cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None) -> Estimate:  # noqa: ARG003  # fmt: skip
+    def estimate(cls, judge: Judge, settings: SubjectSettings, descriptions: Sequence[Description], n_texts: int) -> Estimate:  # noqa: ARG003  # fmt: skip
         return forecast.NOTHING
 
     def ask(self, descriptions: Sequence[Description]) -> Sequence[Description]:
@@ -69,22 +74,32 @@ class Embedding(Scorer):
     def measure(self, asked: Sequence[Description]) -> dict[Description, WindowScores]:
         reasons = untestable(self.scoring, asked, self.settings.tested_texts_least)
         windows = self.windows([index for index, reason in reasons.items() if reason is None])
-        words = list(dict.fromkeys(d.text for d in asked))
-        column = {text: at for at, text in enumerate(words)}
+        claims = list(dict.fromkeys(tuple(text for text, _ in d.claims) for d in asked))
+        column = {some: at for at, some in enumerate(claims)}
+        words = {text: at for at, text in enumerate(dict.fromkeys(text for some in claims for text in some))}
         texts = list(dict.fromkeys(t.text for some in windows.values() for t in some))
         vectors = dict(zip(texts, embed(texts), strict=True))
-        meant = embed(words)
+        meant = embed(list(words))
         cosines = {i: np.stack([vectors[t.text] for t in some]) @ meant.T for i, some in windows.items()}
-        beside = {i: aurocs(found, np.array([t.positive for t in windows[i]])) for i, found in cosines.items()}
+        # Of a description with rules the nearest one's; with no rule that claims anything all are alike.
+        whole = {i: np.stack([near[:, [words[t] for t in some]].max(axis=1, initial=-1) for some in claims], axis=1) for i, near in cosines.items()}  # fmt: skip
+        beside = {i: aurocs(found, np.array([t.positive for t in windows[i]])) for i, found in whole.items()}
         scores: dict[Description, WindowScores] = {}
         for d in asked:
             if (reason := reasons[d.index]) is not None:
                 scores[d] = WindowScores({"embedding": Metric(None, reason)})
                 continue
-            own = cosines[d.index][:, column[d.text]].tolist()
-            tested = tuple(replace(t, score=score) for t, score in zip(windows[d.index], own, strict=True))
-            metric = embedding_of(tested, beside[d.index], column[d.text], stream(self.settings.seed, "embedding", "interval", d.index))  # fmt: skip
-            scores[d] = WindowScores({"embedding": metric}, tested)
+            own = column[tuple(text for text, _ in d.claims)]
+            others = np.delete(beside[d.index], own)
+
+            def scored(near: Float[np.ndarray, " window"], index: int = d.index, others: Any = others) -> WindowScores:
+                seed = stream(self.settings.seed, "embedding", "interval", index)
+                texts = tuple(replace(t, score=s) for t, s in zip(windows[index], near.tolist(), strict=True))
+                return WindowScores({"embedding": embedding_of(texts, others, seed)}, texts)
+
+            alone = cosines[d.index].T
+            rules = (RuleScores(*rule, scored(alone[words[rule[0]]]).metrics) for rule in d.claims if d.rules)
+            scores[d] = replace(scored(whole[d.index][:, own]), rules=tuple(rules))
         return scores
 
     def windows(self, indices: Sequence[int]) -> Mapping[int, tuple[JudgedWindow, ...]]:
@@ -105,20 +120,16 @@ class Embedding(Scorer):
         }  # fmt: skip
 
 
-def embedding_of(
-    texts: Sequence[JudgedWindow], beside: Float[np.ndarray, " description"], own: int, seed: int = 0
-) -> Metric:
+def embedding_of(texts: Sequence[JudgedWindow], others: Float[np.ndarray, " description"], seed: int = 0) -> Metric:
     """AUROC of graded windows. Its details: what the run's other descriptions get on them in the mean (`others`), and the share of these below it.
 
     Args:
         texts: with scores.
-        beside: AUROC of every description of the run on them.
-        own: which of these is this one's.
+        others: AUROC of the run's other descriptions on them.
         seed: of the interval.
     """
     found = graded("value", texts, seed)
     value, *interval = (cast("float", found[key]) for key in ("value", "value_low", "value_high"))
     counts = {"positives": sum(t.positive for t in texts), "negatives": sum(not t.positive for t in texts)}
-    others = np.delete(beside, own)
     more = {"others": float(others.mean()), "percentile": float((others < value).mean())} if len(others) else {}
     return Metric(value, None, (interval[0], interval[1]), counts, {"others": None, "percentile": None, **more})

@@ -1,16 +1,22 @@
-"""FADE as one scorer of four scores, so that judge and torch work at the same time and the gate saves steering."""
+"""FADE as one scorer of four scores, so that judge and torch work at the same time and the gate saves steering.
+
+A description with rules gets the four as the sentence that its text is, and beside them Clarity and Responsiveness of each rule alone, with texts
+written and rated for that rule: they tell which rule is true. Answers are those that a plain description of the rule's words would get.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
+from fade_lens._util.options import option
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens.data.descriptions import Description
 from fade_lens.judge import Estimate, Judge, Written
 from fade_lens.metrics.metric import Metric
-from fade_lens.scorers.base import NOT_SCORED, Scored, Scorer, ScoreSpec, Scoring, scorer
+from fade_lens.scorers.base import NOT_SCORED, RuleScores, Scored, Scorer, ScoreSpec, Scoring, scorer
 from fade_lens.scorers.clarity import ClarityEvaluator, ClaritySettings, WrittenActivations
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.faithfulness import Asked as SteeredAsked
@@ -33,6 +39,10 @@ NOT_RATED = RatedEvidence(_WHY, _WHY)
 class FadeSettings(FaithfulnessSettings, RatingSettings, ClaritySettings):
     """Settings of all four scores."""
 
+    score_rules: bool = option(
+        True, "Clarity and Responsiveness of each rule alone, beside the four scores of a description that has rules."
+    )
+
 
 @dataclass(frozen=True)
 class FadeEvidence(Scored):
@@ -41,6 +51,7 @@ class FadeEvidence(Scored):
     clarity: ClarityEvidence
     rated_texts: RatedEvidence
     faithfulness: FaithfulnessEvidence
+    rules: tuple[RuleScores, ...] = ()
 
     @property
     def metrics(self) -> Mapping[str, Metric]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -100,9 +111,10 @@ class FadeEvidence(Scored):
 
 @dataclass(frozen=True)
 class Asked:
-    """What the judge writes and rates for each description."""
+    """What the judge writes and rates for each description, rules of descriptions among them as descriptions of their own."""
 
     descriptions: tuple[Description, ...]
+    rules: Mapping[Description, tuple[Description, ...]]
     written: Mapping[Description, Future[Written]]
     rated: Mapping[Description, RatingsAsked]
 
@@ -152,18 +164,20 @@ class FadeScorer(Scorer):
 
     @classmethod
     def estimate(
-        cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None
+        cls, judge: Judge, settings: SubjectSettings, descriptions: Sequence[Description], n_texts: int
     ) -> Estimate:
         """As if all descriptions passed the gate and no rating stopped early."""
         own = FadeSettings.of(settings)
-        if null == "generic":  # one writing for the whole run, and nothing is rated
-            return judge.estimate(own.synthetic_texts, 0)
-        # Other nulls take the texts that were written. Natural texts and continuations are never rated in one request.
-        written = own.synthetic_texts if null is None else 0
-        rounds = [(written, min(own.most_rated, n_texts))]
-        rounds += [(0, n) for n in longest_rounds(own, judge.texts_per_request)]
-        first, *others = (judge.estimate(*texts, n_concepts=n_descriptions) for texts in rounds)
-        return sum(others, first)
+        rated = sum(d.null != "generic" for d in descriptions)
+        real = {d.words for d in descriptions if d.null is None}
+        rules = len({rule.words for rule in chain(*ruled(descriptions, own).values())} - real)
+        # Null descriptions take the texts that were written for the same words; the generic ones share one writing, and are not rated.
+        written = sum(d.null is None for d in descriptions) + (rated < len(descriptions)) + rules
+        # Natural texts and continuations are never rated in one request.
+        found = judge.estimate(own.synthetic_texts, 0, n_concepts=written)
+        found += judge.estimate(0, min(own.most_rated, n_texts), n_concepts=rated + rules)
+        steered = (judge.estimate(0, n, n_concepts=rated) for n in longest_rounds(own, judge.texts_per_request))
+        return sum(steered, found)
 
     def ask(self, descriptions: Sequence[Description]) -> Asked:
         """Have texts written, and natural texts rated; a null description takes the texts written for the same words."""
@@ -172,9 +186,13 @@ class FadeScorer(Scorer):
         for d in descriptions:
             written[d] = by_words[d.text] if d.null and d.text in by_words else self.clarity.ask(d)
             by_words.setdefault(d.text, written[d])
+        rules = ruled(descriptions, self.settings)
+        alone = tuple(dict.fromkeys(chain(*rules.values())))
+        written |= {rule: self.clarity.ask(rule) for rule in alone}
         self.scoring.observe()
-        rated = {d: self.ratings.ask(d) for d in descriptions if d.null != "generic"}
-        return Asked(tuple(descriptions), written, rated)
+        # Rules last: steering waits for what the descriptions themselves score.
+        rated = {d: self.ratings.ask(d) for d in (*descriptions, *alone) if d.null != "generic"}
+        return Asked(tuple(descriptions), rules, written, rated)
 
     def measure(self, asked: Asked) -> dict[Description, FadeEvidence]:
         """Clarity of all; then the gate in the order of the descriptions, those that pass it steered while others are still rated."""
@@ -213,13 +231,27 @@ class FadeScorer(Scorer):
         wait("judge: rating steered texts", [answer.answer for answer in steered.values()])
         faithful = {d: self.faithfulness.measure(d, answer) for d, answer in steered.items()}
         faithful |= {d: FaithfulnessEvidence(reason) for d, reason in stopped.items()}
-        return {d: FadeEvidence(clear[d], rated[d], faithful[d]) for d in asked.descriptions}
+        for rule in asked.rated.keys() - rated.keys():
+            rated[rule] = self.ratings.measure(rule, asked.rated[rule])
+            advance(1)
+
+        def rules(d: Description) -> Iterator[RuleScores]:
+            for (text, strength), rule in zip(d.claims, asked.rules[d], strict=False):
+                found = {"clarity": clear[rule].clarity, "responsiveness": rated[rule].responsiveness}
+                yield RuleScores(text, strength, found)
+
+        return {d: FadeEvidence(clear[d], rated[d], faithful[d], tuple(rules(d))) for d in asked.descriptions}
 
     def _steered(self, group: Sequence[Description], advance: Any) -> dict[Description, SteeredAsked]:
         """Continuations of these descriptions, sent to the judge: it rates them while the next are generated."""
         if group:
             self.faithfulness.steer([d.index for d in group], advance)
         return {d: self.faithfulness.ask(d) for d in group}
+
+
+def ruled(descriptions: Sequence[Description], settings: FadeSettings) -> dict[Description, tuple[Description, ...]]:
+    """The rules of each description that are scored alone, as descriptions of their own; none of null descriptions."""
+    return {d: d.alone if settings.score_rules and d.null is None else () for d in descriptions}
 
 
 METRICS = tuple(spec.name for spec in FadeScorer.specs)

@@ -226,7 +226,7 @@ class FaithfulnessEvaluator:
             order.extend(steered for steered, numbers in chosen.items() for _ in numbers)
             return [texts[steered][number] for steered, numbers in chosen.items() for number in numbers]
 
-        seed = stream(self.settings.seed, "continuation order", description.id)
+        seed = stream(self.settings.seed, "continuation order", description.words)
         return Asked(texts, order, self.judge.submit_rounds(description.text, following, seed=seed))
 
     def _next(self, description: Description, rated: Rated, barred: AbstractSet[float]) -> dict[Steered, range]:
@@ -251,7 +251,7 @@ class FaithfulnessEvaluator:
         return dict.fromkeys(pursued, range(n, end)) if end > n else {}
 
     def _value(self, description: Description, control: str, rated: Rated, barred: AbstractSet[float]) -> Metric:
-        seed = stream(self.settings.seed, "faithfulness halves", description.id)
+        seed = stream(self.settings.seed, "faithfulness halves", description.words)
         return faithfulness(_table(control, rated, barred), arithmetic=self.settings.arithmetic, seed=seed)
 
     def _barred(self, index: int) -> set[float]:

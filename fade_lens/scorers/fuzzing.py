@@ -3,9 +3,9 @@
 Each window in which the feature fires is asked about twice, in different requests: with its active tokens marked, and with as many tokens of the
 same window marked at which it is silent. So neither the text nor the number of marks can decide. Wrong tokens are of the classes of the right
 ones (beginnings of words, further pieces, punctuation) where the window has them; the others are drawn evenly. Silent windows with as many marks
-are a second arm, in a column of its own. Descriptions with rules are asked about as the sentence made of them.
+are a second arm, in a column of its own. Descriptions with rules are asked about rule by rule (see `fade_lens.scorers.deciding`).
 
-80 marked texts and 20 silent ones are 10 calls a description at ten a request; of a judge that rates singly 100, and 12 on texts that tell its
+80 marked texts and 20 silent ones are 10 calls a description, or a rule of it, at ten a request; of a judge that rates singly 100, and 12 on texts that tell its
 zero point. Its thresholds were measured for texts without marks, so there AUROC says more than the score.
 """
 

@@ -126,12 +126,10 @@ class Intruder(Scorer):
         self.signs = MARKS[any(sign in text for text in texts for sign in MARKS[0])]
 
     @classmethod
-    def estimate(cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None) -> Estimate:  # noqa: ARG003  # fmt: skip
+    def estimate(cls, judge: Judge, settings: SubjectSettings, descriptions: Sequence[Description], n_texts: int) -> Estimate:  # noqa: ARG003  # fmt: skip
         own = IntruderSettings.of(settings)
-        if null is not None:  # of the same features
-            return forecast.NOTHING
         words = forecast.tokens(messages({"100": ""}, MARKS[0])) + SHOWN * (1.5 * own.window_tokens + 18)
-        return forecast.reckoned(judge, 1, words, 10) * (own.rounds * n_descriptions)
+        return forecast.reckoned(judge, 1, words, 10) * (own.rounds * len({d.index for d in descriptions}))
 
     def ask(self, descriptions: Sequence[Description]) -> "tuple[Sequence[Description], dict[int, Reason | list[tuple[Round, Future[int | Reason]]]]]":  # fmt: skip
         reasons = untestable(self.scoring, descriptions, max(self.settings.tested_texts_least, SHOWN - 1))

@@ -2,9 +2,10 @@
 
 The judge decides on windows in which the feature fires and on windows in which one of its nearest latents (by decoder cosine) fires and the feature
 is silent. Balanced accuracy is 0.5 by chance; the feature's rank is by the share of windows that a description is found in. A description that
-detects well and tells no neighbours apart is too broad. Neurons have no directions that could be near.
+detects well and tells no neighbours apart is too broad. Neurons have no directions that could be near. Each window is decided on by itself, as in
+detection, so that a description with rules is found in a window where any of its rules is (see `fade_lens.scorers.deciding`).
 
-Six calls a description at ten texts a request: ten windows of the feature, and ten of each of five latents.
+Six calls a description, or a rule of it, at ten texts a request: ten windows of the feature, and ten of each of five latents.
 """
 
 from collections.abc import Mapping, Sequence

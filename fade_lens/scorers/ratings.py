@@ -104,7 +104,7 @@ class RatingEvaluator:
             width = None if known is None else widest(known.responsiveness, known.purity)
             return texts[n : next_end(n, most, width, self.judge.texts_per_request, self.settings)]
 
-        seed = stream(self.settings.seed, "rating order", description.id)
+        seed = stream(self.settings.seed, "rating order", description.words)
         return Asked(chosen, self.judge.submit_rounds(description.text, following, seed=seed))
 
     def measure(self, description: Description, asked: Asked) -> RatedEvidence:
@@ -123,7 +123,7 @@ class RatingEvaluator:
         activations = self.subject.natural(description.index)[sample.indices].astype(np.float64)
         options: dict[str, Any] = {
             "arithmetic": self.settings.arithmetic,
-            "seed": stream(self.settings.seed, "rating interval", description.id),
+            "seed": stream(self.settings.seed, "rating interval", description.words),
         }
         ratings = rating_values(answers)
         if (reason := self.subject.overflow(description.index)) is not None:

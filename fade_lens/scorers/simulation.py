@@ -4,9 +4,12 @@ The judge reads a window as numbered tokens and names those at which it expects 
 as silent, and a window without any is answered by an empty list. The score is Pearson's correlation of strength and activation over all tokens of
 all windows together, as OpenAI's "preferred score" is (Bills et al. 2023); half of the windows are of strata of activation, half silent. Any judge
 that answers in JSON will do: no log-probabilities of prompts are needed. An answer with a token that is not there counts as none, and is asked for
-again; windows without an answer are missing, not silent. Descriptions with rules are asked about as the sentence made of them.
+again; windows without an answer are missing, not silent.
 
-40 calls a description.
+A description with rules is asked about rule by rule, each rule's text alone; a token's prediction is the largest over the rules of strength / 5
+times the rule's, and missing where one of them is.
+
+40 calls a description, or a rule of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +23,7 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens._util.seeds import stream
 from fade_lens.data.descriptions import Description
+from fade_lens.data.rules import STRONGEST
 from fade_lens.evidence.negatives import negatives_of
 from fade_lens.evidence.windows import ACTIVE, Draw, Window
 from fade_lens.judge import Estimate, Judge, forecast
@@ -29,7 +33,7 @@ from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Request, Structure, object_of
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.simulated import Pair, pooled
-from fade_lens.scorers.base import Decision, Scored, Scorer, ScoreSpec, Scoring, scorer
+from fade_lens.scorers.base import Decision, RuleScores, Scored, Scorer, ScoreSpec, Scoring, scorer
 from fade_lens.scorers.deciding import WindowSettings, untestable
 from fade_lens.subject.settings import SubjectSettings
 
@@ -83,12 +87,17 @@ class SimulatedWindow:
         return x, y
 
 
+Asked = tuple[Window, list["Future[tuple[float, ...] | Reason]"]]
+"""A window, and what the judge predicts there from each claim of a description."""
+
+
 @dataclass(frozen=True)
 class Simulated(Scored):
     """What a simulation score rests on."""
 
     metrics: Mapping[str, Metric]
     windows: tuple[SimulatedWindow, ...] = ()
+    rules: tuple[RuleScores, ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """The details of the score, and how many windows have no prediction."""
@@ -131,18 +140,22 @@ class Simulation(Scorer):
         self.settings = SimulationSettings.of(scoring.settings)
 
     @classmethod
-    def estimate(cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None) -> Estimate:  # noqa: ARG003  # fmt: skip
+    def estimate(cls, judge: Judge, settings: SubjectSettings, descriptions: Sequence[Description], n_texts: int) -> Estimate:  # fmt: skip
         own = SimulationSettings.of(settings)
         words = forecast.tokens(messages(forecast.CONCEPT, ())) + 4 * own.window_tokens
-        return forecast.reckoned(judge, 1, words, 30) * (min(own.simulation_texts, n_texts) * n_descriptions)
+        return forecast.reckoned(judge, 1, words, 30) * (
+            min(own.simulation_texts, n_texts) * sum(len(d.claims) for d in descriptions)
+        )
 
-    def ask(self, descriptions: Sequence[Description]) -> "dict[Description, Reason | list[tuple[Window, Future[tuple[float, ...] | Reason]]]]":  # fmt: skip
+    def ask(self, descriptions: Sequence[Description]) -> dict[Description, Reason | list[Asked]]:
         reasons = untestable(self.scoring, descriptions, self.settings.tested_texts_least)
         windows = self.windows([index for index, reason in reasons.items() if reason is None])
-        return {
-            d: reason if (reason := reasons[d.index]) is not None else [(w, self.asked(d, w)) for w in windows[d.index]]
-            for d in descriptions
-        }
+
+        def begun(d: Description) -> Reason | list[Asked]:
+            known = reasons[d.index]
+            return known or [(w, [self.asked(d.index, claim, w) for claim, _ in d.claims]) for w in windows[d.index]]
+
+        return {d: begun(d) for d in descriptions}
 
     def windows(self, indices: Sequence[int]) -> Mapping[int, tuple[Window, ...]]:
         """The windows of some features, half of them with the feature firing."""
@@ -151,24 +164,31 @@ class Simulation(Scorer):
         silent = negatives_of(evidence, kinds).draw(role, n // 2, kinds, indices=indices, purpose="simulation")
         return evidence.read({i: [*evidence.drawn(i, role, draw), *silent[i][kinds[0]]] for i in indices})
 
-    def asked(self, d: Description, window: Window) -> "Future[tuple[float, ...] | Reason]":
+    def asked(self, index: int, claim: str, window: Window) -> "Future[tuple[float, ...] | Reason]":
         """The judge's prediction for a window."""
         n = len(window.tokens)
-        seed = stream(self.settings.seed, "simulation", d.index) % 2**31
+        seed = stream(self.settings.seed, "simulation", index) % 2**31
         parameters = {"temperature": 0, "max_tokens": 100 + 20 * n, "seed": seed}
-        request = Request("simulate", d.text, messages(d.text, window.tokens), parameters, expects=30, structure=FORM)
+        request = Request("simulate", claim, messages(claim, window.tokens), parameters, expects=30, structure=FORM)
         return self.scoring.judge.submit_ask(request, lambda answer: predicted(answer, n))
 
-    def measure(self, asked: "Mapping[Description, Reason | list[tuple[Window, Future[tuple[float, ...] | Reason]]]]") -> dict[Description, Simulated]:  # fmt: skip
-        self.scoring.wait("judge: simulation", [f for some in asked.values() if not isinstance(some, Reason) for _, f in some])  # fmt: skip
+    def measure(self, asked: Mapping[Description, Reason | list[Asked]]) -> dict[Description, Simulated]:
+        found = [one for some in asked.values() if not isinstance(some, Reason) for one in some]
+        self.scoring.wait("judge: simulation", [future for _, futures in found for future in futures])
         scores: dict[Description, Simulated] = {}
         for d, some in asked.items():
             if isinstance(some, Reason):
                 scores[d] = Simulated({"simulation": Metric(None, some)})
                 continue
-            windows = tuple(answered(window, future.result()) for window, future in some)
             seed = stream(self.settings.seed, "simulation", "interval", d.index)
-            scores[d] = Simulated({"simulation": simulation_of(windows, seed)}, windows)
+            strengths = [strength for _, strength in d.claims]
+            answers = [[future.result() for future in futures] for _, futures in some]
+            windows = tuple(answered(w, composed(a, strengths, len(w.tokens))) for (w, _), a in zip(some, answers, strict=True))  # fmt: skip
+            rules: list[RuleScores] = []
+            for at, rule in enumerate(d.claims if d.rules else ()):
+                own = [answered(w, a[at]) for (w, _), a in zip(some, answers, strict=True)]
+                rules.append(RuleScores(*rule, {"simulation": simulation_of(own, seed)}))
+            scores[d] = Simulated({"simulation": simulation_of(windows, seed)}, windows, tuple(rules))
         return scores
 
 
@@ -192,6 +212,21 @@ def predicted(answer: Answer, n: int) -> tuple[float, ...] | None:
             return None
         found[token - 1] = float(cast("float", strength))
     return tuple(found)
+
+
+def composed(
+    answers: Sequence[tuple[float, ...] | Reason], strengths: Sequence[int], n: int
+) -> tuple[float, ...] | Reason:
+    """What some rules predict together for `n` tokens: at each the largest of strength / 5 × the rule's prediction; why not, where one has none.
+
+    >>> composed([(0.0, 8.0), (5.0, 5.0)], [5, 2], 2), composed([], [], 2)
+    ((2.0, 8.0), (0.0, 0.0))
+    """
+    if lost := [one for one in answers if isinstance(one, Reason)]:
+        return lost[0]
+    known = [one for one in answers if not isinstance(one, Reason)]
+    weighted = [[strength * value / STRONGEST for value in one] for strength, one in zip(strengths, known, strict=True)]
+    return tuple(max((one[at] for one in weighted), default=0.0) for at in range(n))
 
 
 def answered(window: Window, found: tuple[float, ...] | Reason) -> SimulatedWindow:

@@ -12,8 +12,9 @@ import pytest
 from fade_lens import Fade, InputError, MissingExtraError
 from fade_lens._util.reasons import Reason
 from fade_lens.analysis.audit import audit
+from fade_lens.data.rules import rules_in_words
 from fade_lens.evidence.windows import Evidence, EvidenceSettings, Place, Window
-from fade_lens.explainers.base import FeatureEvidence, explainer_of, rules_in_words
+from fade_lens.explainers.base import FeatureEvidence, explainer_of
 from fade_lens.explainers.prompting import read_description, read_rules
 from fade_lens.explainers.showing import SHOWINGS, marked, showing
 from fade_lens.llm.chat import Answer

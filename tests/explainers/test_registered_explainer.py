@@ -246,7 +246,7 @@ def test_names_that_are_taken_are_refused() -> None:
 def test_a_table_that_was_changed_by_hand_is_told(server: FakeJudge, tmp_path: Any) -> None:
     made = make(server).explain([0, SILENT], explainer="toy", progress=False)
     broken = made.frame.assign(rules='[["x"]]')
-    with pytest.raises(InputError, match="feature 0: rules are"):
+    with pytest.raises(InputError, match=r"feature 0: rule 1 is \[.x.\]; give its text and its strength"):
         read_descriptions(broken)
     with pytest.raises(InputError, match="none of the 1 features of the table has a description \\(1 silent\\)"):
         read_descriptions(made.frame[made.frame["description"].isna()])

@@ -27,7 +27,9 @@ def test_a_card_says_who_explained_how_at_what_cost_and_shows_the_windows() -> N
         "Cost": "$0.0012",
         "Shown": "3 windows",
     }
-    assert found["rules"] == [["names of animals", 5], ["the end", 2]] and found["of"] == 3
+    assert (
+        CARD["rules"] == {"names": [], "rows": [["names of animals", 5, []], ["the end", 2, []]]} and found["of"] == 3
+    )
     assert found["windows"][0]["tokens"][2] == " fox" and found["windows"][0]["values"] == [0, 0.2, 3, None]
     assert card(RUN.items[0], DETAILS[-1])["explained"]["windows"], "the least detailed card has a few too"
 

@@ -55,9 +55,9 @@ class Toy(Scorer):
 
     @classmethod
     def estimate(
-        cls, judge: Judge, settings: SubjectSettings, n_descriptions: int, n_texts: int, null: str | None = None
+        cls, judge: Judge, settings: SubjectSettings, descriptions: Sequence[Description], n_texts: int
     ) -> Estimate:
-        return judge.estimate(0, min(ToySettings.of(settings).toy_texts, n_texts), n_concepts=n_descriptions)
+        return judge.estimate(0, min(ToySettings.of(settings).toy_texts, n_texts), n_concepts=len(descriptions))
 
     def ask(self, descriptions: Sequence[Description]) -> Any:
         subject, settings = self.scoring.subject, ToySettings.of(self.scoring.settings)
@@ -247,7 +247,7 @@ class Firing(Scorer):
     specs = (ScoreSpec("firing", "Firing", "How often does it fire?", needs=()),)
 
     @classmethod
-    def estimate(cls, judge, settings, n_descriptions, n_texts, null=None) -> Estimate:
+    def estimate(cls, judge, settings, descriptions, n_texts) -> Estimate:
         return Estimate(0, 0, 0, 0.0)
 
     def ask(self, descriptions):

@@ -188,6 +188,16 @@ function controls(steering) {
   ];
 }
 
+// The rules that a description is made of, and what each scores alone.
+function ruled(found) {
+  if (!found?.rows.length) return null;
+  const { names, rows } = found;
+  const cell = ([value, interval, reason]) => el("td", { dir: "auto" }, value === null ? reason : fixed(value) + (interval ? ` (${fixed(interval[0])} to ${fixed(interval[1])})` : ""));
+  return section("Rules", names.length ? "What each rule scores alone, with 95 % intervals; one of strength 0 claims nothing and is not asked about." : "", el("table", { class: "record" },
+    el("thead", {}, el("tr", {}, ...["Strength, of 5", "Fires on", ...names].map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, ...rows.map(([text, strength, cells]) => el("tr", {}, el("td", { class: "number" }, String(strength)), el("td", { dir: "auto" }, text), ...cells.map(cell))))));
+}
+
 // What a feature without a description shows beside its strongest texts.
 function seen(look, largest) {
   const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, short(value)));
@@ -214,8 +224,6 @@ function explained(found) {
   if (!found) return null;
   return section("Explanation", "",
     el("dl", { class: "facts" }, ...found.facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, value)))),
-    found.rules.length ? el("table", { class: "record" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Strength, of 5"), el("th", { scope: "col" }, "Fires on"))),
-      el("tbody", {}, ...found.rules.map(([text, strength]) => el("tr", {}, el("td", { class: "number" }, String(strength)), el("td", { dir: "auto" }, text))))) : null,
     found.windows.length ? el("details", { open: "" }, el("summary", {}, `What its explainer was shown: ${some(found.windows.length, found.of)}`), texts(found.windows, found.largest)) : null);
 }
 
@@ -243,7 +251,7 @@ function decided(group) {
 }
 
 function card(data, width) {
-  if (!data.feature) return [...head(data), audit(data), explained(data.explained)].filter((part) => part !== null);
+  if (!data.feature) return [...head(data), audit(data), ruled(data.rules), explained(data.explained)].filter((part) => part !== null);
   const counts = data.rated?.counts, groups = [
     { name: "Natural texts (a dot is 1 % of the corpus)", kind: "natural", points: data.natural },
   ];
@@ -261,6 +269,7 @@ function card(data, width) {
       + (feature.reference === null ? "" : `, unit of steering ${short(feature.reference)}`) + (data.origin ? `. Description from ${data.origin}` : "")),
     audit(data),
     data.metrics.length ? el("div", { class: "tiles" }, ...data.metrics.map(tile)) : null,
+    ruled(data.rules),
     data.detection.length ? el("p", { class: "note" }, `On the rated texts, weighted: ${data.detection.map(([name, value]) => `${name} ${fixed(value)}`).join(", ")}.`) : null,
     ...data.judge.map((said) => el("p", { class: "note", dir: "auto" }, `${said}.`)),
     explained(data.explained),
