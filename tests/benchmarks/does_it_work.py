@@ -113,7 +113,10 @@ def main() -> None:
         store: dict[str, Any] = {"store": folder / "store", "progress": False}
         fade = Fade(model, sae, corpus=corpus, judge=judge, **settings)
         described = [d.index for d in hand]
-        fade.explain(described, explainer="tfidf", **store)  # the pass over the corpus, for all of them at once
+        # The pass over the corpus for all of them at once; nothing more is read.
+        Fade(model, sae, corpus=corpus, judge=judge, **settings, shown_windows=1).explain(
+            described, explainer="tfidf", **store
+        )
         with RunStore(folder / "store") as run:
             passed = run.activations(described)
         assert passed is not None
