@@ -138,7 +138,8 @@ def compare(
     paired = _paired(runs, scores, seed)
     for side in ("a", "b"):
         paired[side] = [renamed[name].run for name in paired[side]]
-    return Comparison(known, frame, paired, by if isinstance(by, str) else "group", specs_among(runs))
+    shown = tuple(spec for spec in specs_among(runs) if spec.name in set(frame["metric"]))
+    return Comparison(known, frame, paired, by if isinstance(by, str) else "group", shown)
 
 
 def opened(source: Results | str | Path) -> Results:

@@ -72,6 +72,7 @@ def test_columns_of_numbers_are_compared_like_scores():
     row = found.frame.set_index(["run", "metric"]).loc[("a", "firing_rate")]
     assert row["mean"] == pytest.approx(rates.mean()) and row["n"] == len(rates)
     assert found.paired.set_index("metric")["difference"].round(6).to_dict() == {"clarity": 0.1, "firing_rate": 0.0}
+    assert [spec.name for spec in found.specs] == ["clarity"] and "firing_rate" in found._repr_html_()
     with pytest.raises(InputError, match="scores holds 'firing_rat', which no result has"):
         summary(a, scores=["firing_rat"])
 

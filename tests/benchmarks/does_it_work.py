@@ -27,8 +27,8 @@ from sae_lens import SAE
 from fade_lens import Corpus, Description, Fade, Judge, Results, RunStore, Subject, compare, demo, read_descriptions
 from fade_lens.baselines.null_descriptions import null_descriptions
 
-LEAST = 90
-"""Texts on which a latent must fire: the 30 % that are kept for tests then have about 27 of them."""
+LEAST = 70
+"""Texts on which a latent must fire: the 30 % that are kept for tests then have about 21 of them, of which 20 are asked about."""
 SCORES = {"detection": ["detection", "detection_auroc"], "fuzzing": ["fuzzing", "fuzzing_auroc"], "fade": ["clarity"]}
 
 
@@ -113,7 +113,10 @@ def main() -> None:
         store: dict[str, Any] = {"store": folder / "store", "progress": False}
         fade = Fade(model, sae, corpus=corpus, judge=judge, **settings)
         described = [d.index for d in hand]
-        fade.explain(described, explainer="tfidf", **store)  # the pass over the corpus, for all of them at once
+        # The pass over the corpus for all of them at once; nothing more is read.
+        Fade(model, sae, corpus=corpus, judge=judge, **settings, shown_windows=1).explain(
+            described, explainer="tfidf", **store
+        )
         with RunStore(folder / "store") as run:
             passed = run.activations(described)
         assert passed is not None
