@@ -86,12 +86,13 @@ def evaluate(
     chosen_settings = settings.settings(neurons=subject.hook is not None)
     subject.check_given()
     chosen = to_evaluate(descriptions, features, explainer, subject)
+    subject.check_given(indices := [one if isinstance(one, int) else one.index for one in chosen])
     asked = judging.open(judge)
     check_nulls(asked_nulls := names(nulls))
     scorers_of(asked_scorers := names(scorers))
     more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, "explainer": explainer, **judging.checks()}
     texts = corpus.open()
-    published = subject.check()
+    published = subject.check(indices)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
     from fade_lens.runs.fade import Fade

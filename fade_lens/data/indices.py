@@ -1,6 +1,6 @@
 """Which features are meant: numbers, or words such as "0:20,512" and "random:50"."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
@@ -44,3 +44,19 @@ def asked_indices(words: str) -> tuple[int, ...] | int:
     if not number.isascii() or not number.isdecimal() or not int(number):
         raise InputError(f"features {words!r}: give {RANDOM}N, such as {RANDOM}50")
     return int(number)
+
+
+def checked_indices(indices: Iterable[int], n_features: int) -> tuple[int, ...]:
+    """The indices as a tuple of int, each in `[0, n_features)` and there once."""
+    chosen = tuple(int(i) for i in indices)
+    outside = [i for i in chosen if not 0 <= i < n_features]
+    if outside:
+        raise InputError(
+            f"feature index {outside[0]} is out of range: there are {n_features} features, 0 to {n_features - 1}"
+        )
+    if len(set(chosen)) < len(chosen):
+        twice = next(i for i in chosen if chosen.count(i) > 1)
+        raise InputError(f"feature index {twice} was given twice; give each index once")
+    if not chosen:
+        raise InputError("no feature index was given; give at least one")
+    return chosen

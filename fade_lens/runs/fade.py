@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_lens import SAE
 
@@ -14,28 +14,33 @@ from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
-from fade_lens.data.indices import chosen_indices
+from fade_lens.data.indices import checked_indices, chosen_indices
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
+from fade_lens.generation.steer import steer
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
 from fade_lens.judge.reliability import Reliability
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
 from fade_lens.runs.explaining import explain
+from fade_lens.runs.fires import Fires, fires
 from fade_lens.runs.look import Look, look
 from fade_lens.runs.pipeline import Pipeline, observe
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, recorded, settings_of
 from fade_lens.runs.store import FILE, RunStore, file_of, saved_activations
 from fade_lens.scorers.base import Scorer, scorers_of
-from fade_lens.subject.features import checked_indices, features_of
+from fade_lens.subject.features import features_of
 from fade_lens.subject.given import Given
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.look import LookSettings
 from fade_lens.subject.subject import Subject
 from fade_lens.subject.summary import FeatureSummary, summaries
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANY = 2**31
 
@@ -57,7 +62,7 @@ class Fade:
         model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.
         source: a `sae_lens` SAE or transcoder, or a hook name such as "blocks.20.mlp.hook_post" for neurons.
         corpus: natural texts: a `Corpus`, or a list of strings.
-        judge: a `Judge`, or its spec such as "openai:gpt-4o-mini"; None for what asks none (`look`, `summaries`, some scorers).
+        judge: a `Judge`, or its spec such as "openai:gpt-4o-mini"; None for what asks none (`look`, `fires`, `steer`, `summaries`, some scorers and explainers).
         activations: the features' activations where they are known already, in place of a pass over the corpus: a function or a mapping from
             a feature's index to its largest activation on every text, special tokens left out; or the folder of an earlier run over the
             same texts. They are compared with the model on a few texts; what needs tokens runs the texts that it needs.
@@ -265,6 +270,28 @@ class Fade:
         """
         settings = LookSettings.of(self.settings)
         return look(self.model, self.source, indices, self.corpus, settings=settings, progress=progress, **overrides)
+
+    def fires(self, text: str, k: int | None = 20) -> Fires:
+        """Which features fire on a text, and at which tokens (see `fade_lens.fires`); no judge is asked."""
+        return fires(self.model, self.source, text, k)
+
+    def steer(
+        self,
+        index: int,
+        prompts: Sequence[str] | str,
+        factors: Sequence[float] | float = (0.5, 1.0, 1.5, 2.0),
+        **options: Any,
+    ) -> "pd.DataFrame":
+        """Continue prompts while a feature is steered, and without (see `fade_lens.steer`); no judge is asked.
+
+        Args:
+            index: of the feature.
+            prompts: what is continued.
+            factors: strengths, in units of the feature's reference activation on the corpus.
+            options: those of `fade_lens.steer`; the seed is that of this object's settings unless given.
+        """
+        known: dict[str, Any] = {"corpus": self._subject([index]), "seed": self.settings.seed}
+        return steer(self.model, self.source, index, prompts, factors, **known | options)
 
     def _check_judged(self, scorers: Mapping[str, type[Scorer]], explainer: str | None, **about: Any) -> None:
         """Raise `InputError` where something asks a judge and there is none, and what a scorer raises that cannot be used here."""
