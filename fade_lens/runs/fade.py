@@ -14,7 +14,7 @@ from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
-from fade_lens.data.indices import checked_indices, chosen_indices
+from fade_lens.data.indices import WORDS, checked_indices, chosen_indices
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
@@ -114,7 +114,7 @@ class Fade:
             descriptions: a dict `{index: text}`, Series, DataFrame, or CSV/JSON/JSONL file (see `read_descriptions`), or `Explanations`.
             scorers: what to score them by, each a name under which a scorer is registered (see `fade_lens.scorers.base`).
             explainer: who explains what has no description first, a name under which an explainer is registered; `descriptions` may
-                then be indices of features, or have empty ones.
+                then be indices of features, words such as "0:20,512" and "random:50", or have empty ones.
             held_out: score on the texts alone that no explainer is shown (30 % of the documents); unless given, where one of the
                 descriptions was made by an explainer of this library.
             store: a folder that keeps every judge answer, activation and continuation: run again to go on where a run
@@ -140,7 +140,7 @@ class Fade:
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             seen = None
             if explainer is not None:
-                given, missing = undescribed(descriptions)
+                given, missing = undescribed(self._named(descriptions))
                 beside = tuple(d.index for d in given)
                 explanations, seen = self._explain(missing, explainer, store, transcripts, progress, beside=beside)
                 descriptions = [*given, *explanations]
@@ -190,9 +190,13 @@ class Fade:
             StoreError: the store was made with other settings.
         """
         self._check_judged({}, explainer)
-        asked = indices if isinstance(indices, int | str) else tuple(indices)
-        chosen = chosen_indices(asked, self.n_features, self.settings.seed)
+        chosen = chosen_indices(indices, self.n_features, self.settings.seed)
         return self._explain(tuple(chosen), explainer, store, transcripts, progress)[0]
+
+    def _named(self, descriptions: Any) -> Any:
+        """Descriptions as they are, or the indices that words name."""
+        words = isinstance(descriptions, str) and WORDS.fullmatch(descriptions)
+        return chosen_indices(descriptions, self.n_features, self.settings.seed) if words else descriptions
 
     def _explain(
         self,
@@ -325,7 +329,7 @@ class Fade:
         self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
         found = Estimate(0, 0, 0, 0.0)
         if explainer is not None:
-            made, (given, missing) = explainer_of(explainer), undescribed(descriptions)
+            made, (given, missing) = explainer_of(explainer), undescribed(self._named(descriptions))
             found += made.estimate(self.judge, self.settings, len(checked_indices(missing, self.n_features)))
             if not scorers:
                 return found
