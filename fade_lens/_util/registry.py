@@ -87,7 +87,7 @@ class Registry(dict[str, type[T]], Generic[T]):
                 load()
         if name not in self:
             raise InputError(
-                f"there is no {self.noun} {name!r}; there is {', '.join(map(repr, sorted(self)))}{suggest(name, self)}. "
+                f"there is no {self.noun} {name!r}; there is {', '.join(map(repr, sorted(self)))}{suggest(name, self) or '.'} "
                 "Import the module that registers it, or install its package"
             )
         return self[name]

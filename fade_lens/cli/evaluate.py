@@ -80,24 +80,29 @@ def evaluate(
     --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l7`
     """
     from fade_lens.baselines.null_descriptions import check_nulls
+    from fade_lens.data.indices import chosen_indices
     from fade_lens.runs.store import file_of
     from fade_lens.scorers.base import scorers_of
 
     chosen_settings = settings.settings(neurons=subject.hook is not None)
     subject.check_given()
     chosen = to_evaluate(descriptions, features, explainer, subject)
+    indices = chosen if isinstance(chosen, str) else [one if isinstance(one, int) else one.index for one in chosen]
+    subject.check_given(indices)
     asked = judging.open(judge)
     check_nulls(asked_nulls := names(nulls))
     scorers_of(asked_scorers := names(scorers))
     more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, "explainer": explainer, **judging.checks()}
     texts = corpus.open()
-    published = subject.check()
+    published = subject.check(indices)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
     from fade_lens.runs.fade import Fade
 
     model, source = subject.open(published)
     fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
+    if isinstance(chosen, str):
+        chosen = chosen_indices(chosen, fade.n_features, fade.settings.seed)
     if judging.dry_run:
         console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **more)}"), soft_wrap=True)
         return
@@ -106,8 +111,9 @@ def evaluate(
 
 
 def to_evaluate(descriptions: Path | None, features: str | None, explainer: str | None, subject: SubjectOptions) -> Any:
-    """The descriptions asked for; with an explainer also the indices of the features that it has to explain."""
+    """The descriptions asked for; with an explainer also the indices of the features that it has to explain, or words for them."""
     from fade_lens.data.descriptions import parse_indices, read_descriptions
+    from fade_lens.data.indices import asked_indices
     from fade_lens.explainers.base import explainer_of
 
     if explainer is None:
@@ -117,8 +123,11 @@ def to_evaluate(descriptions: Path | None, features: str | None, explainer: str 
     explainer_of(explainer)
     if features is None:
         raise InputError(f"--explainer {explainer} needs --features: which features it is to explain, such as 0:200")
+    if descriptions is None:
+        asked_indices(features)
+        return features
     wanted = parse_indices(features)
-    given = [] if descriptions is None else [d for d in read_descriptions(descriptions) if d.index in set(wanted)]
+    given = [d for d in read_descriptions(descriptions) if d.index in set(wanted)]
     missing = [index for index in wanted if index not in {d.index for d in given}]
     if not missing:
         raise InputError(

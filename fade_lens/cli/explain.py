@@ -47,12 +47,12 @@ def explain(
     from fade_lens.runs.store import file_of
 
     chosen_settings = settings.settings()
-    subject.check_given()
     asked_indices(features)
+    subject.check_given(features)
     asks = explainer_of(explainer).asks
     asked, folder = judging.open(judge), store or out.with_suffix("")
     texts = corpus.open()
-    published = subject.check()
+    published = subject.check(features)
     if asks and not judging.dry_run and not file_of(folder).exists():  # what goes on may have nothing left to ask
         asked.check(rates=False)  # before a model is loaded
     from fade_lens.runs.fade import Fade

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -11,7 +11,7 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.words import amount, clip
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.options import Quiet, numbers, run_folder
-from fade_lens.cli.subject import CorpusOptions, SubjectOptions
+from fade_lens.cli.subject import CorpusOptions, SubjectOptions, SubjectsOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +59,8 @@ def look(
     from fade_lens.data.indices import asked_indices
 
     asked_indices(features)
-    subject.check_given()
-    texts, published = corpus.open(), subject.check()
+    subject.check_given(features)
+    texts, published = corpus.open(), subject.check(features)
     model, source = subject.open(published)
     from fade_lens.runs.look import look as looked
 
@@ -105,33 +105,35 @@ def look_table(found: "Look") -> Table:
 
 def fires(
     text: Annotated[str, typer.Argument(help="What the model reads.")],
-    subject: SubjectOptions,
+    subject: SubjectsOptions,
     k: Annotated[
         int, typer.Option("-k", "--k", min=1, help="The features that fire most strongly anywhere in it.")
     ] = 20,
     csv: ToCsv = None,
 ) -> None:
-    """Which latents, or neurons, fire on a text, and at which tokens.
+    """Which latents, or neurons, fire on a text, and at which tokens; of one SAE or hook, or of several.
 
     Example: `fade-lens fires "Paris is in France" --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre`
     """
     if not text.strip():
         raise InputError(f"text is {text!r}; give a text to read")
     subject.check_given()
-    model, source = subject.open(subject.check())
+    model, sources = subject.open()
     from fade_lens.runs.fires import fires as fire
 
-    frame = fire(model, source, text, k)
+    frame = fire(model, sources, text, k)
     shown = Table(title=f"What fires on {clip(text, 60)!r}", title_justify="left")
-    for name in ("feature", "largest", "fires at"):
+    several = ["sae"] if len(sources) > 1 else []
+    for name in (*several, "feature", "largest", "fires at"):
         shown.add_column(name, justify="right" if name in ("feature", "largest") else "left", overflow="fold")
-    for index, found in frame.groupby("index", sort=False):
+    for place, found in frame.groupby(["sae", "index"], sort=False):
         rows: list[dict[str, Any]] = found.to_dict("records")
         places = ", ".join(
             f"{row['token'].strip() or repr(row['token'])} {amount(row['activation'])}" for row in rows[:8]
         )
         more = f", and at {len(rows) - 8} others" if len(rows) > 8 else ""
-        shown.add_row(*map(plain, (str(index), amount(rows[0]["activation"]), places + more)))
+        names = map(str, cast("tuple[str, int]", place)[0 if several else 1 :])
+        shown.add_row(*map(plain, (*names, amount(rows[0]["activation"]), places + more)))
     console.print(shown if len(frame) else plain("Nothing fires on it."))
     written(frame, csv)
 
@@ -162,9 +164,9 @@ def steer(
 
     strengths = numbers("factors", factors)
     check_steering(prompts, strengths, unit, corpus.corpus, mode)
-    subject.check_given()
+    subject.check_given(feature)
     texts = None if corpus.corpus is None else corpus.open()
-    model, source = subject.open(subject.check())
+    model, source = subject.open(subject.check(feature))
     from fade_lens.generation.steer import steer as steered
 
     frame = steered(

@@ -1,5 +1,7 @@
 """What the commands' options mean: how each is explained, and what is opened from it. Heavy imports wait until a command runs."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +13,7 @@ from fade_lens._util.options import names
 
 if TYPE_CHECKING:
     from fade_lens.data.descriptions import Description
+    from fade_lens.explainers.table import Explanations
     from fade_lens.judge import Judge
 
 DEMO = "demo"
@@ -159,25 +162,28 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and
 
 def chosen_descriptions(
     path: Path, features: str | None, release: str | None = None, sae_id: str | None = None, folder: Path | None = None
-) -> "tuple[Description, ...]":
+) -> "tuple[Description, ...] | Explanations":
     """The file's descriptions, or Neuronpedia's of the SAE's features, of the features asked for."""
     from fade_lens.data.descriptions import parse_indices, read_descriptions
+    from fade_lens.explainers.table import Explanations
 
     if str(path) == NEURONPEDIA:
         from fade_lens.neuronpedia import descriptions
 
         indices = None if features is None else parse_indices(features)
         return read_descriptions(descriptions(neuronpedia_source(release, sae_id, folder), indices))
-    found = read_descriptions(path)
+    # A table of explanations has features without a description, too, whose reasons are shown; one that has no other is told.
+    found = Explanations.read(path) or read_descriptions(path)
     if features is None:
         return found
     wanted = set(parse_indices(features))
-    kept = tuple(d for d in found if d.index in wanted)
+    kept = found.among(wanted) if isinstance(found, Explanations) else tuple(d for d in found if d.index in wanted)
     if not kept:
         raise InputError(f"--features {features!r} names no feature of {path.name}, which describes {len(found)}")
     # A range is a filter and may have gaps; a feature that is named is meant.
     named = ",".join(part for part in features.split(",") if ":" not in part)
-    if missing := sorted(set(parse_indices(named) if named else ()) - {d.index for d in kept}):
+    rows = kept.rows if isinstance(kept, Explanations) else kept
+    if missing := sorted(set(parse_indices(named) if named else ()) - {row.index for row in rows}):
         raise InputError(
             f"--features {features!r}: {path.name} does not describe {', '.join(map(str, missing))}; "
             "leave them out or describe them"
@@ -290,6 +296,25 @@ def open_model(name: str, device: str | None, dtype: str, published: dict[str, A
     from fade_lens.subject.loading import load_model
 
     return load_model(name, published, device=device, dtype=dtype)
+
+
+def check_features(features: Sequence[int] | int | str, n: int | None) -> None:
+    """Raise `InputError` for features that an SAE of this width does not have; nothing is checked where the width is not known."""
+    if n is not None:
+        from fade_lens.data.indices import checked_indices, chosen_indices
+
+        checked_indices(dict.fromkeys(chosen_indices(features, n, 0)), n)
+
+
+def width_of(folder: Path) -> int | None:
+    """How many latents an SAE in a folder has, by its config; None where that cannot be read, as will be told when it is loaded."""
+    if str(folder) == DEMO:
+        from fade_lens.demo.parts import SAE_FOLDER as folder
+    try:
+        width = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))["d_sae"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return width if type(width) is int else None
 
 
 def open_sae(release: str | None, sae_id: str | None, folder: Path | None, device: str) -> Any:

@@ -1,15 +1,19 @@
 """Which features are meant: numbers, or words such as "0:20,512" and "random:50"."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
 from fade_lens.data.descriptions import parse_indices
+from fade_lens.data.rows import whole_number
 
 RANDOM = "random:"
+WORDS = re.compile(r"\s*(random:.*|[\d:,\s]+)")
+"""Words that name features, and no file."""
 
 
-def chosen_indices(indices: Sequence[int] | int | str, n_features: int, seed: int) -> Sequence[int]:
+def chosen_indices(indices: Iterable[int] | int | str, n_features: int, seed: int) -> Sequence[int]:
     """Indices as numbers; "random:50" draws so many of all, dead ones too, in ascending order.
 
     Raises:
@@ -18,7 +22,11 @@ def chosen_indices(indices: Sequence[int] | int | str, n_features: int, seed: in
     if isinstance(indices, int):
         return [indices]
     if not isinstance(indices, str):
-        return indices
+        if not isinstance(indices, Iterable):
+            raise InputError(
+                f"features is {indices!r:.80}; give indices, such as [9, 11], or words, such as '0:20' and 'random:50'"
+            )
+        return tuple(indices)
     asked = asked_indices(indices)
     if not isinstance(asked, int):
         return asked
@@ -44,3 +52,19 @@ def asked_indices(words: str) -> tuple[int, ...] | int:
     if not number.isascii() or not number.isdecimal() or not int(number):
         raise InputError(f"features {words!r}: give {RANDOM}N, such as {RANDOM}50")
     return int(number)
+
+
+def checked_indices(indices: Iterable[int], n_features: int) -> tuple[int, ...]:
+    """The indices as a tuple of int, each in `[0, n_features)` and there once."""
+    chosen = tuple(i if isinstance(i, int) and not isinstance(i, bool) else whole_number(i) for i in indices)
+    outside = [i for i in chosen if not 0 <= i < n_features]
+    if outside:
+        raise InputError(
+            f"feature index {outside[0]} is out of range: there are {n_features} features, 0 to {n_features - 1}"
+        )
+    if len(set(chosen)) < len(chosen):
+        twice = next(i for i in chosen if chosen.count(i) > 1)
+        raise InputError(f"feature index {twice} was given twice; give each index once")
+    if not chosen:
+        raise InputError("no feature index was given; give at least one")
+    return chosen

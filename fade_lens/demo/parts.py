@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sae_lens import SAE, HookedSAETransformer
 
 DATA = Path(__file__).parent / "data"
+SAE_FOLDER = DATA / "gemma-3-270m-layer9-4k"
 MODEL_NAME = "google/gemma-3-270m"
 JUDGE_PARTS = 22
 JUDGE_NAME = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
@@ -76,7 +77,7 @@ def sae() -> "SAE[Any]":
     """The demo's SAE: 4,096 JumpReLU latents at `blocks.9.hook_resid_post`."""
     from sae_lens import SAE
 
-    return SAE.load_from_disk(DATA / "gemma-3-270m-layer9-4k", device="cuda" if cuda() else "cpu")
+    return SAE.load_from_disk(SAE_FOLDER, device="cuda" if cuda() else "cpu")
 
 
 def corpus(limit: int | None = None) -> Corpus:

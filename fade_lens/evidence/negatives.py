@@ -47,7 +47,7 @@ def check_kinds(kinds: Iterable[str]) -> None:
                 f"negatives holds {kind!r}; give some of {', '.join(map(repr, KINDS))}{suggest(kind, KINDS)}"
             )
     if SIMILAR & set(kinds):
-        check_embedding("Negatives that are similar in meaning")
+        check_embedding("Finding negatives that are similar in meaning")
 
 
 def neighbourhood(subject: "Subject", n: int = NEIGHBOURS) -> "tuple[Subject, dict[int, tuple[int, ...]]] | None":

@@ -222,6 +222,8 @@ def read_description(answer: Answer, windows: Sequence[Window] = ()) -> str | Re
     text = (fields["description"] or "") if fields and "description" in fields else said if fields is None and "\n" not in said.strip() else None  # fmt: skip
     if isinstance(text, list):
         text = ", ".join(map(str, cast("list[Any]", text)))
+    if isinstance(text, str) and text and answer.finish_reason == "length" and said.rstrip().endswith(text.rstrip()):
+        return None  # the answer ended in the midst of it
     return sound(text, windows) if isinstance(text, str) else None
 
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.reasons import Reason
-from fade_lens.data.descriptions import Description, Provenance, Rule, explained_rows, explanations_in
+from fade_lens.data.descriptions import (
+    Description,
+    Provenance,
+    Rule,
+    explained_rows,
+    explanations_in,
+    read_descriptions,
+)
 from fade_lens.explainers.base import Explanation
 
 if TYPE_CHECKING:
@@ -49,7 +56,10 @@ class Explanations:
             made = None if reason is not None else Description(index, text, about, rules)
             return Explanation(index, made, reason, about.shown, provenance=about)
 
-        return cls(tuple(row(*found) for found in explained_rows(table, where)))
+        found = cls(tuple(row(*known) for known in explained_rows(table, where)))
+        if len(found):
+            read_descriptions(list(found))  # none of them twice
+        return found
 
     def among(self, indices: Iterable[int]) -> "Explanations":
         """Those of some features."""

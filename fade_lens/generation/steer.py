@@ -34,7 +34,7 @@ def steer(
     prompts: Sequence[str] | str,
     factors: Sequence[float] | float = (0.5, 1.0, 1.5, 2.0),
     *,
-    corpus: Corpus | Sequence[str] | None = None,
+    corpus: Corpus | Sequence[str] | Subject | None = None,
     unit: float | None = None,
     mode: Mode = "add",
     new_tokens: int = 30,
@@ -54,7 +54,7 @@ def steer(
         index: of the feature.
         prompts: what is continued; a prompt that is given twice is continued in two ways.
         factors: strengths; what they mean depends on the mode (see `fade_lens.generation.checks.Mode`).
-        corpus: natural texts that tell the unit.
+        corpus: natural texts that tell the unit, or a `Subject` of the feature that is observed on them.
         unit: the activation that factor 1 stands for.
         mode: "add" the direction, or "clamp", "scale" or "ablate" (which takes no factors) the activation.
         temperature: 0 takes the likeliest token; else a prompt's continuations share their random numbers, so that they differ by steering.
@@ -93,7 +93,7 @@ def steer(
     ]
     check_requests(model, features, requests, torch.ones(1), mode, new_tokens)
     if unit is None and mode in UNITS:
-        unit = unit_of(Subject(model, source, corpus or (), [index]))
+        unit = unit_of(corpus if isinstance(corpus, Subject) else Subject(model, source, corpus or (), [index]))
     drawn: dict[str, Any] = {"new_tokens": new_tokens, "temperature": temperature, "top_k": top_k}
     reference = np.array([1.0 if unit is None else unit])
     texts, nll = written(model, features, requests, reference, mode=mode, **drawn)

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_lens import SAE
 
@@ -14,29 +14,34 @@ from fade_lens._util.progress import Stages
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
-from fade_lens.data.indices import chosen_indices
+from fade_lens.data.indices import WORDS, checked_indices, chosen_indices
 from fade_lens.data.rules import STRONGEST
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
+from fade_lens.generation.steer import steer
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
 from fade_lens.judge.reliability import Reliability
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
 from fade_lens.runs.explaining import explain
+from fade_lens.runs.fires import Fires, fires
 from fade_lens.runs.look import Look, look
 from fade_lens.runs.pipeline import Pipeline, observe
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, recorded, settings_of
 from fade_lens.runs.store import FILE, RunStore, file_of, saved_activations
 from fade_lens.scorers.base import Scorer, scorers_of
-from fade_lens.subject.features import checked_indices, features_of
+from fade_lens.subject.features import features_of
 from fade_lens.subject.given import Given
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.look import LookSettings
 from fade_lens.subject.subject import Subject
 from fade_lens.subject.summary import FeatureSummary, summaries
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANY = 2**31
 
@@ -58,7 +63,7 @@ class Fade:
         model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.
         source: a `sae_lens` SAE or transcoder, or a hook name such as "blocks.20.mlp.hook_post" for neurons.
         corpus: natural texts: a `Corpus`, or a list of strings.
-        judge: a `Judge`, or its spec such as "openai:gpt-4o-mini"; None for what asks none (`look`, `summaries`, some scorers).
+        judge: a `Judge`, or its spec such as "openai:gpt-4o-mini"; None for what asks none (`look`, `fires`, `steer`, `summaries`, some scorers and explainers).
         activations: the features' activations where they are known already, in place of a pass over the corpus: a function or a mapping from
             a feature's index to its largest activation on every text, special tokens left out; or the folder of an earlier run over the
             same texts. They are compared with the model on a few texts; what needs tokens runs the texts that it needs.
@@ -110,7 +115,7 @@ class Fade:
             descriptions: a dict `{index: text}`, Series, DataFrame, or CSV/JSON/JSONL file (see `read_descriptions`), or `Explanations`.
             scorers: what to score them by, each a name under which a scorer is registered (see `fade_lens.scorers.base`).
             explainer: who explains what has no description first, a name under which an explainer is registered; `descriptions` may
-                then be indices of features, or have empty ones.
+                then be indices of features, words such as "0:20,512" and "random:50", or have empty ones.
             held_out: score on the texts alone that no explainer is shown (30 % of the documents); unless given, where one of the
                 descriptions was made by an explainer of this library.
             store: a folder that keeps every judge answer, activation and continuation: run again to go on where a run
@@ -136,7 +141,7 @@ class Fade:
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             seen = None
             if explainer is not None:
-                given, missing = undescribed(descriptions)
+                given, missing = undescribed(self._named(descriptions))
                 beside = tuple(d.index for d in given)
                 explanations, seen = self._explain(missing, explainer, store, transcripts, progress, beside=beside)
                 descriptions = [*given, *explanations]
@@ -186,9 +191,13 @@ class Fade:
             StoreError: the store was made with other settings.
         """
         self._check_judged({}, explainer)
-        asked = indices if isinstance(indices, int | str) else tuple(indices)
-        chosen = chosen_indices(asked, self.n_features, self.settings.seed)
+        chosen = chosen_indices(indices, self.n_features, self.settings.seed)
         return self._explain(tuple(chosen), explainer, store, transcripts, progress)[0]
+
+    def _named(self, descriptions: Any) -> Any:
+        """Descriptions as they are, or the indices that words name."""
+        words = isinstance(descriptions, str) and WORDS.fullmatch(descriptions)
+        return chosen_indices(descriptions, self.n_features, self.settings.seed) if words else descriptions
 
     def _explain(
         self,
@@ -267,6 +276,28 @@ class Fade:
         settings = LookSettings.of(self.settings)
         return look(self.model, self.source, indices, self.corpus, settings=settings, progress=progress, **overrides)
 
+    def fires(self, text: str, k: int | None = 20) -> Fires:
+        """Which features fire on a text, and at which tokens (see `fade_lens.fires`); no judge is asked."""
+        return fires(self.model, self.source, text, k)
+
+    def steer(
+        self,
+        index: int,
+        prompts: Sequence[str] | str,
+        factors: Sequence[float] | float = (0.5, 1.0, 1.5, 2.0),
+        **options: Any,
+    ) -> "pd.DataFrame":
+        """Continue prompts while a feature is steered, and without (see `fade_lens.steer`); no judge is asked.
+
+        Args:
+            index: of the feature.
+            prompts: what is continued.
+            factors: strengths, in units of the feature's reference activation on the corpus.
+            options: those of `fade_lens.steer`; the seed is that of this object's settings unless given.
+        """
+        known: dict[str, Any] = {"corpus": self._subject([index]), "seed": self.settings.seed}
+        return steer(self.model, self.source, index, prompts, factors, **known | options)
+
     def _check_judged(self, scorers: Mapping[str, type[Scorer]], explainer: str | None, **about: Any) -> None:
         """Raise `InputError` where something asks a judge and there is none, and what a scorer raises that cannot be used here."""
         for made in scorers.values():
@@ -299,7 +330,7 @@ class Fade:
         self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
         found = Estimate(0, 0, 0, 0.0)
         if explainer is not None:
-            made, (given, missing) = explainer_of(explainer), undescribed(descriptions)
+            made, (given, missing) = explainer_of(explainer), undescribed(self._named(descriptions))
             found += made.estimate(self.judge, self.settings, len(checked_indices(missing, self.n_features)))
             rules = made(self.settings).rules
             if not scorers:

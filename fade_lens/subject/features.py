@@ -3,7 +3,7 @@
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from fade_lens._util.errors import Argument, InputError
+from fade_lens.data.indices import checked_indices
 from fade_lens.subject.hooks import (
     MLP_INPUT,
     HookTensor,
@@ -280,22 +281,6 @@ def features_of(model: Model, source: SAE[Any] | str, indices: Sequence[int]) ->
     if isinstance(source, SAE):
         return Latents(model, source, indices)
     raise InputError(f"Expected an SAE object or a hook name, got {type(source).__name__}: {source!r:.80}")
-
-
-def checked_indices(indices: Iterable[int], n_features: int) -> tuple[int, ...]:
-    """The indices as a tuple of int, each in `[0, n_features)` and there once."""
-    chosen = tuple(int(i) for i in indices)
-    outside = [i for i in chosen if not 0 <= i < n_features]
-    if outside:
-        raise InputError(
-            f"feature index {outside[0]} is out of range: there are {n_features} features, 0 to {n_features - 1}"
-        )
-    if len(set(chosen)) < len(chosen):
-        twice = next(i for i in chosen if chosen.count(i) > 1)
-        raise InputError(f"feature index {twice} was given twice; give each index once")
-    if not chosen:
-        raise InputError("no feature index was given; give at least one")
-    return chosen
 
 
 def hook_size(model: Model, hook: str, head: int | None = None) -> int:

@@ -104,7 +104,7 @@ def load(
 
 
 def read_config(release: str | None = None, sae_id: str | None = None, folder: Path | None = None) -> Published:
-    """What the config of a published SAE, or of one in a folder, says of its model and hooks; no weights are read.
+    """What the config of a published SAE, or of one in a folder, says of its model and hooks, and its width; no weights are read.
 
     Raises:
         InputError: an unknown release or SAE, or a config that cannot be read.
@@ -117,7 +117,8 @@ def read_config(release: str | None = None, sae_id: str | None = None, folder: P
             config = handle_config_defaulting(get_sae_lens_config_from_disk(folder))
         else:
             config = load_sae_config_from_huggingface(str(release), str(sae_id))
-        return dict(config.get("metadata") or {}) | listed_overrides(release, sae_id)
+        width = {"d_sae": config["d_sae"]} if "d_sae" in config else {}
+        return width | dict(config.get("metadata") or {}) | listed_overrides(release, sae_id)
     except UNREADABLE as error:
         raise InputError(f"the config of the SAE {name} could not be read: {brief(error)}") from error
 

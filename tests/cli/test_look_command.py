@@ -48,6 +48,34 @@ def test_fires_prints_latents_with_their_tokens(subject, tmp_path):
     assert set(pd.read_csv(tmp_path / "f" / "fires.csv").columns) == {"sae", "position", "token", "index", "activation"}
 
 
+def test_fires_takes_several_saes_and_hooks(subject, tmp_path):
+    planted_sae().save_model(tmp_path / "other")
+    done = run("fires", "the cat sees a red dog", *subject, "--sae", "other", "--hook", "blocks.0.mlp.hook_post", "-k", "2", "--csv", "f.csv")  # fmt: skip
+    table = pd.read_csv(tmp_path / "f.csv")
+    assert done.exit_code == 0 and set(table["sae"]) == {"sae", "other", "blocks.0.mlp.hook_post"}, done.output
+    one, other = (table[table["sae"] == name].drop(columns="sae").reset_index(drop=True) for name in ("sae", "other"))
+    pd.testing.assert_frame_equal(one, other)
+    assert re.search(r"│ other +│ +0 │", done.output), done.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["look", "--features", "9"],
+        ["explain", "--features", "0:9", "--judge", "openai:none", "--out", "o.csv"],
+        ["evaluate", "--features", "3:99", "--explainer", "tfidf", "--judge", "openai:none", "--out", "o"],
+        ["evaluate", "--descriptions", "d.csv", "--judge", "openai:none", "--out", "o"],
+        ["steer", "--feature", "8", "--prompt", "a"],
+    ],
+)
+def test_a_feature_that_the_sae_does_not_have_is_told_before_anything_is_opened(subject, tmp_path, monkeypatch, capsys, command):  # fmt: skip
+    (tmp_path / "d.csv").write_text("index,description\n8,animals\n")
+    for what in ("options.open_corpus", "subject.open_corpus", "subject.check_subject", "subject.open_model"):
+        monkeypatch.setattr(f"fade_lens.cli.{what}", lambda *_: pytest.fail("opened"))
+    code, said = told(monkeypatch, capsys, *command, *subject, "--corpus", "c.txt")
+    assert code == 2 and "is out of range: there are 8 features, 0 to 7" in said, said
+
+
 def test_steer_shows_the_unsteered_text_beside_the_others(subject, tmp_path):
     asked = ("steer", *subject, "--feature", "0", "--prompt", "the old", "--prompt", "a new", "--new-tokens", "4")
     done = run(*asked, "--factors", "2,4", "--corpus", "c.txt", "--csv", "s.csv")
@@ -71,11 +99,12 @@ def test_search_finds_descriptions(tmp_path, monkeypatch):
         (["look", "--features", "random:x", "--corpus", "c.txt"], "'random:x': give random:N"),
         (["look", "--features", "random:99", "--corpus", "c.txt"], "there are only 8 features"),
         (["look", "--features", "9", "--corpus", "c.txt"], "feature index 9 is out of range"),
-        (["look", "--corpus", "none.txt"], "'none.txt' does not exist"),
+        (["look", "--features", "0", "--corpus", "none.txt"], "'none.txt' does not exist"),
         (["look", "--corpus", "c.txt", "--out", "x.db"], "give a folder"),
         (["look"], "Missing option '--corpus'"),
         (["fires", " "], "give a text to read"),
         (["fires", "a", "-k", "0"], "Invalid value for"),
+        (["fires", "a", "--sae-id", "x"], "--sae-release and --sae-id go together"),
         (
             ["steer", "--feature", "0", "--prompt", "a"],
             "give --corpus (natural texts, whose strongest activations are the unit) or --unit",

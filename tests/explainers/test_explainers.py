@@ -137,6 +137,15 @@ def test_descriptions_are_read_or_the_reason_is(said: str, found: str | None) ->
 
 
 @pytest.mark.parametrize(
+    "said", ['{"description": "names of ani', "names of ani", '{"thoughts": "hm", "description": "names']
+)
+def test_a_description_that_the_answer_breaks_off_is_none(said: str) -> None:
+    assert read_description(Answer(said, finish_reason="length")) is None
+    whole = Answer('{"description": "names of animals", "thou', finish_reason="length")
+    assert read_description(whole) == "names of animals"
+
+
+@pytest.mark.parametrize(
     ("said", "found"),
     [
         ('{"rules": [{"activates_on": "a", "strength": 5}, {"activates_on": "b", "strength": "2"}]}', (("a", 5), ("b", 2))),

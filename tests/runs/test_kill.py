@@ -14,14 +14,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fade_lens import Fade, Judge
+from fade_lens import Explanations, Fade, Judge, Results
 from fade_lens.runs.store import read_transcripts
+from tests.explainers.test_explainers import names_marked
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae, rule, writer
 
 KILLS, STORES = 20, 4
 LATENCY, CONCURRENCY = 0.03, 3
 SMALL = {"prompts": 12, "prompt_tokens": 4, "new_tokens": 6, "rated_texts": 120, "synthetic_texts": 20}
+TESTED = {"detection_texts": 24, "fuzzing_texts": 16, "fuzzing_silent": 4, "decisions_per_request": 3}
 KEY = "sk-SECRET-planted-key"
 
 
@@ -34,19 +36,36 @@ def evaluated(url: str, store: str):
         return fade.evaluate(TRUE, store=store, progress=False)
 
 
+def explained(url: str, store: str) -> Explanations:
+    """Features explained by two explainers, one after the other, in one folder."""
+    with Judge("planted", base_url=url, api_key=KEY, concurrency=1) as judge:
+        fade = Fade(planted_model(), planted_sae(), corpus=natural_texts(300), judge=judge, least_texts=1)
+        made = [
+            fade.explain(range(8), explainer=name, store=store, progress=False) for name in ("one-shot", "structured")
+        ]
+        return made[0] + made[1]
+
+
+def explained_and_evaluated(url: str, store: str) -> Results:
+    """Features explained first, then scored, as `evaluate --explainer` does."""
+    with Judge("planted", base_url=url, api_key=KEY, concurrency=CONCURRENCY) as judge:
+        fade = Fade(planted_model(), planted_sae(), corpus=natural_texts(300), judge=judge, least_texts=1, **TESTED)
+        return fade.evaluate([0, 1, 2, 3], explainer="one-shot", scorers=("detection", "fuzzing"), store=store, progress=False)  # fmt: skip
+
+
 FORKS = """
 import os, signal, sys, time
 sys.path[:0] = [{root!r}]
 import torch
 torch.set_num_threads(1)
-from tests.runs.test_kill import evaluated
+from tests.runs import test_kill
 import fade_lens.llm.openai, openai
 print("ready", flush=True)
 for line in sys.stdin:
-    store, _, seconds = line.strip().partition("\\t")
+    store, run, seconds = line.rstrip("\\n").split("\\t")
     process = os.fork()
     if process == 0:
-        evaluated({url!r}, store)
+        getattr(test_kill, run)({url!r}, store)
         os._exit(0)
     if seconds:
         time.sleep(float(seconds))
@@ -72,17 +91,58 @@ class Forks:
         self.say, self.hear = self.process.stdin, self.process.stdout
         assert self.hear.readline().strip() == "ready"
 
-    def run(self, store: Path, seconds: float | None = None) -> float:
+    def run(self, store: Path, seconds: float | None = None, run: str = "evaluated") -> float:
         """A run killed after so many seconds, or left to its end; returns how long it ran."""
         started = time.monotonic()
-        self.say.write(f"{store}\t{'' if seconds is None else seconds}\n")
+        self.say.write(f"{store}\t{run}\t{'' if seconds is None else seconds}\n")
         self.say.flush()
         assert self.hear.readline().strip() == "over"
         return time.monotonic() - started
 
 
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def kept_in(store: Path) -> set[str]:
+    """The questions whose answers a folder has."""
+    file = store / "run.sqlite"
+    return {json.dumps(request["messages"]) for request, _ in read_transcripts(file)} if file.exists() else set()
+
+
+@needs_fork
+def test_explaining_that_is_killed_asks_nothing_twice_and_ends_alike(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    with FakeJudge(rule=lambda concept, text: min(rule(concept, text), 1), says=names_marked, latency=0.03) as server:
+        forks = Forks(server.base_url)
+        try:
+            for run in (explained, explained_and_evaluated):
+                before = server.requests
+                undisturbed = run(server.base_url, str(tmp_path / f"{run.__name__}, undisturbed"))
+                asked, store, begun = server.requests - before, tmp_path / run.__name__, 0
+                whole = forks.run(tmp_path / f"{run.__name__}, timed", run=run.__name__)
+                assert server.requests - before == 2 * asked
+                for _ in range(3):
+                    answered, before = kept_in(store), server.requests
+                    forks.run(store, whole * chance.uniform(0.1, 0.7), run.__name__)
+                    sent = [json.dumps(body["messages"]) for body in server.bodies[before:]]
+                    begun += 0 < len(sent) < asked
+                    assert not answered & set(sent), "an answer that was kept is not asked for again"
+                answered, before = kept_in(store), server.requests
+                finished = run(server.base_url, str(store))
+                assert begun and not answered & {json.dumps(body["messages"]) for body in server.bodies[before:]}
+                pd.testing.assert_frame_equal(finished.frame, undisturbed.frame)
+                ends = [
+                    one.rows if isinstance(one, Explanations) else (one.items, one.without)
+                    for one in (finished, undisturbed)
+                ]
+                assert ends[0] == ends[1]
+        finally:
+            forks.process.kill()
+            forks.process.wait()
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 def test_killed_at_twenty_moments_it_asks_nothing_twice(tmp_path):
     chance = random.Random(0)
     with FakeJudge(rule=rule, writer=writer, latency=LATENCY) as server:
@@ -104,12 +164,7 @@ def test_killed_at_twenty_moments_it_asks_nothing_twice(tmp_path):
                     sent = [json.dumps(body["messages"]) for body in server.bodies[before:]]
                     begun += len(sent) > 1
                     assert not answered & set(sent), "an answer that was kept is not asked for again"
-                    file = store / "run.sqlite"
-                    answered = (
-                        {json.dumps(request["messages"]) for request, _ in read_transcripts(file)}
-                        if file.exists()
-                        else set()
-                    )
+                    answered = kept_in(store)
                 before = server.requests
                 finished = evaluated(server.base_url, str(store))
                 assert not answered & {json.dumps(body["messages"]) for body in server.bodies[before:]}

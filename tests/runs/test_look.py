@@ -3,11 +3,12 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import fade_lens
-from fade_lens import Corpus, Fade, InputError
+from fade_lens import Corpus, Fade, InputError, fires, steer
 from fade_lens._util.reasons import Reason
 from fade_lens.data.indices import chosen_indices
 from fade_lens.report.looking import look_card
@@ -81,6 +82,18 @@ def test_fade_without_a_judge_looks(looked):
     fade = Fade(MODEL, SAE, corpus=TEXTS)
     assert fade.look("0:4", progress=False).items == looked.items
     assert fade.summaries([2])[2] == looked.items[2].feature
+
+
+def test_fade_without_a_judge_fires_and_steers_as_the_functions_do():
+    fade = Fade(MODEL, SAE, corpus=TEXTS, seed=3)
+    pd.testing.assert_frame_equal(fade.fires("the cat sees"), fires(MODEL, SAE, "the cat sees"))
+    drawn = {"new_tokens": 4, "temperature": 0.7}
+    alone = steer(MODEL, SAE, 0, "the old", [2.0], corpus=TEXTS, seed=3, **drawn)
+    pd.testing.assert_frame_equal(fade.steer(0, "the old", [2.0], **drawn), alone)
+    assert fade.steer(0, "the old", [2.0], unit=3.0, seed=3, **drawn)["unit"].tolist() == [3, 3]
+    given = Fade(MODEL, SAE, corpus=TEXTS, activations={0: np.full(len(TEXTS), 7.0)})
+    with pytest.raises(InputError):  # the activations given are compared with the model, as everywhere
+        given.steer(0, "the old")
 
 
 def test_neurons_are_looked_at_too():
