@@ -15,11 +15,6 @@ from jaxtyping import Float, Int
 from fade_lens._util.errors import Argument, InputError
 
 
-SPREAD = 2
-"""Texts of the stratum of likely ones for each that is rated. With 1 it is rated whole; with 4 a rare concept is missed more often, and
-the intervals of right descriptions are no narrower (`tests/benchmarks/likely_texts.py`)."""
-
-
 @dataclass(frozen=True)
 class Sample:
     """Texts chosen to be rated.
@@ -113,10 +108,11 @@ def design(
     - *firing*: the other texts with a non-zero activation, in bins between the percentiles `edges` of their own ranks;
     - *silent*: every text on which the activation is exactly zero, one stratum however many they are; where they are not kept apart
       (`silent_apart=False`, as in the reference), they lie in the bins by their rank as all others do;
-    - *likely*: of the silent texts and those of the bins, the ones most like the description by `likeness`, taken out there; `likely · n` of
-      `SPREAD` times as many. So a concept that few texts show and the feature does not know is found, and the texts that show it have weights.
+    - *likely*: of all but the top, the `likely · n` texts most like the description by `likeness`, all taken too: they find a concept that few
+      texts show and the feature does not know. (Of twice as many, every second one would miss a concept of three to six texts more often, and
+      no interval would be narrower: `tests/benchmarks/likely_texts.py`.)
 
-    The other strata but the top share the budget in proportion to their sizes to this `power` (Bankier 1988): at 0 all alike, so that a text of
+    Silent texts and bins share what is left of the budget in proportion to their sizes to this `power` (Bankier 1988): at 0 all alike, so that a text of
     a large stratum stands for very many, and one found to express the concept moves every estimate; at 1 as a uniform sample, which holds
     few texts that fire. In simulations Responsiveness, whose interval is the wider, errs least from 0.5 to 0.7, and so does Purity where most
     texts are silent; where the feature fires on every text and the concept is rare, Purity would be better at 0 (`tests/benchmarks/coverage.py design`).
@@ -156,14 +152,13 @@ def design(
     rest = len(firing) - n_top
     cuts = np.round(np.asarray(edges, dtype=np.float64) / 100 * rest).astype(int)
     strata = [shuffled[apart], *(firing[start:stop] for start, stop in itertools.pairwise(cuts))]
-    alike = _most_alike(rng.permutation(np.concatenate(strata)), likeness, SPREAD * round(likely * n))
-    n_alike = min(round(likely * n), len(alike))
+    alike = _most_alike(rng.permutation(np.concatenate(strata)), likeness, round(likely * n))
     strata = [stratum[~np.isin(stratum, alike)] for stratum in strata]
-    left = n - n_top - n_alike
+    left = n - n_top - len(alike)
     if left < sum(len(stratum) > 0 for stratum in strata):  # some stratum would stay empty
         return _interleaved([rng.choice(usable, n, replace=False)], [len(usable)])
-    taken = [n_alike, *_allocate(np.array([len(stratum) for stratum in strata]), left, power), n_top]
-    strata = [alike, *strata, firing[rest:]]
+    taken = [*_allocate(np.array([len(stratum) for stratum in strata]), left, power), len(alike), n_top]
+    strata = [*strata, alike, firing[rest:]]
     place = rng.permutation(len(values))
     chosen = [stratum[np.argsort(place[stratum])][:k] for stratum, k in zip(strata, taken, strict=True)]
     return _interleaved(chosen, [*map(len, strata)])
