@@ -97,6 +97,8 @@ def design(
     top: float = 0.1,
     power: float = 0.6,
     silent_apart: bool = True,
+    likeness: Float[np.ndarray, "text"] | None = None,
+    likely: float = 0.1,
 ) -> Design:
     """Choose exactly `n` texts (or all there are) from strata of activation, in an order whose every beginning is such a sample.
 
@@ -105,15 +107,19 @@ def design(
     - *top*: the `top · n` most active texts that fire, all taken (inclusion 1): they decide average precision;
     - *firing*: the other texts with a non-zero activation, in bins between the percentiles `edges` of their own ranks;
     - *silent*: every text on which the activation is exactly zero, one stratum however many they are; where they are not kept apart
-      (`silent_apart=False`, as in the reference), they lie in the bins by their rank as all others do.
+      (`silent_apart=False`, as in the reference), they lie in the bins by their rank as all others do;
+    - *likely*: of all but the top, the `likely · n` texts most like the description by `likeness`, all taken too: they find a concept that few
+      texts show and the feature does not know. (Of twice as many, every second one would miss a concept of three to six texts more often, and
+      no interval would be narrower: `tests/benchmarks/likely_texts.py`.)
 
-    The strata but the top share the budget in proportion to their sizes to this `power` (Bankier 1988): at 0 all alike, so that a text of
+    Silent texts and bins share what is left of the budget in proportion to their sizes to this `power` (Bankier 1988): at 0 all alike, so that a text of
     a large stratum stands for very many, and one found to express the concept moves every estimate; at 1 as a uniform sample, which holds
     few texts that fire. In simulations Responsiveness, whose interval is the wider, errs least from 0.5 to 0.7, and so does Purity where most
     texts are silent; where the feature fires on every text and the concept is rare, Purity would be better at 0 (`tests/benchmarks/coverage.py design`).
 
     What a stratum cannot use goes to the others. Within a stratum texts are chosen uniformly without replacement, so the
-    inclusion probability is (chosen of the stratum) / (size of the stratum). Equal non-zero activations are ranked at random.
+    inclusion probability is (chosen of the stratum) / (size of the stratum). Equal activations and equal likenesses are ranked at random. The
+    texts have one random order for all strata, so that designs by other likenesses share most of their other texts.
     With fewer texts to choose than strata the sample is a uniform one.
 
     Args:
@@ -123,16 +129,19 @@ def design(
         edges: percentiles between which the firing texts are binned.
         top: share of `n` that the most active texts take.
         power: see above, in [0, 1].
+        likeness: of each text to the description; it must not depend on `values`. None: there is no such stratum. Texts that are as little
+            alike as any are never in it.
+        likely: share of `n` that the texts most like the description take.
 
     Raises:
-        InputError: `n` negative, `top` or `power` outside [0, 1], `edges` not rising from 0 to 100.
+        InputError: `n` negative, `top`, `power` or `likely` outside [0, 1], `edges` not rising from 0 to 100.
 
     >>> activations = np.maximum(np.random.default_rng(0).normal(-2, 1, size=10_000), 0)     # 98 % silent
     >>> sample = design(activations, 200, np.random.default_rng(0)).first(200)
     >>> len(sample), int((activations[sample.indices] > 0).sum()), round(float(sample.weights.sum()))
     (200, 45, 10000)
     """
-    _check_design(n, edges, top, power)
+    _check_design(n, edges, top=top, power=power, likely=likely)
     usable = np.flatnonzero(~np.isnan(values))
     n = min(n, len(usable))
     shuffled = rng.permutation(usable)  # equal activations get their rank by chance, not by their place in the corpus
@@ -142,15 +151,26 @@ def design(
     n_top = min(round(top * n), len(firing))
     rest = len(firing) - n_top
     cuts = np.round(np.asarray(edges, dtype=np.float64) / 100 * rest).astype(int)
-    bins = [firing[start:stop] for start, stop in itertools.pairwise(cuts)]
-    strata = [shuffled[apart], *bins]
-    if n - n_top < sum(len(stratum) > 0 for stratum in strata):  # some stratum would stay empty
+    strata = [shuffled[apart], *(firing[start:stop] for start, stop in itertools.pairwise(cuts))]
+    alike = _most_alike(rng.permutation(np.concatenate(strata)), likeness, round(likely * n))
+    strata = [stratum[~np.isin(stratum, alike)] for stratum in strata]
+    left = n - n_top - len(alike)
+    if left < sum(len(stratum) > 0 for stratum in strata):  # some stratum would stay empty
         return _interleaved([rng.choice(usable, n, replace=False)], [len(usable)])
-    taken = _allocate(np.array([len(stratum) for stratum in strata]), n - n_top, power)
-    chosen = [
-        rng.choice(stratum, k, replace=False) if k else stratum[:0] for stratum, k in zip(strata, taken, strict=True)
-    ]
-    return _interleaved([*chosen, rng.permutation(firing[rest:])], [*map(len, strata), n_top])
+    taken = [*_allocate(np.array([len(stratum) for stratum in strata]), left, power), len(alike), n_top]
+    strata = [*strata, alike, firing[rest:]]
+    place = rng.permutation(len(values))
+    chosen = [stratum[np.argsort(place[stratum])][:k] for stratum, k in zip(strata, taken, strict=True)]
+    return _interleaved(chosen, [*map(len, strata)])
+
+
+def _most_alike(
+    texts: Int[np.ndarray, "_"], likeness: Float[np.ndarray, "text"] | None, n: int
+) -> Int[np.ndarray, "_"]:
+    """Up to `n` of the texts, the most alike; of equal ones the first. None of those that are as little alike as any text."""
+    if likeness is None or not n:
+        return texts[:0]
+    return texts[np.argsort(-likeness[texts], kind="stable")][: min(n, (likeness[texts] > likeness.min()).sum())]
 
 
 def _interleaved(chosen: Sequence[Int[np.ndarray, "_"]], sizes: Sequence[int]) -> Design:
@@ -194,9 +214,9 @@ def _check_count(name: str, value: int) -> None:
         raise InputError(f"{name} is {value}; give a number of texts of at least 0")
 
 
-def _check_design(n: int, edges: Sequence[float | int], top: float, power: float) -> None:
+def _check_design(n: int, edges: Sequence[float | int], **shares: float) -> None:
     _check_count("n", n)
-    for name, value in (("top", top), ("power", power)):
+    for name, value in shares.items():
         if not 0 <= value <= 1:
             raise InputError(f"{name} is {value}; give a number between 0 and 1")
     check_edges("edges", edges)

@@ -76,6 +76,17 @@ def negatives_of(evidence: Evidence, kinds: Iterable[str] = KINDS, progress: "Pr
     return Negatives(evidence, neighbours=near, progress=progress)
 
 
+def window_vectors(
+    evidence: Evidence, model: str = MODEL, progress: "Progress | None" = None
+) -> Float[np.ndarray, "window d"]:
+    """An embedding of every window of the grid, made when first needed."""
+    key = evidence.subject.tokens.fingerprint, evidence.settings.window_tokens, model
+    if key not in EMBEDDED:
+        EMBEDDED.clear()
+        EMBEDDED[key] = embed(list(evidence.words), model, progress=progress)
+    return EMBEDDED[key]
+
+
 class Negatives:
     """Negatives of a subject's features.
 
@@ -105,12 +116,7 @@ class Negatives:
     @cached_property
     def vectors(self) -> Float[np.ndarray, "window d"]:
         """An embedding of every window of the grid."""
-        evidence = self.evidence
-        key = evidence.subject.tokens.fingerprint, evidence.settings.window_tokens, self._model
-        if self._given is None and key not in EMBEDDED:
-            EMBEDDED.clear()
-            EMBEDDED[key] = embed(list(evidence.words), self._model, progress=self._progress)
-        return EMBEDDED[key] if self._given is None else self._given
+        return window_vectors(self.evidence, self._model, self._progress) if self._given is None else self._given
 
     def draw(
         self,

@@ -17,7 +17,7 @@ differs from the defaults; a setting that is given beside it is not changed. So,
 | experiments.clarity.llm_calls (15) | `synthetic_texts`, in calls of `Judge(texts_per_set)` | 150: 15 calls of about 10 texts, a number that it leaves to the model |
 | responsiveness_and_purity.num_samples (500) | `rated_texts` | 500 |
 | responsiveness_and_purity.rating_top_sampling_percentage (0.1) | `top_share` | 0.1, the default |
-| (fixed: bins 0-50-75-95-100 of all texts, in equal parts) | `percentiles`, `bin_power`, `silent_apart` | the default edges, 0, False |
+| (fixed: bins 0-50-75-95-100 of all texts, in equal parts) | `percentiles`, `bin_power`, `silent_apart`, `likely_texts` | the default edges, 0, False, none |
 | responsiveness_and_purity.max_sparse_retries (1) | `sparse_rounds` | 1; the texts of both rounds are of one design |
 | responsiveness_and_purity.retry_sparse_threshold (15) | `sparse_below` | 15, the default |
 | *.max_failed_retries (1) | none: a judge is always asked again for what it left out, twice | |
@@ -47,6 +47,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "rated_texts": 500,
         "bin_power": 0.0,
         "silent_apart": False,
+        "likely_texts": "none",
         "sparse_rounds": 1,
         "interval_width": None,
         "mode": "clamp",

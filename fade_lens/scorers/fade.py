@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens.data.descriptions import Description
+from fade_lens.evidence.likeness import check_likeness
 from fade_lens.judge import Estimate, Judge, Written
 from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.base import NOT_SCORED, RuleScores, Scored, Scorer, ScoreSpec, Scoring, scorer
@@ -155,12 +156,16 @@ class FadeScorer(Scorer):
         self.settings = FadeSettings.of(scoring.settings)
         subject, judge = scoring.subject, scoring.judge
         self.clarity = ClarityEvaluator(subject, judge, self.settings)
-        self.ratings = RatingEvaluator(subject, judge, self.settings)
+        self.ratings = RatingEvaluator(subject, judge, self.settings, scoring.evidence, scoring.role)
         self.faithfulness = FaithfulnessEvaluator(subject, judge, self.settings, scoring.store)
         self.written: dict[Description, Written] = {}
         """The texts written for each description, once they are measured."""
         self.activations: WrittenActivations | None = None
         """What they do to every feature of the run, once they are measured."""
+
+    @classmethod
+    def check(cls, settings: SubjectSettings) -> None:
+        check_likeness(FadeSettings.of(settings).likely_texts)
 
     @classmethod
     def estimate(

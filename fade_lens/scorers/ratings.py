@@ -12,6 +12,9 @@ from fade_lens._util.options import option
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.data.sampling import Design, check_edges, design
+from fade_lens.evidence.likeness import BY, Likeness
+from fade_lens.evidence.roles import Role
+from fade_lens.evidence.windows import Evidence
 from fade_lens.judge import Judge, Rating
 from fade_lens.judge.rounds import whole
 from fade_lens.metrics.fade import purity, responsiveness
@@ -47,6 +50,13 @@ class RatingSettings(StoppingSettings):
     silent_apart: bool = option(
         True, "Texts on which the feature is silent are a bin of their own, and percentiles those of the others."
     )
+    likely_texts: str = option(
+        "words",
+        """Some of them are texts that are like the description, so that a concept is found which the feature does not know: "words" (texts
+        with its words and those that it quotes), "meaning" (near to it in meaning; extra `similarity`), "none".""",
+        choices=BY,
+    )
+    likely_share: float = option(0.1, "Share of them that such texts get.", least=0, most=0.5)
     sparse_rounds: int = option(
         0,
         "How often as many texts again are rated while fewer than `sparse_below` clearly express the description.",
@@ -74,17 +84,28 @@ class Asked:
 
 
 class RatingEvaluator:
-    """The judge rates natural texts, more of them where the feature fires, each with its known probability of being chosen."""
+    """The judge rates natural texts, more of them where the feature fires, each with its known probability of being chosen.
 
-    def __init__(self, subject: "Subject", judge: Judge, settings: RatingSettings | None = None) -> None:
+    `evidence` is that of the whole corpus where the subject is over the texts of a `role`.
+    """
+
+    def __init__(
+        self,
+        subject: "Subject",
+        judge: Judge,
+        settings: RatingSettings | None = None,
+        evidence: Evidence | None = None,
+        role: Role | None = None,
+    ) -> None:
         self.subject, self.judge = subject, judge
         self.settings = settings or RatingSettings.of(subject.settings)
+        self.likeness = Likeness(evidence or Evidence(subject), self.settings.likely_texts, role)
 
     def ask(self, description: Description) -> Asked:
         """Choose the texts and begin to have them rated, in the background: no description waits for another's rounds."""
         natural = self.subject.natural(description.index)
         n = 0 if self.subject.overflow(description.index) else self.settings.most_rated  # nothing is asked in vain
-        # The same texts for every description of a feature, so that two descriptions are compared on equal terms.
+        # The same texts for every description of a feature, but for likely ones, so that two descriptions are compared on equal terms.
         chosen = design(
             natural,
             n,
@@ -93,6 +114,8 @@ class RatingEvaluator:
             top=self.settings.top_share,
             power=self.settings.bin_power,
             silent_apart=self.settings.silent_apart,
+            likeness=self.likeness.to(description.text),
+            likely=self.settings.likely_share,
         )
         texts = [self.subject.tokens.texts[i] for i in chosen.order]
 

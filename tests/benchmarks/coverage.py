@@ -327,6 +327,44 @@ def design_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], It
     )
 
 
+# --- Texts that are like the description --------------------------------------------------------------------------------------------
+
+ALIKE = {"0.85": 1.466, "0.95": 2.326, "1": 20.0}
+"""How many standard deviations texts with the concept are more alike than others, by the AUROC that this makes."""
+
+
+def likely_row(runs: int, case: tuple[str, float]) -> str:
+    feature, prevalence = case
+    rng = np.random.default_rng(1000 * SEED)
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in ("none", *ALIKE)}
+    for run in range(runs):
+        values, concept = corpus(feature, prevalence, rng)
+        truth, noise = true_scores(values, concept), rng.normal(size=len(values))
+        for name, rows in found.items():
+            likeness = None if name == "none" else noise + ALIKE[name] * concept
+            sample = stratified(values, FEW, np.random.default_rng([SEED, run]), likeness=likeness)
+            rated = values[sample.indices], np.where(concept[sample.indices], 2, 0), sample.weights
+            limits = [metric(*rated, seed=run).interval or (np.nan, np.nan) for metric in (responsiveness, purity)]
+            rows.append((*limits[0], *limits[1], *truth))
+    before, cells = np.array(found["none"]), []
+    for rows in found.values():
+        given = np.array(rows)
+        known = ~np.isnan(given[:, 0])
+        of = [covered(given[known, at : at + 2], given[known, 4 + at // 2]).split()[0] for at in (0, 2)]
+        wide = [np.nanmedian(np.diff(given[:, at : at + 2]) / np.diff(before[:, at : at + 2])) for at in (0, 2)]
+        cells.append(f"{100 * known.mean():3.0f} {of[0]:>5} {of[1]:>5} {wide[0]:5.2f} {wide[1]:5.2f}")
+    return f"{feature:8} {100 * prevalence:5.1f} %   " + "   ".join(cells)
+
+
+def likely_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], Iterable[tuple[str, float]]]:
+    head = (
+        f"Texts that are like the description, {FEW} of {CORPUS:,} rated; by the AUROC of the likeness for the concept: % of runs with intervals, coverage of\n"
+        "Responsiveness and Purity in these, median widths of both as a share of those without such texts\n"
+        "feature  preval.   none                           0.85                           0.95                           1"
+    )
+    return head, partial(likely_row, runs), [(f, p) for p in (0.005, 0.02, 0.1) for f in SHAPES]
+
+
 # --- Faithfulness ------------------------------------------------------------------------------------------------------------------
 
 
@@ -386,6 +424,7 @@ TABLES = {
     "stopping": stopping_table,
     "bias": bias_table,
     "design": design_table,
+    "likely": likely_table,
     "faithfulness": faithfulness_table,
 }
 

@@ -1,93 +1,124 @@
-"""Would fewer ratings do if texts that look like the concept were rated more often, and the others less? By simulation, about two minutes.
+"""Does the judge see the concept of a wrong description? With texts rated that are like the description, and without; on the demo's SAE.
 
-    python -m tests.benchmarks.likely_texts [--runs 300] [--texts 200]
+    python -m tests.benchmarks.likely_texts [--draws 30] [--by none,words,meaning]      # "meaning" needs the extra `similarity`
 
-A text on which a feature is silent and that is nothing like its description is hardly ever rated 2. To leave such texts out would give them the
-inclusion probability 0, for which no weight makes up: a feature that misses part of its concept would look as if it knew all of it. What keeps
-the weights right is to divide the silent texts into strata by their likeness to the description. Here they are divided at the 90th and 98th
-percentile of a likeness whose AUROC for the concept is 0.85 (about that of sentence embeddings), 0.95 or 1 (a quoted word).
+Of the demo's 48 descriptions 20 are exchanged in pairs. Where at least three texts of the corpus show the concept of an exchanged one, as
+`tests/demo_rules.py` has it: how often do three of the rated texts show it? Fewer give no interval. And how wide are the intervals of the
+descriptions that are not exchanged, as a share of what they are without texts that are like the description?
 
-Of the runs in which all have intervals: root mean square errors of Responsiveness and Purity, and the mean width of the wider interval, at the same number of rated texts; the number of
-ratings that a width asks for goes with its square. Features as in `tests/simulated.py`, those that leave texts silent.
+Activations and likenesses are kept in the cache folder, so that the model runs over the corpus once (minutes); the rest takes a minute.
 """
 
 import argparse
-import itertools
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache
 
 import numpy as np
+from jaxtyping import Float
 
-from fade_lens.data.sampling import Sample, _allocate
-from fade_lens.metrics import intervals as bootstrap
-from fade_lens.metrics.fade import purity, responsiveness
-from fade_lens.scorers.ratings import widest
-from tests.samples import stratified
-from tests.simulated import FEATURES, corpus, true_scores
+from fade_lens import Description, Settings, Subject, demo
+from fade_lens._util.cache import cache_folder
+from fade_lens.data.sampling import design
+from fade_lens.evidence.likeness import BY, Likeness
+from fade_lens.evidence.windows import Evidence
+from fade_lens.metrics.fade import MIN_TEXTS, purity, responsiveness
+from fade_lens.metrics.intervals import percentiles
+from tests.benchmarks.swaps import exchanged
+from tests.demo_rules import rule
 
-LIKENESS = {"AUROC 0.85": 1.466, "AUROC 0.95": 2.326, "AUROC 1": 20.0}
-"""How many standard deviations texts with the concept are more alike than others."""
-PERCENTILES = (0, 90, 98, 100)
-POWER = 0.6  # as `fade_lens.data.sampling.design`
+PAIRS, TEXTS, RATED = 10, 2000, 200
+DESCRIPTIONS = sorted(demo.descriptions())
+RARE = 40
+"""A concept that no more texts show is rare."""
 
 
-def by_likeness(values: np.ndarray, likeness: np.ndarray, n: int, rng: np.random.Generator) -> Sample:
-    """The library's sample, the texts for the silent stratum spent on three strata of likeness instead."""
-    sample = stratified(values, n, rng)
-    firing = values[sample.indices] != 0
-    silent = np.flatnonzero(values == 0)
-    silent = silent[np.argsort(likeness[silent], kind="stable")]
-    cuts = np.round(np.array(PERCENTILES) / 100 * len(silent)).astype(int)
-    strata = [silent[start:stop] for start, stop in itertools.pairwise(cuts)]
-    taken = _allocate(np.array([len(stratum) for stratum in strata]), int((~firing).sum()), POWER)
-    chosen = [rng.choice(stratum, k, replace=False) for stratum, k in zip(strata, taken, strict=True)]
-    inclusion = [np.full(k, k / len(stratum)) for stratum, k in zip(strata, taken, strict=True)]
-    return Sample(
-        np.concatenate([sample.indices[firing], *chosen]), np.concatenate([sample.inclusion[firing], *inclusion])
+@cache
+def subject() -> Subject:
+    """The demo's latents over its corpus, not yet observed."""
+    return Subject(demo.model(), demo.sae(), demo.corpus(TEXTS), [d.index for d in DESCRIPTIONS])
+
+
+def kept(name: str) -> Float[np.ndarray, "description text"]:
+    """By description and text: "activations", whether it "shows" the concept, or the likeness by "words" or "meaning"; made once."""
+    path = cache_folder() / f"likely_texts-{TEXTS}-{name}.npy"
+    if not path.exists():
+        if name == "activations":
+            found = subject().activations.values.T.astype(np.float64)
+        elif name == "shows":
+            found = np.array([[rule(d.text, text) == 2 for text in subject().tokens.texts] for d in DESCRIPTIONS])
+        else:
+            likeness = Likeness(Evidence(subject()), name)
+            found = np.array([likeness.to(d.text) for d in DESCRIPTIONS])
+        np.save(path, found)
+    return np.load(path)
+
+
+def measured(by: str, feature: int, text: int, draw: int) -> tuple[int, float, float]:
+    """Of a description on a feature, both by their places: rated texts that show it, and the widths of both intervals (NaN: none)."""
+    values, options = kept_once("activations")[feature], Settings()
+    chosen = design(
+        values,
+        RATED,
+        np.random.default_rng([draw, feature]),
+        likeness=None if by == "none" else kept_once(by)[text],
+        likely=options.likely_share,
     )
+    sample = chosen.first(len(chosen))
+    shown = kept_once("shows")[text][sample.indices]
+    rows = values[sample.indices], np.where(shown, 2, 0), sample.weights
+    found = [metric(*rows, seed=draw).interval for metric in (responsiveness, purity)]
+    widths = [np.nan if interval is None else interval[1] - interval[0] for interval in found]
+    return int(shown.sum()), widths[0], widths[1]
 
 
-def row(runs: int, n: int, case: tuple[str, float]) -> str:
-    feature, prevalence = case
-    rng = np.random.default_rng(0)
-    found: dict[str, list[tuple[float, ...]]] = {}
-    for seed in range(runs):
-        values, concept = corpus(feature, prevalence, rng)
-        truth = true_scores(values, concept)
-        noise = rng.normal(size=len(values))
-        samples = {"activation": stratified(values, n, rng)}
-        samples |= {name: by_likeness(values, noise + far * concept, n, rng) for name, far in LIKENESS.items()}
-        rows: dict[str, tuple[float, ...]] = {}
-        for name, sample in samples.items():
-            rated = values[sample.indices], np.where(concept[sample.indices], 2, 0), sample.weights
-            metrics = responsiveness(*rated, seed=seed), purity(*rated, seed=seed)
-            width = widest(*metrics)
-            if width is not None and metrics[0].value is not None and metrics[1].value is not None:
-                errors = metrics[0].value - truth[0], metrics[1].value - truth[1]
-                rows[name] = *errors, width
-        if len(rows) == len(samples):  # all are compared on the same corpora
-            for name, numbers in rows.items():
-                found.setdefault(name, []).append(numbers)
-    cells: list[str] = []
-    for numbers in found.values():
-        r, p, width = np.array(numbers).T
-        cells.append(f"{np.sqrt(np.mean(r**2)):.3f} {np.sqrt(np.mean(p**2)):.3f} {width.mean():.2f}")
-    return f"| {feature} | {100 * prevalence:g} % | {len(found['activation'])} | {' | '.join(cells)} |"
+kept_once = cache(kept)
+
+
+def share(hits: list[tuple[int, bool]]) -> str:
+    """A share in % with its interval, concepts drawn with replacement; `hits` are of (concept, whether)."""
+    of = {concept: [hit for one, hit in hits if one == concept] for concept, _ in hits}
+    sums = np.array([(sum(some), len(some)) for some in of.values()])
+    random = np.random.default_rng(0)
+    drawn = sums[random.integers(len(sums), size=(4000, len(sums)))].sum(axis=1)
+    low, high = percentiles(drawn[:, 0] / drawn[:, 1], 0.025)
+    return f"{100 * sums[:, 0].sum() / sums[:, 1].sum():.0f} % ({100 * low:.0f} … {100 * high:.0f})"
+
+
+def ratio(now: list[float], before: list[float]) -> str:
+    """The median of the ratio, its quartiles, and in how many both are defined."""
+    found = np.array(now) / np.array(before)
+    low, middle, high = np.nanquantile(found, [0.25, 0.5, 0.75])
+    return f"{middle:.3f} ({low:.2f} … {high:.2f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=300)
-    parser.add_argument("--texts", type=int, default=200)
-    parser.add_argument("--jobs", type=int, default=2)
-    arguments = parser.parse_args()
-    bootstrap.REPLICATES = 400
-    print("Error of Responsiveness, of Purity, width; strata by\n")
-    print(f"| feature | concept in | runs | activation alone | {' | '.join(LIKENESS)} |\n|---|---|---|---|---|---|---|")
-    cases = [(feature, prevalence) for feature in FEATURES if FEATURES[feature].fires for prevalence in (0.02, 0.1)]
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        for line in pool.map(partial(row, arguments.runs, arguments.texts), cases):
-            print(line, flush=True)
+    parser.add_argument("--draws", type=int, default=30)
+    parser.add_argument("--by", default=",".join(BY))
+    given = parser.parse_args()
+    place = {d.text: at for at, d in enumerate(DESCRIPTIONS)}
+    in_corpus = kept_once("shows").sum(axis=1)
+    cases: list[tuple[int, int, int]] = []  # draw, feature, text
+    for draw in range(given.draws):
+        described: list[Description] = exchanged(DESCRIPTIONS, PAIRS, draw)[0]
+        cases += [(draw, at, place[d.text]) for at, d in enumerate(described)]
+    wrong = [case for case in cases if case[1] != case[2] and in_corpus[case[2]] >= MIN_TEXTS]
+    right = [case for case in cases if case[1] == case[2]]
+    print(
+        f"{TEXTS} texts, {RATED} rated, {given.draws} draws; {len(wrong)} wrong descriptions whose concept {MIN_TEXTS} texts show, "
+        f"{sum(in_corpus[text] <= RARE for _, _, text in wrong)} of these rare (at most {RARE}); {len(right)} right ones\n"
+    )
+    print(f"| likely texts by | wrong: {MIN_TEXTS} rated show it | of rare ones | texts that show it | right: with intervals | width of Responsiveness' | of Purity's |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
+    first: list[tuple[int, float, float]] = []
+    for by in given.by.split(","):
+        found = [measured(by, feature, text, draw) for draw, feature, text in wrong]
+        hits = [(text, n >= MIN_TEXTS) for (n, *_), (_, _, text) in zip(found, wrong, strict=True)]
+        rare = [hit for hit in hits if in_corpus[hit[0]] <= RARE]
+        own = [measured(by, feature, text, draw) for draw, feature, text in right]
+        first = first or own
+        widths = [ratio([row[at] for row in own], [row[at] for row in first]) for at in (1, 2)]
+        defined = np.mean([not np.isnan(row[1]) for row in own])
+        print(f"| {by} | {share(hits)} | {share(rare)} | {np.mean([n for n, *_ in found]):.1f} | {100 * defined:.0f} % | {' | '.join(widths)} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

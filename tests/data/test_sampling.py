@@ -139,6 +139,7 @@ def test_uniform():
         ({"n": -1}, "n is -1"),
         ({"top": 1.5}, "top is 1.5"),
         ({"power": -0.6}, "power is -0.6"),
+        ({"likely": 2}, "likely is 2"),
         ({"edges": (0, 50)}, r"edges is \(0, 50\)"),
         ({"edges": (0, 60, 50, 100)}, "rise from 0 to 100"),
     ],
@@ -152,11 +153,14 @@ def test_bad_designs_are_refused(options, words):
     values=st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, -2.0, np.nan]) | st.floats(-9, 9), max_size=120),
     n=st.integers(0, 130),
     seed=st.integers(0, 2**32 - 1),
+    levels=st.integers(0, 50),
+    likely=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
 )
-@settings(deadline=None, max_examples=300)
-def test_every_beginning_of_a_design_is_a_sample_of_all_strata(values, n, seed):
+@settings(deadline=None, max_examples=400)
+def test_every_beginning_of_a_design_is_a_sample_of_all_strata(values, n, seed, levels, likely):
     array = np.array(values, dtype=np.float64)
-    chosen = design(array, n, np.random.default_rng(seed))
+    likeness = np.random.default_rng(seed).integers(0, levels, len(array)).astype(float) if levels else None
+    chosen = design(array, n, np.random.default_rng(seed), likeness=likeness, likely=likely)
     defined = int((~np.isnan(array)).sum())
     assert len(chosen) == min(n, defined) == len(np.unique(chosen.order))
     for k in range(min(len(chosen.sizes), len(chosen)), len(chosen) + 1):
@@ -192,3 +196,81 @@ def test_a_beginning_without_a_stratum_is_refused():
         chosen.first(5)
     with pytest.raises(InputError, match="n is 51"):
         chosen.first(51)
+
+
+# --- Texts that are like the description --------------------------------------------------------------------------------------
+
+
+def alike_and_values(rng: np.random.Generator, n: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """Values of which some are 0 and some tie, and a likeness that goes with them."""
+    values = np.append(silent_feature(n - 100, rng, 0.1), np.round(-rng.random(100), 1))
+    return values, rng.normal(size=n) + (values > 0)
+
+
+@pytest.mark.parametrize(("n", "first"), [(50, 50), (150, 150), (150, 60)])
+def test_with_a_likeness_too_the_inclusion_is_the_frequency_of_being_chosen(n, first):
+    rng = np.random.default_rng(0)
+    values, likeness = alike_and_values(rng)
+    chosen, stated, runs = np.zeros(1000), np.zeros(1000), 4000
+    for _ in range(runs):
+        sample = design(values, n, rng, likeness=likeness).first(first)
+        chosen[sample.indices] += 1
+        stated[sample.indices] = sample.inclusion
+    assert (chosen > 0).all()
+    error = np.abs(chosen / runs - stated) / np.sqrt(np.maximum(stated * (1 - stated), 1e-12) / runs)
+    assert error[stated < 1].max() < 4.5 and (chosen[stated == 1] == runs).all()
+
+
+@pytest.mark.parametrize("levels", [2, 5, None])
+def test_weighted_counts_of_a_concept_are_unbiased_however_alike_its_texts_are(levels):
+    rng = np.random.default_rng(1)
+    values, likeness = alike_and_values(rng)
+    concept = rng.random(1000) < np.where(likeness > 1, 0.3, 0.03)
+    if levels:  # many are as alike as others
+        likeness = np.digitize(likeness, np.quantile(likeness, np.linspace(0, 1, levels + 1)[1:-1])).astype(float)
+    found = []
+    for _ in range(2000):
+        sample = design(values, 100, rng, likeness=likeness).first(70)
+        found.append([sample.weights[concept[sample.indices]].sum(), (sample.weights * values[sample.indices]).sum()])
+    error = np.abs(np.mean(found, axis=0) - [concept.sum(), values.sum()])
+    assert (error < 4 * np.std(found, axis=0) / np.sqrt(len(found))).all()
+
+
+def test_the_most_alike_are_chosen_whatever_the_feature_does_and_the_most_active_stay():
+    rng = np.random.default_rng(2)
+    values = silent_feature(5000, rng, 0.05)
+    likeness = rng.permutation(5000).astype(float)
+    sample = stratified(values, 200, rng, likeness=likeness)
+    assert set(np.argsort(values)[-20:]) <= set(sample.indices)
+    others = np.setdiff1d(np.argsort(likeness)[::-1], np.argsort(values)[-20:], assume_unique=True)
+    assert set(others[:20]) <= set(sample.indices) and len(sample) == 200
+
+
+def test_texts_that_are_equally_alike_are_chosen_by_chance_not_by_place():
+    values, likeness, counts = np.zeros(1000), np.repeat([0.0, 1.0], 500), np.zeros(1000)
+    for seed in range(200):
+        sample = stratified(values, 200, np.random.default_rng(seed), likeness=likeness)
+        counts[sample.indices[sample.inclusion == 1]] += 1
+        again = stratified(values, 200, np.random.default_rng(seed), likeness=likeness)
+        assert np.array_equal(sample.indices, again.indices)
+    assert counts.sum() == 200 * 20 and not counts[:500].any()
+    assert counts[500:750].sum() == pytest.approx(counts[750:].sum(), rel=0.1)
+
+
+def test_texts_that_are_as_little_alike_as_any_are_not_likely():
+    values = silent_feature(500, np.random.default_rng(3))
+    without, same = (design(values, 100, np.random.default_rng(0), likeness=some) for some in (None, np.full(500, 0.4)))
+    assert np.array_equal(without.order, same.order) and np.array_equal(without.sizes, same.sizes)
+    three = np.zeros(500)
+    silent = np.flatnonzero(values == 0)[:3]
+    three[silent] = 1, 2, 3
+    sample = stratified(values, 100, np.random.default_rng(0), likeness=three)
+    assert (sample.inclusion[np.isin(sample.indices, silent)] == 1).all() and np.isin(silent, sample.indices).all()
+    assert len(sample) == 100 and sample.weights.sum() == pytest.approx(500)
+
+
+def test_two_descriptions_of_a_feature_share_most_of_their_other_texts():
+    rng = np.random.default_rng(4)
+    values = silent_feature(5000, rng, 0.1)
+    chosen = [set(design(values, 200, np.random.default_rng(0), likeness=rng.normal(size=5000)).order) for _ in range(2)]
+    assert len(chosen[0] & chosen[1]) > 150
