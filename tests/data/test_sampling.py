@@ -272,5 +272,7 @@ def test_texts_that_are_as_little_alike_as_any_are_not_likely():
 def test_two_descriptions_of_a_feature_share_most_of_their_other_texts():
     rng = np.random.default_rng(4)
     values = silent_feature(5000, rng, 0.1)
-    chosen = [set(design(values, 200, np.random.default_rng(0), likeness=rng.normal(size=5000)).order) for _ in range(2)]
+    chosen = [
+        set(design(values, 200, np.random.default_rng(0), likeness=rng.normal(size=5000)).order) for _ in range(2)
+    ]
     assert len(chosen[0] & chosen[1]) > 150

@@ -124,7 +124,7 @@ def test_a_null_description_is_sampled_by_its_own_words(server):
     assert of_first.description.index == 1 and sum(t.rating == 2 for t in of_first.rated_evidence.texts) == SHOWN
 
 
-@pytest.mark.parametrize("description", ["…", "¿?¡!", "🜁🜂", "[(*+?\\", "\"\"", "zzz qqq"])
+@pytest.mark.parametrize("description", ["…", "¿?¡!", "🜁🜂", "[(*+?\\", '""', "zzz qqq"])
 def test_a_description_without_a_word_of_the_corpus_is_rated_on_as_many_texts(server, description):
     [result] = make(server).evaluate({0: description}, progress=False)
     assert len(result.rated_evidence.texts) == 60
@@ -164,7 +164,9 @@ def test_without_the_extra_likeness_in_meaning_is_refused_before_anything_is_ask
     assert make(server).estimate({0: TRUE[0]}).calls, "by words nothing is missing"
 
 
-def test_the_likeness_in_meaning_is_that_of_the_most_alike_window_and_embeds_what_negatives_embed(embedding, monkeypatch):
+def test_the_likeness_in_meaning_is_that_of_the_most_alike_window_and_embeds_what_negatives_embed(
+    embedding, monkeypatch
+):
     evidence = Evidence(subject())
     vectors = Negatives(evidence).vectors
     monkeypatch.setattr("fade_lens.evidence.negatives.embed", None)  # the windows are not embedded again
