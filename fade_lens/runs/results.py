@@ -154,6 +154,7 @@ class Result:
     def to_row(self) -> dict[str, Any]:
         """One row of `Results.frame`."""
         row = {"index": self.description.index, "description": self.description.text, **_scores(self.metrics)}
+        row |= {"rules": json.dumps(self.description.rules)} if self.description.rules else {}
         for found in self.evidence.values():
             row |= found.columns()
         if self.permutation is not None:

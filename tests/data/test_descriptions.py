@@ -10,7 +10,7 @@ import pytest
 
 from fade_lens import neuronpedia
 from fade_lens._util.errors import InputError
-from fade_lens.data.descriptions import Description, Provenance, parse_indices, read_descriptions
+from fade_lens.data.descriptions import Description, Provenance, parse_indices, read_descriptions, undescribed
 from fade_lens.data.rows import whole_number
 from fade_lens.runs.results import from_plain, to_plain
 
@@ -50,6 +50,57 @@ def test_a_feature_may_have_several_descriptions():
     found = read_descriptions(pd.DataFrame({"index": [1, 1], "description": ["a", "b"]}))
     assert [d.text for d in found] == ["a", "b"]
     assert len({d.id for d in found}) == 2
+
+
+RULES = (("names of animals", 5), ("verbs", 2))
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet", "frame"])
+def test_rules_are_read_from_any_table(tmp_path, kind):
+    written = [{"activates_on": text, "strength": strength} for text, strength in RULES]
+    rows = [{"latent": 1, "rules": written}, {"latent": 2, "label": "both", "rules": written}, {"latent": 3, "label": "plain"}, {"latent": 4}]  # fmt: skip
+    table, path = pd.DataFrame(rows), tmp_path / f"labels.{kind}"
+    if kind == "csv":
+        table.assign(rules=[json.dumps(RULES)] * 2 + [None, "[]"]).to_csv(path, index=False)
+    elif kind == "parquet":
+        table.to_parquet(path)
+    else:
+        path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
+    found = read_descriptions(table if kind == "frame" else path)
+    words = "names of animals; or verbs (less strongly)"
+    assert [(d.index, d.text, d.rules) for d in found] == [(1, words, RULES), (2, "both", RULES), (3, "plain", ())]
+    described, missing = undescribed(table if kind == "frame" else path)
+    assert described == found and missing == (4,)
+    alone = table[["latent", "rules"]].head(2)
+    assert [d.text for d in read_descriptions(alone)] == [words, words], "no column of descriptions is needed"
+
+
+@pytest.mark.parametrize(
+    "rules, message",
+    [
+        ([["a", 7]], "row 1: rule 1 .'a'. has strength 7; give a whole number from 0"),
+        ([["a", 5], ["b", 2.5]], "rule 2 .'b'. has strength 2.5"),
+        ([["a", True]], "strength True"),
+        ([[" ", 3]], "rule 1 has no text .' '.; leave it out"),
+        ([{"activates_on": None, "strength": 3}], "rule 1 has no text"),
+        ([["a"]], "rule 1 is .'a'.; give its text and its strength"),
+        (["a"], "rule 1 is 'a'"),
+        ([["a", 1]] * 1000, "row 1 has 1,000 rules, more than 20; keep the strongest"),
+        ("names of animals", "'rules' is not valid JSON"),
+        ("{}", "'rules' is {}; give a list of rules"),
+        ("[" * 100_000, "'rules' is not valid JSON"),
+    ],
+)
+def test_rules_that_cannot_be_used(rules, message):
+    with pytest.raises(InputError, match=message):
+        read_descriptions(pd.DataFrame({"index": [1], "description": ["a"], "rules": [rules]}))
+
+
+def test_rules_of_the_same_words_are_the_strongest_of_them():
+    table = pd.DataFrame({"index": [1], "rules": [[["a", 2], [" a\n", np.int64(4)], ["b", "3/5"]]]})
+    assert read_descriptions(table)[0].rules == (("a", 4), ("b", 3))
+    with pytest.raises(InputError, match=r"feature 1: rule 1 \('a'\) has strength 7"):
+        read_descriptions([Description(1, "a", rules=(("a", 7),))])
 
 
 @pytest.mark.parametrize(
