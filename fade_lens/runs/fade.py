@@ -324,7 +324,8 @@ class Fade:
         """Judge calls, tokens and price of a run, before anything is spent (upper bound: as if all passed the gate and no rating
         stopped early).
 
-        With an explainer the price of explaining is in it, as if every feature got a description; `scorers=()` tells that price alone.
+        With an explainer the price of explaining is in it, as if every feature got a description with as many rules as the explainer may
+        give; `scorers=()` tells that price alone.
         """
         named = scorers_of(scorers) if scorers or explainer is None else {}
         self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
@@ -332,10 +333,14 @@ class Fade:
         if explainer is not None:
             made, (given, missing) = explainer_of(explainer), undescribed(self._named(descriptions))
             found += made.estimate(self.judge, self.settings, len(checked_indices(missing, self.n_features)))
-            rules = made(self.settings).rules
             if not scorers:
                 return found
-            descriptions = [*given, *(Description(i, f"what feature {i} is explained as", rules=tuple((f"rule {n} of feature {i}", STRONGEST) for n in range(rules))) for i in missing)]  # fmt: skip
+            cap = made(self.settings).rules
+            rules = {i: tuple((f"rule {n} of feature {i}", STRONGEST) for n in range(cap)) for i in missing}
+            descriptions = [
+                *given,
+                *(Description(i, f"what feature {i} is explained as", rules=rules[i]) for i in missing),
+            ]
         chosen = read_descriptions(descriptions)
         n, beside = len(chosen), null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
         # How many windows there are is known once they are tokenized.
