@@ -9,6 +9,7 @@ import pytest
 from fade_lens import Fade, Judge, Request
 from fade_lens._util.reasons import Reason
 from fade_lens.data.leaks import once, recited
+from fade_lens.evidence.marking import MARKS, marks
 from fade_lens.evidence.windows import Place, Window
 from fade_lens.explainers.prompting import EXAMPLES, OWN, read_description, read_rules
 from fade_lens.llm.chat import Answer
@@ -130,6 +131,11 @@ def test_runs_and_repetitions_are_general() -> None:
         and once("*** *** *** ***") == "*** *** *** ***"
     )
     assert all(recited(own, OWN) for own in OWN)
+
+
+def test_marks_are_told_from_the_brackets_of_a_text() -> None:
+    assert marks(SHOWN) == MARKS[0]
+    assert marks([*SHOWN, window("a <b> tag")]) == marks([window("x -> y")]) == MARKS[1], "not <<<b>>>"
 
 
 class Warming:
