@@ -17,6 +17,7 @@ All are scored on the test texts alone. Each arm is printed as it ends, and at t
 import argparse
 import time
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,15 @@ from sae_lens import SAE
 from fade_lens import Corpus, Description, Fade, Judge, Results, RunStore, Subject, compare, demo, read_descriptions
 from fade_lens.baselines.null_descriptions import null_descriptions
 
+ARMS = ("one-shot", "shuffled", "tfidf", "hand-written", "random")
 LEAST = 70
 """Texts on which a latent must fire: the 30 % that are kept for tests then have about 21 of them, of which 20 are asked about."""
-SCORES = {"detection": ["detection", "detection_auroc"], "fuzzing": ["fuzzing", "fuzzing_auroc"], "fade": ["clarity"]}
+SCORES = {
+    "embedding": ["embedding"],
+    "detection": ["detection", "detection_auroc"],
+    "fuzzing": ["fuzzing", "fuzzing_auroc"],
+    "fade": ["clarity"],
+}
 
 
 def latents(activations: np.ndarray, indices: list[int], n: int, seed: int = 0) -> list[int]:
@@ -103,6 +110,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     settings: dict[str, Any] = {
+        "embedding_texts": options.texts,
         "detection_texts": options.texts,
         "fuzzing_texts": options.texts,
         "fuzzing_silent": 0,
@@ -146,9 +154,10 @@ def main() -> None:
                 return fade, tuple(d for d in hand if d.index in chosen), store
             return fade, explained(fade, chosen, name, folder / f"{name}.csv", **store), store
 
-        for scorers in (["detection"], ["detection", "fuzzing"], ["detection", "fuzzing", "fade"]):
+        first = [["embedding"]] if find_spec("sentence_transformers") else []  # no calls: told at once
+        for scorers in (*first, ["detection"], ["detection", "fuzzing"], ["detection", "fuzzing", "fade"]):
             results: dict[str, Results] = {}
-            for name in ("one-shot", "shuffled", "tfidf", "hand-written", "random"):
+            for name in ARMS[:-1] if scorers == ["embedding"] else ARMS:
                 by, descriptions, known = arm(name)
                 results[name] = by.evaluate(descriptions, scorers=scorers, held_out=True, **known)
                 results[name].save(folder / f"{name}.json.gz")
