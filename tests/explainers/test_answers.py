@@ -111,6 +111,7 @@ def test_what_stands_around_a_description_is_taken_off(dressed: Any) -> None:
         ("It fires in excerpt 3 and excerpt 7", None),
         ("especially (strength: 'especially' 9)", None),
         ('<excerpt 3 id="412">', None),
+        ("<b>" * 20_000 + "</b>" * 20_000, None),
         ("Okay, let me think about what these share", None),
     ],
 )
