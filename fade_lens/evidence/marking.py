@@ -8,12 +8,12 @@ from fade_lens.evidence.windows import Window
 
 Signs = tuple[str, str]
 MARKS: tuple[Signs, Signs] = (("<<", ">>"), ("⟦", "⟧"))
-"""What stands before and behind what is marked; the second where a text holds the first."""
+"""What stands before and behind what is marked; the second where a text holds the first, or the like of it."""
 
 
 def marks(windows: Sequence[Window]) -> Signs:
-    """What stands before and behind what is marked: signs that none of the windows holds."""
-    taken = any("<<" in window.text or ">>" in window.text for window in windows)
+    """What stands before and behind what is marked: signs that none of the windows holds, nor one beside which they would be read wrongly."""
+    taken = any("<" in window.text or ">" in window.text for window in windows)
     return MARKS[taken]
 
 

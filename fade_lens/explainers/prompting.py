@@ -31,6 +31,8 @@ AROUND = (
 )
 """What may stand around a whole description: quotes, signs of Markdown, a pair of tags, tags of an answer."""
 _REACTS = r"(?:reacts?\s+to|responds?\s+to|activates?\s+(?:on|for|at)|fires?\s+(?:on|for|at)|is\s+(?:most\s+)?active\s+(?:on|for|at)|detects?|represents?)"
+LAYERS = 5
+"""Of what stands around a description that are taken off."""
 LEAD = re.compile(
     rf"^(?:<(?:description|answer|output|response|result)>|#+\s+|[-*•]\s+(?=\w)|\W*(?:final\s+)?(?:description|answer|property)\W*:\W*?\s+|(?:the|this)\s+(?:unit|neuron|latent|feature)\s+{_REACTS}:?\s+)", re.I,
 )  # fmt: skip
@@ -262,6 +264,8 @@ def sound(text: str, windows: Sequence[Window] = ()) -> str | Reason | None:
         text: what the model gives as a description.
         windows: what it was shown.
     """
+    if len(text) > 8 * LONGEST:  # one that is said over and over is shorter once
+        return None
     for sign in marks(windows):
         text = text.replace(sign, "") if windows else text
     text = once(bare(one_line(text)))
@@ -277,11 +281,10 @@ def sound(text: str, windows: Sequence[Window] = ()) -> str | Reason | None:
 
 def bare(text: str) -> str:
     """A text without what stands around the whole of it."""
-    before = ""
-    while text != before:
+    for _ in range(LAYERS):
         before = text
         for around in AROUND:
-            if found := around.fullmatch(text):
-                text = found["text"]
-        text = LEAD.sub("", text).strip()
+            text = found["text"] if (found := around.fullmatch(text)) else text
+        if (text := LEAD.sub("", text).strip()) == before:
+            break
     return text

@@ -43,7 +43,7 @@ class Showing:
 
 SHOWINGS: dict[str, Showing] = {
     "default": Showing(),
-    "small": Showing(draws=(Draw(10),), values=0, peaks=True, words=12, brief=True),
+    "small": Showing(draws=(Draw(10, "top", of=20),), values=0, peaks=True, words=12, brief=True),
     "delphi": Showing(draws=(Draw(40, tokens=32, centred=False),)),
     "arena": Showing(
         draws=(Draw(10, "top", of=14, tokens=21, centred=True),),
@@ -61,7 +61,8 @@ SHOWINGS: dict[str, Showing] = {
         mark=None, values=0, peaks=True, logits=10, words=6, temperature=1.0, in_order=True,
     ),
 }  # fmt: skip
-"""By name. "small" is for models of a few billion parameters: a window of each decile, the peak tokens apart, few instructions. "delphi": 4 windows of each decile, marks above 0.3 of the window's largest, values of the first 11 marked tokens. "arena": 10 of the
+"""By name. "small" is for models of a few billion parameters: 10 of the 20 strongest windows, since it does not see what weak
+and strong ones share, the peak tokens apart, few instructions. "delphi": 4 windows of each decile, marks above 0.3 of the window's largest, values of the first 11 marked tokens. "arena": 10 of the
 14 strongest, peak ± 10 tokens, marks above 0.1. "saebench": 10 of the 12 strongest and 5 in proportion to the squared activation, marks above
 0.01. "neuronpedia" (np_max-act-logits): the 10 strongest, peak ± 24, no marks, the peak tokens, the tokens after them, and the top logits apart."""
 

@@ -16,6 +16,8 @@ All are scored on the test texts alone. Each arm is printed as it ends, and at t
 
 import argparse
 import time
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,15 @@ from sae_lens import SAE
 from fade_lens import Corpus, Description, Fade, Judge, Results, RunStore, Subject, compare, demo, read_descriptions
 from fade_lens.baselines.null_descriptions import null_descriptions
 
+ARMS = ("one-shot", "shuffled", "tfidf", "hand-written", "random")
 LEAST = 70
 """Texts on which a latent must fire: the 30 % that are kept for tests then have about 21 of them, of which 20 are asked about."""
-SCORES = {"detection": ["detection", "detection_auroc"], "fuzzing": ["fuzzing", "fuzzing_auroc"], "fade": ["clarity"]}
+SCORES = {
+    "embedding": ["embedding"],
+    "detection": ["detection", "detection_auroc"],
+    "fuzzing": ["fuzzing", "fuzzing_auroc"],
+    "fade": ["clarity"],
+}
 
 
 def latents(activations: np.ndarray, indices: list[int], n: int, seed: int = 0) -> list[int]:
@@ -62,7 +70,10 @@ def explained(fade: Fade, indices: list[int], explainer: str, path: Path, **know
         fade.explain(indices, explainer=explainer, **known).to_csv(path)
     table = pd.read_csv(path)
     for row in table.to_dict("records"):
-        print(f"  {row['index']}: {row['description'] if isinstance(row['description'], str) else row['reason']}")
+        print(
+            f"  {path.stem} {row['index']}: {row['description'] if isinstance(row['description'], str) else row['reason']}",
+            flush=True,
+        )
     return read_descriptions(table[table["description"].notna()])
 
 
@@ -99,6 +110,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     settings: dict[str, Any] = {
+        "embedding_texts": options.texts,
         "detection_texts": options.texts,
         "fuzzing_texts": options.texts,
         "fuzzing_silent": 0,
@@ -127,24 +139,26 @@ def main() -> None:
             flush=True,
         )
 
-        random = permuted(model, demo.corpus(400), chosen, rates, folder / "permuted")
-        other = Fade(model, random, corpus=corpus, judge=judge, **settings)
-        beside: dict[str, Any] = {"store": folder / "random", "progress": False}
-        arms: dict[str, tuple[Fade, Any, dict[str, Any]]] = {}
-        for name, by, kind, known in (
-            ("one-shot", fade, "one-shot", store),
-            ("tfidf", fade, "tfidf", store),
-            ("random", other, "one-shot", beside),
-        ):
-            print(f"{name}:")
-            arms[name] = by, explained(by, chosen, kind, folder / f"{name}.csv", **known), known
-        arms["shuffled"] = fade, null_descriptions(arms["one-shot"][1], ["shuffled"], 0, seed=0)["shuffled"], store
-        arms["hand-written"] = fade, tuple(d for d in hand if d.index in chosen), store
+        own: dict[str, Any] = {"store": folder / "random", "progress": False}
 
-        for scorers in (["detection"], ["detection", "fuzzing"], ["detection", "fuzzing", "fade"]):
+        @cache
+        def arm(name: str) -> tuple[Fade, Any, dict[str, Any]]:
+            """Who scores the descriptions of an arm, these, and where answers are kept; made when they are needed."""
+            if name == "random":
+                sae = permuted(model, demo.corpus(400), chosen, rates, folder / "permuted")
+                by = Fade(model, sae, corpus=corpus, judge=judge, **settings)
+                return by, explained(by, chosen, "one-shot", folder / "random.csv", **own), own
+            if name == "shuffled":
+                return fade, null_descriptions(arm("one-shot")[1], ["shuffled"], 0, seed=0)["shuffled"], store
+            if name == "hand-written":
+                return fade, tuple(d for d in hand if d.index in chosen), store
+            return fade, explained(fade, chosen, name, folder / f"{name}.csv", **store), store
+
+        first = [["embedding"]] if find_spec("sentence_transformers") else []  # no calls: told at once
+        for scorers in (*first, ["detection"], ["detection", "fuzzing"], ["detection", "fuzzing", "fade"]):
             results: dict[str, Results] = {}
-            for name in ("one-shot", "shuffled", "tfidf", "hand-written", "random"):
-                by, descriptions, known = arms[name]
+            for name in ARMS[:-1] if scorers == ["embedding"] else ARMS:
+                by, descriptions, known = arm(name)
                 results[name] = by.evaluate(descriptions, scorers=scorers, held_out=True, **known)
                 results[name].save(folder / f"{name}.json.gz")
                 print(f"{name}: {', '.join(scorers)}; {time.monotonic() - started:.0f} s since the start", flush=True)

@@ -9,6 +9,7 @@ import pytest
 from fade_lens import Fade, Judge, Request
 from fade_lens._util.reasons import Reason
 from fade_lens.data.leaks import once, recited
+from fade_lens.evidence.marking import MARKS, marks
 from fade_lens.evidence.windows import Place, Window
 from fade_lens.explainers.prompting import EXAMPLES, OWN, read_description, read_rules
 from fade_lens.llm.chat import Answer
@@ -110,6 +111,7 @@ def test_what_stands_around_a_description_is_taken_off(dressed: Any) -> None:
         ("It fires in excerpt 3 and excerpt 7", None),
         ("especially (strength: 'especially' 9)", None),
         ('<excerpt 3 id="412">', None),
+        ("<b>" * 20_000 + "</b>" * 20_000, None),
         ("Okay, let me think about what these share", None),
     ],
 )
@@ -130,6 +132,11 @@ def test_runs_and_repetitions_are_general() -> None:
         and once("*** *** *** ***") == "*** *** *** ***"
     )
     assert all(recited(own, OWN) for own in OWN)
+
+
+def test_marks_are_told_from_the_brackets_of_a_text() -> None:
+    assert marks(SHOWN) == MARKS[0]
+    assert marks([*SHOWN, window("a <b> tag")]) == marks([window("x -> y")]) == MARKS[1], "not <<<b>>>"
 
 
 class Warming:
