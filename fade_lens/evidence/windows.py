@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
-from fade_lens.evidence.roles import ROLES, Role, digest, leads, marks_of, roles_of
+from fade_lens.evidence.roles import ROLES, Role, evidence_id, leads, marks_of, roles_of
 from fade_lens.subject.settings import SubjectSettings
 from fade_lens.subject.summary import TopText
 
@@ -196,7 +196,7 @@ class Evidence:
     @property
     def id(self) -> str:
         """What the roles rest on: the seed, and a hash of the corpus' documents in any order."""
-        return f"{self.settings.seed}:{digest(b''.join(sorted(self.marks))).hex()[:16]}"
+        return evidence_id(self.marks, self.settings.seed)
 
     def texts(self, role: Role | None) -> Int[np.ndarray, " text"]:
         """The numbers of the texts of a role; None: of all."""
