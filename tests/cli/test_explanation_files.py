@@ -109,17 +109,17 @@ def changed(folder: Path, column: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("rules", "[[cats, 5]]", "labels.csv, feature 0: rules is not valid JSON"),
-        ("rules", '[["cats", 9]]', "give pairs of a text and a strength from 0 to 5"),
-        ("rules", '{"cats": 5}', "give pairs of a text and a strength"),
-        ("rules", "null", "give pairs of a text and a strength"),
+        ("rules", "[[cats, 5]]", "labels.csv, feature 0: 'rules' is not valid JSON"),
+        ("rules", '[["cats", 9]]', "give a whole number from 0 (hardly) to 5"),
+        ("rules", '{"cats": 5}', "give a list of rules"),
+        ("rules", "7", "give a list of rules"),
         ("shown", "everything", "labels.csv, feature 0: shown is 'everything'; leave it as"),
         ("shown", "1:9-5", "shown is '1:9-5'"),
         ("judge_cost", "free", "labels.csv, feature 0: judge_cost is 'free'; give US dollars"),
         ("index", "0.5", "feature index '0.5' is not a whole number"),
         ("index", 8, "feature index 8 is out of range: there are 8 features"),
         ("evidence", "7:CORPUS", "give --seed 7, or explain it again"),
-        ("without", ["description"], "has no column 'description'"),
+        ("without", ["description", "rules"], "has no column 'description'"),
     ],
 )
 def test_a_table_changed_so_that_it_cannot_be_read_is_one_sentence_before_anything_is_opened(
