@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -165,6 +166,7 @@ class Evidence:
         subject: model, features and corpus.
         settings: sizes of windows, and the seed.
         observe: runs the pass of another subject over the same corpus, or takes it from a store: that of neighbours.
+        store: the file of the run's store, beside which embeddings of the windows are kept.
     """
 
     def __init__(
@@ -172,8 +174,9 @@ class Evidence:
         subject: "Subject",
         settings: SubjectSettings | None = None,
         observe: "Callable[[Subject], object] | None" = None,
+        store: Path | None = None,
     ) -> None:
-        self.subject, self._observe = subject, observe
+        self.subject, self._observe, self.store = subject, observe, store
         self.settings = EvidenceSettings.of(settings or subject.settings)
 
     def observe(self, subject: "Subject") -> None:

@@ -212,7 +212,8 @@ class Fade:
         with self._opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
             identity = {**known, "settings": recorded(self.settings, (made,))}
             see = partial(observe, store=kept, stages=stages)
-            return explain(subject, self.judge, asking, stages, see, identity, chosen), subject
+            file = None if kept is None else kept.path
+            return explain(subject, self.judge, asking, stages, see, identity, chosen, file), subject
 
     @contextmanager
     def _opened(
