@@ -24,6 +24,7 @@ from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
     from fade_lens.analysis.audit import Audit
+    from fade_lens.explainers.table import Explanations
     from fade_lens.neuronpedia import Imported
     from fade_lens.runs.fade import Fade
 
@@ -107,6 +108,7 @@ def audit(
     if flags_only:
         done = by_flags(found, wanted, open_sae(None, None, subject.sae, "cpu") if subject.sae else None)
     else:
+        from fade_lens.explainers.table import Explanations
         from fade_lens.runs.fade import Fade
         from fade_lens.runs.store import file_of
 
@@ -119,7 +121,8 @@ def audit(
             asked.check()  # before a model is loaded
         model, opened = subject.open(published)
         fade = Fade(model, opened, corpus=texts, judge=asked, settings=chosen_settings)
-        done = scored(found, wanted, fade, judging, checks, out, force=force, quiet=quiet)
+        given = None if neuronpedia is None else Explanations.read(neuronpedia)
+        done = scored(found, wanted, fade, judging, checks, out, given, force=force, quiet=quiet)
     if done is not None:
         finish(done, out, quiet)
 
@@ -148,11 +151,12 @@ def scored(
     judging: Judging,
     checks: dict[str, Any],
     out: Path,
+    given: "Explanations | None" = None,
     *,
     force: bool,
     quiet: bool,
 ) -> "Audit | None":
-    """An audit with everything; None after a dry run."""
+    """An audit with everything, explanations that were `given` on the texts that no explainer saw; None after a dry run."""
     from fade_lens.analysis.audit import audit as verdicts
     from fade_lens.analysis.audit import to_score
     from fade_lens.neuronpedia import check_mapping, flags
@@ -185,7 +189,10 @@ def scored(
                 raise InputError(*error.args, "; --force scores anyway") from error
             logger.warning("scored although %s", error)
     table = flags(frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features)
-    chosen = to_score(table)
+    chosen: Any = to_score(table)
+    if given is not None:
+        known = {f"{row['index']}:{row['description']}" for row in chosen.to_dict("records")}
+        chosen = [d for d in given if d.id in known]
     results = None
     if not len(chosen):
         logger.warning("no description is worth scoring; the audit rests on the flags")

@@ -80,7 +80,9 @@ def evaluate(
     --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l7`
     """
     from fade_lens.baselines.null_descriptions import check_nulls
+    from fade_lens.data.descriptions import Description
     from fade_lens.data.indices import chosen_indices
+    from fade_lens.explainers.base import check_evidence
     from fade_lens.runs.store import file_of
     from fade_lens.scorers.base import scorers_of
 
@@ -94,6 +96,7 @@ def evaluate(
     scorers_of(asked_scorers := names(scorers))
     more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, "explainer": explainer, **judging.checks()}
     texts = corpus.open()
+    check_evidence((one for one in chosen if isinstance(one, Description)), texts, chosen_settings.seed)
     published = subject.check(indices)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded

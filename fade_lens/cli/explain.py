@@ -8,7 +8,7 @@ from rich.table import Table
 
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.judging import Judging
-from fade_lens.cli.options import Explain, JudgeSpec, Quiet
+from fade_lens.cli.options import Explain, JudgeSpec, Quiet, csv_file
 from fade_lens.cli.settings import ExplainSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
@@ -25,7 +25,9 @@ def explain(
     corpus: CorpusOptions,
     judge: JudgeSpec,
     judging: Judging,
-    out: Annotated[Path, typer.Option(help="CSV file for the descriptions; `evaluate --descriptions` reads it.")],
+    out: Annotated[
+        Path, typer.Option(help="CSV file for the descriptions; `evaluate --descriptions` reads it.", callback=csv_file)
+    ],
     explainer: Explain = "one-shot",
     store: Annotated[
         Path | None,

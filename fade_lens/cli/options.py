@@ -71,6 +71,13 @@ def run_folder(out: Path) -> Path:
     return out
 
 
+def csv_file(out: Path) -> Path:
+    """A file for a table. Raises `InputError` for anything else, before something is paid that could not be written."""
+    if out.suffix != ".csv" or out.is_dir():
+        raise InputError(f"--out is {str(out)!r}; give a CSV file, such as labels.csv")
+    return out
+
+
 Out = Annotated[
     Path,
     typer.Option(

@@ -22,8 +22,9 @@ MOST_FEATURES = 2**24
 """No SAE is wider."""
 DESCRIBED = "described"
 """The state of a row with a description, in tables that have rows without one."""
-EXPLAINED = frozenset({"index", "description", "explainer", "evidence"})
-"""The columns by which a table of `Explanations` is known."""
+EXPLAINED = frozenset({"index", "description", "explainer"})
+"""The columns that a table of `Explanations` has; it is known by these and by one of `TOLD`."""
+TOLD = frozenset({"evidence", "shown", "prompt_version", "dropped_rules"})
 WINDOW = re.compile(r"(\d{1,12}):(\d{1,12})-(\d{1,12})")
 """A window that was shown: text, first and last token."""
 
@@ -146,7 +147,7 @@ def read_descriptions(source: Any) -> tuple[Description, ...]:
         return checked((numbered(index)[1], text, Provenance(source="a dict")) for index, text in given.items())
     elif hasattr(source, "columns") and {"state", "copies"} <= set(source.columns):
         return imported(source)
-    elif hasattr(source, "columns") and set(source.columns) >= EXPLAINED:
+    elif hasattr(source, "columns") and is_explained(source):
         return explained(source, "the table")
     elif hasattr(source, "columns"):
         rows, origin = table_rows(source, "the DataFrame"), "a DataFrame"
@@ -254,7 +255,12 @@ def explanations_in(source: Any) -> tuple[Any, str]:
     else:
         with readable(path):
             table, where = read_table(path), path.name
-    return (table if set(table.columns) >= EXPLAINED else None), where
+    return (table if is_explained(table) else None), where
+
+
+def is_explained(table: Any) -> bool:
+    """Whether a table is one of `Explanations`, maybe with some of its columns taken out."""
+    return set(table.columns) >= EXPLAINED and bool(TOLD & set(table.columns))
 
 
 def explained(table: Any, where: str) -> tuple[Description, ...]:
@@ -263,7 +269,9 @@ def explained(table: Any, where: str) -> tuple[Description, ...]:
     found = [(index, text, about, rules) for index, text, about, rules, reason in rows if reason is None]
     if not found:
         told = ", ".join(f"{n} {code}" for code, n in Counter(row[-1].code for row in rows if row[-1]).most_common())
-        raise InputError(f"none of the {len(table)} features of {where} has a description ({told}); explain others")
+        raise InputError(
+            f"none of the {len(table)} features of {where} has a description ({told or 'no rows'}); explain others"
+        )
     if left_out := len(rows) - len(found):
         logger.warning("%s: %d features have no description, and are left out", where, left_out)
     return checked(found)

@@ -1,7 +1,9 @@
 """Windows that a description should be told apart from: random ones, and hard ones of five further kinds. Never one kind for another."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from fade_lens._util.errors import InputError, suggest
 from fade_lens._util.seeds import rng
 from fade_lens.data.embedding import MODEL, check_embedding, embed
-from fade_lens.evidence.roles import Role
+from fade_lens.evidence.roles import Role, digest
 from fade_lens.evidence.windows import Evidence, Place
 
 if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
@@ -79,12 +81,39 @@ def negatives_of(evidence: Evidence, kinds: Iterable[str] = KINDS, progress: "Pr
 def window_vectors(
     evidence: Evidence, model: str = MODEL, progress: "Progress | None" = None
 ) -> Float[np.ndarray, "window d"]:
-    """An embedding of every window of the grid, made when first needed."""
+    """An embedding of every window of the grid, made when first needed; beside a run's store it is kept for the next one."""
     key = evidence.subject.tokens.fingerprint, evidence.settings.window_tokens, model
     if key not in EMBEDDED:
         EMBEDDED.clear()
-        EMBEDDED[key] = embed(list(evidence.words), model, progress=progress)
+        store = evidence.store
+        path = None if store is None else store.with_suffix(f".{digest(repr(key).encode()).hex()[:16]}.npy")
+        found = None if path is None else kept_vectors(path, len(evidence.grid.text))
+        if found is None:
+            found = embed(list(evidence.words), model, progress=progress)
+            if path is not None:
+                keep_vectors(path, found)
+        EMBEDDED[key] = found
     return EMBEDDED[key]
+
+
+def kept_vectors(path: Path, n: int) -> Float[np.ndarray, "window d"] | None:
+    """The embedding of `n` windows that a file holds; None where there is none that is whole."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.ndim == 2 and len(found) == n and found.dtype == np.float32 else None
+
+
+def keep_vectors(path: Path, vectors: Float[np.ndarray, "window d"]) -> None:
+    """Write an embedding, all of it or nothing."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Negatives:

@@ -63,6 +63,11 @@ def marks_of(corpus: Corpus) -> list[bytes]:
     return [digest(text.encode("utf-8", "surrogatepass")) for text in given]
 
 
+def evidence_id(marks: Sequence[bytes], seed: int) -> str:
+    """What the roles rest on: the seed, and a hash of the corpus' documents in any order."""
+    return f"{seed}:{digest(b''.join(sorted(marks))).hex()[:16]}"
+
+
 def leads(tokens: "TokenizedTexts") -> Int[np.ndarray, " text"]:
     """How many tokens stand before each text's own: 1 for a BOS."""
     first = np.minimum(tokens.offsets[:-1], max(len(tokens.special) - 1, 0))

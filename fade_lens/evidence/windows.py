@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
-from fade_lens.evidence.roles import ROLES, Role, digest, leads, marks_of, roles_of
+from fade_lens.evidence.roles import ROLES, Role, evidence_id, leads, marks_of, roles_of
 from fade_lens.subject.settings import SubjectSettings
 from fade_lens.subject.summary import TopText
 
@@ -165,6 +166,7 @@ class Evidence:
         subject: model, features and corpus.
         settings: sizes of windows, and the seed.
         observe: runs the pass of another subject over the same corpus, or takes it from a store: that of neighbours.
+        store: the file of the run's store, beside which embeddings of the windows are kept.
     """
 
     def __init__(
@@ -172,8 +174,9 @@ class Evidence:
         subject: "Subject",
         settings: SubjectSettings | None = None,
         observe: "Callable[[Subject], object] | None" = None,
+        store: Path | None = None,
     ) -> None:
-        self.subject, self._observe = subject, observe
+        self.subject, self._observe, self.store = subject, observe, store
         self.settings = EvidenceSettings.of(settings or subject.settings)
 
     def observe(self, subject: "Subject") -> None:
@@ -196,7 +199,7 @@ class Evidence:
     @property
     def id(self) -> str:
         """What the roles rest on: the seed, and a hash of the corpus' documents in any order."""
-        return f"{self.settings.seed}:{digest(b''.join(sorted(self.marks))).hex()[:16]}"
+        return evidence_id(self.marks, self.settings.seed)
 
     def texts(self, role: Role | None) -> Int[np.ndarray, " text"]:
         """The numbers of the texts of a role; None: of all."""

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.registry import Registered, Registry
 from fade_lens._util.wording import one_line
 from fade_lens._util.words import evenly
+from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, Provenance
 from fade_lens.data.rules import Rule, rules_in_words
+from fade_lens.evidence.roles import evidence_id, marks_of
 from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Place, Window
 from fade_lens.judge import Estimate, Judge
 from fade_lens.judge.asking import Questions
@@ -268,13 +270,16 @@ def shown_windows(evidence: Evidence, descriptions: Iterable[Description]) -> di
     return {d: tuple(read[d.index][place].seen for place in found) for d, found in places.items()}
 
 
-def check_evidence(descriptions: Iterable[Description], evidence: Evidence) -> None:
+def check_evidence(descriptions: Iterable[Description], corpus: Corpus, seed: int) -> None:
     """Raise `InputError` for a description that was explained on this corpus with other roles: texts that it was made of would test it."""
-    seed, _, corpus = evidence.id.partition(":")
-    for d in descriptions:
+    made = [d for d in descriptions if d.provenance.evidence]
+    known = evidence_id(marks_of(corpus), seed).partition(":")[2] if made else ""
+    for d in made:
         before, _, on = d.provenance.evidence.partition(":")
-        if on == corpus and before != seed:
+        if on == known and before != str(seed):
             raise InputError(
                 f"feature {d.index} was explained on this corpus with seed {before}, which is {seed} now: texts that its explainer was "
-                f"shown would be among those that test it; give seed={before}, or explain it again"
+                "shown would be among those that test it; give ",
+                Argument("seed"),
+                f" {before}, or explain it again",
             )

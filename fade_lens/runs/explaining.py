@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fade_lens._util.progress import Stages
@@ -23,13 +24,17 @@ def explain(
     observe: Callable[[Subject], None],
     identity: Mapping[str, Any],
     indices: Sequence[int],
+    store: Path | None = None,
 ) -> Explanations:
-    """Explain some features of a subject; one that cannot be explained has its reason, and the others go on."""
+    """Explain some features of a subject; one that cannot be explained has its reason, and the others go on.
+
+    `store` is the file of the run's store (see `Evidence`).
+    """
     started, before = time.monotonic(), judge.usage
     made = type(explainer)
     with stages.showing():
         observe(subject)
-        evidence = Evidence(subject, observe=observe)
+        evidence = Evidence(subject, observe=observe, store=store)
         least = explainer.settings.least_texts
         lacking = {i: evidence.lacking(i, "show", least) for i in indices}
         shown = explainer.gather(evidence, [i for i, reason in lacking.items() if reason is None])

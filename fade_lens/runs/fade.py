@@ -16,7 +16,6 @@ from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
 from fade_lens.data.indices import WORDS, checked_indices, chosen_indices
 from fade_lens.data.rules import STRONGEST
-from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
 from fade_lens.generation.steer import steer
@@ -150,13 +149,12 @@ class Fade:
             if explanations is not None and not descriptions:
                 raise InputError(f"none of {len(explanations.rows)} features has a description ({explanations.counted}); explain others")  # fmt: skip
             chosen = read_descriptions(descriptions)
+            check_evidence(chosen, self.corpus, self.settings.seed)
             if held_out is None:
                 held_out = any(d.provenance.kind == "explained" for d in chosen)
             made = null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
             indices = tuple(dict.fromkeys(d.index for some in (chosen, *made.values()) for d in some))
             with self._opened(indices, store, transcripts, reliability.judges, seen) as (subject, known, kept):
-                if any(d.provenance.evidence for d in chosen):
-                    check_evidence(chosen, Evidence(subject))
                 about = {**known, "settings": recorded(self.settings, named.values())}
                 about |= {} if explanations is None else {"explained": explanations.record}
                 stages = Stages(progress)
@@ -214,7 +212,8 @@ class Fade:
         with self._opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
             identity = {**known, "settings": recorded(self.settings, (made,))}
             see = partial(observe, store=kept, stages=stages)
-            return explain(subject, self.judge, asking, stages, see, identity, chosen), subject
+            file = None if kept is None else kept.path
+            return explain(subject, self.judge, asking, stages, see, identity, chosen, file), subject
 
     @contextmanager
     def _opened(

@@ -51,7 +51,8 @@ class Pipeline:
     ) -> None:
         self.whole = subject
         """What the corpus alone tells of features is told of all of it."""
-        self.evidence = Evidence(subject, observe=partial(observe, store=store, stages=stages))
+        see = partial(observe, store=store, stages=stages)
+        self.evidence = Evidence(subject, observe=see, store=None if store is None else store.path)
         if held_out:
             texts = self.evidence.texts("test")
             if not len(texts):

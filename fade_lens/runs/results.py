@@ -20,6 +20,7 @@ from fade_lens.baselines.cross_scores import NAMES, CrossScores
 from fade_lens.baselines.permutation import PermutationTest
 from fade_lens.data.descriptions import Description
 from fade_lens.explainers.base import Explanation
+from fade_lens.judge.prompts import MAX_CONCEPT_CHARS
 from fade_lens.judge.reliability import Agreement
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.detection import Detection
@@ -137,6 +138,8 @@ class Result:
     def flags(self) -> tuple[Flag, ...]:
         """What a reader should know before trusting the numbers."""
         flags = list(self.feature.flags)
+        if (n := len(self.description.text)) > MAX_CONCEPT_CHARS:
+            flags.append(Flag("cut", f"has {n:,} characters, of which the judge read the first {MAX_CONCEPT_CHARS:,}"))
         flags += [flag for found in self.evidence.values() for flag in found.flags]
         if self.permutation is not None and (better := self.permutation.better_feature) is not None:
             kind = "swapped" if better == self.permutation.suggested_feature else "mislabelled"

@@ -1,13 +1,17 @@
 """Windows and negatives of the planted model, in which what fires where is known."""
 
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fade_lens import Corpus, InputError, Subject
-from fade_lens.evidence.negatives import KINDS, Negatives, neighbourhood
+from fade_lens._util.seeds import rng
+from fade_lens.evidence import negatives
+from fade_lens.evidence.negatives import KINDS, Negatives, negatives_of, neighbourhood, window_vectors
 from fade_lens.evidence.roles import ROLES, SHARES, roles_of
 from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Grid, choose
 from tests.planted import CLASSES, natural_texts, planted_model, planted_sae
@@ -208,3 +212,54 @@ def test_fewer_than_asked_stay_fewer_and_unknown_kinds_are_told() -> None:
     assert {place.inclusion for place in found["random_silent"]} == {1.0}
     with pytest.raises(InputError, match="did you mean 'random'"):
         Negatives(EVIDENCE).draw("test", 3, ("randomm",))  # pyright: ignore[reportArgumentType]
+
+
+def test_embedded_windows_are_kept_beside_the_store_and_not_embedded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def embed(texts: Sequence[str], model: str, **_: Any) -> np.ndarray[Any, Any]:
+        asked.append(len(texts))
+        return np.stack([rng(0, model, text).normal(size=3) for text in texts]).astype(np.float32)
+
+    def vectors(
+        model: str = "a", store: Path | None = tmp_path / "run.sqlite", **settings: Any
+    ) -> np.ndarray[Any, Any]:
+        negatives.EMBEDDED.clear()  # as in another process
+        evidence = Evidence(SUBJECT, EvidenceSettings(**settings), store=store)
+        return negatives.window_vectors(evidence, model)
+
+    monkeypatch.setattr(negatives, "embed", embed)
+    first = vectors()
+    assert np.array_equal(vectors(), first) and len(asked) == 1
+    assert not np.array_equal(vectors("b"), first) and len(vectors(window_tokens=4)) > len(first) and len(asked) == 3
+    vectors(store=None)
+    assert len(asked) == 4 and len(list(tmp_path.glob("*"))) == 3, (
+        "another model, and windows of another size, have files of their own"
+    )
+    for file in tmp_path.glob("*.npy"):
+        file.write_bytes(file.read_bytes()[:-9])
+    assert np.array_equal(vectors(), first) and len(asked) == 5, "a damaged file is made anew"
+    assert np.array_equal(vectors(), first) and len(asked) == 5
+    negatives.EMBEDDED.clear()
+
+
+@pytest.mark.real
+def test_the_real_embedding_model_finds_windows_of_like_meaning() -> None:
+    pytest.importorskip("sentence_transformers", reason="the extra `similarity` is not installed")
+    negatives.EMBEDDED.clear()
+    evidence = Evidence(subject_of(natural_texts(150), (0,)), EvidenceSettings(window_tokens=12))
+    found = negatives_of(evidence).draw("show", 5)[0]
+    assert set(found) == set(KINDS) and len(found["similar"]) == len(found["similar_silent"]) == 5
+    assert {place.text for place in found["similar_silent"]} <= set(evidence.silent(0, "show").tolist())
+    exemplars = window_vectors(evidence)[
+        [evidence.grid.at(p.text, p.peak) for p in evidence.drawn(0, "show", Evidence.default)]
+    ]
+
+    def likeness(kind: str) -> float:
+        rows = [evidence.grid.at(place.text, place.first) for place in found[kind]]
+        return float((window_vectors(evidence)[rows] @ exemplars.T).max(axis=1).mean())
+
+    assert likeness("similar_silent") > likeness("random_silent") + 0.1
+    negatives.EMBEDDED.clear()
