@@ -1,8 +1,9 @@
 """`intruder`: do the texts on which the feature fires have something in common that sets them apart? It judges the feature, not a description.
 
 A round shows windows of one stratum of activation, their active tokens marked, and one window in which the feature is silent, with as many tokens
-marked as one of the others has and of the same classes. The judge names the one that does not belong. By chance it finds one in five. A feature
-in which it finds none has no description that could score well: a ceiling for other scores. All descriptions of a feature share its rounds.
+marked as one of the others has, of the same classes and near to the same places. The judge names the one that does not belong. By chance it
+finds one in five. A feature in which it finds none has no description that could score well: a ceiling for other scores. All descriptions of a
+feature share its rounds.
 
 20 calls a feature: two rounds in each of ten strata.
 """
@@ -17,7 +18,7 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description
-from fade_lens.evidence.marking import MARKS, Signs, class_of, fires_at, put, signs_of, wrong_tokens
+from fade_lens.evidence.marking import MARKS, Signs, fires_at, marks_of, put, signs_of, wrong_tokens
 from fade_lens.evidence.negatives import negatives_of
 from fade_lens.evidence.windows import Draw, Window
 from fade_lens.judge import Estimate, Judge, forecast
@@ -163,12 +164,10 @@ class Intruder(Scorer):
             own = [own[at] for at in random.permutation(len(own))]
             for start in range(0, len(own) - SHOWN + 2, SHOWN - 1):
                 group = own[start : start + SHOWN - 1]
-                marked = [fires_at(window, self.settings.intruder_mark) for window in group]
+                marked = [fires_at(window, self.settings.intruder_mark, floor) for window in group]
                 like = int(random.integers(len(group)))
-                classes = [class_of(group[like].tokens, at) for at in marked[like]]
-                fitting = (
-                    (w, at) for w in silent if len(at := wrong_tokens(w, classes, random, floor)) == len(classes)
-                )
+                marks = marks_of(group[like], marked[like])
+                fitting = ((w, at) for w in silent if len(at := wrong_tokens(w, marks, random, floor)) == len(marks))
                 if (found := next(fitting, None)) is None:
                     return rounds
                 other, wrong = found
