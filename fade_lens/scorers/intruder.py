@@ -24,6 +24,7 @@ from fade_lens.evidence.windows import Draw, Window
 from fade_lens.judge import Estimate, Judge, forecast
 from fade_lens.judge.parsing import parse_fields
 from fade_lens.judge.prompts import cut
+from fade_lens.judge.reliability import of_feature
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Request, Structure
 from fade_lens.metrics.intervals import share_interval
@@ -184,7 +185,7 @@ class Intruder(Scorer):
         samples = dict(zip(map(str, names), one.texts, strict=True))
         request = Request(
             kind="intruder",
-            concept=f"feature {index}",
+            concept=of_feature(index),
             messages=messages(samples, self.signs),
             parameters={"temperature": 0, "max_tokens": 100, "seed": stream(self.settings.seed, "intruder", index) % 2**31},
             expects=10,

@@ -1,6 +1,6 @@
 """`neighbours`: does the description tell the feature from the latents nearest to it, and does it fit one of them better?
 
-The judge decides on windows in which the feature fires and on windows in which one of its nearest latents (by decoder cosine) fires and the feature
+The judge decides on windows in which the feature fires and on windows in which one of its nearest latents (by decoder cosine, or by the texts on which both fire) fires and the feature
 is silent. Balanced accuracy is 0.5 by chance; the feature's rank is by the share of windows that a description is found in. A description that
 detects well and tells no neighbours apart is too broad. Neurons have no directions that could be near. Each window is decided on by itself, as in
 detection, so that a description with rules is found in a window where any of its rules is (see `fade_lens.scorers.deciding`).
@@ -59,11 +59,10 @@ class Neighbours(WindowScorer):
 
         evidence, role, own = self.scoring.evidence, self.scoring.role, self.settings
         tokens, tokenizer = evidence.subject.tokens, evidence.subject.model.tokenizer
-        found = neighbourhood(evidence.subject, own.neighbour_latents)
+        found = neighbourhood(evidence, own.neighbour_latents)
         if found is None:
             return dict.fromkeys(indices, Reason("no_neighbours", "neurons have no nearest latents"))
         near, of = found
-        evidence.observe(near)
         theirs = Evidence(near, evidence.settings)
         parts: dict[int, Sequence[Part] | Reason] = {}
         for index in indices:
