@@ -253,7 +253,9 @@ class Reliability:
 
     def usage_of(self, description: "Description") -> Usage:
         """What all answers about a description cost, those about its rules and its feature's texts included, both judges' together."""
-        asked = dict.fromkeys([description.text, of_feature(description.index), *(text for text, _ in description.claims)])
+        asked = dict.fromkeys(
+            [description.text, of_feature(description.index), *(text for text, _ in description.claims)]
+        )
         return sum((judge.usage_of(concept) for judge in self.judges for concept in asked), Usage())
 
     def estimate(self, n_descriptions: int, rated_texts: int) -> Estimate:

@@ -38,7 +38,17 @@ from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.decisions import balanced
 from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.base import ScoreSpec, scorer
-from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowScores, WindowSettings, graded
+from fade_lens.scorers.deciding import (
+    Documents,
+    JudgedWindow,
+    Part,
+    Task,
+    WindowScorer,
+    WindowScores,
+    WindowSettings,
+    effect_of,
+    graded,
+)
 from fade_lens.subject.settings import SubjectSettings
 
 RIGHT, WRONG, SILENT = "right_marks", "wrong_marks", "silent_marks"
@@ -166,10 +176,10 @@ class Fuzzing(WindowScorer):
         return task(self.scoring.judge, self.signs)
 
     def metric(self, texts: Sequence[JudgedWindow], seed: int) -> Metric:
-        return fuzzing_of(texts, seed)
+        return fuzzing_of(texts, seed, self.documents)
 
 
-def fuzzing_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
+def fuzzing_of(texts: Sequence[JudgedWindow], seed: int = 0, documents: Documents = None) -> Metric:
     """Balanced accuracy on right and wrong marks of the same windows, with the interval of pairs.
 
     Its details also have balanced accuracy against the silent windows in place of the wrong marks (`silent`), and AUROC where decisions are graded.
@@ -177,11 +187,13 @@ def fuzzing_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
     Args:
         texts: with decisions.
         seed: of the interval of AUROC.
+        documents: of the corpus' texts.
     """
     right, wrong, silent = ({t.number: t.outcome for t in texts if t.kind == kind} for kind in (RIGHT, WRONG, SILENT))
-    metric = balanced(list(right.values()), [wrong[number] for number in right], paired=True)
+    effect = effect_of([[t for t in texts if t.kind == kind] for kind in (RIGHT, WRONG)], documents)
+    metric = balanced(list(right.values()), [wrong[number] for number in right], paired=True, effect=effect)
     if metric.value is None:
         return metric
-    more = graded("auroc", [t for t in texts if t.kind != SILENT], seed)
+    more = graded("auroc", [t for t in texts if t.kind != SILENT], seed, documents)
     more |= {"silent": balanced(list(right.values()), list(silent.values())).value} if silent else {}
     return replace(metric, details={**metric.details, **more})

@@ -21,7 +21,16 @@ from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.decisions import balanced
 from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.base import ScoreSpec, scorer
-from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowSettings, graded
+from fade_lens.scorers.deciding import (
+    Documents,
+    JudgedWindow,
+    Part,
+    Task,
+    WindowScorer,
+    WindowSettings,
+    effect_of,
+    graded,
+)
 from fade_lens.scorers.detection import task
 from fade_lens.subject.settings import SubjectSettings
 
@@ -82,10 +91,10 @@ class Neighbours(WindowScorer):
         return task(self.scoring.judge)
 
     def metric(self, texts: Sequence[JudgedWindow], seed: int) -> Metric:
-        return neighbours_of(texts, seed)
+        return neighbours_of(texts, seed, self.documents)
 
 
-def neighbours_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
+def neighbours_of(texts: Sequence[JudgedWindow], seed: int = 0, documents: Documents = None) -> Metric:
     """Balanced accuracy on windows of the feature and of its neighbours.
 
     Its details also have the feature's `rank` among them by the share of windows that the description is found in (1 is best; ties count half),
@@ -94,9 +103,10 @@ def neighbours_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
     Args:
         texts: with decisions.
         seed: of the interval of AUROC.
+        documents: of the corpus' texts.
     """
-    own, others = ([t.outcome for t in texts if t.positive is side] for side in (True, False))
-    metric = balanced(own, others)
+    own, others = ([t for t in texts if t.positive is side] for side in (True, False))
+    metric = balanced([t.outcome for t in own], [t.outcome for t in others], effect=effect_of((own, others), documents))
     if metric.value is None:
         return metric
     shares: dict[str, float] = {}
@@ -107,5 +117,5 @@ def neighbours_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
     rank = 1 + sum(share > mine for share in shares.values()) + sum(share == mine for share in shares.values()) / 2
     best = max(shares, key=lambda kind: shares[kind])
     better = float(best.removeprefix(NEAR)) if shares[best] > mine else None
-    more = graded("auroc", texts, seed) | {"rank": rank, "among": float(1 + len(shares)), "better": better}
+    more = graded("auroc", texts, seed, documents) | {"rank": rank, "among": float(1 + len(shares)), "better": better}
     return replace(metric, details={**metric.details, **more})
