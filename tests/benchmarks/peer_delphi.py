@@ -28,7 +28,7 @@ from delphi.latents import (
 from delphi.latents.cache import check_single_feature
 from delphi.latents.latents import ActivationData
 from delphi.log.result_analysis import compute_auc, compute_classification_metrics, compute_confusion
-from delphi.scorers import DetectionScorer, EmbeddingScorer, FuzzingScorer
+from delphi.scorers import DetectionScorer, EmbeddingScorer, FuzzingScorer, IntruderScorer
 from pandas import DataFrame
 from sentence_transformers import SentenceTransformer
 
@@ -152,6 +152,16 @@ out["marks"] = scored(FuzzingScorer, many)["asked"]
 for centred in (True, False):
     some = built(center_examples=centred).examples
     out[f"peaks, center_examples={centred}"] = sorted({int(one.activations.argmax()) for one in some}), len(some)
+given = [
+    {"words": ["a"] * WINDOW, "marks": at, "positive": positive}
+    for at, positive in (([3], True), ([5], False), ([], False))
+]
+out["all marked"] = max(
+    text["text"].count(" a")
+    for text in scored(FuzzingScorer, record_of(given), 3)["asked"]
+    if text["text"].startswith("<<")
+)
+out["intruder"] = raised(lambda: asyncio.run(IntruderScorer(Asking())(record_of(job["detection"]))).score)
 strong, weak = torch.linspace(2, 3, 200), torch.linspace(0, 1, 60)
 both = torch.cat([torch.zeros(200, dtype=torch.long), torch.arange(1, 61)])
 out["single token"] = [
