@@ -41,11 +41,10 @@ def put(window: Window, at: Sequence[int], signs: Signs = MARKS[0]) -> str:
     return "".join(piece(window.tokens, chosen, place, False, signs) for place in range(len(chosen)))
 
 
-def fires_at(window: Window, share: float) -> list[int]:
-    """The tokens at which the feature reaches more than a share of its largest activation in the window, the strongest first."""
-    found = [
-        (-a, at) for at, a in enumerate(window.activations) if a is not None and a > max(share * window.largest, 0.0)
-    ]
+def fires_at(window: Window, share: float, floor: float = 0.0) -> list[int]:
+    """The tokens at which the feature fires, with more than a share of its largest activation in the window, the strongest first."""
+    least = max(share * window.largest, floor)
+    found = [(-a, at) for at, a in enumerate(window.activations) if a is not None and a > least]
     return [at for _, at in sorted(found)]
 
 
@@ -63,26 +62,60 @@ def class_of(tokens: Sequence[str], at: int) -> str:
     return "piece" if at and token[0].isalnum() and tokens[at - 1][-1:].isalnum() else "word"
 
 
-def wrong_tokens(window: Window, classes: Sequence[str], random: np.random.Generator, floor: float = 0.0) -> list[int]:
-    """Tokens of a window at which the feature is silent: one of each class that is asked for, of any other where there is none left.
+Mark = tuple[str, int]
+"""The class and the position of a token that is marked."""
+
+
+def marks_of(window: Window, at: Sequence[int]) -> list[Mark]:
+    """Some tokens of a window as what others should be like."""
+    return [(class_of(window.tokens, place), place) for place in at]
+
+
+def silent_at(window: Window, floor: float = 0.0) -> list[int]:
+    """The tokens at which the feature is silent; `floor` is the magnitude up to which it is."""
+    return [at for at, a in enumerate(window.activations) if a is not None and abs(a) <= floor]
+
+
+def wrong_tokens(window: Window, like: Sequence[Mark], random: np.random.Generator, floor: float = 0.0) -> list[int]:
+    """Tokens of a window at which the feature is silent: for each mark the nearest of its class, of any other where there is none left.
 
     Args:
         window: with token activations.
-        classes: of the tokens that these stand for.
-        random: a generator of its own, so that no other draw moves these.
+        like: what these stand for.
+        random: decides between two that are as near; of its own, so that no other draw moves these.
         floor: the magnitude up to which the feature is silent.
 
     Returns:
         Different positions; fewer where the window has not as many.
     """
-    silent = [at for at, a in enumerate(window.activations) if a is not None and abs(a) <= floor]
-    left = {
-        at: class_of(window.tokens, at)
-        for at in np.array(silent, dtype=np.int64)[random.permutation(len(silent))].tolist()
-    }
-    matched: list[int | None] = []
-    for kind in classes:
-        matched.append(next((at for at, own in left.items() if own == kind), None))
-        left.pop(matched[-1], None)  # pyright: ignore[reportArgumentType]
-    others = iter(left)
-    return [at for found in matched if (at := next(others, None) if found is None else found) is not None]
+    silent = np.array(silent_at(window, floor), dtype=np.int64)
+    left = {at: class_of(window.tokens, at) for at in random.permutation(silent).tolist()}
+    found: dict[int, int] = {}
+    for strict in (True, False):
+        for number, (kind, place) in enumerate(like):
+            fitting = [at for at, own in left.items() if own == kind or not strict]
+            if number not in found and fitting:
+                found[number] = min(fitting, key=lambda at: abs(at - place))
+                del left[found[number]]
+    return [found[number] for number in sorted(found)]
+
+
+def exchanged(windows: Sequence[Window], right: Sequence[Sequence[int]], random: np.random.Generator, floor: float = 0.0) -> list[list[Mark]]:  # fmt: skip
+    """What wrong marks of some windows should be like: of the classes of a window's own right marks, at the places of other windows' ones.
+
+    Every place of a right mark is given away once, so that wrong marks stand where right ones do and places tell nothing; the windows are those
+    that have a silent token of the class nearest to it (an assignment of least total distance).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    places = np.array([at for some in right for at in some], dtype=np.int64)
+    slots = [(number, kind) for number, some in enumerate(right) for kind, _ in marks_of(windows[number], some)]
+    cost = random.random((len(slots), len(places)))  # in all less than one place: it decides between equals
+    for row, (number, kind) in enumerate(slots):
+        silent = silent_at(windows[number], floor)
+        off = np.array([len(windows[number].tokens) * (class_of(windows[number].tokens, at) != kind) for at in silent])
+        cost[row] += len(places) * (np.abs(np.array(silent)[:, None] - places) + off[:, None]).min(axis=0)
+    given: list[list[Mark]] = [[] for _ in windows]
+    for row, column in zip(*linear_sum_assignment(cost), strict=True):
+        given[slots[row][0]].append((slots[row][1], int(places[column])))
+    return given

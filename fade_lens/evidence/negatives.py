@@ -27,11 +27,13 @@ KINDS = ("random", "random_silent", "similar", "similar_silent", "token_silent",
 - `similar`: nearest in meaning to windows in which it fires, whether it fires there or not;
 - `similar_silent`: the same among texts on which it is silent;
 - `token_silent`: with one of the tokens at which it fires most, in texts on which it is silent;
-- `neighbour`: in which a latent fires whose decoder direction is near to its own, in texts on which it is silent.
+- `neighbour`: in which a latent near to it fires (see `neighbourhood`), in texts on which it is silent.
 """
 SIMILAR = frozenset({"similar", "similar_silent"})
 NEIGHBOURS = 5
 """Latents near to a feature whose windows are taken."""
+RAREST = 0.001
+"""Share of the texts on which a feature must fire to be a neighbour by co-firing."""
 Order = Literal["nearest", "mean"]
 
 
@@ -52,16 +54,28 @@ def check_kinds(kinds: Iterable[str]) -> None:
         check_embedding("Finding negatives that are similar in meaning")
 
 
-def neighbourhood(subject: "Subject", n: int = NEIGHBOURS) -> "tuple[Subject, dict[int, tuple[int, ...]]] | None":
-    """The latents near to those of a subject, as a subject of their own over the same corpus, and which are near to which, nearest first;
-    None for neurons, which have no directions that could be near."""
-    from fade_lens.subject.neighbours import nearest_directions
+def neighbourhood(evidence: Evidence, n: int = NEIGHBOURS) -> "tuple[Subject, dict[int, tuple[int, ...]]] | None":  # fmt: skip
+    """The latents near to those of a subject, observed, as a subject over the same corpus, and which are near to which, nearest first.
 
-    near = nearest_directions(subject.features, n)
+    By the settings' `neighbours_by`: of the whole SAE, those with the nearest decoder directions (None for neurons, which have no directions
+    that could be near); or among the features of the subject alone those that fire on the same texts, by lift over the texts to *show*.
+    """
+    from fade_lens.subject.neighbours import firing_together, nearest_directions
+
+    subject = evidence.subject
+    if evidence.settings.neighbours_by == "cofiring":
+        values = subject.activations.values[evidence.texts("show")]
+        near = firing_together(subject.features, values, n, RAREST)
+    else:
+        near = nearest_directions(subject.features, n)
     if not isinstance(near, list):
         return None
     found = {index: tuple(i for i, _ in some) for index, some in zip(subject.features.indices, near, strict=True)}
-    return subject.of_features(tuple(dict.fromkeys(i for some in found.values() for i in some))), found
+    others = tuple(dict.fromkeys(i for some in found.values() for i in some))
+    if evidence.settings.neighbours_by == "cofiring":
+        return subject, found
+    evidence.observe(those := subject.of_features(others))
+    return those, found
 
 
 def negatives_of(evidence: Evidence, kinds: Iterable[str] = KINDS, progress: "Progress | None" = None) -> "Negatives":
@@ -72,9 +86,7 @@ def negatives_of(evidence: Evidence, kinds: Iterable[str] = KINDS, progress: "Pr
         MissingExtraError: a kind that needs embeddings where the extra `similarity` is not installed.
     """
     check_kinds(kinds := tuple(kinds))
-    near = neighbourhood(evidence.subject) if "neighbour" in kinds else None
-    if near is not None:
-        evidence.observe(near[0])
+    near = neighbourhood(evidence) if "neighbour" in kinds else None
     return Negatives(evidence, neighbours=near, progress=progress)
 
 

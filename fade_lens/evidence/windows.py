@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torc
 By = Literal["strata", "random", "top", "square"]
 """How windows are drawn among the texts on which a feature fires: the same number from strata of equal counts; uniformly; among the
 strongest; in proportion to the square of the activation."""
+NEAR_BY = ("decoder", "cofiring")
+"""What neighbours go by; see `fade_lens.evidence.negatives.neighbourhood`."""
 ACTIVE = "active"
 """The kind of a window in which the feature fires; other kinds are those of `fade_lens.evidence.negatives`."""
 
@@ -33,6 +35,7 @@ class EvidenceSettings(SubjectSettings):
 
     window_tokens: int = option(32, "Tokens of a window that is shown or tested.", least=2)
     centred: bool = option(False, "Windows centred on the peak, in place of a fixed grid.")
+    neighbours_by: str = option("decoder", "Which latents are a feature's neighbours: those of the SAE whose decoder directions are nearest, or those described in the run that fire on the same texts more often than by chance.", choices=NEAR_BY)  # fmt: skip
     silent_quantile: float = option(
         0.9,
         "A neuron is silent on a text whose largest activation, in magnitude, is at most this quantile over the corpus; an SAE latent where it is 0.",

@@ -33,6 +33,12 @@ FEW = 20
 """Pairs below which nothing is told."""
 SCALE = (0, 1, 2)
 
+
+def of_feature(index: int) -> str:
+    """What questions about a feature's texts go by that no description enters: they are counted for each description of it."""
+    return f"texts of feature {index}"
+
+
 Table = Int[np.ndarray, "first second"]
 
 
@@ -246,8 +252,10 @@ class Reliability:
         return Usage() if self.second is None else self.second.usage - self._before
 
     def usage_of(self, description: "Description") -> Usage:
-        """What all answers about a description cost, those about its rules included, both judges' together."""
-        asked = dict.fromkeys([description.text, *(text for text, _ in description.claims)])
+        """What all answers about a description cost, those about its rules and its feature's texts included, both judges' together."""
+        asked = dict.fromkeys(
+            [description.text, of_feature(description.index), *(text for text, _ in description.claims)]
+        )
         return sum((judge.usage_of(concept) for judge in self.judges for concept in asked), Usage())
 
     def estimate(self, n_descriptions: int, rated_texts: int) -> Estimate:

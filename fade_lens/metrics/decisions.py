@@ -31,7 +31,9 @@ def precision_and_f1(recall: float, false_alarms: float, prevalence: float) -> t
     return hits / (hits + alarms), 2 * hits / (hits + alarms + prevalence)
 
 
-def balanced(found: Sequence[Outcome], spared: Sequence[Outcome], *, paired: bool = False) -> Metric:
+def balanced(
+    found: Sequence[Outcome], spared: Sequence[Outcome], *, paired: bool = False, effect: float = 1.0
+) -> Metric:
     """Balanced accuracy of decisions: the mean of the share of positives and of the share of negatives that were decided rightly.
 
     The interval joins the two shares' score intervals (MOVER: Zou and Donner 2008; for pairs Newcombe 1998, method 10).
@@ -40,6 +42,7 @@ def balanced(found: Sequence[Outcome], spared: Sequence[Outcome], *, paired: boo
         found: outcomes of positives.
         spared: outcomes of negatives.
         paired: whether both are of the same texts, in the same order.
+        effect: how many decisions tell as much as one would alone, where texts of one document go together (see `metrics.clustered`).
 
     Returns:
         0.5 by chance. Counts: `positives` and `negatives` that were decided, `unanswered`. Details: `recall`, `specificity`, precision and F1
@@ -57,7 +60,7 @@ def balanced(found: Sequence[Outcome], spared: Sequence[Outcome], *, paired: boo
         return Metric(None, Reason("unanswered", f"the judge decided none of the {side}"), counts=counts)
     hits, passed = (sum(side) for side in sides)
     recall, specificity = hits / len(sides[0]), passed / len(sides[1])
-    limits = [share_interval(sum(side), len(side)) for side in sides]
+    limits = [share_interval(sum(side) / effect, len(side) / effect) for side in sides]
     pairs = [(a, b) for a, b in zip(found, spared, strict=True) if a is not None and b is not None] if paired else []
     together = association(pairs)
     value = (recall + specificity) / 2

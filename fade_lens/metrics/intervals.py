@@ -17,6 +17,7 @@ values; Wald intervals on the logit scale, score intervals and beta intervals of
 60-90 % of cases where most texts tie or the score is near 1.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,6 +43,8 @@ well ends up too low. So a stratified sample's interval spans both."""
 FREEDOM = 10.0
 """Degrees of freedom of the t distribution beside those of the texts, for the pseudo-texts widen intervals too."""
 TAIL = (1 - LEVEL) / 2
+NORMAL = 1.959963984540054
+"""Deviations of a normal distribution between which `LEVEL` of it lies."""
 MAX_STRATA = 16
 """More distinct weights than this are grouped by quantiles of the weight."""
 
@@ -191,16 +194,17 @@ def percentiles(replicates: Float[np.ndarray, "replicate"], tail: float = TAIL) 
     return float(low), float(high)
 
 
-def share_interval(hits: int, n: int) -> tuple[float, float]:
+def share_interval(hits: float, n: float) -> tuple[float, float]:
     """95 % score interval of a share (Wilson, JASA 1927).
 
     Args:
-        hits: of `n` trials, of which there is at least one.
+        hits: of `n` trials, of which there is at least one; fractions where trials are not independent, so that they count as fewer.
 
     >>> tuple(round(x, 4) for x in share_interval(0, 10))
     (0.0, 0.2775)
     """
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+    share = hits / n
+    whole = 2 * (n + NORMAL**2)
+    centre = (2 * n * share + NORMAL**2) / whole
+    delta = NORMAL / whole * math.sqrt(4 * n * share * (1 - share) + NORMAL**2)
+    return centre - delta if hits else 0.0, centre + delta if hits < n else 1.0

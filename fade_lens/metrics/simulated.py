@@ -29,16 +29,24 @@ def pearson(sums: Float[np.ndarray, "*replicate 6"]) -> Float[np.ndarray, "*repl
     return np.divide(n * xy - x * y, spread, out=np.zeros_like(spread), where=spread > 1e-9)
 
 
-def pooled(texts: Sequence[Pair], weights: Float[np.ndarray, " text"], seed: int) -> tuple[float, tuple[float, float]]:
-    """Correlation over all tokens of all texts, and its 95 % interval by the bootstrap over texts.
+def pooled(
+    texts: Sequence[Pair], weights: Float[np.ndarray, " text"], seed: int, documents: Sequence[int] | None = None
+) -> tuple[float, tuple[float, float]]:
+    """Correlation over all tokens of all texts, and its 95 % interval by the bootstrap over texts, or documents.
 
     Args:
         texts: predicted and true activations.
         weights: what each text stands for.
         seed: of the bootstrap.
+        documents: that the texts are of, where these are drawn whole.
     """
     each = moments(texts) * weights[:, None]
-    drawn = np.random.default_rng(seed).multinomial(len(texts), np.full(len(texts), 1 / len(texts)), REPLICATES)
+    if documents is not None:
+        place = {document: at for at, document in enumerate(dict.fromkeys(documents))}
+        whole = np.zeros((len(place), each.shape[1]))
+        np.add.at(whole, [place[document] for document in documents], each)
+        each = whole
+    drawn = np.random.default_rng(seed).multinomial(len(each), np.full(len(each), 1 / len(each)), REPLICATES)
     low, high = np.quantile(pearson(drawn @ each), [0.025, 0.975])
     value = float(pearson(each.sum(axis=0)))
     return value, (min(float(low), value), max(float(high), value))

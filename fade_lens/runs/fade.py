@@ -301,7 +301,7 @@ class Fade:
         """Raise `InputError` where something asks a judge and there is none, and what a scorer raises that cannot be used here."""
         for made in scorers.values():
             made.check(self.settings)
-        asking = [f"scorer {name!r}" for name, made in scorers.items() if made.asks_a_judge()]
+        asking = [f"scorer {name!r}" for name, made in scorers.items() if made.asks_a_judge(self.settings)]
         asking += [f"explainer {explainer!r}"] if explainer is not None and explainer_of(explainer).asks else []
         asking += [name for name, value in about.items() if value is not None and value != 0]
         if asking and not self._judged:

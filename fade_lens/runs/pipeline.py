@@ -105,7 +105,7 @@ class Pipeline:
 
     def _check_judge(self) -> None:
         """A judge that has answered is there; a run that is resumed may have nothing left to ask."""
-        needed = any(scorer.asks_a_judge() for scorer in self.scorers.values())
+        needed = any(scorer.asks_a_judge(self.settings) for scorer in self.scorers.values())
         if needed and not self.judge.usage.calls and not (self.store is not None and self.store.answered):
             self.judge.check()
 

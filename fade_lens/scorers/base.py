@@ -184,8 +184,8 @@ class Scorer(Registered, ABC):
         self.scoring = scoring
 
     @classmethod
-    def asks_a_judge(cls) -> bool:
-        """Whether any of its scores needs one."""
+    def asks_a_judge(cls, settings: SubjectSettings) -> bool:  # noqa: ARG003
+        """Whether any of its scores needs one in a run of these settings."""
         return any("judge" in spec.needs for spec in cls.specs)
 
     @classmethod

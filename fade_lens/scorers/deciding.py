@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from jaxtyping import Int
 
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Flag, Reason
@@ -23,6 +24,7 @@ from fade_lens.judge import Estimate, Judge, forecast
 from fade_lens.judge.asking import Questions
 from fade_lens.judge.prompts import Prompts
 from fade_lens.judge.rating import BatchedRating, Rating, SingleRating
+from fade_lens.metrics.clustered import design_effect, placements
 from fade_lens.metrics.intervals import Rows
 from fade_lens.metrics.metric import Metric, around
 from fade_lens.metrics.ranking import auroc
@@ -153,6 +155,8 @@ class Task:
         return forecast.rating(judge, n_texts, text_tokens, prompts=self.prompts, size=size)
 
 
+Documents = Int[np.ndarray, " text"] | None
+"""The document of each text of the corpus; None where each text is one of its own."""
 Part = tuple[JudgedWindow, ...]
 """Windows that are asked about together: none of another part shares a request with them."""
 Asked = tuple[Part, list["Future[list[Rating]]"]]
@@ -186,6 +190,11 @@ class WindowScorer(Scorer):
     @abstractmethod
     def parts(self, indices: Sequence[int]) -> "Mapping[int, Sequence[Part] | Reason]":
         """The windows of some features that a description is tested on, or why it cannot be."""
+
+    @property
+    def documents(self) -> Documents:
+        """That the texts of the corpus are of; intervals are wider where some of one are tested."""
+        return self.scoring.evidence.subject.tokens.documents
 
     @abstractmethod
     def task(self) -> Task:
@@ -291,11 +300,24 @@ def untestable(scoring: Scoring, descriptions: Sequence[Description], least: int
     return {index: lacking(scoring, index, least) for index in dict.fromkeys(d.index for d in descriptions)}
 
 
-def graded(name: str, texts: Sequence[JudgedWindow], seed: int) -> dict[str, float | None]:
+def effect_of(sides: Sequence[Sequence[JudgedWindow]], documents: Documents) -> float:
+    """How many decisions on windows of two sides tell as much as one would alone."""
+    if documents is None:
+        return 1.0
+    outcomes = [np.array([np.nan if t.outcome is None else t.outcome for t in some], dtype=np.float64) for some in sides]  # fmt: skip
+    return design_effect(outcomes, [np.array([t.number for t in some], dtype=np.int64) for some in sides], documents)
+
+
+def graded(name: str, texts: Sequence[JudgedWindow], seed: int, documents: Documents = None) -> dict[str, float | None]:
     """AUROC of graded scores with its interval, as details; nothing where a side has none."""
-    sides = [np.array([t.score for t in texts if t.score is not None and t.positive is side]) for side in (True, False)]
+    groups = [[t for t in texts if t.score is not None and t.positive is side] for side in (True, False)]
+    sides = [np.array([t.score for t in some], dtype=np.float64) for some in groups]
     if not all(map(len, sides)):
         return {}
     value = auroc(*sides)
     low, high = around(value, Rows.of_groups(*sides).interval(lambda ranked, _: ranked.auroc(), seed))
+    numbers = [np.array([t.number for t in some], dtype=np.int64) for some in groups]
+    if documents is not None and (effect := design_effect(placements(*sides), numbers, documents)) > 1:
+        wider = math.sqrt(effect)
+        low, high = max(value - wider * (value - low), 0.0), min(value + wider * (high - value), 1.0)
     return {name: value, f"{name}_low": low, f"{name}_high": high}

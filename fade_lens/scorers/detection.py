@@ -20,7 +20,16 @@ from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.decisions import balanced, precision_and_f1
 from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.base import ScoreSpec, scorer
-from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowSettings, graded
+from fade_lens.scorers.deciding import (
+    Documents,
+    JudgedWindow,
+    Part,
+    Task,
+    WindowScorer,
+    WindowSettings,
+    effect_of,
+    graded,
+)
 from fade_lens.subject.settings import SubjectSettings
 
 SILENT = "random_silent"
@@ -97,10 +106,10 @@ class Detection(WindowScorer):
         return task(self.scoring.judge)
 
     def metric(self, texts: Sequence[JudgedWindow], seed: int) -> Metric:
-        return detection_of(texts, seed)
+        return detection_of(texts, seed, self.documents)
 
 
-def detection_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
+def detection_of(texts: Sequence[JudgedWindow], seed: int = 0, documents: Documents = None) -> Metric:
     """Balanced accuracy on the positives and the random silent texts.
 
     Its details also have precision and F1 at the corpus' prevalence, where texts count by 1 / inclusion (`corpus_…`), balanced accuracy
@@ -109,12 +118,14 @@ def detection_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
     Args:
         texts: with decisions.
         seed: of the interval of AUROC.
+        documents: of the corpus' texts.
     """
     positives, silent = ([t for t in texts if t.kind == kind] for kind in (ACTIVE, SILENT))
-    metric = balanced([t.outcome for t in positives], [t.outcome for t in silent])
+    effect = effect_of((positives, silent), documents)
+    metric = balanced([t.outcome for t in positives], [t.outcome for t in silent], effect=effect)
     if metric.value is None:
         return metric
-    more: dict[str, float | None] = graded("auroc", [*positives, *silent], seed)
+    more: dict[str, float | None] = graded("auroc", [*positives, *silent], seed, documents)
     prevalence = mass(positives) / (mass(positives) + mass(silent))
     recall, alarms = (
         mass([t for t in side if t.decided]) / mass([t for t in side if t.decided is not None])

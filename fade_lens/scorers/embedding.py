@@ -29,7 +29,7 @@ from fade_lens.judge import Estimate, Judge, forecast
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.ranking import aurocs
 from fade_lens.scorers.base import RuleScores, Scored, Scorer, ScoreSpec, Scoring, scorer
-from fade_lens.scorers.deciding import JudgedWindow, WindowScores, WindowSettings, graded, untestable
+from fade_lens.scorers.deciding import Documents, JudgedWindow, WindowScores, WindowSettings, graded, untestable
 from fade_lens.subject.settings import SubjectSettings
 
 
@@ -84,6 +84,7 @@ class Embedding(Scorer):
         # Of a description with rules the nearest one's; with no rule that claims anything all are alike.
         whole = {i: np.stack([near[:, [words[t] for t in some]].max(axis=1, initial=-1) for some in claims], axis=1) for i, near in cosines.items()}  # fmt: skip
         beside = {i: aurocs(found, np.array([t.positive for t in windows[i]])) for i, found in whole.items()}
+        documents = self.scoring.evidence.subject.tokens.documents
         scores: dict[Description, WindowScores] = {}
         for d in asked:
             if (reason := reasons[d.index]) is not None:
@@ -95,7 +96,7 @@ class Embedding(Scorer):
             def scored(near: Float[np.ndarray, " window"], index: int = d.index, others: Any = others) -> WindowScores:
                 seed = stream(self.settings.seed, "embedding", "interval", index)
                 texts = tuple(replace(t, score=s) for t, s in zip(windows[index], near.tolist(), strict=True))
-                return WindowScores({"embedding": embedding_of(texts, others, seed)}, texts)
+                return WindowScores({"embedding": embedding_of(texts, others, seed, documents)}, texts)
 
             alone = cosines[d.index].T
             rules = (RuleScores(*rule, scored(alone[words[rule[0]]]).metrics) for rule in d.claims if d.rules)
@@ -120,15 +121,16 @@ class Embedding(Scorer):
         }  # fmt: skip
 
 
-def embedding_of(texts: Sequence[JudgedWindow], others: Float[np.ndarray, " description"], seed: int = 0) -> Metric:
+def embedding_of(texts: Sequence[JudgedWindow], others: Float[np.ndarray, " description"], seed: int = 0, documents: Documents = None) -> Metric:  # fmt: skip
     """AUROC of graded windows. Its details: what the run's other descriptions get on them in the mean (`others`), and the share of these below it.
 
     Args:
         texts: with scores.
         others: AUROC of the run's other descriptions on them.
         seed: of the interval.
+        documents: of the corpus' texts.
     """
-    found = graded("value", texts, seed)
+    found = graded("value", texts, seed, documents)
     value, *interval = (cast("float", found[key]) for key in ("value", "value_low", "value_high"))
     counts = {"positives": sum(t.positive for t in texts), "negatives": sum(not t.positive for t in texts)}
     more = {"others": float(others.mean()), "percentile": float((others < value).mean())} if len(others) else {}

@@ -2,8 +2,10 @@
 
 Each window in which the feature fires is asked about twice, in different requests: with its active tokens marked, and with as many tokens of the
 same window marked at which it is silent. So neither the text nor the number of marks can decide. Wrong tokens are of the classes of the right
-ones (beginnings of words, further pieces, punctuation) where the window has them; the others are drawn evenly. Silent windows with as many marks
-are a second arm, in a column of its own. Descriptions with rules are asked about rule by rule (see `fade_lens.scorers.deciding`).
+ones (beginnings of words, further pieces, punctuation) where the window has them, and stand where right ones of other windows do, as near as
+silent tokens allow, so that their place does not decide either (a feature that always fires at one place has no silent token there: then see
+the second arm). Silent windows with marks of the same numbers, classes and places are that arm, in a column of its own. Descriptions with rules
+are asked about rule by rule (see `fade_lens.scorers.deciding`).
 
 80 marked texts and 20 silent ones are 10 calls a description, or a rule of it, at ten a request; of a judge that rates singly 100, and 12 on texts that tell its
 zero point. Its thresholds were measured for texts without marks, so there AUROC says more than the score.
@@ -12,19 +14,41 @@ zero point. Its thresholds were measured for texts without marks, so there AUROC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import cycle
 from typing import ClassVar
 
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
-from fade_lens.evidence.marking import MARKS, Signs, class_of, fires_at, put, signs_of, wrong_tokens
+from fade_lens.evidence.marking import (
+    MARKS,
+    Mark,
+    Signs,
+    exchanged,
+    fires_at,
+    marks_of,
+    put,
+    signs_of,
+    silent_at,
+    wrong_tokens,
+)
 from fade_lens.evidence.negatives import negatives_of
-from fade_lens.evidence.windows import Draw, Window
+from fade_lens.evidence.windows import ACTIVE, Draw, Window
 from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.decisions import balanced
 from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.base import ScoreSpec, scorer
-from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowScores, WindowSettings, graded
+from fade_lens.scorers.deciding import (
+    Documents,
+    JudgedWindow,
+    Part,
+    Task,
+    WindowScorer,
+    WindowScores,
+    WindowSettings,
+    effect_of,
+    graded,
+)
 from fade_lens.subject.settings import SubjectSettings
 
 RIGHT, WRONG, SILENT = "right_marks", "wrong_marks", "silent_marks"
@@ -125,42 +149,37 @@ class Fuzzing(WindowScorer):
 
     def marked(self, index: int, windows: Sequence[Window]) -> tuple[Part, Part] | Reason:
         """The windows of a feature with marks, each that fires once in either part: with right marks in one, with wrong ones in the other."""
-        floor, seed = self.scoring.evidence.floor(index), self.settings.seed
+        floor, seed, least = self.scoring.evidence.floor(index), self.settings.seed, self.settings.tested_texts_least
+        firing, silent = ([window for window in windows if (window.place.kind == ACTIVE) is side] for side in (True, False))  # fmt: skip
+        active = [(w, fires_at(w, self.settings.fuzzing_mark, floor)[: len(some)]) for w in firing if (some := silent_at(w, floor))]  # fmt: skip
+        if len(active) < least:
+            return Reason("no_wrong_marks", f"only {len(active)} windows have tokens at which the feature is silent, fewer than {least}")  # fmt: skip
+        like = exchanged([w for w, _ in active], [at for _, at in active], rng(seed, "fuzzing", index), floor)
         parts: tuple[list[JudgedWindow], list[JudgedWindow]] = ([], [])
-        classes: list[list[str]] = []
-        n_silent = 0
 
-        def marked(window: Window, at: Sequence[int], kind: str) -> JudgedWindow:
-            return JudgedWindow.of(window.place, put(window, at, self.signs), kind=kind, positive=kind == RIGHT)
+        def mark(part: int, window: Window, at: Sequence[int], kind: str) -> None:
+            parts[part % 2].append(JudgedWindow.of(window.place, put(window, at, self.signs), kind=kind, positive=kind == RIGHT))  # fmt: skip
 
-        for window in windows:
-            random = rng(seed, "fuzzing", index, window.place.text)
-            if window.place.kind == "active":
-                right = fires_at(window, self.settings.fuzzing_mark)
-                wrong = wrong_tokens(window, [class_of(window.tokens, at) for at in right], random, floor)
-                if wrong:
-                    right = right[: len(wrong)]
-                    one, other = parts if len(classes) % 2 else reversed(parts)
-                    one.append(marked(window, right, RIGHT))
-                    other.append(marked(window, wrong, WRONG))
-                    classes.append([class_of(window.tokens, at) for at in right])
-            elif classes:
-                like = classes[n_silent % len(classes)]
-                if len(at := wrong_tokens(window, like, random, floor)) == len(like):
-                    parts[n_silent % 2].append(marked(window, at, SILENT))
-                    n_silent += 1
-        if (n := len(classes)) < (least := self.settings.tested_texts_least):
-            return Reason("no_wrong_marks", f"only {n} windows have tokens at which the feature is silent, fewer than {least}")  # fmt: skip
+        def wrong(window: Window, marks: Sequence[Mark]) -> list[int]:
+            return wrong_tokens(window, marks, rng(seed, "fuzzing", index, window.place.text), floor)
+
+        for number, (window, right) in enumerate(active):
+            mark(number + 1, window, right, RIGHT)
+            mark(number, window, wrong(window, like[number]), WRONG)
+        models = cycle(marks_of(window, right) for window, right in active)
+        some = ((window, wrong(window, marks), marks) for window, marks in zip(silent, models, strict=False))
+        for number, (window, at) in enumerate((window, at) for window, at, marks in some if len(at) == len(marks)):
+            mark(number, window, at, SILENT)
         return tuple(parts[0]), tuple(parts[1])
 
     def task(self) -> Task:
         return task(self.scoring.judge, self.signs)
 
     def metric(self, texts: Sequence[JudgedWindow], seed: int) -> Metric:
-        return fuzzing_of(texts, seed)
+        return fuzzing_of(texts, seed, self.documents)
 
 
-def fuzzing_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
+def fuzzing_of(texts: Sequence[JudgedWindow], seed: int = 0, documents: Documents = None) -> Metric:
     """Balanced accuracy on right and wrong marks of the same windows, with the interval of pairs.
 
     Its details also have balanced accuracy against the silent windows in place of the wrong marks (`silent`), and AUROC where decisions are graded.
@@ -168,11 +187,13 @@ def fuzzing_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
     Args:
         texts: with decisions.
         seed: of the interval of AUROC.
+        documents: of the corpus' texts.
     """
     right, wrong, silent = ({t.number: t.outcome for t in texts if t.kind == kind} for kind in (RIGHT, WRONG, SILENT))
-    metric = balanced(list(right.values()), [wrong[number] for number in right], paired=True)
+    effect = effect_of([[t for t in texts if t.kind == kind] for kind in (RIGHT, WRONG)], documents)
+    metric = balanced(list(right.values()), [wrong[number] for number in right], paired=True, effect=effect)
     if metric.value is None:
         return metric
-    more = graded("auroc", [t for t in texts if t.kind != SILENT], seed)
+    more = graded("auroc", [t for t in texts if t.kind != SILENT], seed, documents)
     more |= {"silent": balanced(list(right.values()), list(silent.values())).value} if silent else {}
     return replace(metric, details={**metric.details, **more})

@@ -1,8 +1,9 @@
 """`intruder`: do the texts on which the feature fires have something in common that sets them apart? It judges the feature, not a description.
 
 A round shows windows of one stratum of activation, their active tokens marked, and one window in which the feature is silent, with as many tokens
-marked as one of the others has and of the same classes. The judge names the one that does not belong. By chance it finds one in five. A feature
-in which it finds none has no description that could score well: a ceiling for other scores. All descriptions of a feature share its rounds.
+marked as one of the others has, of the same classes and near to the same places. The judge names the one that does not belong. By chance it
+finds one in five. A feature in which it finds none has no description that could score well: a ceiling for other scores. All descriptions of a
+feature share its rounds.
 
 20 calls a feature: two rounds in each of ten strata.
 """
@@ -17,12 +18,13 @@ from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.descriptions import Description
-from fade_lens.evidence.marking import MARKS, Signs, class_of, fires_at, put, signs_of, wrong_tokens
+from fade_lens.evidence.marking import MARKS, Signs, fires_at, marks_of, put, signs_of, wrong_tokens
 from fade_lens.evidence.negatives import negatives_of
 from fade_lens.evidence.windows import Draw, Window
 from fade_lens.judge import Estimate, Judge, forecast
 from fade_lens.judge.parsing import parse_fields
 from fade_lens.judge.prompts import cut
+from fade_lens.judge.reliability import of_feature
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Request, Structure
 from fade_lens.metrics.intervals import share_interval
@@ -163,12 +165,10 @@ class Intruder(Scorer):
             own = [own[at] for at in random.permutation(len(own))]
             for start in range(0, len(own) - SHOWN + 2, SHOWN - 1):
                 group = own[start : start + SHOWN - 1]
-                marked = [fires_at(window, self.settings.intruder_mark) for window in group]
+                marked = [fires_at(window, self.settings.intruder_mark, floor) for window in group]
                 like = int(random.integers(len(group)))
-                classes = [class_of(group[like].tokens, at) for at in marked[like]]
-                fitting = (
-                    (w, at) for w in silent if len(at := wrong_tokens(w, classes, random, floor)) == len(classes)
-                )
+                marks = marks_of(group[like], marked[like])
+                fitting = ((w, at) for w in silent if len(at := wrong_tokens(w, marks, random, floor)) == len(marks))
                 if (found := next(fitting, None)) is None:
                     return rounds
                 other, wrong = found
@@ -185,7 +185,7 @@ class Intruder(Scorer):
         samples = dict(zip(map(str, names), one.texts, strict=True))
         request = Request(
             kind="intruder",
-            concept=f"feature {index}",
+            concept=of_feature(index),
             messages=messages(samples, self.signs),
             parameters={"temperature": 0, "max_tokens": 100, "seed": stream(self.settings.seed, "intruder", index) % 2**31},
             expects=10,

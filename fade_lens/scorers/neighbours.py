@@ -1,6 +1,6 @@
 """`neighbours`: does the description tell the feature from the latents nearest to it, and does it fit one of them better?
 
-The judge decides on windows in which the feature fires and on windows in which one of its nearest latents (by decoder cosine) fires and the feature
+The judge decides on windows in which the feature fires and on windows in which one of its nearest latents (by decoder cosine, or by the texts on which both fire) fires and the feature
 is silent. Balanced accuracy is 0.5 by chance; the feature's rank is by the share of windows that a description is found in. A description that
 detects well and tells no neighbours apart is too broad. Neurons have no directions that could be near. Each window is decided on by itself, as in
 detection, so that a description with rules is found in a window where any of its rules is (see `fade_lens.scorers.deciding`).
@@ -21,7 +21,16 @@ from fade_lens.judge import Estimate, Judge
 from fade_lens.metrics.decisions import balanced
 from fade_lens.metrics.metric import Metric
 from fade_lens.scorers.base import ScoreSpec, scorer
-from fade_lens.scorers.deciding import JudgedWindow, Part, Task, WindowScorer, WindowSettings, graded
+from fade_lens.scorers.deciding import (
+    Documents,
+    JudgedWindow,
+    Part,
+    Task,
+    WindowScorer,
+    WindowSettings,
+    effect_of,
+    graded,
+)
 from fade_lens.scorers.detection import task
 from fade_lens.subject.settings import SubjectSettings
 
@@ -59,11 +68,10 @@ class Neighbours(WindowScorer):
 
         evidence, role, own = self.scoring.evidence, self.scoring.role, self.settings
         tokens, tokenizer = evidence.subject.tokens, evidence.subject.model.tokenizer
-        found = neighbourhood(evidence.subject, own.neighbour_latents)
+        found = neighbourhood(evidence, own.neighbour_latents)
         if found is None:
             return dict.fromkeys(indices, Reason("no_neighbours", "neurons have no nearest latents"))
         near, of = found
-        evidence.observe(near)
         theirs = Evidence(near, evidence.settings)
         parts: dict[int, Sequence[Part] | Reason] = {}
         for index in indices:
@@ -83,10 +91,10 @@ class Neighbours(WindowScorer):
         return task(self.scoring.judge)
 
     def metric(self, texts: Sequence[JudgedWindow], seed: int) -> Metric:
-        return neighbours_of(texts, seed)
+        return neighbours_of(texts, seed, self.documents)
 
 
-def neighbours_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
+def neighbours_of(texts: Sequence[JudgedWindow], seed: int = 0, documents: Documents = None) -> Metric:
     """Balanced accuracy on windows of the feature and of its neighbours.
 
     Its details also have the feature's `rank` among them by the share of windows that the description is found in (1 is best; ties count half),
@@ -95,9 +103,10 @@ def neighbours_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
     Args:
         texts: with decisions.
         seed: of the interval of AUROC.
+        documents: of the corpus' texts.
     """
-    own, others = ([t.outcome for t in texts if t.positive is side] for side in (True, False))
-    metric = balanced(own, others)
+    own, others = ([t for t in texts if t.positive is side] for side in (True, False))
+    metric = balanced([t.outcome for t in own], [t.outcome for t in others], effect=effect_of((own, others), documents))
     if metric.value is None:
         return metric
     shares: dict[str, float] = {}
@@ -108,5 +117,5 @@ def neighbours_of(texts: Sequence[JudgedWindow], seed: int = 0) -> Metric:
     rank = 1 + sum(share > mine for share in shares.values()) + sum(share == mine for share in shares.values()) / 2
     best = max(shares, key=lambda kind: shares[kind])
     better = float(best.removeprefix(NEAR)) if shares[best] > mine else None
-    more = graded("auroc", texts, seed) | {"rank": rank, "among": float(1 + len(shares)), "better": better}
+    more = graded("auroc", texts, seed, documents) | {"rank": rank, "among": float(1 + len(shares)), "better": better}
     return replace(metric, details={**metric.details, **more})

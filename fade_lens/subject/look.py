@@ -87,7 +87,7 @@ def looks(subject: Subject, settings: LookSettings) -> tuple[FeatureLook, ...]:
     shown = {index: {text.number: text for text in texts} for index, texts in shown_texts(subject, chosen).items()}
     lens = promoted_tokens(subject.model, subject.features, settings.promoted_tokens)
     nearest = nearest_directions(subject.features, settings.neighbours)
-    together = firing_together(subject.features, subject.activations, settings.neighbours)
+    together = firing_together(subject.features, subject.activations.values, settings.neighbours)
     return tuple(
         FeatureLook(
             index,

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fade_lens._util.reasons import Reason
-from fade_lens.subject.activations import MaxActivations, fires
+from fade_lens.subject.activations import fires
 from fade_lens.subject.features import Features
 
 CHUNK_BYTES = 2**27
@@ -44,13 +44,27 @@ def nearest_directions(features: Features, n: int) -> list[Near] | Reason:
     ]
 
 
-def firing_together(features: Features, activations: MaxActivations, n: int) -> list[Near]:
-    """For each feature the `n` others *of these* that fire on the same texts: texts with both over texts with either (Jaccard), above 0."""
-    firing = fires(activations.values).astype(np.float32)
+def firing_together(features: Features, values: Float[np.ndarray, "text feature"], n: int, floor: float | None = None) -> list[Near]:  # fmt: skip
+    """For each feature the `n` others *of these* that fire on the same texts, those alone that do so at all.
+
+    Args:
+        features: in the order of the columns.
+        values: largest activations, a row a text.
+        n: how many at most.
+        floor: None: by the share of the texts with either that have both (Jaccard), which favours features that fire on much. A number: by
+            lift, how many times as often both fire as if they were independent, where that is more than two deviations of chance, among
+            features that fire on at least this share of the texts: rare ones would win by one text in common.
+    """
+    firing = fires(values).astype(np.float32)
     texts, found = firing.sum(axis=0), list[Near]()
     for column in range(len(features)):
         both: Float[np.ndarray, " feature"] = firing[:, column] @ firing
-        share = both / np.maximum(texts + texts[column] - both, 1)
+        if floor is None:
+            share = both / np.maximum(texts + texts[column] - both, 1)
+        else:
+            chance = np.maximum(texts * texts[column] / len(firing), 1e-9)
+            share = both / chance
+            share[(both <= chance + 2 * np.sqrt(chance)) | (texts < floor * len(firing))] = 0
         share[column] = 0
         order = np.argsort(-share, kind="stable")[:n]
         found.append(tuple((features.indices[i], float(share[i])) for i in order.tolist() if share[i] > 0))

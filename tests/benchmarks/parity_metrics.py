@@ -112,11 +112,20 @@ def reference(python: Path, given: list[dict]) -> list[dict[str, float]]:
     return json.loads(done.stdout)
 
 
-def environment(folder: str) -> Path:
-    """A fresh virtual environment with the reference; returns its interpreter."""
+def environment(folder: str | Path, *packages: str) -> Path:
+    """A fresh virtual environment; returns its interpreter.
+
+    It holds the reference, or the packages that are named: these without their dependencies, which are taken from this environment.
+    """
     venv.create(folder, with_pip=True)
     python = Path(folder) / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", REFERENCE], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", *(("--no-deps", *packages) if packages else (REFERENCE,))],
+        check=True,
+    )
+    if packages:
+        own = next(Path(folder).rglob("site-packages"))
+        (own / "lent.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     return python
 
 

@@ -136,9 +136,8 @@ def test_a_neuron_is_silent_below_a_quantile() -> None:
 
 
 def drawn(role: Any = "test", n: int = 12, **more: Any) -> dict[int, dict[str, list[Any]]]:
-    near = neighbourhood(SUBJECT, 3)
+    near = neighbourhood(EVIDENCE, 3)
     assert near is not None
-    near[0].observe()
     return Negatives(EVIDENCE, vectors=VECTORS, neighbours=near, **more).draw(role, n)
 
 

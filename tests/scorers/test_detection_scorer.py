@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fade_lens import Description, Fade, Result, Results
+from fade_lens import Corpus, Description, Fade, Result, Results
 from fade_lens._util.errors import InputError, JudgeError, MissingExtraError
 from fade_lens.data.descriptions import Provenance
 from fade_lens.evidence.windows import Evidence, EvidenceSettings
@@ -14,6 +15,7 @@ from fade_lens.judge import Judge
 from fade_lens.judge.prompts import read_rating
 from fade_lens.metrics.decisions import balanced
 from fade_lens.scorers.deciding import WindowScores
+from fade_lens.scorers.detection import detection_of
 from fade_lens.subject.subject import Subject
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule
@@ -35,6 +37,21 @@ def make(judge: Judge, **settings: Any) -> Fade:
 
 def scored(fade: Fade, descriptions: Any = TRUE, **more: Any) -> Results:
     return fade.evaluate(descriptions, scorers=NAMES, progress=False, **more)
+
+
+def test_windows_of_one_document_count_as_less_than_those_of_several(server: FakeJudge) -> None:
+    documents = [" ".join(TEXTS[at : at + 8]) for at in range(0, 320, 8)]
+    odd = documents[1::2]  # on these the judge is wrong
+    server.rule = lambda concept, text: int((rule(concept, text) > 0) != any(text.strip() in whole for whole in odd))
+    fade = Fade(
+        MODEL, SAE, corpus=Corpus.from_texts(documents, windows=True), judge=judge_of(server), context=16, **SMALL
+    )
+    result = scored(fade, {0: TRUE[0]})[0]
+    evidence = result.evidence["detection"]
+    assert isinstance(evidence, WindowScores)
+    alone = detection_of(evidence.texts)
+    assert result.metric("detection").value == alone.value and result.metric("detection").interval != alone.interval
+    assert np.ptp(result.metric("detection").interval or ()) > np.ptp(alone.interval or ())
 
 
 def values(results: Results) -> list[float]:

@@ -11,7 +11,7 @@ import pytest
 from fade_lens import Fade, Results
 from fade_lens._util.errors import JudgeError
 from fade_lens._util.seeds import rng
-from fade_lens.evidence.marking import class_of, fires_at, put, wrong_tokens
+from fade_lens.evidence.marking import class_of, exchanged, fires_at, put, silent_at, wrong_tokens
 from fade_lens.evidence.windows import Place, Window
 from fade_lens.judge import Judge
 from fade_lens.judge.prompts import read_rating
@@ -19,6 +19,7 @@ from fade_lens.scorers.deciding import WindowScores
 from fade_lens.scorers.fuzzing import task
 from tests.fake_judge import FakeJudge
 from tests.planted import SHUFFLED, TRUE, WORDS_OF, judge_of, natural_texts, planted_model, planted_sae
+from tests.tiny import ANIMALS
 
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts(700)
 SMALL: dict[str, Any] = {"fuzzing_texts": 32, "fuzzing_silent": 8, "window_tokens": 8}
@@ -125,7 +126,7 @@ def test_features_without_evidence_have_their_reason(server: FakeJudge) -> None:
     assert reason is not None and reason.code == "no_wrong_marks"
 
 
-def test_wrong_tokens_are_silent_different_matched_and_their_own_draw() -> None:
+def test_wrong_tokens_are_silent_different_and_matched() -> None:
     """Property test on random windows of words, pieces and signs."""
     random = np.random.default_rng(0)
     choices = np.array([" word", "piece", ",", " a", ".", "\n"])
@@ -135,19 +136,45 @@ def test_wrong_tokens_are_silent_different_matched_and_their_own_draw() -> None:
         values = [None if x < 0.1 else 0.0 if x < 0.7 else float(x) for x in random.random(n)]
         window = Window(Place(trial, 0, n), tokens, tuple(range(n)), tuple(values))
         right = fires_at(window, 0.3)
-        classes = [class_of(tokens, at) for at in right]
-        wrong = wrong_tokens(window, classes, rng(0, "fuzzing", 9, trial))
-        silent = [at for at, a in enumerate(values) if a == 0]
-        assert set(wrong) <= set(silent) and len(set(wrong)) == len(wrong) == min(len(right), len(silent))
-        assert wrong == wrong_tokens(window, classes, rng(0, "fuzzing", 9, trial))
+        like = [(class_of(tokens, at), int(random.integers(n))) for at in right]
+        wrong = wrong_tokens(window, like, rng(0, "fuzzing", 9, trial))
+        silent = silent_at(window)
+        assert set(wrong) <= {at for at, a in enumerate(values) if a == 0}
+        assert len(set(wrong)) == len(wrong) == min(len(right), len(silent))
+        assert wrong == wrong_tokens(window, like, rng(0, "fuzzing", 9, trial))
         have, want, got = (Counter(class_of(tokens, at) for at in some) for some in (silent, right, wrong))
         if len(wrong) == len(right):
             assert all(got[kind] >= min(have[kind], want[kind]) for kind in want), "matched as far as there are any"
+        if wrong and (near := [abs(at - like[0][1]) for at in silent if class_of(tokens, at) == like[0][0]]):
+            assert abs(wrong[0] - like[0][1]) == min(near), "the first has the nearest of its class"
         assert put(window, wrong).count("<<") == len(wrong)
         assert put(window, wrong).replace("<<", "").replace(">>", "") == window.text
 
 
-def test_wrong_tokens_fall_on_every_position_alike() -> None:
-    window = Window(Place(0, 0, 9), (" a",) * 9, tuple(range(9)), (1.0, *[0.0] * 8))
-    drawn = Counter(wrong_tokens(window, ["word"], rng(0, "fuzzing", 1, text))[0] for text in range(800))
-    assert set(drawn) == set(range(1, 9)) and max(drawn.values()) < 2 * min(drawn.values())
+def test_wrong_marks_stand_where_right_ones_do() -> None:
+    """Peaks near the beginning: evenly drawn wrong marks would be told by their place."""
+    random = np.random.default_rng(0)
+    peaks = np.minimum(random.exponential(5, 60).astype(int), 31)
+    rows = [tuple(float(at == peak) for at in range(32)) for peak in peaks.tolist()]
+    windows = [Window(Place(text, 0, 32), (" a",) * 32, tuple(range(32)), row) for text, row in enumerate(rows)]
+    right = [fires_at(window, 0.3) for window in windows]
+    like = exchanged(windows, right, rng(0, "fuzzing", 1))
+    wrong = [
+        wrong_tokens(window, marks, rng(0, window.place.text)) for window, marks in zip(windows, like, strict=True)
+    ]
+    assert Counter(at for some in wrong for at in some) == Counter(peaks.tolist())
+    assert all(a != b for a, b in zip(right, wrong, strict=True))
+    assert wrong != [wrong_tokens(w, m, rng(0, 0)) for w, m in zip(windows, exchanged(windows, right, rng(1, "fuzzing", 1)), strict=True)]  # fmt: skip
+
+
+def test_a_judge_that_looks_only_at_places_scores_chance(server: FakeJudge) -> None:
+    random, texts = np.random.default_rng(3), list[str]()
+    for text in natural_texts(300):
+        words = [word for word in text.split() if word not in ANIMALS] + ["again"] * 8
+        if random.random() < 0.3:
+            words.insert(int(random.exponential(1.5)), str(random.choice(ANIMALS)))
+        texts.append(" ".join(words[:8]))
+    server.rule = lambda concept, text: int(0 <= text.find("<<") < 12)
+    result = scored(judge_of(server), {0: TRUE[0]}, corpus=texts, fuzzing_texts=80)[0].metric("fuzzing")
+    assert result.value == pytest.approx(0.5, abs=0.06) and result.details["recall"] > 0.7
+    assert result.details["silent"] == pytest.approx(0.5, abs=0.15)

@@ -61,7 +61,7 @@ def test_the_intruder_is_found_where_texts_share_something(server: FakeJudge, tm
 def test_the_estimate_is_what_is_asked_whatever_null_descriptions_there_are(server: FakeJudge) -> None:
     fade = Fade(MODEL, SAE, corpus=TEXTS, judge=judge_of(server), **SMALL)
     estimate = fade.estimate(TRUE, scorers=("intruder",), nulls=("shuffled",))
-    scored(judge_of(server), nulls=("shuffled",))
+    assert scored(judge_of(server), nulls=("shuffled",)).frame["judge_calls"].tolist() == [6, 6, 6]
     assert estimate.calls == 3 * 6 == server.requests - 2, "two to see whether it answers"
     assert Fade(MODEL, SAE, corpus=TEXTS, judge=judge_of(server)).estimate({0: "x"}, scorers=("intruder",)).calls == 20
 

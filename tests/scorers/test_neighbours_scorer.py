@@ -30,8 +30,8 @@ def server() -> Iterator[FakeJudge]:
         yield running
 
 
-def scored(judge: Judge, descriptions: Any, source: Any = SAE, **more: Any) -> Results:
-    fade = Fade(MODEL, source, corpus=TEXTS, judge=judge, **SMALL)
+def scored(judge: Judge, descriptions: Any, source: Any = SAE, *, corpus: Any = TEXTS, by: str = "decoder", **more: Any) -> Results:  # fmt: skip
+    fade = Fade(MODEL, source, corpus=corpus, judge=judge, neighbours_by=by, **SMALL)
     return fade.evaluate(descriptions, scorers=("neighbours",), progress=False, **more)
 
 
@@ -50,6 +50,16 @@ def test_the_estimate_is_what_is_asked_and_nothing_is_asked_twice(server: FakeJu
     assert fade.estimate(described, scorers=("neighbours",)).calls == 4 == server.requests - 2
     before = server.requests
     assert scored(judge_of(server), described, store=tmp_path).items == first.items and server.requests == before
+
+
+def test_neighbours_by_cofiring_are_features_of_the_run_that_fire_on_the_same_texts(server: FakeJudge) -> None:
+    both = [f"{text} red cat" if at % 9 == 0 else text for at, text in enumerate(TEXTS)]
+    results = scored(judge_of(server), {**TRUE, 1: TRUE[0]}, corpus=both, by="cofiring")
+    kinds = [{text.kind for text in r.evidence["neighbours"].texts} for r in results]
+    assert kinds[0] == {"active", "neighbour 1"} and kinds[1] == {"active", "neighbour 0"}
+    assert results[0].metric("neighbours").value == 1 and results[1].metric("neighbours").details["better"] == 0
+    alone = scored(judge_of(server), {0: TRUE[0]}, by="cofiring")[0].metric("neighbours").reason
+    assert alone is not None and alone.code == "no_neighbours"
 
 
 def test_without_neighbours_there_is_a_reason(server: FakeJudge) -> None:

@@ -6,7 +6,6 @@ import torch
 
 from fade_lens._util.reasons import Reason
 from fade_lens.subject import neighbours
-from fade_lens.subject.activations import MaxActivations
 from fade_lens.subject.features import features_of
 from fade_lens.subject.neighbours import firing_together, nearest_directions
 from tests.tiny import tiny_model, tiny_sae
@@ -47,9 +46,25 @@ def test_neurons_have_no_nearest_direction():
 
 def test_firing_together_is_the_share_of_texts():
     values = np.array([[1, 2, 0], [0, 3, 0], [2, 1, np.nan], [0, 0, 1], [-1, 0, 1]], dtype=np.float32)
-    positions = np.zeros_like(values, dtype=np.int32)
-    seen = MaxActivations(values, positions, np.ones(5, dtype=np.int64), np.ones(3, dtype=np.int64), 0)
-    found = firing_together(features_of(tiny_model(), tiny_sae(), [7, 8, 9]), seen, 5)
+    features = features_of(tiny_model(), tiny_sae(), [7, 8, 9])
+    found = firing_together(features, values, 5)
     assert found[0] == ((8, pytest.approx(2 / 4)), (9, pytest.approx(1 / 4)))
     assert found[1] == ((7, pytest.approx(2 / 4)),)
-    assert firing_together(features_of(tiny_model(), tiny_sae(), [7, 8, 9]), seen, 1)[2] == ((7, pytest.approx(1 / 4)),)
+    assert firing_together(features, values, 1)[2] == ((7, pytest.approx(1 / 4)),)
+
+
+def test_lift_leaves_out_what_fires_on_everything_and_what_is_too_rare():
+    random = np.random.default_rng(0)
+    own = random.random(2000) < 0.05
+    twin, always, rare = (
+        own & (random.random(2000) < 0.8),
+        random.random(2000) < 0.9,
+        np.arange(2000) == np.flatnonzero(own)[0],
+    )
+    values = np.stack([own, twin, always, rare], axis=1).astype(np.float32)
+    features = features_of(tiny_model(), tiny_sae(), [3, 4, 5, 6])
+    assert [i for i, _ in firing_together(features, values, 3, floor=0.005)[0]] == [4]
+    assert firing_together(features, values, 3, floor=0.005)[0][0][1] == pytest.approx(2000 / own.sum())
+    assert {i for i, _ in firing_together(features, values, 3, floor=0.0)[0]} == {4, 6}, (
+        "one text in common is 20 times chance"
+    )
