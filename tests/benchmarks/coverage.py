@@ -29,6 +29,7 @@ from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.runs.settings import Settings
 from tests.samples import stratified
 from tests.simulated import (
+    ALIKE,
     CORPUS,
     DEFAULT,
     FACTORS,
@@ -328,9 +329,6 @@ def design_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], It
 
 
 # --- Texts that are like the description --------------------------------------------------------------------------------------------
-
-ALIKE = {"0.85": 1.466, "0.95": 2.326, "1": 20.0}
-"""How many standard deviations texts with the concept are more alike than others, by the AUROC that this makes."""
 
 
 def likely_row(runs: int, case: tuple[str, float]) -> str:
