@@ -360,7 +360,8 @@ def likely_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], It
         "Responsiveness and Purity in these, median widths of both as a share of those without such texts\n"
         "feature  preval.   none                           0.85                           0.95                           1"
     )
-    return head, partial(likely_row, runs), [(f, p) for p in (0.005, 0.02, 0.1) for f in SHAPES]
+    shapes = ("dense", "sae", "half", "good", "wrong")
+    return head, partial(likely_row, runs), [(f, p) for p in (0.005, 0.02, 0.1) for f in shapes]
 
 
 # --- Faithfulness ------------------------------------------------------------------------------------------------------------------
