@@ -76,11 +76,21 @@ def true_scores(values: np.ndarray, concept: np.ndarray) -> tuple[float, float]:
     return gini(values[concept], values[~concept]), average_precision(values, concept)
 
 
+ALIKE = {"0.85": 1.466, "0.95": 2.326, "1": 20.0}
+"""How many standard deviations texts with the concept are more like its description than others, by the AUROC that this makes."""
+
+
 def rated_in_rounds(
-    values: np.ndarray, ratings: np.ndarray, options: Settings, batch: int, rng: np.random.Generator, seed: int
+    values: np.ndarray,
+    ratings: np.ndarray,
+    options: Settings,
+    batch: int,
+    rng: np.random.Generator,
+    seed: int,
+    likeness: np.ndarray | None = None,
 ) -> tuple[int, tuple[Metric, Metric], str | None]:
     """How many texts are rated, the metrics then and why it stopped: what `RatingEvaluator` does, with every answer at hand."""
-    chosen = design(values, options.rated_texts, rng)
+    chosen = design(values, options.rated_texts, rng, likeness=likeness)
     n, width = 0, None
     while True:
         n = next_end(n, len(chosen), width, batch, options)
@@ -143,8 +153,10 @@ def random_rated(n: int, design: str, band: tuple[int, int], rng: np.random.Gene
     """Responsiveness and Purity of one feature from at most `n` texts; nothing if too few or too many of them show the concept."""
     values, concept = corpus(any_feature(rng), float(np.exp(rng.uniform(np.log(0.001), np.log(0.2)))), rng)
     ratings = np.where(concept, 2, 0)
-    if design == "rounds":
-        _, metrics, _ = rated_in_rounds(values, ratings, replace(DEFAULT, rated_texts=n), 15, rng, run)
+    if design in ("rounds", "likely"):
+        far = rng.choice(list(ALIKE.values())) if design == "likely" else None
+        likeness = None if far is None else rng.normal(size=len(values)) + far * concept
+        _, metrics, _ = rated_in_rounds(values, ratings, replace(DEFAULT, rated_texts=n), 15, rng, run, likeness)
     else:
         sample = stratified(values, n, rng) if design == "stratified" else uniform(len(values), n, rng)
         rows = values[sample.indices], ratings[sample.indices], sample.weights
@@ -174,6 +186,7 @@ SCHEMES: dict[str, Callable[[tuple[int, int], np.random.Generator, int], list[Li
     "stratified, 500": partial(random_rated, 500, "stratified"),
     "stratified, 200": partial(random_rated, 200, "stratified"),
     "in rounds, 200": partial(random_rated, 200, "rounds"),
+    "and likely texts, 200": partial(random_rated, 200, "likely"),
     "Faithfulness, all": partial(random_faithfulness, None),
     "Faithfulness, in rounds": partial(random_faithfulness, DEFAULT.interval_width),
 }

@@ -111,8 +111,10 @@ def audit(
         from fade_lens.explainers.table import Explanations
         from fade_lens.runs.fade import Fade
         from fade_lens.runs.store import file_of
+        from fade_lens.scorers.base import scorer_of
 
         chosen_settings = settings.settings(neurons=subject.hook is not None)
+        scorer_of("fade").check(chosen_settings)
         asked = judging.open(str(judge))
         checks = judging.checks()  # a gold set that cannot be read is told now
         texts = corpus.open()

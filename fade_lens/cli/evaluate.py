@@ -93,7 +93,8 @@ def evaluate(
     subject.check_given(indices)
     asked = judging.open(judge)
     check_nulls(asked_nulls := names(nulls))
-    scorers_of(asked_scorers := names(scorers))
+    for scorer in scorers_of(asked_scorers := names(scorers)).values():
+        scorer.check(chosen_settings)
     more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, "explainer": explainer, **judging.checks()}
     texts = corpus.open()
     check_evidence((one for one in chosen if isinstance(one, Description)), texts, chosen_settings.seed)

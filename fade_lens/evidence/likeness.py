@@ -33,7 +33,8 @@ class Likeness:
 
     def __init__(self, evidence: Evidence, by: str, role: Role | None = None) -> None:
         check_likeness(by)
-        self.evidence, self.by, self.role = evidence, by, role
+        self.evidence, self.by = evidence, by
+        self.role: Role | None = role
 
     @cached_property
     def index(self) -> "WordIndex":
@@ -89,12 +90,10 @@ class WordIndex:
 
     def having(self, phrase: Sequence[str]) -> Int[np.ndarray, " text"]:
         """The texts in which some words stand one behind the other."""
-        numbers = [self._numbers.get(word) for word in phrase]
-        if None in numbers or not numbers:
-            return np.zeros(0, dtype=np.int32)
-        first, end = np.searchsorted(self._sorted, np.array([numbers[0], numbers[0] + 1], dtype=np.int32))
+        number, *others = [self._numbers.get(word, -2) for word in phrase] or [-2]  # -2 stands nowhere
+        first, end = np.searchsorted(self._sorted, np.array([number, number + 1], dtype=np.int32))
         places = self._order[first:end]
-        for further, number in enumerate(numbers[1:], 1):
+        for further, number in enumerate(others, 1):
             places = places[self._words[np.minimum(places + further, len(self._words) - 1)] == number]
         return np.unique(self._at[places])
 

@@ -29,6 +29,7 @@ from fade_lens.metrics.ranking import average_precision, gini
 from fade_lens.runs.settings import Settings
 from tests.samples import stratified
 from tests.simulated import (
+    ALIKE,
     CORPUS,
     DEFAULT,
     FACTORS,
@@ -329,9 +330,6 @@ def design_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], It
 
 # --- Texts that are like the description --------------------------------------------------------------------------------------------
 
-ALIKE = {"0.85": 1.466, "0.95": 2.326, "1": 20.0}
-"""How many standard deviations texts with the concept are more alike than others, by the AUROC that this makes."""
-
 
 def likely_row(runs: int, case: tuple[str, float]) -> str:
     feature, prevalence = case
@@ -362,7 +360,8 @@ def likely_table(runs: int) -> tuple[str, Callable[[tuple[str, float]], str], It
         "Responsiveness and Purity in these, median widths of both as a share of those without such texts\n"
         "feature  preval.   none                           0.85                           0.95                           1"
     )
-    return head, partial(likely_row, runs), [(f, p) for p in (0.005, 0.02, 0.1) for f in SHAPES]
+    shapes = ("dense", "sae", "half", "good", "wrong")
+    return head, partial(likely_row, runs), [(f, p) for p in (0.005, 0.02, 0.1) for f in shapes]
 
 
 # --- Faithfulness ------------------------------------------------------------------------------------------------------------------

@@ -165,6 +165,14 @@ def test_evaluate_writes_its_files_and_goes_on(parts):
     assert len(Results.load(folder / "run" / "results.json.gz")) == 2
 
 
+def test_a_missing_extra_is_told_before_a_model_is_loaded(parts, monkeypatch, capsys):
+    monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.setattr("fade_lens.data.embedding.find_spec", lambda _: None)
+    for more in (["--likely-texts", "meaning"], ["--scorers", "embedding"]):
+        code, said = told(monkeypatch, capsys, *parts[1], *more)
+        assert code == 5 and "fade-lens[similarity]" in said and parts[2].requests == 0
+
+
 def test_a_full_disk_is_told_in_a_sentence(parts, monkeypatch, capsys):
     arguments = parts[1]
     monkeypatch.setattr(Results, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
