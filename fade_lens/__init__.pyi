@@ -21,6 +21,7 @@ from .llm.chat import LLM as LLM
 from .llm.chat import Answer as Answer
 from .llm.request import Request as Request
 from .metrics.metric import Metric as Metric
+from .runs.causes import causes as causes
 from .runs.fade import Fade as Fade
 from .runs.fires import fires as fires
 from .runs.look import Look as Look
