@@ -23,7 +23,7 @@ from fade_lens.generation.decoders.base import Decoder, left_padded
 from fade_lens.generation.decoders.choosing import decoder_of
 from fade_lens.generation.next_token import Sampler
 from fade_lens.subject.features import Features
-from fade_lens.subject.hooks import HookTensor, Model, device_of, resolve_hook, special_tokens
+from fade_lens.subject.hooks import HookTensor, Model, device_of, resolve_hook, textless_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def generate(
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), requests[i].prompt))
     with torch.no_grad():
         decoder = decoder or decoder_for(model, features, requests)
-        forbidden = never_generated(model, decoder.head.d_vocab)
+        forbidden = textless_tokens(model, decoder.head.d_vocab)
         done = 0
         while done < len(order):
             rows = order[done : done + size]
@@ -232,15 +232,6 @@ class Steering:
 def uniforms(batch: Sequence[Request], new_tokens: int) -> Float[np.ndarray, "request {new_tokens}"]:
     """Each request's own random numbers in [0, 1), one a token."""
     return np.stack([np.random.default_rng(r.stream).random(new_tokens) for r in batch])
-
-
-def never_generated(model: Model, d_vocab: int) -> Int[Tensor, " token"]:
-    """Ids that no continuation may hold: the tokenizer's special tokens, and rows of the vocabulary beyond it."""
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        return torch.empty(0, dtype=torch.long)
-    special = {i for i in special_tokens(tokenizer) if 0 <= i < d_vocab}
-    return torch.tensor(sorted(special | set(range(len(tokenizer), d_vocab))), dtype=torch.long)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

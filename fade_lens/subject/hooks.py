@@ -86,6 +86,15 @@ def special_tokens(tokenizer: Any) -> set[int]:
     return {*tokenizer.all_special_ids, *marks}
 
 
+def textless_tokens(model: Model, d_vocab: int) -> Int[Tensor, " token"]:
+    """Ids that stand for no text: the tokenizer's special tokens, and rows of the vocabulary beyond it. They are never generated nor promoted."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return torch.empty(0, dtype=torch.long)
+    special = {i for i in special_tokens(tokenizer) if 0 <= i < d_vocab}
+    return torch.tensor(sorted(special | set(range(len(tokenizer), d_vocab))), dtype=torch.long)
+
+
 def hook_aliases(model: Model) -> dict[str, str]:
     """Names that a bridge accepts beside its own hook names, each with the one it stands for; empty for a `HookedTransformer`."""
     if not is_bridge(model):
