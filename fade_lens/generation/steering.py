@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fade_lens._util.errors import InputError
 from fade_lens.generation.checks import Mode, check_mode
-from fade_lens.generation.decoders.base import Decoder, left_padded
+from fade_lens.generation.decoders.base import Decoder, Hooks, left_padded
 from fade_lens.generation.decoders.choosing import decoder_of
 from fade_lens.generation.next_token import Sampler
 from fade_lens.subject.features import Features
@@ -130,8 +130,20 @@ def decoder_for(model: Model, features: Features, requests: Sequence[Request]) -
         return decoder_of(model, [features.read_hook, features.write_hook], [prompts[0], prompts[-1]])
 
 
+class Rows(Hooks, Protocol):
+    """Hooks that act on each row of a batch in its own way.
+
+    Attributes:
+        device: where the model's tokens are.
+        real: which positions of the tensors that pass now are no padding, or None if none is padding.
+    """
+
+    device: torch.device
+    real: Bool[Tensor, "row pos"] | None
+
+
 def continue_batch(
-    decoder: Decoder, steering: "Steering", batch: Sequence[Request], sampler: Sampler, new_tokens: int
+    decoder: Decoder, steering: Rows, batch: Sequence[Request], sampler: Sampler, new_tokens: int
 ) -> Int[np.ndarray, "request {new_tokens}"]:
     """The continuations of requests that run together."""
     tokens, real = left_padded([r.prompt for r in batch], steering.device)
