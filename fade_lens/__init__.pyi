@@ -27,6 +27,7 @@ from .runs.fade import Fade as Fade
 from .runs.fires import fires as fires
 from .runs.look import Look as Look
 from .runs.look import look as look
+from .runs.patchscopes import patchscopes as patchscopes
 from .runs.results import Result as Result
 from .runs.results import Results as Results
 from .runs.settings import Settings as Settings

@@ -229,7 +229,7 @@ def batch(
     change = (told.gather(-1, chosen).exp() - plain.gather(-1, chosen).exp()).abs()[..., 0]
     found: list[tuple[str, float, float, float]] = []
     for row, own in enumerate(ids.tolist()):
-        text, n = until_quote(model, about, own)
+        text, n = until_quote(model.tokenizer, about, own)
         found.append((text, float(similar[row]), float(entropy[row]), float(change[row, :n].mean())))
     return found
 
@@ -245,13 +245,13 @@ def log_probabilities(
     return rearrange(logits.log_softmax(-1), "(row new) token -> row new token", row=len(whole))
 
 
-def until_quote(model: Model, about: Question, ids: Sequence[int]) -> tuple[str, int]:
+def until_quote(tokenizer: Any, about: Question, ids: Sequence[int]) -> tuple[str, int]:
     """The answer up to its first quotation mark, and how many of the tokens are of it."""
     for n in range(len(ids) + 1):
-        text = continued(model.tokenizer, about.tokens, ids[:n])
+        text = continued(tokenizer, about.tokens, ids[:n])
         if QUOTE.search(text):
             return cleaned(QUOTE.split(text)[0]), max(1, n - 1)
-    return cleaned(continued(model.tokenizer, about.tokens, ids)), len(ids)
+    return cleaned(continued(tokenizer, about.tokens, ids)), len(ids)
 
 
 def cleaned(text: str) -> str:

@@ -86,7 +86,7 @@ def test_an_answer_ends_at_its_first_quotation_mark() -> None:
     letters = SimpleNamespace(decode=lambda ids, **_: "".join(map(chr, ids)))
     about = Question(tuple(b'means "'), (0,), 0, 1.0)
     for said, text, n in ((b'big cat." and', "big cat", 8), (b'" x', "", 1), (b" cat", "cat", 4)):
-        assert until_quote(SimpleNamespace(tokenizer=letters), about, list(said)) == (text, n)  # pyright: ignore[reportArgumentType]
+        assert until_quote(letters, about, list(said)) == (text, n)
 
 
 @pytest.mark.parametrize(
