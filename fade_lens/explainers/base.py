@@ -33,6 +33,7 @@ REASONS = {
     "refused": "the explainer refuses",
     "unreadable": "the explainer's answers cannot be read",
     "cut": "the explainer's answers end before they say anything",
+    "no_tokens": "what the feature makes the model say cannot be told",
     "overflow": "activations are not finite",
     "too_long": "the explainer's context has no room for the evidence",
     "failed": "requests about the feature get no answer",
@@ -66,7 +67,8 @@ class FeatureEvidence:
         silent: windows in which it is silent; their `place.kind` says what they are like.
         scale: its largest activation on the texts kept for showing.
         n_firing: texts kept for showing on which it fires, of `n_texts`.
-        promoted, suppressed: tokens that its direction makes likelier and less likely, the strongest first; empty unless asked for.
+        promoted, suppressed: tokens that its direction makes likelier and less likely by itself, the strongest first; empty unless asked for.
+        likelier, unlikelier: tokens that the model says more and less often where the feature is steered; empty unless asked for.
     """
 
     index: int
@@ -77,6 +79,8 @@ class FeatureEvidence:
     n_texts: int = 0
     promoted: tuple[str, ...] = ()
     suppressed: tuple[str, ...] = ()
+    likelier: tuple[str, ...] = ()
+    unlikelier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,14 @@ class Explainer(Registered, ABC):
         name: under which it is registered.
         version: of its prompts and of what it shows: it stands in the provenance of descriptions.
         asks: whether it asks a language model.
+        reads_texts: whether it needs texts on which a feature fires: one that is silent is not explained then.
         Settings: a frozen dataclass that inherits from `ExplainerSettings`, with its own settings beside those.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "1"
     asks: ClassVar[bool] = True
+    reads_texts: ClassVar[bool] = True
     Settings: ClassVar[type[ExplainerSettings]] = ExplainerSettings
 
     def __init__(self, settings: SubjectSettings) -> None:
