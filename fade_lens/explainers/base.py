@@ -68,6 +68,7 @@ class FeatureEvidence:
         scale: its largest activation on the texts kept for showing.
         n_firing: texts kept for showing on which it fires, of `n_texts`.
         promoted, suppressed: tokens that its direction makes likelier and less likely by itself, the strongest first; empty unless asked for.
+        held: windows of other roles ("refine", "select") for an explainer that searches, those in which it fires and those in which it is silent.
         likelier, unlikelier: tokens that the model says more and less often where the feature is steered; empty unless asked for.
     """
 
@@ -79,6 +80,7 @@ class FeatureEvidence:
     n_texts: int = 0
     promoted: tuple[str, ...] = ()
     suppressed: tuple[str, ...] = ()
+    held: Mapping[str, tuple[Window, ...]] = field(default_factory=dict[str, tuple[Window, ...]])
     likelier: tuple[str, ...] = ()
     unlikelier: tuple[str, ...] = ()
 
@@ -94,6 +96,7 @@ class Explanation:
         shown: the windows that it was shown, each as the number of its text and the positions of its first and its last token (left out).
         windows: a few of these token by token, from the first to the last.
         dropped: rules that were more than asked for.
+        search: how it was chosen, where it was among several: their number (`candidates`), and by its name each score that decided.
         provenance: who explained it, how and on what; also where there is no description.
         usage: what the answers cost that it rests on, in this run or before.
     """
@@ -103,6 +106,7 @@ class Explanation:
     reason: Reason | None = None
     shown: tuple[tuple[int, int, int], ...] = ()
     dropped: int = 0
+    search: Mapping[str, float] = field(default_factory=dict[str, float])
     provenance: Provenance = field(default_factory=lambda: Provenance("explained"))
     usage: Usage | None = None
     windows: tuple[TopText, ...] = field(default=(), compare=False, repr=False)

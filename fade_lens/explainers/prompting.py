@@ -97,6 +97,12 @@ UNLIKE = """\
 Further excerpts come after these in which the unit is silent, though they look much like the others or hold the same words. Describe \
 what sets the first apart: the description should hold for them and fail for the silent ones.
 """
+MISSED = "In these excerpts the unit is active, and no rule, or only a weak one, holds for them:"
+FALSE = "In these excerpts the unit is silent, though a rule holds for them:"
+REVISE = """\
+The rules were tried on other excerpts. {failed}
+
+Give a better list of rules, complete and in the same form: keep what is right, and reword, add, join or leave out rules as these excerpts ask for."""
 SILENT = "In these the unit is silent:"
 REASON_FIRST = 'First think in a few sentences, in the field "thoughts"; then decide.\n'
 RULES = """\
