@@ -7,6 +7,7 @@ from ._util.errors import JudgeError as JudgeError
 from ._util.errors import MissingExtraError as MissingExtraError
 from ._util.errors import StoreError as StoreError
 from .analysis.compare import compare as compare
+from .analysis.logit_weights import logit_weights as logit_weights
 from .analysis.summary import compare_sources as compare_sources
 from .analysis.summary import summary as summary
 from .data.corpus import Corpus as Corpus
@@ -21,10 +22,12 @@ from .llm.chat import LLM as LLM
 from .llm.chat import Answer as Answer
 from .llm.request import Request as Request
 from .metrics.metric import Metric as Metric
+from .runs.causes import causes as causes
 from .runs.fade import Fade as Fade
 from .runs.fires import fires as fires
 from .runs.look import Look as Look
 from .runs.look import look as look
+from .runs.patchscopes import patchscopes as patchscopes
 from .runs.results import Result as Result
 from .runs.results import Results as Results
 from .runs.settings import Settings as Settings

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -88,6 +89,11 @@ def negatives_of(evidence: Evidence, kinds: Iterable[str] = KINDS, progress: "Pr
     check_kinds(kinds := tuple(kinds))
     near = neighbourhood(evidence) if "neighbour" in kinds else None
     return Negatives(evidence, neighbours=near, progress=progress)
+
+
+def in_turn(drawn: Mapping[str, Sequence[Place]], n: int) -> list[Place]:
+    """Up to `n` windows, one of each kind after the other."""
+    return list(islice(filter(None, chain.from_iterable(zip_longest(*drawn.values()))), n))
 
 
 def window_vectors(

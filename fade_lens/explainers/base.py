@@ -33,6 +33,7 @@ REASONS = {
     "refused": "the explainer refuses",
     "unreadable": "the explainer's answers cannot be read",
     "cut": "the explainer's answers end before they say anything",
+    "no_tokens": "what the feature makes the model say cannot be told",
     "overflow": "activations are not finite",
     "too_long": "the explainer's context has no room for the evidence",
     "failed": "requests about the feature get no answer",
@@ -66,7 +67,9 @@ class FeatureEvidence:
         silent: windows in which it is silent; their `place.kind` says what they are like.
         scale: its largest activation on the texts kept for showing.
         n_firing: texts kept for showing on which it fires, of `n_texts`.
-        promoted, suppressed: tokens that its direction makes likelier and less likely, the strongest first; empty unless asked for.
+        promoted, suppressed: tokens that its direction makes likelier and less likely by itself, the strongest first; empty unless asked for.
+        held: windows of other roles ("refine", "select") for an explainer that searches, those in which it fires and those in which it is silent.
+        likelier, unlikelier: tokens that the model says more and less often where the feature is steered; empty unless asked for.
     """
 
     index: int
@@ -77,6 +80,9 @@ class FeatureEvidence:
     n_texts: int = 0
     promoted: tuple[str, ...] = ()
     suppressed: tuple[str, ...] = ()
+    held: Mapping[str, tuple[Window, ...]] = field(default_factory=dict[str, tuple[Window, ...]])
+    likelier: tuple[str, ...] = ()
+    unlikelier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Explanation:
         shown: the windows that it was shown, each as the number of its text and the positions of its first and its last token (left out).
         windows: a few of these token by token, from the first to the last.
         dropped: rules that were more than asked for.
+        search: how it was chosen, where it was among several: their number (`candidates`), and by its name each score that decided.
         provenance: who explained it, how and on what; also where there is no description.
         usage: what the answers cost that it rests on, in this run or before.
     """
@@ -99,6 +106,7 @@ class Explanation:
     reason: Reason | None = None
     shown: tuple[tuple[int, int, int], ...] = ()
     dropped: int = 0
+    search: Mapping[str, float] = field(default_factory=dict[str, float])
     provenance: Provenance = field(default_factory=lambda: Provenance("explained"))
     usage: Usage | None = None
     windows: tuple[TopText, ...] = field(default=(), compare=False, repr=False)
@@ -151,12 +159,14 @@ class Explainer(Registered, ABC):
         name: under which it is registered.
         version: of its prompts and of what it shows: it stands in the provenance of descriptions.
         asks: whether it asks a language model.
+        reads_texts: whether it needs texts on which a feature fires: one that is silent is not explained then.
         Settings: a frozen dataclass that inherits from `ExplainerSettings`, with its own settings beside those.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "1"
     asks: ClassVar[bool] = True
+    reads_texts: ClassVar[bool] = True
     Settings: ClassVar[type[ExplainerSettings]] = ExplainerSettings
 
     def __init__(self, settings: SubjectSettings) -> None:

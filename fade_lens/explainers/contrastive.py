@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice, zip_longest
 from typing import ClassVar
 
 from fade_lens._util.options import option
-from fade_lens.evidence.negatives import KINDS, check_kinds, negatives_of
+from fade_lens.evidence.negatives import KINDS, check_kinds, in_turn, negatives_of
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import ExplainerSettings, FeatureEvidence, explainer
 from fade_lens.explainers.one_shot import OneShot, OneShotSettings
@@ -48,7 +47,6 @@ class Contrastive(OneShot):
         exemplars = {index: [window.place for window in one.active] for index, one in found.items()}
         negatives = negatives_of(evidence, kinds)
         drawn = negatives.draw("show", n, kinds, exemplars=exemplars, indices=list(found), purpose="contrast")
-        in_turn = {index: chain.from_iterable(zip_longest(*some.values())) for index, some in drawn.items()}
-        places = {index: list(islice(filter(None, some), n)) for index, some in in_turn.items()}
+        places = {index: in_turn(some, n) for index, some in drawn.items()}
         read = evidence.read(places)
         return {index: replace(one, silent=read[index]) for index, one in found.items()}

@@ -1,6 +1,5 @@
 """`one-shot`: one request shows a feature's windows and asks what they share."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,14 +19,13 @@ from fade_lens.explainers.base import (
     concept_of,
     explainer,
 )
+from fade_lens.explainers.promoting import with_tokens
 from fade_lens.explainers.showing import SHOWINGS, Showing, showing
 from fade_lens.judge import Estimate, Judge
 from fade_lens.judge.asking import Questions
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Request
 from fade_lens.subject.settings import SubjectSettings
-
-logger = logging.getLogger(__name__)
 
 FEWEST = 4
 """Windows that are shown at least; a prompt that is too long is halved down to them."""
@@ -41,6 +39,7 @@ class OneShotSettings(ExplainerSettings):
     explainer_examples: int = option(3, "Made-up features with good descriptions that an explainer is shown first.", least=0, most=len(prompting.EXAMPLES))  # fmt: skip
     explainer_reasoning: bool = option(False, "An explainer is asked to reason before it describes.")
     explainer_temperature: float | None = option(None, "Temperature at which an explainer is asked; unless given, that of its way of showing.", least=0, most=2)  # fmt: skip
+    shown_changes: int = option(0, "Tokens that the model says more often where a feature is steered, and as many that it says less often, that an explainer is shown beside.", least=0)  # fmt: skip
     shown_logits: int | None = option(None, "Tokens that a feature promotes most, and as many that it suppresses, that an explainer is shown; unless given, as its way of showing has it.", least=0)  # fmt: skip
 
 
@@ -71,7 +70,8 @@ class OneShot(Explainer):
         ]
         silent = [made_up(asking.settings.window_tokens)] * asking.n_silent
         logits = ("token",) * asking.how.logits
-        evidence = FeatureEvidence(0, tuple(active), tuple(silent), promoted=logits, suppressed=logits)
+        changes = ("token",) * asking.asking.shown_changes
+        evidence = FeatureEvidence(0, tuple(active), tuple(silent), promoted=logits, suppressed=logits, likelier=changes, unlikelier=changes)  # fmt: skip
         return judge.estimate_ask(asking.request(evidence), n_features)
 
     @property
@@ -121,7 +121,7 @@ class OneShot(Explainer):
         if evidence.silent:
             parts += [prompting.SILENT, prompting.excerpts(evidence.silent, evidence.scale, self.how, signs, tag, "silent")]  # fmt: skip
         parts += [prompting.about_peaks(evidence.active, self.how)] if self.how.peaks else []
-        parts += [prompting.about_logits(evidence)] if evidence.promoted or evidence.suppressed else []
+        parts += prompting.about_tokens(evidence)
         rules = prompting.task(
             self.how, signs, self.field, unlike=bool(evidence.silent), reasoning=reasoning, rules=self.rules
         )
@@ -129,24 +129,7 @@ class OneShot(Explainer):
         return [{"role": "system", "content": rules}, *fixed, {"role": "user", "content": "\n\n".join(parts)}]
 
     def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
-        found = super().gather(evidence, indices)
-        if not (self.how.logits and found):
-            return found
-        from fade_lens.subject.lens import promoted_tokens
-
-        subject = evidence.subject
-        tokens = promoted_tokens(subject.model, subject.features.select(list(found)), self.how.logits)
-        if isinstance(tokens, Reason):
-            logger.warning("promoted tokens are not shown: %s", tokens)
-            return found
-
-        def named(pairs: Sequence[tuple[str, float]]) -> tuple[str, ...]:
-            return tuple(token for token, _ in pairs)
-
-        return {
-            index: replace(one, promoted=named(of.promoted), suppressed=named(of.suppressed))
-            for (index, one), of in zip(found.items(), tokens, strict=True)
-        }
+        return with_tokens(evidence, super().gather(evidence, indices), self.how.logits, self.asking.shown_changes)
 
 
 def how_of(settings: OneShotSettings) -> Showing:

@@ -78,6 +78,16 @@ itself in quotes where it is one word, else their kind or their topic. When they
 """
 BRIEF_MARKED = ", in which some words or signs stand between {opens} and {closes}"
 MARKED = ", and the tokens at which it is most active stand between {opens} and {closes}"
+WRITES = """\
+You find out what one unit of a language model makes it write. You are given tokens that the unit makes likelier or less likely as the next \
+token; they are pieces of words, and some come by accident. Say what the likelier ones share, or what the model would write about.
+
+How to describe it
+- Name the concept itself: a word, a kind of word, a topic, a language, a construct of code. Do not write about the unit or these lists.
+- Lists of tokens that become less likely only help to tell what the concept is not.
+- At most {words} words, no full sentence. When the unit promotes one word in many spellings, quote that word.
+- When the tokens share nothing, leave the description empty ("").
+"""
 STRENGTH = "Below an excerpt, marked tokens are listed with their strength from 1 to 10, where 10 is the strongest that the unit ever is.\n"
 IN_ORDER = """\
 Try these in order, and take the first that holds: the tokens at the peaks are the same or of one kind; the tokens right after the \
@@ -87,6 +97,12 @@ UNLIKE = """\
 Further excerpts come after these in which the unit is silent, though they look much like the others or hold the same words. Describe \
 what sets the first apart: the description should hold for them and fail for the silent ones.
 """
+MISSED = "In these excerpts the unit is active, and no rule, or only a weak one, holds for them:"
+FALSE = "In these excerpts the unit is silent, though a rule holds for them:"
+REVISE = """\
+The rules were tried on other excerpts. {failed}
+
+Give a better list of rules, complete and in the same form: keep what is right, and reword, add, join or leave out rules as these excerpts ask for."""
 SILENT = "In these the unit is silent:"
 REASON_FIRST = 'First think in a few sentences, in the field "thoughts"; then decide.\n'
 RULES = """\
@@ -153,9 +169,13 @@ def task(
     about = about.format(opens=signs[0], closes=signs[1]) if how.mark is not None else ""
     parts = [words.format(marked=about, words=how.words)]
     parts += [STRENGTH] * bool(how.values) + [IN_ORDER] * how.in_order + [UNLIKE] * unlike
-    parts += [RULES.format(rules=rules)] * (field is RULE_LIST) + [REASON_FIRST] * reasoning
+    return "\n".join([*parts, *[RULES.format(rules=rules)] * (field is RULE_LIST), answer_in(field, reasoning)])
+
+
+def answer_in(field: Field, reasoning: bool) -> str:
+    """How an answer is to be written."""
     thoughts = '"thoughts": "…", ' if reasoning else ""
-    return "\n".join([*parts, FORM.format(form=f'{{{thoughts}"{field.name}": {field.written}}}')])
+    return "\n".join([*[REASON_FIRST] * reasoning, FORM.format(form=f'{{{thoughts}"{field.name}": {field.written}}}')])
 
 
 def excerpts(
@@ -173,10 +193,16 @@ def about_peaks(windows: Sequence[Window], how: Showing) -> str:
     return f"{told}\nTokens right after the peaks: {listed(after)}" if how.in_order else told
 
 
-def about_logits(evidence: FeatureEvidence) -> str:
-    """The tokens that the feature's direction promotes and suppresses."""
-    told = (("promotes", evidence.promoted), ("suppresses", evidence.suppressed))
-    return "\n".join(f"Tokens that the unit {what} most: {listed(tokens)}" for what, tokens in told if tokens)
+def about_tokens(evidence: FeatureEvidence) -> list[str]:
+    """The tokens that the feature makes likelier and less likely, as far as they are to be shown."""
+    told = (
+        ("the unit promotes most", evidence.promoted),
+        ("the unit suppresses most", evidence.suppressed),
+        ("become likelier when the unit is switched on by force", evidence.likelier),
+        ("become less likely when the unit is switched on by force", evidence.unlikelier),
+    )
+    lines = [f"Tokens that {what}: {listed(tokens)}" for what, tokens in told if tokens]
+    return ["\n".join(lines)] if lines else []
 
 
 def listed(tokens: Sequence[str]) -> str:

@@ -156,6 +156,7 @@ def row_of(row: Explanation) -> dict[str, Any]:
         "evidence": about.evidence,
         "shown": " ".join(f"{text}:{first}-{last}" for text, first, last in row.shown),
         "dropped_rules": row.dropped,
+        **{f"search_{name}": value for name, value in row.search.items()},
         "judge_calls": None if row.usage is None else row.usage.calls,
         "judge_cost": None if row.usage is None else row.usage.cost,
     }

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from fade_lens._util.errors import InputError
 from fade_lens.generation.checks import Mode, check_mode
-from fade_lens.generation.decoders.base import Decoder, left_padded
+from fade_lens.generation.decoders.base import Decoder, Hooks, left_padded
 from fade_lens.generation.decoders.choosing import decoder_of
 from fade_lens.generation.next_token import Sampler
 from fade_lens.subject.features import Features
-from fade_lens.subject.hooks import HookTensor, Model, device_of, resolve_hook, special_tokens
+from fade_lens.subject.hooks import HookTensor, Model, device_of, resolve_hook, textless_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def generate(
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), requests[i].prompt))
     with torch.no_grad():
         decoder = decoder or decoder_for(model, features, requests)
-        forbidden = never_generated(model, decoder.head.d_vocab)
+        forbidden = textless_tokens(model, decoder.head.d_vocab)
         done = 0
         while done < len(order):
             rows = order[done : done + size]
@@ -130,8 +130,20 @@ def decoder_for(model: Model, features: Features, requests: Sequence[Request]) -
         return decoder_of(model, [features.read_hook, features.write_hook], [prompts[0], prompts[-1]])
 
 
+class Rows(Hooks, Protocol):
+    """Hooks that act on each row of a batch in its own way.
+
+    Attributes:
+        device: where the model's tokens are.
+        real: which positions of the tensors that pass now are no padding, or None if none is padding.
+    """
+
+    device: torch.device
+    real: Bool[Tensor, "row pos"] | None
+
+
 def continue_batch(
-    decoder: Decoder, steering: "Steering", batch: Sequence[Request], sampler: Sampler, new_tokens: int
+    decoder: Decoder, steering: Rows, batch: Sequence[Request], sampler: Sampler, new_tokens: int
 ) -> Int[np.ndarray, "request {new_tokens}"]:
     """The continuations of requests that run together."""
     tokens, real = left_padded([r.prompt for r in batch], steering.device)
@@ -232,15 +244,6 @@ class Steering:
 def uniforms(batch: Sequence[Request], new_tokens: int) -> Float[np.ndarray, "request {new_tokens}"]:
     """Each request's own random numbers in [0, 1), one a token."""
     return np.stack([np.random.default_rng(r.stream).random(new_tokens) for r in batch])
-
-
-def never_generated(model: Model, d_vocab: int) -> Int[Tensor, " token"]:
-    """Ids that no continuation may hold: the tokenizer's special tokens, and rows of the vocabulary beyond it."""
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        return torch.empty(0, dtype=torch.long)
-    special = {i for i in special_tokens(tokenizer) if 0 <= i < d_vocab}
-    return torch.tensor(sorted(special | set(range(len(tokenizer), d_vocab))), dtype=torch.long)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

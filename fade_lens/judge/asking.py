@@ -57,12 +57,14 @@ class Questions:
         prompts: the words of ratings and of writing.
         call: where answers are kept, and why no more must be sent.
         legible: how far answers could be read, by what they are read as; shared by all work of a judge.
+        rating: how the judge rates: several texts a request ("batched"), or one ("single").
     """
 
     queue: Queue
     prompts: Prompts
     call: Call
     legible: defaultdict[str, Legibility]
+    rating: str = "batched"
 
     async def send(self, request: Request) -> Answer:
         """The answer to one request. Raises `Unanswered` where only this request is lost, `JudgeError` where the judge cannot be asked."""

@@ -421,7 +421,7 @@ class Judge:
         """
         # Outside of a session each question stands for itself.
         call = Call(self._transcripts, set() if self._answered is None else self._answered)
-        return self._begin(work, Questions(self._queue, self.prompts, call, self._legible))
+        return self._begin(work, Questions(self._queue, self.prompts, call, self._legible, self.rating))
 
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":

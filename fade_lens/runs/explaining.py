@@ -36,7 +36,7 @@ def explain(
         observe(subject)
         evidence = Evidence(subject, observe=observe, store=store)
         least = explainer.settings.least_texts
-        lacking = {i: evidence.lacking(i, "show", least) for i in indices}
+        lacking = {i: evidence.lacking(i, "show", least) if made.reads_texts else None for i in indices}
         shown = explainer.gather(evidence, [i for i, reason in lacking.items() if reason is None])
 
         def begun(index: int) -> "Future[Explanation]":

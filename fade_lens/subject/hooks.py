@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.aliases import collect_aliases_recursive
 
@@ -83,6 +84,15 @@ def special_tokens(tokenizer: Any) -> set[int]:
     template = str(getattr(tokenizer, "chat_template", None) or "")
     marks = {i for i, t in added.items() if t.special or (t.content in template and MARKER.fullmatch(t.content))}
     return {*tokenizer.all_special_ids, *marks}
+
+
+def textless_tokens(model: Model, d_vocab: int) -> Int[Tensor, " token"]:
+    """Ids that stand for no text: the tokenizer's special tokens, and rows of the vocabulary beyond it. They are never generated nor promoted."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return torch.empty(0, dtype=torch.long)
+    special = {i for i in special_tokens(tokenizer) if 0 <= i < d_vocab}
+    return torch.tensor(sorted(special | set(range(len(tokenizer), d_vocab))), dtype=torch.long)
 
 
 def hook_aliases(model: Model) -> dict[str, str]:
@@ -202,12 +212,18 @@ def add_mlp_input(model: Model, hook: str, afterwards: ExitStack) -> None:
         afterwards.callback(known.pop, hook)
 
 
-def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[str]) -> dict[str, Tensor]:
+def read_hooks(
+    model: Model,
+    tokens: Int[Tensor, "text pos"],
+    names: Iterable[str],
+    past: TransformerLensKeyValueCache | None = None,
+) -> dict[str, Tensor]:
     """The activations at some hooks; no layer above the last hook runs, and no logits are computed.
 
     Args:
         tokens: padded on the right, where causal attention keeps padding from every real position.
         names: resolved hook names.
+        past: keys and values of the tokens before these, to which theirs are added; for a `HookedTransformer` alone.
 
     Returns:
         For each name the tensor `[text, pos, …]`, on the model's device and in its dtype.
@@ -228,6 +244,8 @@ def read_hooks(model: Model, tokens: Int[Tensor, "text pos"], names: Iterable[st
             options["stop_at_layer"] = None
     else:
         options |= {"padding_side": "right", "return_type": None}
+        if past is not None:
+            options |= {"past_kv_cache": past, "attention_mask": torch.ones_like(tokens)}
     with running(model, wanted):
         _, cache = model.run_with_cache(tokens.to(device_of(model)), **options)
     return {name: cache[name] for name in wanted}

@@ -1,9 +1,9 @@
 """The logit lens: which tokens a feature's direction makes the model say, as far as it reaches the output directly."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fade_lens._util.reasons import Reason
 from fade_lens.subject.features import Features
-from fade_lens.subject.hooks import Model, layer_of, special_tokens
+from fade_lens.subject.hooks import Model, layer_of, textless_tokens
 from fade_lens.subject.tokens import decode
 
 LENS = (
@@ -49,27 +49,31 @@ def promoted_tokens(model: Model, features: Features, n: int) -> list[Promoted] 
     rows = in_residual_stream(model, features)
     if isinstance(rows, Reason):
         return rows
-    whole: Any = model
-    tokenizer, d_vocab = model.tokenizer, int(model.cfg.d_vocab)
-    left_out = set[int]() if tokenizer is None else {*special_tokens(tokenizer), *range(len(tokenizer), d_vocab)}
-    never = torch.tensor(sorted(i for i in left_out if 0 <= i < d_vocab), dtype=torch.long)
-    kept = min(n, d_vocab - len(never))
-    normed = whole.cfg.normalization_type is not None
+    tokenizer = model.tokenizer
+    never = textless_tokens(model, int(model.cfg.d_vocab))
+    kept = min(n, int(model.cfg.d_vocab) - len(never))
 
     def named(values: Tensor, ids: Tensor) -> tuple[tuple[str, float], ...]:
         texts = [str(i) if tokenizer is None else decode(tokenizer, [i]) for i in ids.tolist()]
         return tuple(zip(texts, values.tolist(), strict=True))
 
     found: list[Promoted] = []
-    for some in rows.split(max(1, LOGIT_BYTES // (4 * d_vocab))):
-        logits = alone(lambda x: whole.unembed(whole.ln_final(x) if normed else x), some, whole.unembed)
-        logits = logits[:, :d_vocab].cpu()
-        logits -= logits.mean(dim=-1, keepdim=True)
+    for logits in lens_logits(model, rows):
         ends = [logits.index_fill(1, never, sign * torch.inf).topk(kept, largest=sign < 0) for sign in (-1, 1)]
-        for row in range(len(some)):
+        for row in range(len(logits)):
             up, down = ((named(end.values[row], end.indices[row])) for end in ends)
             found.append(Promoted(up, down))
     return found
+
+
+def lens_logits(model: Model, rows: Float[Tensor, "feature d_model"]) -> Iterator[Float[Tensor, "_some d_vocab"]]:
+    """The logits that directions in the residual stream make of every token, a few directions at a time: what is done, `LENS` says."""
+    whole, d_vocab = cast(Any, model), int(model.cfg.d_vocab)
+    normed = whole.cfg.normalization_type is not None
+    for some in rows.split(max(1, LOGIT_BYTES // (4 * d_vocab))):
+        logits = alone(lambda x: whole.unembed(whole.ln_final(x) if normed else x), some, whole.unembed)
+        logits = logits[:, :d_vocab].cpu()
+        yield logits - logits.mean(dim=-1, keepdim=True)
 
 
 def in_residual_stream(model: Model, features: Features) -> Float[Tensor, "feature d_model"] | Reason:

@@ -26,7 +26,6 @@ from fade_lens.generation.steering import (
     continue_batch,
     decoder_for,
     generate,
-    never_generated,
     uniforms,
 )
 from fade_lens.subject.features import features_of
@@ -102,7 +101,7 @@ def agreement(model: Any, sae: Any) -> str:
     found = generate(model, features, requests, torch.tensor([REFERENCE]), new_tokens=NEW)
     with torch.no_grad():
         decoder = HookedDecoder(model, whole=True)
-        forbidden = never_generated(model, decoder.head.d_vocab)
+        forbidden = textless_tokens(model, decoder.head.d_vocab)
         sampler = Sampler(decoder.head, uniforms(requests, NEW), forbidden, 0.0, None)
         steering = Steering(model, features, requests, torch.tensor([REFERENCE]), "add")
         plain = continue_batch(decoder, steering, requests, sampler, NEW)

@@ -25,8 +25,7 @@ import torch
 
 from fade_lens import demo
 from fade_lens.demo.parts import DATA, gemma_folder
-from fade_lens.generation.steering import never_generated
-from fade_lens.subject.hooks import Model
+from fade_lens.subject.hooks import Model, textless_tokens
 from tests.benchmarks.parity_metrics import REFERENCE, environment
 from tests.parity_case import GOLDEN, METRICS, Agreement, Record, judge, ours
 
@@ -40,7 +39,7 @@ def reference(python: Path, case: Record, model: Model, base_url: str) -> list[R
         "sae": str(DATA / "gemma-3-270m-layer9-4k"),
         "layer": 9,
         "base_url": base_url,
-        "never_generated": never_generated(model, int(model.cfg.d_vocab)).tolist(),
+        "never_generated": textless_tokens(model, int(model.cfg.d_vocab)).tolist(),
     }
     done = subprocess.run(
         [python, Path(__file__).with_name("reference_run.py")],

@@ -1,0 +1,231 @@
+"""`tree`: rules that are revised where they fail, on texts kept for that, and chosen on others.
+
+Several first lists of rules are asked for, as `structured` asks for one. Each is tried on windows of the role *refine*: which of its rules hold for
+which windows is asked in one request, kept by rule and window, so that a child pays for the rules that it changed. The best go on; each is shown
+the windows on which it fails worst, and asked for better rules. What comes out is chosen on windows of the role *select*, which no prompt has
+held: a revision only where it does better there than the first list that it comes from. Nothing of the role *test* is seen.
+
+After the tree search of Ma et al. (2025), whose "validation" windows are those that the explainer was shown; and with AUROC of the composed rules
+(see `fade_lens.scorers.deciding.composed`) in place of a simulation of every token.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+
+from fade_lens._util.options import option
+from fade_lens._util.reasons import Reason
+from fade_lens._util.seeds import stream
+from fade_lens.data.rules import STRONGEST, Rule
+from fade_lens.evidence.marking import marks
+from fade_lens.evidence.negatives import in_turn, negatives_of
+from fade_lens.evidence.windows import ACTIVE, Draw, Evidence, Window
+from fade_lens.explainers import prompting
+from fade_lens.explainers.base import ExplainerSettings, Explanation, FeatureEvidence, concept_of, explainer
+from fade_lens.explainers.structured import Structured, StructuredSettings
+from fade_lens.judge import Estimate, Judge
+from fade_lens.judge import holding as asking
+from fade_lens.judge.asking import Questions, all_of
+from fade_lens.llm.request import Message
+from fade_lens.metrics.ranking import auroc
+from fade_lens.subject.settings import SubjectSettings
+
+HELD = ("refine", "select")
+SILENT_KINDS = ("random_silent", "token_silent")
+WORST = 2
+"""Windows of each kind that a revision is shown: those on which the rules fail worst."""
+
+
+@dataclass(frozen=True)
+class TreeSettings(StructuredSettings):
+    """How far the search goes."""
+
+    tree_roots: int = option(3, "First lists of rules that a tree search begins with.", least=1, most=10)
+    tree_depth: int = option(3, "How often the best of them are revised.", least=0, most=10)
+    tree_width: int = option(3, "Lists of rules that are revised each time: the best so far.", least=1, most=10)
+    tree_branching: int = option(2, "Revisions that each of them is asked for.", least=1, most=10)
+    tree_texts: int = option(24, "Windows that lists of rules are tried on, and as many that they are chosen on; half of each with the feature firing.", least=8)  # fmt: skip
+    tree_temperature: float = option(1.0, "Temperature of the first lists but one, and of revisions.", least=0, most=2)
+
+
+@dataclass
+class Node:
+    """A list of rules.
+
+    Attributes:
+        rules: texts with strengths.
+        root: the first list that it comes from; None: it is one.
+        name: its place in the tree, such as "1.0.1".
+        scores: AUROC by role, as far as it was tried.
+    """
+
+    rules: tuple[Rule, ...]
+    name: str
+    root: "Node | None" = None
+    scores: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@explainer("tree")
+class Tree(Structured):
+    """Rules revised by what they get wrong. At most 60 calls a feature with the settings as they are and a judge that takes several rules at once."""
+
+    version: ClassVar[str] = "1"
+    Settings: ClassVar[type[ExplainerSettings]] = TreeSettings
+
+    def __init__(self, settings: SubjectSettings) -> None:
+        super().__init__(settings)
+        self.tree = TreeSettings.of(settings)
+
+    @classmethod
+    def estimate(cls, judge: Judge, settings: SubjectSettings, n_features: int) -> Estimate:
+        made = cls(settings)
+        tree, one = made.tree, super().estimate(judge, settings, 1)
+        revisions = tree.tree_width * tree.tree_branching * tree.tree_depth
+        nodes, chosen = tree.tree_roots + revisions, tree.tree_roots + tree.tree_width * tree.tree_depth
+        rule, text = "a word " * 10, "word " * made.settings.window_tokens
+        if judge.rating == "single":
+            tried = judge.estimate(0, tree.tree_texts) * (made.rules * (nodes + chosen))
+        else:
+            request = asking.request("feature 0", [rule] * made.rules, [text] * tree.tree_texts, 0)
+            tried = judge.estimate_ask(request, -(-tree.tree_texts // 24)) * (nodes + chosen)
+        return (one * nodes + tried) * n_features
+
+    def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
+        found, n = super().gather(evidence, indices), self.tree.tree_texts
+        negatives = negatives_of(evidence, SILENT_KINDS)
+        held: dict[int, dict[str, tuple[Window, ...]]] = {index: {} for index in found}
+        for role in HELD:
+            silent = negatives.draw(role, n // 2, SILENT_KINDS, indices=list(found), purpose="tree")
+            draw = Draw(n - n // 2, purpose="tree")
+            places = {i: [*evidence.drawn(i, role, draw), *in_turn(silent[i], n // 2)] for i in found}
+            for index, windows in evidence.read(places).items():
+                held[index][role] = windows
+        return {index: replace(one, held=held[index]) for index, one in found.items()}
+
+    async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
+        tree, known = self.tree, Answers(questions, evidence, self.tree.tree_texts, self.settings.seed)
+        said = await all_of(self.asked(evidence, questions, str(root), self.messages(evidence)) for root in range(tree.tree_roots))  # fmt: skip
+        roots = [one for one in said if isinstance(one, Node)]
+        if not roots:
+            return Explanation.of(evidence, reason=next(one for one in said if isinstance(one, Reason)))
+        roots = [*{node.rules: node for node in reversed(roots)}.values()][::-1]
+        if not all(known.both_kinds(role) for role in HELD):  # nothing to try them on
+            return self.chosen(evidence, roots[0], roots[0], 1)
+        await known.score(roots, "refine")
+        await known.score(roots, "select")
+        nodes, tried = best(roots, "refine", tree.tree_width), list(roots)
+        for _ in range(tree.tree_depth):
+            most = nodes[0].scores["refine"]
+            if most == 1:
+                break
+            children = await self.revised(evidence, questions, known, nodes, {node.rules for node in tried})
+            if not children:
+                break
+            await known.score(children, "refine")
+            tried += children
+            nodes = best([*nodes, *children], "refine", tree.tree_width)
+            await known.score([node for node in nodes if "select" not in node.scores], "select")
+            if nodes[0].scores["refine"] <= most:  # no gain is left
+                break
+        chosen = best([node for node in tried if "select" in node.scores], "select", 1)[0]
+        root = chosen.root or chosen
+        better = chosen.scores["select"] > root.scores["select"]
+        return self.chosen(evidence, chosen if better else root, root, len(tried))
+
+    def chosen(self, evidence: FeatureEvidence, node: Node, root: Node, n: int) -> Explanation:
+        """The explanation of a list of rules."""
+        made = Explanation.of(evidence, rules=node.rules)
+        scores = {name: node.scores[name] for name in HELD if name in node.scores}
+        first = {"root_select": root.scores["select"]} if "select" in root.scores else {}
+        return replace(made, search={"candidates": float(n), **scores, **first})
+
+    async def asked(self, evidence: FeatureEvidence, questions: Questions, name: str, messages: Sequence[Message], root: Node | None = None) -> Node | Reason:  # fmt: skip
+        """A list of rules; the first of all is asked for as `structured` asks."""
+        request = replace(self.request(evidence), messages=list(messages))
+        if name != "0":
+            seed = stream(self.settings.seed, "tree", evidence.index, name) % 2**31
+            request = replace(request, parameters={**request.parameters, "temperature": self.tree.tree_temperature, "seed": seed})  # fmt: skip
+        found = await questions.ask(request, lambda answer: self.read(evidence, answer))
+        return found if isinstance(found, Reason) else Node(found[: self.rules], name, root)
+
+    async def revised(self, evidence: FeatureEvidence, questions: Questions, known: "Answers", nodes: Sequence[Node], seen: set[tuple[Rule, ...]]) -> list[Node]:  # fmt: skip
+        """Revisions of some lists of rules that are not among those seen."""
+        work = [
+            self.asked(evidence, questions, f"{node.name}.{n}", self.revision(evidence, known, node), node.root or node)
+            for node in nodes
+            if node.scores["refine"] < 1
+            for n in range(self.tree.tree_branching)
+        ]
+        new = {one.rules: one for one in await all_of(work) if isinstance(one, Node) and one.rules not in seen}
+        return list(new.values())
+
+    def revision(self, evidence: FeatureEvidence, known: "Answers", node: Node) -> list[Message]:
+        """The chat that asks for better rules: what it began with, the rules, and where they fail."""
+        said = json.dumps({"rules": [{"activates_on": text, "strength": n} for text, n in node.rules]}, ensure_ascii=False)  # fmt: skip
+        signs, tag, parts = marks((*evidence.active, *evidence.silent)), prompting.tag_of(evidence.index), list[str]()
+        for words, windows in zip((prompting.MISSED, prompting.FALSE), known.worst(node), strict=True):
+            parts += [words, prompting.excerpts(windows, evidence.scale, self.how, signs, tag)] if windows else []
+        return [
+            *self.messages(evidence),
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": prompting.REVISE.format(failed="\n\n".join(parts))},
+        ]
+
+
+def best(nodes: Sequence[Node], role: str, n: int) -> list[Node]:
+    """The nodes of the largest scores, at equal scores the earlier ones: a revision that gains nothing is none."""
+    return sorted(nodes, key=lambda node: -node.scores[role])[:n]
+
+
+class Answers:
+    """Which rules hold for which windows of a feature, asked for once."""
+
+    def __init__(self, questions: Questions, evidence: FeatureEvidence, size: int, seed: int) -> None:
+        self._questions, self._evidence, self._size, self._seed = questions, evidence, size, seed
+        self._holds: dict[tuple[str, str], list[float | None]] = {}
+
+    def both_kinds(self, role: str) -> bool:
+        """Whether there are windows in which the feature fires, and in which it is silent."""
+        return len({w.place.kind == ACTIVE for w in self._evidence.held[role]}) == 2
+
+    async def score(self, nodes: Sequence[Node], role: str) -> None:
+        """Try some lists of rules on the windows of a role."""
+        concept, texts = concept_of(self._evidence.index), [w.text for w in self._evidence.held[role]]
+
+        async def ask(rules: Sequence[str]) -> None:
+            found = await asking.holding(self._questions, concept, rules, texts, seed=stream(self._seed, "tree", role), size=self._size)  # fmt: skip
+            self._holds |= {(rule, role): row for rule, row in zip(rules, found, strict=True)}
+
+        new: list[list[str]] = []
+        waiting = {rule for rule, of in self._holds if of == role}
+        for node in nodes:
+            if missing := [rule for rule, _ in node.rules if rule not in waiting]:
+                waiting.update(missing)
+                new.append(missing)
+        await all_of(map(ask, new))
+        for node in nodes:
+            values = self.composed(node, role)
+            fires = np.array([w.place.kind == ACTIVE for w in self._evidence.held[role]])
+            sides = [values[fires & ~np.isnan(values)], values[~fires & ~np.isnan(values)]]
+            node.scores[role] = auroc(*sides) if all(map(len, sides)) else 0.5
+
+    def composed(self, node: Node, role: str) -> np.ndarray:
+        """The largest of strength / 5 × the rule's answer, for each window; NaN where a rule has none."""
+        rows = [
+            [np.nan if p is None else strength / STRONGEST * p for p in self._holds[rule, role]]
+            for rule, strength in node.rules
+        ]
+        return np.max(np.array(rows, dtype=np.float64), axis=0)
+
+    def worst(self, node: Node) -> tuple[list[Window], list[Window]]:
+        """Windows of *refine* on which a list of rules fails worst: those in which the feature fires, and those in which it is silent."""
+        windows = self._evidence.held["refine"]
+        rated = [(value, w) for value, w in zip(self.composed(node, "refine").tolist(), windows, strict=True) if value == value]  # fmt: skip
+        missed = sorted(
+            (one for one in rated if one[1].place.kind == ACTIVE), key=lambda one: (one[0], -one[1].largest)
+        )
+        false = sorted((one for one in rated if one[1].place.kind != ACTIVE), key=lambda one: -one[0])
+        return [w for value, w in missed[:WORST] if value < 1], [w for value, w in false[:WORST] if value > 0]

@@ -1,0 +1,131 @@
+"""Which tokens a feature makes likelier when it is steered: what the model says next, with and without, in place of what a direct path would do.
+
+After TokenChange of Gur-Arieh et al. (2025), with these differences: the direction is added at a factor of the feature's own reference activation,
+not clamped to 10 inside a reconstruction; promoted and suppressed tokens are lists apart; and what random directions of equal length do as well,
+to the same texts, is taken away: any push makes some tokens likelier.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fade_lens._util.seeds import stream
+from fade_lens.generation.decoders.base import Decoder, left_padded
+from fade_lens.generation.steering import Request, Steering, check_requests, decoder_for
+from fade_lens.subject.features import Features
+from fade_lens.subject.hooks import Model, textless_tokens
+from fade_lens.subject.lens import Promoted
+from fade_lens.subject.tokens import decode
+
+ROWS = 64
+"""Texts that run at a time, with their log-probabilities of the whole vocabulary."""
+BESIDE_RANDOM = 2.0
+"""A token counts as promoted where its change is more than so many standard deviations of random directions' beyond their mean."""
+
+
+def token_changes(
+    model: Model,
+    features: Features,
+    prompts: Sequence[tuple[int, ...]],
+    reference: Float[np.ndarray, " feature"],
+    n: int,
+    *,
+    factor: float = 1.0,
+    n_random: int = 8,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> list[Promoted]:
+    """The tokens whose log-probability after the prompts rises and falls most, on average over the prompts, while a feature is steered.
+
+    Args:
+        features: those that are steered, each by itself, additively and at every position.
+        prompts: token ids of natural beginnings, BOS included where the model expects it; the same for all features, so that the unsteered model
+            runs once.
+        reference: the activation that factor 1 stands for, for each feature; one that is no number gives no tokens.
+        n: how many tokens of each kind; special ones are left out, and those that random directions promote (or suppress) as much.
+        factor: in units of the reference activation.
+        n_random: random directions, as long as the features' median one and steered by their median reference activation.
+        seed: of these.
+        progress: called with the number of texts that have run.
+
+    Returns:
+        For each feature tokens with the change of their log-probability in nats, the largest rise first and the largest fall first.
+
+    Raises:
+        InputError: a prompt that is empty or longer than the context.
+    """
+    known = [column for column in range(len(features)) if np.isfinite(reference[column]) and reference[column] != 0]
+    if not known or not prompts or not n:
+        return [Promoted((), ())] * len(features)
+    units = torch.from_numpy(np.nan_to_num(reference)).float()
+
+    def requests(column: int | None) -> list[Request]:
+        return [Request(prompt, column, factor, 0) for prompt in prompts]
+
+    check_requests(model, features, [*requests(None), *requests(known[0])], units, "add", 1)
+    with torch.no_grad():
+        decoder = decoder_for(model, features, requests(known[0]))
+
+        def change(column: int, directions: Float[Tensor, "feature d_out"] | None = None, unit: Tensor = units) -> Float[Tensor, " token"]:  # fmt: skip
+            steering = [
+                Steering(model, features, requests(column)[at : at + ROWS], unit, "add", directions) for at in starts
+            ]
+            return mean_of(decoder, steering) - plain
+
+        def mean_of(decoder: Decoder, steering: Sequence[Steering]) -> Float[Tensor, " token"]:
+            total = torch.zeros(decoder.head.d_vocab)
+            for at, one in zip(starts, steering, strict=True):
+                some = prompts[at : at + ROWS]
+                total += log_probabilities(decoder, one, some).sum(dim=0).cpu()
+                if progress is not None:
+                    progress(len(some))
+            return total / len(prompts)
+
+        starts = range(0, len(prompts), ROWS)
+        unsteered = [Steering(model, features, requests(None)[at : at + ROWS], units, "add") for at in starts]
+        plain = mean_of(decoder, unsteered)
+        own = features.directions()
+        length = own.norm(dim=-1)[known].median()
+        typical = torch.full_like(units, float(units[known].abs().median()))
+        generator = torch.Generator().manual_seed(stream(seed, "token change"))
+        noise = torch.randn((n_random, own.shape[1]), generator=generator).to(own)
+        noise *= length / noise.norm(dim=-1, keepdim=True)
+        by_chance = torch.stack([change(known[0], row.expand_as(own), typical) for row in noise]) if n_random else None
+        return [
+            ends(model, change(column), by_chance, n) if column in known else Promoted((), ())
+            for column in range(len(features))
+        ]
+
+
+def log_probabilities(
+    decoder: Decoder, steering: Steering, prompts: Sequence[tuple[int, ...]]
+) -> Float[Tensor, "row token"]:
+    """Of every next token after each prompt."""
+    tokens, real = left_padded(prompts, steering.device)
+    with torch.no_grad(), decoder.steered(steering):
+        steering.real = real
+        state = decoder.start(tokens, real, 1)
+        steering.real = None
+    logits = torch.cat([decoder.head.logits(state, start) for start in decoder.head.starts], dim=1)
+    return logits.log_softmax(-1)
+
+
+def ends(
+    model: Model, change: Float[Tensor, " token"], by_chance: Float[Tensor, "random token"] | None, n: int
+) -> Promoted:
+    """The tokens of the largest rise and fall that random directions do not give as well."""
+    never, tokenizer = textless_tokens(model, len(change)), model.tokenizer
+
+    def most(sign: int) -> tuple[tuple[str, float], ...]:
+        moved = (sign * change).index_fill(0, never, -torch.inf)
+        if by_chance is not None and len(by_chance) > 1:
+            usual = sign * by_chance
+            moved[moved <= usual.mean(dim=0) + BESIDE_RANDOM * usual.std(dim=0)] = -torch.inf
+        values, ids = moved.topk(min(n, len(moved)))
+        found = [(i, sign * value) for i, value in zip(ids.tolist(), values.tolist(), strict=True) if value > 0]
+        return tuple((str(i) if tokenizer is None else decode(tokenizer, [i]), value) for i, value in found)
+
+    return Promoted(most(1), most(-1))
