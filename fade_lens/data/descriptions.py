@@ -95,8 +95,9 @@ class Description:
 
     @property
     def id(self) -> str:
-        """What names this description in a run: the feature, the text and the rules, which may differ where the text does not."""
-        return f"{self.words}{json.dumps(self.rules) if self.rules else ''}"
+        """What names this description in a run: the feature, the text, the rules, and its explainer: two may say the same, to be compared."""
+        maker = f" {self.provenance.maker}" if self.provenance.kind == "explained" else ""
+        return f"{self.words}{json.dumps(self.rules) if self.rules else ''}{maker}"
 
     @property
     def words(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fade_lens import Fade, InputError, MissingExtraError
+from fade_lens import Fade, InputError, MissingExtraError, compare_sources, read_descriptions
 from fade_lens._util.reasons import Reason
 from fade_lens.analysis.audit import audit
 from fade_lens.data.rules import rules_in_words
@@ -325,3 +325,23 @@ def test_explanations_of_two_explainers_are_evaluated_together(server: FakeJudge
     assert [value == value for value in audited["clarity"].tolist()].count(True) == 4
     assert audited["type_name"].to_dict()[0, "planted"] == "one-shot"
     assert audited["verdict"].to_dict()[3, ""] == "missing"
+
+
+def test_two_explainers_that_say_the_same_are_compared_and_the_judge_is_asked_once(server: FakeJudge) -> None:
+    fade = make(server, least_texts=1, factors=(), contrast_kinds=("token_silent",))
+    one, other = (fade.explain([0, 1], explainer=name, progress=False) for name in ("one-shot", "contrastive"))
+    assert [d.text for d in one] == [d.text for d in other]
+    alone = fade.evaluate(one, progress=False)
+    before = server.requests
+    both = fade.evaluate(one + other, progress=False)
+    assert len(both) == 4 and len({result.description.id for result in both}) == 4
+    assert (
+        [r.metric("clarity") for r in both][:2]
+        == [r.metric("clarity") for r in alone]
+        == [r.metric("clarity") for r in both][2:]
+    )
+    assert server.requests - before <= before, "answers are shared by the words"
+    frame = compare_sources(both, "explainer")
+    assert set(frame["n"]) >= {2}
+    with pytest.raises(InputError, match="same description twice"):
+        read_descriptions([*one, *one])
