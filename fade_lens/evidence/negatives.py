@@ -295,7 +295,8 @@ class Negatives:
         lists: list[Iterator[tuple[int, int]]] = []
         for other in near.get(index, ()):
             values = np.nan_to_num(subject.natural(other))
-            texts = np.flatnonzero((values > 0) & quiet)
+            floor = self.evidence.floor(other) if subject is self.evidence.subject else 0.0
+            texts = np.flatnonzero((values > floor) & quiet)
             texts = texts[np.argsort(-values[texts], kind="stable")]
             lists.append(pairs(texts, subject.activations.positions[texts, subject.column(other)]))
         return [Place(text, *self.evidence.span(text, at, self.evidence.default), peak=at) for text, at in self._in_turn(lists, n)]  # fmt: skip

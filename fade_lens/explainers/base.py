@@ -34,6 +34,7 @@ REASONS = {
     "unreadable": "the explainer's answers cannot be read",
     "cut": "the explainer's answers end before they say anything",
     "no_tokens": "what the feature makes the model say cannot be told",
+    "inseparable": "no text tells the feature from those that it is to be told from",
     "overflow": "activations are not finite",
     "too_long": "the explainer's context has no room for the evidence",
     "failed": "requests about the feature get no answer",
@@ -160,17 +161,21 @@ class Explainer(Registered, ABC):
         version: of its prompts and of what it shows: it stands in the provenance of descriptions.
         asks: whether it asks a language model.
         reads_texts: whether it needs texts on which a feature fires: one that is silent is not explained then.
+        contrasts: whether it can show a feature's windows beside those of given others (`against`).
         Settings: a frozen dataclass that inherits from `ExplainerSettings`, with its own settings beside those.
+        against: the features that each is to be told from, where a run gives them.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "1"
     asks: ClassVar[bool] = True
     reads_texts: ClassVar[bool] = True
+    contrasts: ClassVar[bool] = False
     Settings: ClassVar[type[ExplainerSettings]] = ExplainerSettings
 
-    def __init__(self, settings: SubjectSettings) -> None:
+    def __init__(self, settings: SubjectSettings, against: Mapping[int, Sequence[int]] | None = None) -> None:
         self.settings = self.Settings.of(settings)
+        self.against = dict(against or {})
 
     @classmethod
     @abstractmethod

@@ -54,8 +54,8 @@ class OneShot(Explainer):
     tokens: ClassVar[int] = 150
     """That an answer may have."""
 
-    def __init__(self, settings: SubjectSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: SubjectSettings, against: Mapping[int, Sequence[int]] | None = None) -> None:
+        super().__init__(settings, against)
         self.asking = OneShotSettings.of(self.settings)
         self.how = how_of(self.asking)
 

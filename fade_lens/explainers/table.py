@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.reasons import Reason
+from fade_lens.data.collisions import Collisions, collisions, label_of
 from fade_lens.data.descriptions import (
     Description,
     Provenance,
@@ -61,6 +62,20 @@ class Explanations:
             read_descriptions(list(found))  # none of them twice
         return found
 
+    @classmethod
+    def of(cls, source: Any) -> "Explanations":
+        """What `read` reads, or descriptions from whatever else holds them (see `read_descriptions`), so that `collisions` tells of them too.
+
+        Raises:
+            InputError: as `read_descriptions`.
+        """
+        found = cls.read(source)
+        return (
+            cls(tuple(Explanation(d.index, d, provenance=d.provenance) for d in read_descriptions(source)))
+            if found is None
+            else found
+        )
+
     def among(self, indices: Iterable[int]) -> "Explanations":
         """Those of some features."""
         some = set(indices)
@@ -89,6 +104,19 @@ class Explanations:
         return Explanations((*self.rows, *other.rows), self.run)
 
     @property
+    def by_index(self) -> dict[int, Explanation]:
+        """The explanation of each feature.
+
+        Raises:
+            InputError: a feature was explained by several explainers.
+        """
+        found = {row.index: row for row in self.rows}
+        if len(found) < len(self.rows):
+            index, n = Counter(row.index for row in self.rows).most_common(1)[0]
+            raise InputError(f"feature {index} has {n} explanations; give those of one explainer")
+        return found
+
+    @property
     def reasons(self) -> dict[str, int]:
         """How many features have no description, by the code of the reason."""
         return dict(Counter(row.reason.code for row in self.rows if row.reason is not None))
@@ -110,10 +138,53 @@ class Explanations:
         without = {code: [r.index for r in self.rows if r.reason and r.reason.code == code] for code in self.reasons}
         return {**told, "without": without}
 
+    def collisions(self, near: float | None = None) -> Collisions:
+        """Which features share a description, so that it cannot say what any one of them means; `Fade.untangle` describes these anew.
+
+        Args:
+            near: cosine of two descriptions' embeddings from which these count as shared, above 0 and at most 1; it needs the extra `similarity`.
+                Unless given, only those that are equal but for case, punctuation and blanks, rules in any order.
+
+        Raises:
+            InputError: `near` is no such cosine.
+            MissingExtraError: it is given, and texts cannot be embedded.
+        """
+        return collisions(self, near)
+
+    def untangled(self, new: "Explanations", near: float | None = None) -> "Explanations":
+        """These with those of `new` that are better off: each shares its description with fewer features, and with none that the one before did not.
+
+        No new description makes a collision that was not there, so the share of features that collide never rises. `run["collisions"]` has that
+        share before and after, how many features were `explained` anew and how many of these are `replaced`, and why others got no description.
+
+        Args:
+            new: other explanations of some of the features; the provenance of each stays with it.
+            near: as in `collisions`.
+
+        Raises:
+            InputError: a feature has several explanations.
+        """
+        old, fresh = self.by_index, new.by_index
+        near_by = collisions([*self, *new], near).near  # texts are embedded once
+        before = replace(collisions(self), near=near_by)
+        said = {index: (old[index].description, row.description) for index, row in fresh.items() if index in old}
+        kept = {i: fresh[i] for i, (was, now) in said.items() if was and now and label_of(was) != label_of(now)}
+        while True:
+            found = replace(self, rows=tuple(kept.get(index, row) for index, row in old.items()))
+            after = replace(collisions(found), near=near_by)
+            better = {i: row for i, row in kept.items() if set(after.others(i)) < set(before.others(i))}
+            if len(better) == len(kept):
+                break
+            kept = better
+        told: dict[str, Any] = {"share_before": before.share, "share_after": after.share, "explained": len(new.rows)}
+        told |= {"replaced": len(kept), "without": new.reasons, "usage": new.run.get("usage")}
+        return replace(found, run={**self.run, "collisions": told})
+
     @cached_property
     def frame(self) -> "pd.DataFrame":
-        """One row a feature: its description, or why it has none, who made it, on what, and at what cost."""
-        return table_of(map(row_of, self.rows))
+        """One row a feature: its description, or why it has none, who made it, on what, and at what cost, and which others have that description."""
+        shared = self.collisions()
+        return table_of({**row_of(row), "flags": shared.flag(row.index) or ""} for row in self.rows)
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`; `read_descriptions` and `fade-lens evaluate --descriptions` read it with all that is known of each."""

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.progress import Stages
+from fade_lens.data.indices import checked_indices
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import Explainer, Explanation, completed, concept_of
 from fade_lens.explainers.table import Explanations
@@ -54,3 +56,14 @@ def explain(
     about = {"explainer": {"name": made.name, "version": made.version}, "versions": versions()}
     about |= {"usage": asdict(judge.usage - before), "seconds": round(time.monotonic() - started, 1)}
     return Explanations(rows, {**identity, **about})
+
+
+def check_against(explainer: type[Explainer], indices: Sequence[int], against: Mapping[int, Sequence[int]], n_features: int) -> None:  # fmt: skip
+    """Raise `InputError` where features cannot be explained against those that they are to be told from."""
+    if not explainer.contrasts:
+        raise InputError(f"explainer {explainer.name!r} shows no windows of other features; give ", Argument("explainer", "contrastive"), " with ", Argument("against"))  # fmt: skip
+    known = set(indices)
+    for index in (*indices, *against):
+        if index not in against or index not in known or not against[index] or index in against[index]:
+            raise InputError(Argument("against"), f" tells feature {index} from {against.get(index)!r:.80}; give, for each of the features that are explained and for no other, features other than itself")  # fmt: skip
+        checked_indices(against[index], n_features)

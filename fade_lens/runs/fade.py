@@ -11,6 +11,7 @@ from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.progress import Stages
+from fade_lens._util.words import evenly
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions, undescribed
@@ -24,7 +25,7 @@ from fade_lens.judge.reliability import Reliability
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
-from fade_lens.runs.explaining import explain
+from fade_lens.runs.explaining import check_against, explain
 from fade_lens.runs.fires import Fires, fires
 from fade_lens.runs.look import Look, look
 from fade_lens.runs.pipeline import Pipeline, observe
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANY = 2**31
+MOST_OTHERS = 100
+"""Of the features that share a description, those that each is told from; evenly spread where there are more."""
 
 
 class Nobody:
@@ -167,6 +170,7 @@ class Fade:
         indices: Iterable[int] | int | str,
         *,
         explainer: str = "one-shot",
+        against: Mapping[int, Sequence[int]] | None = None,
         store: str | Path | None = None,
         transcripts: str | Path | None = None,
         progress: bool = True,
@@ -176,6 +180,7 @@ class Fade:
         Args:
             indices: of the features, or words such as "0:20,512" and "random:50".
             explainer: who explains, a name under which an explainer is registered (see `fade_lens.explainers`).
+            against: of each of these features others that it is to be told from: "contrastive" shows windows in which they fire and it is silent.
             store: as in `evaluate`; the same folder serves both, and features that were explained are not asked about again.
             transcripts: as in `evaluate`.
             progress: show progress bars.
@@ -190,7 +195,44 @@ class Fade:
         """
         self._check_judged({}, explainer)
         chosen = chosen_indices(indices, self.n_features, self.settings.seed)
-        return self._explain(tuple(chosen), explainer, store, transcripts, progress)[0]
+        return self._explain(tuple(chosen), explainer, store, transcripts, progress, against=against)[0]
+
+    def untangle(
+        self,
+        explanations: Any,
+        *,
+        near: float | None = None,
+        explainer: str = "contrastive",
+        store: str | Path | None = None,
+        transcripts: str | Path | None = None,
+        progress: bool = True,
+    ) -> Explanations:
+        """Explain features anew that share a description, each against the others that have it; one call a feature with "contrastive".
+
+        `estimate(explanations.collisions().indices, explainer="contrastive", scorers=())` tells the price.
+
+        Args:
+            explanations: `Explanations`, or descriptions as `evaluate` takes them, one a feature.
+            near: cosine from which descriptions count as shared (see `Explanations.collisions`); without it a mere paraphrase counts as another.
+            explainer: one that shows windows of other features.
+            store: as in `evaluate`.
+            transcripts: as in `evaluate`.
+            progress: show progress bars.
+
+        Returns:
+            The explanations, new where one shares its description with fewer than before; `run["collisions"]` has the share before and after.
+
+        Raises:
+            InputError: descriptions that cannot be used, several of one feature, an explainer that shows no other features' windows.
+            JudgeError: the judge cannot be asked; what was done is in the store.
+            StoreError: the store was made with other settings.
+        """
+        found = Explanations.of(explanations)
+        shared, _ = found.collisions(near), found.by_index  # what cannot be untangled is told before anything is asked
+        against = {index: evenly(shared.others(index), MOST_OTHERS) for index in shared.indices}
+        about: dict[str, Any] = {"store": store, "transcripts": transcripts, "progress": progress}
+        new = self.explain(list(against), explainer=explainer, against=against, **about) if against else replace(found, rows=())  # fmt: skip
+        return found.untangled(new, near)
 
     def _named(self, descriptions: Any) -> Any:
         """Descriptions as they are, or the indices that words name."""
@@ -205,10 +247,14 @@ class Fade:
         transcripts: str | Path | None,
         progress: bool,
         beside: Sequence[int] = (),
+        against: Mapping[int, Sequence[int]] | None = None,
     ) -> tuple[Explanations, Subject]:
         """Explanations, and the subject of these features and of those `beside`, which are observed in the same pass."""
         made, chosen = explainer_of(explainer), checked_indices(indices, self.n_features)
-        asking, stages = made(self.settings), Stages(progress)
+        if against is not None:
+            check_against(made, chosen, against, self.n_features)
+            beside = [*beside, *{other for some in against.values() for other in some}]
+        asking, stages = made(self.settings) if against is None else made(self.settings, against), Stages(progress)
         with self._opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
             identity = {**known, "settings": recorded(self.settings, (made,))}
             see = partial(observe, store=kept, stages=stages)
