@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from fade_lens import Results
+from fade_lens import Explanations, Results
 from fade_lens.report.cards import DETAILS, card
 from fade_lens.report.decisions import first, parts
+from fade_lens.report.explaining import explanations_page
 from fade_lens.report.page import page
 from fade_lens.scorers.base import Decision
 from tests.explained import made_up_explained, made_up_explanations
@@ -99,3 +100,10 @@ def test_the_furthest_from_the_truth_of_every_kind_is_chosen_first() -> None:
 def test_a_clipped_text_keeps_its_marks(characters: int) -> None:
     shown = "".join(text for text, _ in parts("one ⟦two⟧ three", ("⟦", "⟧"), characters))
     assert "⟦" not in shown and len(shown) <= characters
+
+
+def test_a_page_of_explanations_flags_those_that_share_a_description() -> None:
+    shared = explanations_page(Explanations.of({3: "animals", 7: "Animals.", 9: "colours"}))
+    assert shared.count("collides: with 7") >= 2, "in the table and on the card"
+    assert shared.count('data-kinds="collides"') == 2, "so that they can be filtered"
+    assert "collides:" not in explanations_page(Explanations.of({3: "animals", 9: "colours"}))
