@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import FeatureEvidence
-from fade_lens.subject.lens import Promoted, promoted_tokens
+
+if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
+    from fade_lens.subject.lens import Promoted
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,8 @@ def with_tokens(
         logits: how many tokens of each kind by the logit lens.
         changes: how many of each kind by steering at the feature's reference activation; a feature that never fires has none.
     """
+    from fade_lens.subject.lens import promoted_tokens
+
     indices, subject = list(found), evidence.subject
     if logits and indices:
         tokens = promoted_tokens(subject.model, subject.features.select(indices), logits)
@@ -47,7 +52,7 @@ def with_tokens(
     return found
 
 
-def changed(evidence: Evidence, indices: Sequence[int], n: int) -> list[Promoted]:
+def changed(evidence: Evidence, indices: Sequence[int], n: int) -> "list[Promoted]":
     """Tokens that steering makes likelier and less likely after beginnings of texts kept for showing."""
     from fade_lens.generation.token_change import token_changes
 
