@@ -10,7 +10,8 @@ from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import FeatureEvidence
-from fade_lens.subject.lens import Promoted, promoted_tokens
+from fade_lens.subject.lens import promoted_tokens
+from fade_lens.subject.summary import Promoted
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from fade_lens.generation.decoders.base import Decoder, left_padded
 from fade_lens.generation.steering import Request, Steering, check_requests, decoder_for
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import Model, textless_tokens
-from fade_lens.subject.lens import Promoted
+from fade_lens.subject.summary import Promoted
 from fade_lens.subject.tokens import decode
 
 ROWS = 64

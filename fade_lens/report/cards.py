@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from fade_lens._util.reasons import Reason
 from fade_lens._util.words import amount, clip, evenly, number, plain
 from fade_lens.analysis.notes import Unscored
 from fade_lens.data.descriptions import Provenance
@@ -16,7 +17,7 @@ from fade_lens.runs.results import Result
 from fade_lens.scorers.base import RuleScores, ScoreSpec
 from fade_lens.scorers.evidence import Control, RatedText
 from fade_lens.scorers.fade import FadeEvidence
-from fade_lens.subject.summary import FeatureSummary, TopText
+from fade_lens.subject.summary import LENS, FeatureSummary, Promoted, TopText
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,31 @@ def of_feature(feature: FeatureSummary, detail: Detail) -> dict[str, Any]:
         "natural": evenly(feature.quantiles, min(detail.points, 101)),
         "top": [shown_text(text, detail) for text in feature.top[: detail.top]],
         "top_of": len(feature.top),
-    }
+        "tokens": [] if (found := feature.logits) is None else [told_tokens("Tokens", LENS, ("Promoted", "Suppressed"), found, detail)],
+        "neighbours": near(feature, detail),
+    }  # fmt: skip
+
+
+def told_tokens(
+    title: str, note: str, heads: tuple[str, str], found: Promoted | Reason, detail: Detail
+) -> dict[str, Any]:
+    """Tokens that a feature promotes, and those that it suppresses, with how that was found; or why there are none."""
+    if isinstance(found, Reason):
+        return {"title": title, "note": f"None: {found}.", "lists": []}
+    ends = (
+        [[clip(token, 80), value] for token, value in end[: 5 * detail.top]]
+        for end in (found.promoted, found.suppressed)
+    )
+    return {"title": title, "note": note, "lists": list(zip(heads, ends, strict=True))}  # fmt: skip
+
+
+def near(feature: FeatureSummary, detail: Detail) -> dict[str, Any] | None:
+    """The nearest decoder directions, or why there are none."""
+    if (found := feature.nearest) is None:
+        return None
+    if isinstance(found, Reason):
+        return {"note": f"None: {found}.", "lists": []}
+    return {"note": "", "lists": [["Nearest decoder directions, by cosine", found[: 5 * detail.top], "none"]]}
 
 
 def bare_card(unscored: Unscored) -> dict[str, Any]:

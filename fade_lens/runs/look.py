@@ -20,6 +20,7 @@ from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model, model_name
 from fade_lens.subject.look import FeatureLook, LookSettings, looks
 from fade_lens.subject.subject import Subject
+from fade_lens.subject.summary import Promoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,7 +128,8 @@ def settings_with(settings: LookSettings, overrides: Mapping[str, Any]) -> LookS
 def row_of(item: FeatureLook) -> dict[str, Any]:
     """One row of `Look.frame`."""
     feature, lens = item.feature, item.promoted
-    near = () if isinstance(item.nearest, Reason) else item.nearest
+    near = item.nearest if isinstance(item.nearest, tuple) else ()
+    up, down = (lens.promoted, lens.suppressed) if isinstance(lens, Promoted) else ((), ())
     return {
         "index": item.index,
         "firing_rate": feature.firing_rate,
@@ -136,8 +138,8 @@ def row_of(item: FeatureLook) -> dict[str, Any]:
         "largest_activation": feature.largest,
         "peak_tokens": ", ".join(f"{token!r} {n}" for token, n in item.peaks.most_common(5)),
         "peak_entropy": item.entropy,
-        "promoted": "" if isinstance(lens, Reason) else ", ".join(repr(token) for token, _ in lens.promoted),
-        "suppressed": "" if isinstance(lens, Reason) else ", ".join(repr(token) for token, _ in lens.suppressed),
+        "promoted": ", ".join(repr(token) for token, _ in up),
+        "suppressed": ", ".join(repr(token) for token, _ in down),
         "promoted_reason": str(lens) if isinstance(lens, Reason) else None,
         "nearest": ", ".join(f"{index} ({cosine:.2f})" for index, cosine in near),
         "nearest_reason": str(item.nearest) if isinstance(item.nearest, Reason) else None,

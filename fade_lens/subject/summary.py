@@ -1,16 +1,34 @@
 """What the corpus alone tells about features: how often they fire, and their strongest texts token by token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from fade_lens._util.reasons import Flag
+from fade_lens._util.reasons import Flag, Reason
+from fade_lens.subject.settings import SummarySettings
 
 if TYPE_CHECKING:
     from fade_lens.subject.subject import Subject
+
+LENS = (
+    "The final norm and the unembedding, applied to the direction alone. A layer norm subtracts the direction's mean first, folded into the "
+    "weights or not; every norm divides by its size, so that values compare tokens, not features. Biases are left out, and the mean over the "
+    "vocabulary is subtracted."
+)
+"""What is done, for the record and the reader."""
+Near = tuple[tuple[int, float], ...]
+"""Other features with their likeness, the most alike first."""
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """Tokens by their logits along one direction: the highest, the lowest, both from the end."""
+
+    promoted: tuple[tuple[str, float], ...]
+    suppressed: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,8 @@ class FeatureSummary:
         reference: the unit of steering factors; None for a dead feature.
         quantiles: 101 evenly spaced quantiles of its largest activations on the texts, for plots.
         top: its strongest texts.
+        logits: tokens by their logits along its direction, or why there are none; None where they were not asked for.
+        nearest: features of the whole SAE with the nearest decoder directions, with the cosine; likewise.
     """
 
     firing_rate: float
@@ -84,6 +104,8 @@ class FeatureSummary:
     reference: float | None
     quantiles: tuple[float, ...]
     top: tuple[TopText, ...] = field(default=())
+    logits: Promoted | Reason | None = None
+    nearest: Near | Reason | None = None
 
     @property
     def dead(self) -> bool:
@@ -105,11 +127,22 @@ class FeatureSummary:
 
 def summaries(subject: "Subject") -> dict[int, FeatureSummary]:
     """Every feature of a subject, by its index."""
-    strongest = {
-        index: strongest_texts(subject.natural(index), subject.settings.top_texts) for index in subject.features.indices
-    }
+    from fade_lens.subject.lens import promoted_tokens
+    from fade_lens.subject.neighbours import nearest_directions
+
+    settings, features = SummarySettings.of(subject.settings), subject.features
+    strongest = {index: strongest_texts(subject.natural(index), settings.top_texts) for index in features.indices}
     shown = shown_texts(subject, strongest)
-    return {index: summary_of(subject, index, shown[index]) for index in strongest}
+    logits = promoted_tokens(subject.model, features, n) if (n := settings.promoted_tokens) else None
+    nearest = nearest_directions(features, n) if (n := settings.neighbours) else None
+    return {
+        index: replace(
+            summary_of(subject, index, shown[index]),
+            logits=logits[column] if isinstance(logits, list) else logits,
+            nearest=nearest[column] if isinstance(nearest, list) else nearest,
+        )
+        for column, index in enumerate(features.indices)
+    }
 
 
 def shown_texts(subject: "Subject", chosen: Mapping[int, Sequence[int]]) -> dict[int, list[TopText]]:

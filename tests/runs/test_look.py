@@ -96,11 +96,24 @@ def test_fade_without_a_judge_fires_and_steers_as_the_functions_do():
         given.steer(0, "the old")
 
 
+def test_what_is_switched_off_is_in_no_card(looked):
+    shown, without = (
+        look_card(found.items[0])
+        for found in (
+            looked,
+            fade_lens.look(MODEL, SAE, 0, TEXTS, progress=False, promoted_tokens=0, neighbours=0),
+        )
+    )
+    assert [len(found) for _, found in shown["tokens"][0]["lists"]] == [10, 10]
+    assert [title for title, *_ in shown["neighbours"]["lists"]][1].startswith("Fire on the same texts")
+    assert without["tokens"] == [] and without["neighbours"] is None
+
+
 def test_neurons_are_looked_at_too():
     found = fade_lens.look(tiny_model(), "blocks.0.mlp.hook_post", [3], TEXTS[:20], progress=False, strata=2)
     (item,) = found
     assert isinstance(item.nearest, Reason) and item.promoted.promoted and len(item.strata) == 2
-    assert "right angles" in look_card(item)["look"]["near_note"]
+    assert "right angles" in look_card(item)["neighbours"]["note"]
     (row,) = fade_lens.look(tiny_model(), "blocks.0.attn.hook_q", 3, TEXTS[:20], progress=False).frame.to_dict(
         "records"
     )

@@ -198,24 +198,21 @@ function ruled(found) {
     el("tbody", {}, ...rows.map(([text, strength, cells]) => el("tr", {}, el("td", { class: "number" }, String(strength)), el("td", { dir: "auto" }, text), ...cells.map(cell))))));
 }
 
-// What a feature without a description shows beside its strongest texts.
-function seen(look, largest) {
-  const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, short(value)));
-  const other = ([index, value]) => {
-    const there = rows.find((r) => r.index === index);
-    const name = there ? el("button", { type: "button" }, String(index)) : String(index);
-    if (there) name.addEventListener("click", () => show(there.place));
-    return el("li", {}, name, el("small", {}, fixed(value)));
-  };
-  const words = (title, items, made, none) => el("div", {}, el("h4", {}, title), items.length ? el("ul", { class: "words" }, ...items.map(made)) : el("p", { class: "note" }, none));
-  return [
-    look.strata.some((stratum) => stratum.texts.length) ? section("Texts of every strength", "The texts on which it fires in parts of equal size by activation, the strongest part first; of each some at random.",
-      ...look.strata.map((stratum) => el("details", { open: "" }, el("summary", {}, `${short(stratum.low)} to ${short(stratum.high)}: ${some(stratum.texts.length, stratum.of)}`), texts(stratum.texts, largest)))) : null,
-    section("Tokens", look.lens, look.promoted ? el("div", { class: "pair" }, words("Promoted", look.promoted, token, "none"), words("Suppressed", look.suppressed, token, "none")) : null),
-    section("Neighbours", look.near_note, el("div", { class: "pair" }, words("Nearest decoder directions, by cosine", look.near, other, "none"),
-      words("Fire on the same texts, by share of texts", look.together, other, "none of those looked at"))),
-  ];
+// Lists of tokens, or of other features, side by side; a feature that has a row opens its card.
+const words = (title, items, made, none) => el("div", {}, el("h4", {}, title), items.length ? el("ul", { class: "words" }, ...items.map(made)) : el("p", { class: "note" }, none));
+const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, short(value)));
+const tokens = (found) => section(found.title, found.note, el("div", { class: "pair" }, ...found.lists.map(([title, list]) => words(title, list, token, "none"))));
+function neighbour([index, value]) {
+  const there = rows.find((r) => r.index === index);
+  const name = there ? el("button", { type: "button" }, String(index)) : String(index);
+  if (there) name.addEventListener("click", () => show(there.place));
+  return el("li", {}, name, el("small", {}, fixed(value)));
 }
+const neighbours = (found) => found && section("Neighbours", found.note, el("div", { class: "pair" }, ...found.lists.map(([title, list, none]) => words(title, list, neighbour, none))));
+
+// Texts of every strength, beside the strongest.
+const strata = (list, largest) => list.some((stratum) => stratum.texts.length) ? section("Texts of every strength", "The texts on which it fires in parts of equal size by activation, the strongest part first; of each some at random.",
+  ...list.map((stratum) => el("details", { open: "" }, el("summary", {}, `${short(stratum.low)} to ${short(stratum.high)}: ${some(stratum.texts.length, stratum.of)}`), texts(stratum.texts, largest)))) : null;
 
 const texts = (list, largest) => el("ol", { class: "texts" }, ...list.map((text) => item([el("b", {}, short(text.activation)), ` text ${text.number}`], shaded(text, largest))));
 
@@ -279,7 +276,9 @@ function card(data, width) {
     section("Texts that activate it most", data.top.length ? "Shade: activation of the token; framed: the peak; dotted: positions that never count." : "None: the feature never fires on the corpus.",
       texts(data.top, Math.abs(feature.largest)),
       data.top.length < data.top_of ? el("p", { class: "note" }, some(data.top.length, data.top_of)) : null),
-    ...(data.look ? seen(data.look, Math.abs(feature.largest)) : []),
+    data.look ? strata(data.look.strata, Math.abs(feature.largest)) : null,
+    ...data.tokens.map(tokens),
+    neighbours(data.neighbours),
     ...(data.decided ?? []).map(decided),
     ...(data.fade ? [section("Rated natural texts", data.rated.of ? `By activation; ${some(data.rated.texts.length, data.rated.of)}${data.rated.texts.length < data.rated.of ? ", disagreements first choice" : ""}.` : "No text was rated.",
       ...(data.rated.of ? ratedTexts(data.rated) : [])),
