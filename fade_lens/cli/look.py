@@ -46,6 +46,12 @@ def look(
     promoted_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens that the direction promotes most, and as many suppressed ones.")
     ] = 10,
+    changed_tokens: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Tokens that steering makes likelier, and as many that it makes less likely; runs the model."
+        ),
+    ] = 0,
     neighbours: Annotated[
         int, typer.Option(min=0, help="Nearest decoder directions, and features that fire on the same texts.")
     ] = 10,
@@ -68,6 +74,7 @@ def look(
         "top_texts": top_texts,
         "stratum_texts": stratum_texts,
         "promoted_tokens": promoted_tokens,
+        "changed_tokens": changed_tokens,
         "neighbours": neighbours,
     }
     found = looked(model, source, features, texts, seed=seed, progress=not quiet, **numbers)

@@ -7,7 +7,7 @@ from fade_lens._util.words import amount, clip, flat, number, plain
 from fade_lens.analysis.notes import CardNotes
 from fade_lens.neuronpedia.links import dashboard
 from fade_lens.report import overview
-from fade_lens.report.cards import DETAILS, Detail, compact, fitted, of_feature, shown_text
+from fade_lens.report.cards import DETAILS, Detail, compact, fitted, of_feature, shown_text, told_tokens
 from fade_lens.report.links import source_of
 from fade_lens.report.page import CARD_BYTES, CARDS_BYTES, rendered
 from fade_lens.report.rows import Group, added, kinds
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 COLUMNS = (("firing_rate", "Tokens"), ("largest", "Largest"), ("entropy", "Peaks"))
 """Columns of numbers: the share of tokens at which it fires, its largest activation, the entropy of the tokens at which it peaks."""
+CHANGED = (
+    "Change of the log-probability of the next token, in nats, on average over beginnings of natural texts, while the feature's direction is "
+    "added at its reference activation; what random directions change as much is left out."
+)
+"""What stands over tokens by steering."""
 HEAT_ROWS, HEAT_TOKENS = 20, 60
 """Of a text in a notebook: the latents and tokens in a table."""
 
@@ -72,6 +77,10 @@ def look_card(item: FeatureLook, detail: Detail = DETAILS[0]) -> dict[str, Any]:
             "none of those looked at",
         ]
         about["neighbours"]["lists"].append(together)
+    if item.changed is not None:
+        about["tokens"].append(
+            told_tokens("Tokens when it is steered", CHANGED, ("Likelier", "Less likely"), item.changed, detail)
+        )
     return plain(
         {
             "index": item.index,

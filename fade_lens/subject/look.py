@@ -26,6 +26,11 @@ class LookSettings(SummarySettings):
         5, "Strata of the texts on which the feature fires, by activation, with equal numbers of texts.", least=1
     )
     stratum_texts: int = option(3, "Texts of each stratum, drawn at random, beside the strongest ones.", least=0)
+    changed_tokens: int = option(
+        0,
+        "Tokens that the model says more often where the feature is steered at its reference activation, and as many that it says less often.",
+        least=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class FeatureLook:
         histogram: edges of bins of equal width, and how many texts have their activation in each; texts on which it is silent are left out.
         strata: the texts on which it fires, the strongest first.
         together: of the features that are looked at, those that fire on the same texts, with the share of texts.
+        changed: tokens with the change of their log-probability by steering; None where they were not asked for.
     """
 
     index: int
@@ -54,6 +60,7 @@ class FeatureLook:
     histogram: tuple[tuple[float, ...], tuple[int, ...]]
     strata: tuple[Stratum, ...]
     together: Near
+    changed: Promoted | None = None
 
     @property
     def promoted(self) -> Promoted | Reason | None:

@@ -1,6 +1,7 @@
 """`look`: features without a description."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,17 @@ def test_what_is_switched_off_is_in_no_card(looked):
     assert [len(found) for _, found in shown["tokens"][0]["lists"]] == [10, 10]
     assert [title for title, *_ in shown["neighbours"]["lists"]][1].startswith("Fire on the same texts")
     assert without["tokens"] == [] and without["neighbours"] is None
+
+
+def test_tokens_by_steering_stand_beside_those_by_the_logit_lens(looked):
+    found = fade_lens.look(MODEL, SAE, range(4), TEXTS, progress=False, changed_tokens=6)
+    assert "likelier" not in looked.frame and [replace(item, changed=None) for item in found] == list(looked)
+    assert {token for token, _ in found[0].items[0].changed.promoted} == set(CLASSES[0])
+    assert found.frame["likelier"].tolist()[3] == ""  # it never fires, and so has no unit
+    lens, steered = look_card(found[0].items[0])["tokens"]
+    assert [title for title, _ in steered["lists"]] == ["Likelier", "Less likely"] and "reference" in steered["note"]
+    assert {token for token, _ in steered["lists"][0][1]} == set(CLASSES[0]) and lens["title"] == "Tokens"
+    assert "Likelier: " in found[0]._repr_html_() and "Likelier" not in looked._repr_html_()
 
 
 def test_neurons_are_looked_at_too():
