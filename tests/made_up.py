@@ -189,7 +189,8 @@ def made_up_result(
         acts: list[float | None] = [0.0] * len(tokens)
         peak = (index + 7 * rank) % len(tokens)
         acts[0], acts[peak - 1], acts[peak] = None, float(value) / 3, float(value)
-        top.append(TopText(int(index + rank), float(value), tokens, tuple(acts)))
+        causes = None if rank else (None, *(float(value) * share for share in np.linspace(-0.4, 1.2, len(tokens) - 1)))
+        top.append(TopText(int(index + rank), float(value), tokens, tuple(acts), causes))
     description = text or (
         bad[0] if hostile else f"{CONCEPTS[index % len(CONCEPTS)]}" + (" (wrong on purpose)" if kind == "wrong" else "")
     )

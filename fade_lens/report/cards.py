@@ -46,6 +46,11 @@ DETAILS = (
 )
 """From everything to the least that is of use; a page takes the first that fits."""
 
+CAUSES = (
+    "Underlined: what a token does to the activations behind it, found by leaving it out; solid: it makes the feature fire, dashed: it holds it "
+    "back; as thick as the sum is large, in units of the largest activation."
+)
+
 
 def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dict[str, Any]:
     """A description's evidence as a JSON value; every string `visible`, every number finite."""
@@ -111,6 +116,7 @@ def of_feature(feature: FeatureSummary, detail: Detail) -> dict[str, Any]:
         "natural": evenly(feature.quantiles, min(detail.points, 101)),
         "top": [shown_text(text, detail) for text in feature.top[: detail.top]],
         "top_of": len(feature.top),
+        "legend": CAUSES if any(text.causes for text in feature.top[: detail.top]) else "",
         "tokens": [] if (found := feature.logits) is None else [told_tokens("Tokens", LENS, ("Promoted", "Suppressed"), found, detail)],
         "neighbours": near(feature, detail),
     }  # fmt: skip
@@ -150,11 +156,13 @@ def shown_text(text: TopText, detail: Detail) -> dict[str, Any]:
     """A text token by token, around its peak."""
     part = text.window(detail.tokens)
     shown = whole_characters(text.tokens[part], text.activations[part])
+    caused = () if text.causes is None else whole_characters(text.tokens[part], text.causes[part])
     return {
         "number": text.number,
         "activation": text.activation,
         "tokens": [clip(token, detail.characters) for token, _ in shown],
         "values": [value for _, value in shown],
+        **({"causes": [value for _, value in caused]} if caused else {}),
         "before": part.start > 0,
         "after": part.stop < len(text.tokens),
     }

@@ -56,6 +56,11 @@ class SummarySettings(SubjectSettings):
     neighbours: int = option(
         10, "Nearest decoder directions, and in `look` latents that fire on the same texts; 0: none.", least=0
     )
+    caused_texts: int = option(
+        0,
+        "Of the strongest texts so many are shown with what each token does to the activations behind it, found by leaving it out. A text costs half the square of its tokens.",
+        least=0,
+    )
 
     @staticmethod
     def own() -> set[str]:

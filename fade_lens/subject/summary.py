@@ -40,12 +40,15 @@ class TopText:
         activation: the one of largest magnitude.
         tokens: what each token adds to the text.
         activations: the feature's activation at each token; None at a position that never counts.
+        causes: what each token does to the activations behind it, in their units (`fade_lens.subject.causes`): above 0 it makes the feature
+            fire, below 0 it holds it back. None at a special token, and as a whole where they were not asked for.
     """
 
     number: int
     activation: float
     tokens: tuple[str, ...]
     activations: tuple[float | None, ...]
+    causes: tuple[float | None, ...] | None = None
 
     @property
     def strongest(self) -> int:
@@ -132,7 +135,8 @@ def summaries(subject: "Subject") -> dict[int, FeatureSummary]:
 
     settings, features = SummarySettings.of(subject.settings), subject.features
     strongest = {index: strongest_texts(subject.natural(index), settings.top_texts) for index in features.indices}
-    shown = shown_texts(subject, strongest)
+    caused = {index: texts[: settings.caused_texts] for index, texts in strongest.items()}
+    shown = shown_texts(subject, strongest, caused)
     logits = promoted_tokens(subject.model, features, n) if (n := settings.promoted_tokens) else None
     nearest = nearest_directions(features, n) if (n := settings.neighbours) else None
     return {
@@ -145,9 +149,15 @@ def summaries(subject: "Subject") -> dict[int, FeatureSummary]:
     }
 
 
-def shown_texts(subject: "Subject", chosen: Mapping[int, Sequence[int]]) -> dict[int, list[TopText]]:
-    """Some texts of the corpus token by token, for each feature its own; the texts of all are run once more, each once."""
+def shown_texts(
+    subject: "Subject", chosen: Mapping[int, Sequence[int]], caused: Mapping[int, Sequence[int]] | None = None
+) -> dict[int, list[TopText]]:
+    """Some texts of the corpus token by token, for each feature its own; the texts of all are run once more, each once.
+
+    Those in `caused` have each token's cause.
+    """
     from fade_lens.subject.activations import token_activations
+    from fade_lens.subject.causes import causes_of
     from fade_lens.subject.tokens import pieces
 
     columns: dict[int, list[int]] = {}
@@ -164,13 +174,26 @@ def shown_texts(subject: "Subject", chosen: Mapping[int, Sequence[int]]) -> dict
     )
     by_text = dict(zip(numbers, rows, strict=True))
 
+    asked: dict[int, list[int]] = {}
+    for index, texts in (caused or {}).items():
+        for text in texts:
+            asked.setdefault(text, []).append(subject.column(index))
+    part, some = subject.tokens.select(list(asked)), list(asked.values())
+    seen = [by_text[text][:, [columns[text].index(column) for column in those]] for text, those in asked.items()]
+    causes = dict(zip(asked, causes_of(subject.model, subject.features, part, seen, some), strict=True))
+
+    def plain(values: Float[np.ndarray, " pos"]) -> tuple[float | None, ...]:
+        return tuple(None if np.isnan(v) else float(v) for v in values)
+
     def shown(index: int, number: int) -> TopText:
-        values = by_text[number][:, columns[number].index(subject.column(index))]
+        column = subject.column(index)
+        values, those = by_text[number][:, columns[number].index(column)], asked.get(number, ())
         return TopText(
             number,
             float(subject.natural(index)[number]),
             pieces(subject.model.tokenizer, subject.tokens[number].tolist()),
-            tuple(None if np.isnan(v) else float(v) for v in values),
+            plain(values),
+            plain(causes[number].causes[:, those.index(column)]) if column in those else None,
         )
 
     return {index: [shown(index, number) for number in texts] for index, texts in chosen.items()}

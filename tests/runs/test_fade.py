@@ -173,7 +173,9 @@ def test_results_hold_the_tokens_that_features_promote_and_a_store_takes_any_num
         assert {token for token, _ in result.logits.promoted} >= set(CLASSES.get(result.description.index, ()))
         assert card(result)["tokens"] == seen["tokens"] and len(seen["tokens"]) == 1
         assert card(result)["neighbours"]["lists"] == seen["neighbours"]["lists"][:1]
-    fewer = make(server, promoted_tokens=2, neighbours=0).evaluate({0: TRUE[0]}, store=tmp_path, progress=False)[0]
+    less = make(server, promoted_tokens=2, neighbours=0, caused_texts=1)
+    fewer = less.evaluate({0: TRUE[0]}, store=tmp_path, progress=False)[0]
+    assert fewer.feature == less.look(0, progress=False).items[0].feature and len(fewer.feature.top[0].causes) > 2
     assert len(fewer.logits.promoted) == 2 and fewer.feature.nearest is None
     assert fewer.metrics == found[0].metrics
 

@@ -15,7 +15,7 @@ from fade_lens.data.indices import chosen_indices
 from fade_lens.report.looking import look_card
 from fade_lens.subject.look import LookSettings, histogram, in_strata
 from tests.planted import CLASSES, natural_texts, planted_model, planted_sae
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_sae
 
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts()
 
@@ -119,6 +119,27 @@ def test_tokens_by_steering_stand_beside_those_by_the_logit_lens(looked):
     assert [title for title, _ in steered["lists"]] == ["Likelier", "Less likely"] and "reference" in steered["note"]
     assert {token for token, _ in steered["lists"][0][1]} == set(CLASSES[0]) and lens["title"] == "Tokens"
     assert "Likelier: " in found[0]._repr_html_() and "Likelier" not in looked._repr_html_()
+
+
+def test_the_strongest_texts_have_each_token_s_cause_where_that_is_asked_for():
+    model, sae = tiny_model(), tiny_sae(hook="blocks.1.hook_resid_post")
+    options = {"progress": False, "outlier_factor": float("inf")}
+    found = fade_lens.look(model, sae, range(3), TEXTS[:40], caused_texts=2, **options)
+    without = fade_lens.look(model, sae, range(3), TEXTS[:40], **options)
+    for item, plain in zip(found, without, strict=True):
+        first, second, third = item.feature.top[:3]
+        assert (
+            third.causes is None and second.causes is not None and replace(first, causes=None) == plain.feature.top[0]
+        )
+        frame = fade_lens.causes(model, sae, item.index, TEXTS[first.number])
+        assert np.allclose(
+            [np.nan if c is None else c for c in first.causes], frame["cause"], atol=1e-4, equal_nan=True
+        )
+        assert max(abs(c or 0) for c in first.causes) > 0.01
+    shown, bare = (look_card(one.items[0]) for one in (found, without))
+    assert len(shown["top"][0]["causes"]) == len(shown["top"][0]["tokens"]) and "causes" not in shown["top"][2]
+    assert "leaving it out" in shown["legend"] and bare["legend"] == ""
+    assert found._repr_html_().count("leaving it out") == 3 and "leaving it out" not in without._repr_html_()
 
 
 def test_neurons_are_looked_at_too():

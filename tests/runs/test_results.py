@@ -114,7 +114,8 @@ def test_a_file_holds_everything(tmp_path):
     [(Promoted(((" cat", 2.5),), (("\n", -1.0),)), ((3, 0.5),)), (Reason("no_lens", "why"), Reason("neurons", "w")), (None, None)],
 )  # fmt: skip
 def test_a_file_holds_promoted_tokens_or_why_there_are_none(tmp_path, logits, nearest):
-    one = result(feature=replace(SUMMARY, logits=logits, nearest=nearest))
+    top = (replace(SUMMARY.top[0], causes=(None, -1.5)), *SUMMARY.top)
+    one = result(feature=replace(SUMMARY, logits=logits, nearest=nearest, top=top))
     loaded = Results.load(Results((one,)).save(tmp_path / "r.json.gz"))[9]
     assert loaded.feature == one.feature and loaded.logits == logits
     for found, wanted in ((loaded.logits, logits), (loaded.feature.nearest, nearest)):

@@ -84,19 +84,28 @@ function tile(metric) {
   return el("div", { class: "tile" }, el("h4", {}, metric.name), ...parts, el("p", {}, metric.basis), el("p", {}, metric.question));
 }
 
+// How a token is underlined for what it does to the activations behind it, and that in words; nothing below 2 % of the largest activation.
+function caused(value, largest) {
+  if (value === null || !largest || Math.abs(value) < 0.02 * largest) return ["", ""];
+  return [value > 0 ? "raises" : "lowers", `; ${value > 0 ? "makes it fire" : "holds it back"}, ${signed(value)}`];
+}
+
 function shaded(text, largest) {
   const box = el("div", { class: "body", dir: "auto" }, text.before ? el("span", { class: "cut" }, "… ") : null);
   const peak = text.values.reduce((best, v, i) => Math.abs(v ?? 0) > Math.abs(text.values[best] ?? 0) ? i : best, 0);
   text.tokens.forEach((token, i) => {
     const value = text.values[i], seen = token.replaceAll("\n", "↵\n");
     const share = largest ? Math.min(Math.abs(value ?? 0) / largest, 1) : 0;
-    if (value === null) box.append(el("span", { class: "never", title: "this position never counts" }, seen));
-    else if (share < 0.02) box.append(seen);
+    const [underline, cause] = caused(text.causes?.[i] ?? null, largest);
+    if (value === null) box.append(el("span", { class: `never ${underline}`.trim(), title: `this position never counts${cause}` }, seen));
+    else if (share < 0.02 && !underline) box.append(seen);
     else {
-      const mark = el("mark", { title: short(value), class: `${value < 0 ? "negative" : ""} ${i === peak ? "peak" : ""}`.trim() }, seen);
-      mark.style.setProperty("--share", Math.round(10 + 45 * share));
+      const [kind, classes] = share < 0.02 ? ["span", []] : ["mark", [value < 0 && "negative", i === peak && "peak"]];
+      const mark = el(kind, { title: `${short(value)}${cause}`, class: [...classes, underline].filter(Boolean).join(" ") }, seen);
+      if (kind === "mark") mark.style.setProperty("--share", Math.round(10 + 45 * share));
       box.append(mark);
     }
+    if (underline) box.lastChild.style.setProperty("--cause", Math.min(Math.abs(text.causes[i]) / largest, 1).toFixed(2));
   });
   if (text.after) box.append(el("span", { class: "cut" }, " …"));
   return box;
@@ -273,7 +282,7 @@ function card(data, width) {
     besides(data),
     data.look ? (data.look.histogram ? section("Activations", "The largest activation of each text; texts on which it is silent are left out.", bars(data.look.histogram, width)) : null)
       : section("Activations", "The largest activation of each text; the bar is the median. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
-    section("Texts that activate it most", data.top.length ? "Shade: activation of the token; framed: the peak; dotted: positions that never count." : "None: the feature never fires on the corpus.",
+    section("Texts that activate it most", data.top.length ? `Shade: activation of the token; framed: the peak; dotted: positions that never count. ${data.legend}` : "None: the feature never fires on the corpus.",
       texts(data.top, Math.abs(feature.largest)),
       data.top.length < data.top_of ? el("p", { class: "note" }, some(data.top.length, data.top_of)) : null),
     data.look ? strata(data.look.strata, Math.abs(feature.largest)) : null,
