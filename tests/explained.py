@@ -74,5 +74,5 @@ def made_up_explanations(hostile: bool = False) -> Explanations:
     """The explanations of that run, before it is scored."""
     run = made_up_explained(hostile)
     usage = Usage(1, 0, 200, 20, 0, 0, 0.0012)
-    rows = [Explanation(r.description.index, r.description, None, r.description.provenance.shown, 0, {}, r.description.provenance, usage, r.shown) for r in run]  # fmt: skip
+    rows = [Explanation(r.description.index, r.description, shown=r.description.provenance.shown, provenance=r.description.provenance, usage=usage, windows=r.shown) for r in run]  # fmt: skip
     return Explanations((*rows, *run.without))

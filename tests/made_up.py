@@ -31,7 +31,7 @@ from fade_lens.scorers.evidence import (
     SyntheticText,
 )
 from fade_lens.scorers.fade import FadeEvidence
-from fade_lens.subject.summary import FeatureSummary, TopText
+from fade_lens.subject.summary import FeatureSummary, Promoted, TopText
 
 KINDS = ("right", "wrong", "rough", "right", "rough", "unwritten", "right", "dead")
 """What goes round in `made_up_results`: right and wrong descriptions, and ways in which metrics are undefined."""
@@ -189,7 +189,8 @@ def made_up_result(
         acts: list[float | None] = [0.0] * len(tokens)
         peak = (index + 7 * rank) % len(tokens)
         acts[0], acts[peak - 1], acts[peak] = None, float(value) / 3, float(value)
-        top.append(TopText(int(index + rank), float(value), tokens, tuple(acts)))
+        causes = None if rank else (None, *(float(value) * share for share in np.linspace(-0.4, 1.2, len(tokens) - 1)))
+        top.append(TopText(int(index + rank), float(value), tokens, tuple(acts), causes))
     description = text or (
         bad[0] if hostile else f"{CONCEPTS[index % len(CONCEPTS)]}" + (" (wrong on purpose)" if kind == "wrong" else "")
     )
@@ -203,6 +204,8 @@ def made_up_result(
             reference=float(np.quantile(firing, 0.99)) if len(firing) else None,
             quantiles=tuple(float(q) for q in np.quantile(made.natural, np.linspace(0, 1, 101))),
             top=tuple(top),
+            logits=Promoted(((words(0, 6), 2.5), ("\n", 1.25)), ((words(1, 6), -1.5),)),
+            nearest=Reason("neurons", "the neurons of a hook are at right angles") if index % 2 else ((index + 7, 0.91), (3, -0.02)),
         ),
         fade_evidence(
         ClarityEvidence(

@@ -46,9 +46,21 @@ def look(
     promoted_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens that the direction promotes most, and as many suppressed ones.")
     ] = 10,
+    changed_tokens: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Tokens that steering makes likelier, and as many that it makes less likely; runs the model."
+        ),
+    ] = 0,
     neighbours: Annotated[
         int, typer.Option(min=0, help="Nearest decoder directions, and features that fire on the same texts.")
     ] = 10,
+    caused_texts: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of the strongest texts, how many with what each token does to activations behind it."
+        ),
+    ] = 0,
     quiet: Quiet = False,
 ) -> None:
     """See latents of an SAE, or neurons, that have no description: their texts, the tokens they promote, their neighbours.
@@ -68,7 +80,9 @@ def look(
         "top_texts": top_texts,
         "stratum_texts": stratum_texts,
         "promoted_tokens": promoted_tokens,
+        "changed_tokens": changed_tokens,
         "neighbours": neighbours,
+        "caused_texts": caused_texts,
     }
     found = looked(model, source, features, texts, seed=seed, progress=not quiet, **numbers)
     page = found.to_html(out / "look.html")

@@ -3,22 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fade_lens._util.reasons import Reason
-from fade_lens._util.seeds import rng
 from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers.base import FeatureEvidence
 
-if TYPE_CHECKING:  # heavy: settings are read, and told to be wrong, before torch is there
-    from fade_lens.subject.lens import Promoted
-
 logger = logging.getLogger(__name__)
-
-TEXTS, TOKENS = 32, 32
-"""Natural beginnings after which the next token is looked at, and their length, as Gur-Arieh et al. (2025) have them."""
 
 
 def with_tokens(
@@ -45,26 +37,14 @@ def with_tokens(
                 for (i, one), of in zip(found.items(), tokens, strict=True)
             }
     if changes and indices:
+        from fade_lens.generation.token_change import changes_on
+
+        steered = changes_on(subject, indices, np.array(evidence.texts("show")), changes)
         found = {
             i: replace(one, likelier=named(of.promoted), unlikelier=named(of.suppressed))
-            for (i, one), of in zip(found.items(), changed(evidence, indices, changes), strict=True)
+            for (i, one), of in zip(found.items(), steered, strict=True)
         }
     return found
-
-
-def changed(evidence: Evidence, indices: Sequence[int], n: int) -> "list[Promoted]":
-    """Tokens that steering makes likelier and less likely after beginnings of texts kept for showing."""
-    from fade_lens.generation.token_change import token_changes
-
-    subject = evidence.subject
-    texts = np.array(evidence.texts("show"))
-    chosen = rng(subject.settings.seed, "token change").permutation(texts)[:TEXTS]
-    prompts = [tuple(subject.tokens[text][:TOKENS].tolist()) for text in sorted(chosen.tolist())]
-    reference = np.array([subject.reference(index) for index in indices])
-    usable = [prompt for prompt in prompts if prompt]
-    return token_changes(
-        subject.model, subject.features.select(indices), usable, reference, n, seed=subject.settings.seed
-    )
 
 
 def named(pairs: Sequence[tuple[str, float]]) -> tuple[str, ...]:

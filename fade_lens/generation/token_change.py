@@ -9,19 +9,25 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from fade_lens._util.seeds import stream
+from fade_lens._util.progress import Stages
+from fade_lens._util.seeds import rng, stream
 from fade_lens.generation.decoders.base import Decoder, left_padded
 from fade_lens.generation.steering import Request, Steering, check_requests, decoder_for
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import Model, textless_tokens
-from fade_lens.subject.lens import Promoted
+from fade_lens.subject.subject import Subject
+from fade_lens.subject.summary import Promoted
 from fade_lens.subject.tokens import decode
 
+TEXTS, TOKENS = 32, 32
+"""Natural beginnings after which the next token is looked at, and their length, as Gur-Arieh et al. (2025) have them."""
 ROWS = 64
 """Texts that run at a time, with their log-probabilities of the whole vocabulary."""
+N_RANDOM = 8
+"""Random directions beside the features."""
 BESIDE_RANDOM = 2.0
 """A token counts as promoted where its change is more than so many standard deviations of random directions' beyond their mean."""
 
@@ -34,7 +40,7 @@ def token_changes(
     n: int,
     *,
     factor: float = 1.0,
-    n_random: int = 8,
+    n_random: int = N_RANDOM,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> list[Promoted]:
@@ -98,6 +104,22 @@ def token_changes(
             ends(model, change(column), by_chance, n) if column in known else Promoted((), ())
             for column in range(len(features))
         ]
+
+
+def changes_on(
+    subject: Subject, indices: Sequence[int], texts: Int[np.ndarray, " text"], n: int, stages: Stages | None = None
+) -> list[Promoted]:
+    """The same for some features of a subject, each at its reference activation, after beginnings of texts drawn from those given.
+
+    A feature that never fires has no such activation, and no tokens.
+    """
+    chosen = rng(subject.settings.seed, "token change").permutation(texts)[:TEXTS]
+    prompts = [tuple(subject.tokens[text][:TOKENS].tolist()) for text in sorted(chosen.tolist())]
+    reference = np.array([subject.reference(index) for index in indices])
+    features, usable = subject.features.select(indices), [prompt for prompt in prompts if prompt]
+    runs = int(np.isfinite(reference).sum()) + 1 + N_RANDOM
+    progress = None if stages is None else stages.stage("model: steered beginnings", len(usable) * runs)
+    return token_changes(subject.model, features, usable, reference, n, seed=subject.settings.seed, progress=progress)
 
 
 def log_probabilities(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from fade_lens._util.reasons import Reason
 from fade_lens._util.words import amount, clip, evenly, number, plain
 from fade_lens.analysis.notes import Unscored
 from fade_lens.data.descriptions import Provenance
@@ -16,7 +17,7 @@ from fade_lens.runs.results import Result
 from fade_lens.scorers.base import RuleScores, ScoreSpec
 from fade_lens.scorers.evidence import Control, RatedText
 from fade_lens.scorers.fade import FadeEvidence
-from fade_lens.subject.summary import FeatureSummary, TopText
+from fade_lens.subject.summary import LENS, FeatureSummary, Promoted, TopText
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ DETAILS = (
     Detail(2, 10, 3, 1, 1, 40, 40),
 )
 """From everything to the least that is of use; a page takes the first that fits."""
+
+CAUSES = (
+    "Underlined: what a token does to the activations behind it, found by leaving it out; solid: it makes the feature fire, dashed: it holds it "
+    "back; as thick as the sum is large, in units of the largest activation."
+)
 
 
 def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dict[str, Any]:
@@ -110,7 +116,32 @@ def of_feature(feature: FeatureSummary, detail: Detail) -> dict[str, Any]:
         "natural": evenly(feature.quantiles, min(detail.points, 101)),
         "top": [shown_text(text, detail) for text in feature.top[: detail.top]],
         "top_of": len(feature.top),
-    }
+        "legend": CAUSES if any(text.causes for text in feature.top[: detail.top]) else "",
+        "tokens": [] if (found := feature.logits) is None else [told_tokens("Tokens", LENS, ("Promoted", "Suppressed"), found, detail)],
+        "neighbours": near(feature, detail),
+    }  # fmt: skip
+
+
+def told_tokens(
+    title: str, note: str, heads: tuple[str, str], found: Promoted | Reason, detail: Detail
+) -> dict[str, Any]:
+    """Tokens that a feature promotes, and those that it suppresses, with how that was found; or why there are none."""
+    if isinstance(found, Reason):
+        return {"title": title, "note": f"None: {found}.", "lists": []}
+    ends = (
+        [[clip(token, 80), value] for token, value in end[: 5 * detail.top]]
+        for end in (found.promoted, found.suppressed)
+    )
+    return {"title": title, "note": note, "lists": list(zip(heads, ends, strict=True))}  # fmt: skip
+
+
+def near(feature: FeatureSummary, detail: Detail) -> dict[str, Any] | None:
+    """The nearest decoder directions, or why there are none."""
+    if (found := feature.nearest) is None:
+        return None
+    if isinstance(found, Reason):
+        return {"note": f"None: {found}.", "lists": []}
+    return {"note": "", "lists": [["Nearest decoder directions, by cosine", found[: 5 * detail.top], "none"]]}
 
 
 def bare_card(unscored: Unscored) -> dict[str, Any]:
@@ -125,11 +156,13 @@ def shown_text(text: TopText, detail: Detail) -> dict[str, Any]:
     """A text token by token, around its peak."""
     part = text.window(detail.tokens)
     shown = whole_characters(text.tokens[part], text.activations[part])
+    caused = () if text.causes is None else whole_characters(text.tokens[part], text.causes[part])
     return {
         "number": text.number,
         "activation": text.activation,
         "tokens": [clip(token, detail.characters) for token, _ in shown],
         "values": [value for _, value in shown],
+        **({"causes": [value for _, value in caused]} if caused else {}),
         "before": part.start > 0,
         "after": part.stop < len(text.tokens),
     }

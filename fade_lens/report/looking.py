@@ -3,25 +3,29 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from fade_lens._util.reasons import Reason
 from fade_lens._util.words import amount, clip, flat, number, plain
 from fade_lens.analysis.notes import CardNotes
 from fade_lens.neuronpedia.links import dashboard
 from fade_lens.report import overview
-from fade_lens.report.cards import DETAILS, Detail, compact, fitted, of_feature, shown_text
+from fade_lens.report.cards import DETAILS, Detail, compact, fitted, of_feature, shown_text, told_tokens
 from fade_lens.report.links import source_of
 from fade_lens.report.page import CARD_BYTES, CARDS_BYTES, rendered
 from fade_lens.report.rows import Group, added, kinds
 from fade_lens.runs.look import Look
 from fade_lens.runs.results import to_plain
-from fade_lens.subject.lens import LENS
 from fade_lens.subject.look import FeatureLook
+from fade_lens.subject.summary import LENS, Promoted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (("firing_rate", "Tokens"), ("largest", "Largest"), ("entropy", "Peaks"))
 """Columns of numbers: the share of tokens at which it fires, its largest activation, the entropy of the tokens at which it peaks."""
+CHANGED = (
+    "Change of the log-probability of the next token, in nats, on average over beginnings of natural texts, while the feature's direction is "
+    "added at its reference activation; what random directions change as much is left out."
+)
+"""What stands over tokens by steering."""
 HEAT_ROWS, HEAT_TOKENS = 20, 60
 """Of a text in a notebook: the latents and tokens in a table."""
 
@@ -65,9 +69,18 @@ def notes(item: FeatureLook, look: Look) -> CardNotes:
 
 def look_card(item: FeatureLook, detail: Detail = DETAILS[0]) -> dict[str, Any]:
     """What there is to see of a feature as a JSON value; every string `visible`, every number finite."""
-    edges, counts = item.histogram
-    lens = item.promoted
-    near = item.nearest
+    (edges, counts), about = item.histogram, of_feature(item.feature, detail)
+    if isinstance(item.nearest, tuple):
+        together = [
+            "Fire on the same texts, by share of texts",
+            item.together[: 5 * detail.top],
+            "none of those looked at",
+        ]
+        about["neighbours"]["lists"].append(together)
+    if item.changed is not None:
+        about["tokens"].append(
+            told_tokens("Tokens when it is steered", CHANGED, ("Likelier", "Less likely"), item.changed, detail)
+        )
     return plain(
         {
             "index": item.index,
@@ -80,7 +93,7 @@ def look_card(item: FeatureLook, detail: Detail = DETAILS[0]) -> dict[str, Any]:
             "metrics": [],
             "detection": [],
             "judge": [],
-            **of_feature(item.feature, detail),
+            **about,
             "look": {
                 "histogram": {"low": edges[0], "high": edges[-1], "counts": counts} if counts else None,
                 "strata": [
@@ -92,12 +105,6 @@ def look_card(item: FeatureLook, detail: Detail = DETAILS[0]) -> dict[str, Any]:
                     }
                     for stratum in item.strata
                 ],
-                "lens": lens if isinstance(lens, Reason) else LENS,
-                "promoted": None if isinstance(lens, Reason) else lens.promoted,
-                "suppressed": None if isinstance(lens, Reason) else lens.suppressed,
-                "near": () if isinstance(near, Reason) else near,
-                "near_note": f"None: {near}." if isinstance(near, Reason) else "",
-                "together": item.together,
             },
         }
     )
@@ -119,7 +126,7 @@ def hint(item: FeatureLook) -> str:
 def row(place: int, item: FeatureLook, look: Look) -> dict[str, Any]:
     """One row as the templates want it."""
     feature, lens = item.feature, item.promoted
-    promoted = () if isinstance(lens, Reason) else lens.promoted[:5]
+    promoted = lens.promoted[:5] if isinstance(lens, Promoted) else ()
     numbers = (
         (
             feature.firing_rate,

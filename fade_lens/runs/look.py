@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
@@ -20,6 +21,7 @@ from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model, model_name
 from fade_lens.subject.look import FeatureLook, LookSettings, looks
 from fade_lens.subject.subject import Subject
+from fade_lens.subject.summary import Promoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +59,7 @@ class Look:
 
         `firing_rate` is the share of tokens, `density` that of texts on which it fires; `peak_tokens` are those at which its strongest texts
         peak, with how many do, and `peak_entropy` their entropy in bits: near 0 it fires for a word, near its largest value for a context.
-        Neighbours have their likeness in brackets: the cosine of decoder directions, the share of texts on which both fire. Where tokens or
+        `likelier` and `unlikelier`, where they were asked for (`changed_tokens`), are tokens by steering. Neighbours have their likeness in brackets: the cosine of decoder directions, the share of texts on which both fire. Where tokens or
         nearest directions are not known, a reason says why.
         """
         return table_of(row_of(item) for item in self.items)
@@ -105,15 +107,19 @@ def look(
     subject, stages = Subject(model, source, corpus, wanted, chosen), Stages(progress)
     with stages.showing():
         seen = subject.observe(progress=stages.stage("model: natural texts", len(subject.tokens)))
+        items = looks(subject, chosen)
+        if n := chosen.changed_tokens:
+            from fade_lens.generation.token_change import changes_on
+
+            changes = changes_on(subject, wanted, np.arange(len(subject.tokens)), n, stages)
+            items = tuple(replace(item, changed=one) for item, one in zip(items, changes, strict=True))
     names = {"model": model_name(model), "features": names_of(source)}
     left_out = {
         "n_outliers": seen.n_outliers,
         "n_truncated": subject.tokens.n_truncated,
         "text_lost": subject.tokens.lost,
     }
-    return Look(
-        looks(subject, chosen), RunRecord.of({**subject.identity(), "settings": chosen.to_dict()}, names, **left_out)
-    )
+    return Look(items, RunRecord.of({**subject.identity(), "settings": chosen.to_dict()}, names, **left_out))
 
 
 def settings_with(settings: LookSettings, overrides: Mapping[str, Any]) -> LookSettings:
@@ -127,7 +133,8 @@ def settings_with(settings: LookSettings, overrides: Mapping[str, Any]) -> LookS
 def row_of(item: FeatureLook) -> dict[str, Any]:
     """One row of `Look.frame`."""
     feature, lens = item.feature, item.promoted
-    near = () if isinstance(item.nearest, Reason) else item.nearest
+    near = item.nearest if isinstance(item.nearest, tuple) else ()
+    up, down = (lens.promoted, lens.suppressed) if isinstance(lens, Promoted) else ((), ())
     return {
         "index": item.index,
         "firing_rate": feature.firing_rate,
@@ -136,8 +143,13 @@ def row_of(item: FeatureLook) -> dict[str, Any]:
         "largest_activation": feature.largest,
         "peak_tokens": ", ".join(f"{token!r} {n}" for token, n in item.peaks.most_common(5)),
         "peak_entropy": item.entropy,
-        "promoted": "" if isinstance(lens, Reason) else ", ".join(repr(token) for token, _ in lens.promoted),
-        "suppressed": "" if isinstance(lens, Reason) else ", ".join(repr(token) for token, _ in lens.suppressed),
+        "promoted": quoted(up),
+        "suppressed": quoted(down),
+        **(
+            {}
+            if item.changed is None
+            else {"likelier": quoted(item.changed.promoted), "unlikelier": quoted(item.changed.suppressed)}
+        ),
         "promoted_reason": str(lens) if isinstance(lens, Reason) else None,
         "nearest": ", ".join(f"{index} ({cosine:.2f})" for index, cosine in near),
         "nearest_reason": str(item.nearest) if isinstance(item.nearest, Reason) else None,
@@ -145,3 +157,8 @@ def row_of(item: FeatureLook) -> dict[str, Any]:
         "strongest_text": feature.top[0].passage() if feature.top else "",
         "flags": "; ".join(item.feature.flags),
     }
+
+
+def quoted(pairs: Sequence[tuple[str, float]]) -> str:
+    """Tokens as one cell."""
+    return ", ".join(repr(token) for token, _ in pairs)

@@ -29,7 +29,7 @@ from fade_lens.runs.record import RunRecord
 from fade_lens.scorers.base import NOT_SCORED, RuleScores, Scored, ScoreSpec, scorer_of, specs_of
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.fade import NOTHING, FadeEvidence
-from fade_lens.subject.summary import FeatureSummary, TopText
+from fade_lens.subject.summary import FeatureSummary, Promoted, TopText
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,6 +133,11 @@ class Result:
     def detection(self) -> Detection:
         """Best F1, IoU, correlation and balanced accuracy on the rated texts."""
         return self.rated_evidence.detection
+
+    @property
+    def logits(self) -> Promoted | Reason | None:
+        """The tokens that the feature's direction promotes and suppresses most, by the logit lens, or why there are none; None if not asked for."""
+        return self.feature.logits
 
     @property
     def flags(self) -> tuple[Flag, ...]:
@@ -422,6 +427,9 @@ def from_plain(kind: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         chosen = [a for a in arguments if a is not type(None)]
+        if Reason in chosen and len(chosen) > 1:  # in place of something else
+            told = isinstance(value, Mapping) and "words" in value
+            chosen = [a for a in chosen if (a is Reason) == told]
         return None if value is None else from_plain(chosen[0], value) if len(chosen) == 1 else value
     if origin is Mapping and not isinstance(value, Mapping):
         raise ValueError(f"{value!r:.80} is no record")

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,14 +12,9 @@ from torch import Tensor, nn
 from fade_lens._util.reasons import Reason
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import Model, layer_of, textless_tokens
+from fade_lens.subject.summary import Promoted
 from fade_lens.subject.tokens import decode
 
-LENS = (
-    "The final norm and the unembedding, applied to the direction alone. A layer norm subtracts the direction's mean first, folded into the "
-    "weights or not; every norm divides by its size, so that values compare tokens, not features. Biases are left out, and the mean over the "
-    "vocabulary is subtracted."
-)
-"""What is done, for the record and the reader."""
 LOGIT_BYTES = 2**28
 """Logits in memory at a time."""
 
@@ -33,18 +27,10 @@ PART = re.compile(r"blocks\.\d+\.(?P<part>attn|mlp)\.(?P<where>hook_out|hook_z|o
 """Hooks in a block's attention or MLP, at its output (`hook_out`) or in front of its output weights."""
 
 
-@dataclass(frozen=True)
-class Promoted:
-    """Tokens by their logits along one direction: the highest, the lowest, both from the end."""
-
-    promoted: tuple[tuple[str, float], ...]
-    suppressed: tuple[tuple[str, float], ...]
-
-
 def promoted_tokens(model: Model, features: Features, n: int) -> list[Promoted] | Reason:
     """The `n` tokens that each feature promotes and suppresses most, or why that cannot be told.
 
-    Special tokens and rows of the vocabulary that are no tokens are left out. What is done to the direction: `LENS`.
+    Special tokens and rows of the vocabulary that are no tokens are left out. What is done to the direction: `fade_lens.subject.summary.LENS`.
     """
     rows = in_residual_stream(model, features)
     if isinstance(rows, Reason):

@@ -10,27 +10,27 @@ from jaxtyping import Float
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
-from fade_lens.subject.lens import Promoted, promoted_tokens
-from fade_lens.subject.neighbours import Near, firing_together, nearest_directions
-from fade_lens.subject.settings import SubjectSettings
+from fade_lens.subject.neighbours import firing_together
+from fade_lens.subject.settings import SummarySettings
 from fade_lens.subject.subject import Subject
-from fade_lens.subject.summary import FeatureSummary, TopText, shown_texts, strongest_texts, summary_of
+from fade_lens.subject.summary import FeatureSummary, Near, Promoted, TopText, shown_texts, strongest_texts, summaries
 
 BINS = 40
 
 
 @dataclass(frozen=True)
-class LookSettings(SubjectSettings):
+class LookSettings(SummarySettings):
     """What is shown of a feature; how it is read is the subject's."""
 
     strata: int = option(
         5, "Strata of the texts on which the feature fires, by activation, with equal numbers of texts.", least=1
     )
     stratum_texts: int = option(3, "Texts of each stratum, drawn at random, beside the strongest ones.", least=0)
-    promoted_tokens: int = option(
-        10, "Tokens that the direction promotes most, and as many that it suppresses.", least=0
+    changed_tokens: int = option(
+        0,
+        "Tokens that the model says more often where the feature is steered at its reference activation, and as many that it says less often.",
+        least=0,
     )
-    neighbours: int = option(10, "Nearest decoder directions, and latents that fire on the same texts.", least=0)
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,29 @@ class FeatureLook:
     """All that is shown of a feature.
 
     Attributes:
-        feature: how often it fires, and its strongest texts.
+        feature: how often it fires, its strongest texts, the tokens that it promotes, the nearest decoder directions.
         histogram: edges of bins of equal width, and how many texts have their activation in each; texts on which it is silent are left out.
         strata: the texts on which it fires, the strongest first.
-        promoted: tokens by their logits along its direction, or why there are none.
-        nearest: features of the whole SAE with the nearest decoder directions, with the cosine; or why there are none.
         together: of the features that are looked at, those that fire on the same texts, with the share of texts.
+        changed: tokens with the change of their log-probability by steering; None where they were not asked for.
     """
 
     index: int
     feature: FeatureSummary
     histogram: tuple[tuple[float, ...], tuple[int, ...]]
     strata: tuple[Stratum, ...]
-    promoted: Promoted | Reason
-    nearest: Near | Reason
     together: Near
+    changed: Promoted | None = None
+
+    @property
+    def promoted(self) -> Promoted | Reason | None:
+        """Tokens by their logits along its direction, or why there are none."""
+        return self.feature.logits
+
+    @property
+    def nearest(self) -> Near | Reason | None:
+        """Features of the whole SAE with the nearest decoder directions, or why there are none."""
+        return self.feature.nearest
 
     @property
     def peaks(self) -> Counter[str]:
@@ -77,29 +85,22 @@ class FeatureLook:
 
 
 def looks(subject: Subject, settings: LookSettings) -> tuple[FeatureLook, ...]:
-    """Every feature of a subject; the texts that are shown of all are run once more, each once."""
+    """Every feature of a subject."""
+    about = summaries(subject)
     drawn = {index: in_strata(subject.natural(index), index, settings) for index in subject.features.indices}
-    top = {index: strongest_texts(subject.natural(index), settings.top_texts) for index in drawn}
-    chosen = {
-        index: list(dict.fromkeys([*top[index], *(text for *_, texts in strata for text in texts)]))
-        for index, strata in drawn.items()
-    }
-    shown = {index: {text.number: text for text in texts} for index, texts in shown_texts(subject, chosen).items()}
-    lens = promoted_tokens(subject.model, subject.features, settings.promoted_tokens)
-    nearest = nearest_directions(subject.features, settings.neighbours)
+    shown = shown_texts(subject, {index: [n for *_, some in strata for n in some] for index, strata in drawn.items()})
+    texts = {index: {text.number: text for text in some} for index, some in shown.items()}
     together = firing_together(subject.features, subject.activations.values, settings.neighbours)
     return tuple(
         FeatureLook(
             index,
-            summary_of(subject, index, [shown[index][number] for number in top[index]]),
+            about[index],
             histogram(subject.natural(index)),
             tuple(
-                Stratum(low, high, n, tuple(shown[index][number] for number in texts))
-                for low, high, n, texts in drawn[index]
+                Stratum(low, high, n, tuple(texts[index][number] for number in some))
+                for low, high, n, some in drawn[index]
             ),
-            lens if isinstance(lens, Reason) else lens[column],
-            nearest if isinstance(nearest, Reason) else nearest[column],
-            () if isinstance(nearest, Reason) else together[column],
+            () if isinstance(about[index].nearest, Reason) else together[column],
         )
         for column, index in enumerate(subject.features.indices)
     )

@@ -9,12 +9,11 @@ from torch.nn.functional import normalize
 from fade_lens._util.reasons import Reason
 from fade_lens.subject.activations import fires
 from fade_lens.subject.features import Features
+from fade_lens.subject.summary import Near
 
 CHUNK_BYTES = 2**27
 """Directions, or cosines, in memory at a time."""
 
-Near = tuple[tuple[int, float], ...]
-"""Other features with their likeness, the most alike first."""
 ORTHOGONAL = Reason("neurons", "the neurons of a hook are at right angles to one another")
 
 

@@ -1,6 +1,6 @@
 """Settings of what is evaluated: which positions of which texts count, and the unit of steering."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import get_args
 
 from fade_lens._util.options import Options, option
@@ -44,3 +44,25 @@ class SubjectSettings(Options):
         "Strongest natural texts kept with their token-level activations, for people to look at.",
         least=0,
     )
+
+
+@dataclass(frozen=True)
+class SummarySettings(SubjectSettings):
+    """What is told of every feature beside its strongest texts; no score depends on it."""
+
+    promoted_tokens: int = option(
+        10, "Tokens that the direction promotes most, and as many that it suppresses; 0: none.", least=0
+    )
+    neighbours: int = option(
+        10, "Nearest decoder directions, and in `look` latents that fire on the same texts; 0: none.", least=0
+    )
+    caused_texts: int = option(
+        0,
+        "Of the strongest texts so many are shown with what each token does to the activations behind it, found by leaving it out. A text costs half the square of its tokens.",
+        least=0,
+    )
+
+    @staticmethod
+    def own() -> set[str]:
+        """The names of these settings."""
+        return {one.name for one in fields(SummarySettings)} - {one.name for one in fields(SubjectSettings)}

@@ -1,16 +1,34 @@
 """What the corpus alone tells about features: how often they fire, and their strongest texts token by token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from fade_lens._util.reasons import Flag
+from fade_lens._util.reasons import Flag, Reason
+from fade_lens.subject.settings import SummarySettings
 
 if TYPE_CHECKING:
     from fade_lens.subject.subject import Subject
+
+LENS = (
+    "The final norm and the unembedding, applied to the direction alone. A layer norm subtracts the direction's mean first, folded into the "
+    "weights or not; every norm divides by its size, so that values compare tokens, not features. Biases are left out, and the mean over the "
+    "vocabulary is subtracted."
+)
+"""What is done, for the record and the reader."""
+Near = tuple[tuple[int, float], ...]
+"""Other features with their likeness, the most alike first."""
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """Tokens by their logits along one direction: the highest, the lowest, both from the end."""
+
+    promoted: tuple[tuple[str, float], ...]
+    suppressed: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -22,12 +40,15 @@ class TopText:
         activation: the one of largest magnitude.
         tokens: what each token adds to the text.
         activations: the feature's activation at each token; None at a position that never counts.
+        causes: what each token does to the activations behind it, in their units (`fade_lens.subject.causes`): above 0 it makes the feature
+            fire, below 0 it holds it back. None at a special token, and as a whole where they were not asked for.
     """
 
     number: int
     activation: float
     tokens: tuple[str, ...]
     activations: tuple[float | None, ...]
+    causes: tuple[float | None, ...] | None = None
 
     @property
     def strongest(self) -> int:
@@ -75,6 +96,8 @@ class FeatureSummary:
         reference: the unit of steering factors; None for a dead feature.
         quantiles: 101 evenly spaced quantiles of its largest activations on the texts, for plots.
         top: its strongest texts.
+        logits: tokens by their logits along its direction, or why there are none; None where they were not asked for.
+        nearest: features of the whole SAE with the nearest decoder directions, with the cosine; likewise.
     """
 
     firing_rate: float
@@ -84,6 +107,8 @@ class FeatureSummary:
     reference: float | None
     quantiles: tuple[float, ...]
     top: tuple[TopText, ...] = field(default=())
+    logits: Promoted | Reason | None = None
+    nearest: Near | Reason | None = None
 
     @property
     def dead(self) -> bool:
@@ -105,16 +130,34 @@ class FeatureSummary:
 
 def summaries(subject: "Subject") -> dict[int, FeatureSummary]:
     """Every feature of a subject, by its index."""
-    strongest = {
-        index: strongest_texts(subject.natural(index), subject.settings.top_texts) for index in subject.features.indices
+    from fade_lens.subject.lens import promoted_tokens
+    from fade_lens.subject.neighbours import nearest_directions
+
+    settings, features = SummarySettings.of(subject.settings), subject.features
+    strongest = {index: strongest_texts(subject.natural(index), settings.top_texts) for index in features.indices}
+    caused = {index: texts[: settings.caused_texts] for index, texts in strongest.items()}
+    shown = shown_texts(subject, strongest, caused)
+    logits = promoted_tokens(subject.model, features, n) if (n := settings.promoted_tokens) else None
+    nearest = nearest_directions(features, n) if (n := settings.neighbours) else None
+    return {
+        index: replace(
+            summary_of(subject, index, shown[index]),
+            logits=logits[column] if isinstance(logits, list) else logits,
+            nearest=nearest[column] if isinstance(nearest, list) else nearest,
+        )
+        for column, index in enumerate(features.indices)
     }
-    shown = shown_texts(subject, strongest)
-    return {index: summary_of(subject, index, shown[index]) for index in strongest}
 
 
-def shown_texts(subject: "Subject", chosen: Mapping[int, Sequence[int]]) -> dict[int, list[TopText]]:
-    """Some texts of the corpus token by token, for each feature its own; the texts of all are run once more, each once."""
+def shown_texts(
+    subject: "Subject", chosen: Mapping[int, Sequence[int]], caused: Mapping[int, Sequence[int]] | None = None
+) -> dict[int, list[TopText]]:
+    """Some texts of the corpus token by token, for each feature its own; the texts of all are run once more, each once.
+
+    Those in `caused` have each token's cause.
+    """
     from fade_lens.subject.activations import token_activations
+    from fade_lens.subject.causes import causes_of
     from fade_lens.subject.tokens import pieces
 
     columns: dict[int, list[int]] = {}
@@ -131,13 +174,26 @@ def shown_texts(subject: "Subject", chosen: Mapping[int, Sequence[int]]) -> dict
     )
     by_text = dict(zip(numbers, rows, strict=True))
 
+    asked: dict[int, list[int]] = {}
+    for index, texts in (caused or {}).items():
+        for text in texts:
+            asked.setdefault(text, []).append(subject.column(index))
+    part, some = subject.tokens.select(list(asked)), list(asked.values())
+    seen = [by_text[text][:, [columns[text].index(column) for column in those]] for text, those in asked.items()]
+    causes = dict(zip(asked, causes_of(subject.model, subject.features, part, seen, some), strict=True))
+
+    def plain(values: Float[np.ndarray, " pos"]) -> tuple[float | None, ...]:
+        return tuple(None if np.isnan(v) else float(v) for v in values)
+
     def shown(index: int, number: int) -> TopText:
-        values = by_text[number][:, columns[number].index(subject.column(index))]
+        column = subject.column(index)
+        values, those = by_text[number][:, columns[number].index(column)], asked.get(number, ())
         return TopText(
             number,
             float(subject.natural(index)[number]),
             pieces(subject.model.tokenizer, subject.tokens[number].tolist()),
-            tuple(None if np.isnan(v) else float(v) for v in values),
+            plain(values),
+            plain(causes[number].causes[:, those.index(column)]) if column in those else None,
         )
 
     return {index: [shown(index, number) for number in texts] for index, texts in chosen.items()}

@@ -28,10 +28,12 @@ def run(*arguments):
 
 
 def test_look_prints_a_table_and_writes_a_page(subject, tmp_path):
-    done = run("look", *subject, "--corpus", "c.txt", "--features", "0:2,3", "--top-texts", "4")
+    done = run(
+        "look", *subject, "--corpus", "c.txt", "--features", "0:2,3", "--top-texts", "4", "--changed-tokens", "3"
+    )
     assert done.exit_code == 0 and "«" in done.output and "[dead: never fires on the corpus]" in done.output
     table = pd.read_csv(tmp_path / "fade-lens-look" / "look.csv")
-    assert table["index"].tolist() == [0, 1, 3]
+    assert table["index"].tolist() == [0, 1, 3] and table["likelier"].str.count("',").tolist()[0] == 2
     page = (tmp_path / "fade-lens-look" / "look.html").read_text()
     assert "3 features of tiny" in page and page.count('type="application/json"') == 3
 

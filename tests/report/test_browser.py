@@ -107,7 +107,7 @@ def test_cards_by_keyboard(browser: Window, files: Path) -> None:
     assert browser.run("document.getElementById('place').textContent") == "4 of 8"
     browser.page.click("#next")
     assert browser.run("location.hash") == "#d4"
-    assert browser.run("document.querySelectorAll('#card h3').length") == 5
+    assert browser.run("document.querySelectorAll('#card h3').length") == 7
     assert browser.run("document.querySelectorAll('#card svg[role=img]').length") == 2
     assert browser.run("document.querySelectorAll('#card mark').length") > 10
     # Escape closes, and the focus is on the row that was looked at last.
@@ -115,6 +115,25 @@ def test_cards_by_keyboard(browser: Window, files: Path) -> None:
     browser.run("new Promise(done => setTimeout(done, 50))")
     assert not browser.run(OPEN)
     assert browser.run("document.activeElement.closest('tr').dataset.place") == "4"
+
+
+def test_what_tokens_cause_is_underlined_beside_the_shade_and_tokens_stand_in_a_card(
+    browser: Window, files: Path
+) -> None:
+    browser.open(files / "plain.html", "#d7")
+    style = (
+        "[getComputedStyle(e).textDecorationStyle, parseFloat(getComputedStyle(e).textDecorationThickness), e.title]"
+    )
+    found = browser.run(f"[...document.querySelectorAll('#card .raises, #card .lowers')].map(e => {style})")
+    for kind, words in (("solid", "makes it fire, +"), ("dashed", "holds it back, −")):
+        widths = [width for style, width, title in found if style == kind and words in title]
+        assert len(widths) > 5 and 1 < min(widths) < max(widths) <= 5
+    assert {style for style, *_ in found} == {"solid", "dashed"}
+    told = browser.run("document.querySelector('#card section[aria-label^=Texts]').textContent")
+    assert "found by leaving it out" in told
+    assert (
+        browser.run("document.querySelector('#card section[aria-label=Tokens]').textContent").count("Suppressed") == 1
+    )
 
 
 def test_a_card_holds_the_evidence(browser: Window, files: Path) -> None:
@@ -287,7 +306,7 @@ def test_features_without_a_description_have_cards_with_shaded_texts(browser: Wi
 def test_a_card_shows_the_explanation_and_the_decisions_behind_scores(browser: Window, files: Path) -> None:
     browser.open(files / "explained.html", "#d0")
     section = "document.querySelector('section[aria-label={}]')"
-    shown = browser.run(f"{section.format('Explanation')}.innerText")
+    shown = "".join(browser.run(f"{section.format(name)}.innerText") for name in ("Rules", "Explanation"))
     assert all(
         text in shown for text in ("structured (prompts 3)", "$0.0012", "names of animals", "2 of 3 shown", " fox")
     )

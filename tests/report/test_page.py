@@ -347,6 +347,21 @@ def test_unrated_continuations_stay_in_the_rate() -> None:
     assert result.faithfulness.details["rate_0"] == pytest.approx(rates[0.0].rate)
 
 
+def test_causes_are_underlined_as_thick_as_they_are_large_and_told_in_words():
+    values = (None, 2.0, -1.0, 0.01, 8.0)
+    text = TopText(3, 4.0, ("<bos>", "a", "b", "c", "d"), (None, 0.0, 4.0, 0.0, None), values)
+    made = made_up_result()
+    shown = replace(made, feature=replace(made.feature, largest=4.0, top=(text,)))._repr_html_()
+    spans = {
+        token: f"{title} {style}"
+        for title, style, token in re.findall(r'<span title="([^"]*)" style="([^"]*)">(.)</span>', shown)
+    }
+    assert spans.keys() == {"a", "b", "d"}  # the others do too little, or nothing
+    assert "makes it fire, +2" in spans["a"] and "underline solid" in spans["a"] and "thickness:3.0px" in spans["a"]
+    assert "holds it back, -1" in spans["b"] and "underline dashed" in spans["b"] and "background" in spans["b"]
+    assert "makes it fire, +8" in spans["d"] and "thickness:5.0px" in spans["d"] and "background" not in spans["d"]
+
+
 def test_notebook_fragments_run_nothing(hostile: Results) -> None:
     for text in (result_card(hostile.items[0]), results_table(hostile)):
         assert type(text) is str  # Markup would escape whatever is added to it

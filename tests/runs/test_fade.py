@@ -20,9 +20,11 @@ from fade_lens import (
     Subject,
 )
 from fade_lens._util.errors import InputError, JudgeError, StoreError
+from fade_lens.report.cards import card
+from fade_lens.report.looking import look_card
 from fade_lens.runs.store import RunStore
 from tests.fake_judge import FakeJudge
-from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
+from tests.planted import CLASSES, SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.tiny import tiny_sae
 
 SMALL = {"prompts": 12, "prompt_tokens": 4, "new_tokens": 6, "rated_texts": 120, "synthetic_texts": 20}
@@ -161,6 +163,21 @@ def test_a_second_run_asks_nothing(server, tmp_path):
     assert again.run.usage.calls == 0
     more = make(server).evaluate(TRUE | {4: TRUE[0]}, store=tmp_path, progress=False)
     assert more[1] == first[1], "descriptions may be added to a store"
+
+
+def test_results_hold_the_tokens_that_features_promote_and_a_store_takes_any_number_of_them(server, tmp_path):
+    found = make(server).evaluate({0: TRUE[0], 3: TRUE[0]}, store=tmp_path, progress=False)
+    looked = make(server).look([0, 3], progress=False)
+    for result in found:
+        seen = look_card(looked[result.description.index].items[0])
+        assert {token for token, _ in result.logits.promoted} >= set(CLASSES.get(result.description.index, ()))
+        assert card(result)["tokens"] == seen["tokens"] and len(seen["tokens"]) == 1
+        assert card(result)["neighbours"]["lists"] == seen["neighbours"]["lists"][:1]
+    less = make(server, promoted_tokens=2, neighbours=0, caused_texts=1)
+    fewer = less.evaluate({0: TRUE[0]}, store=tmp_path, progress=False)[0]
+    assert fewer.feature == less.look(0, progress=False).items[0].feature and len(fewer.feature.top[0].causes) > 2
+    assert len(fewer.logits.promoted) == 2 and fewer.feature.nearest is None
+    assert fewer.metrics == found[0].metrics
 
 
 def test_a_store_of_other_settings_is_refused(server, tmp_path):

@@ -1,6 +1,7 @@
 """`look`: features without a description."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from fade_lens.data.indices import chosen_indices
 from fade_lens.report.looking import look_card
 from fade_lens.subject.look import LookSettings, histogram, in_strata
 from tests.planted import CLASSES, natural_texts, planted_model, planted_sae
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_sae
 
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts()
 
@@ -96,11 +97,56 @@ def test_fade_without_a_judge_fires_and_steers_as_the_functions_do():
         given.steer(0, "the old")
 
 
+def test_what_is_switched_off_is_in_no_card(looked):
+    shown, without = (
+        look_card(found.items[0])
+        for found in (
+            looked,
+            fade_lens.look(MODEL, SAE, 0, TEXTS, progress=False, promoted_tokens=0, neighbours=0),
+        )
+    )
+    assert [len(found) for _, found in shown["tokens"][0]["lists"]] == [10, 10]
+    assert [title for title, *_ in shown["neighbours"]["lists"]][1].startswith("Fire on the same texts")
+    assert without["tokens"] == [] and without["neighbours"] is None
+
+
+def test_tokens_by_steering_stand_beside_those_by_the_logit_lens(looked):
+    found = fade_lens.look(MODEL, SAE, range(4), TEXTS, progress=False, changed_tokens=6)
+    assert "likelier" not in looked.frame and [replace(item, changed=None) for item in found] == list(looked)
+    assert {token for token, _ in found[0].items[0].changed.promoted} == set(CLASSES[0])
+    assert found.frame["likelier"].tolist()[3] == ""  # it never fires, and so has no unit
+    lens, steered = look_card(found[0].items[0])["tokens"]
+    assert [title for title, _ in steered["lists"]] == ["Likelier", "Less likely"] and "reference" in steered["note"]
+    assert {token for token, _ in steered["lists"][0][1]} == set(CLASSES[0]) and lens["title"] == "Tokens"
+    assert "Likelier: " in found[0]._repr_html_() and "Likelier" not in looked._repr_html_()
+
+
+def test_the_strongest_texts_have_each_token_s_cause_where_that_is_asked_for():
+    model, sae = tiny_model(), tiny_sae(hook="blocks.1.hook_resid_post")
+    options = {"progress": False, "outlier_factor": float("inf")}
+    found = fade_lens.look(model, sae, range(3), TEXTS[:40], caused_texts=2, **options)
+    without = fade_lens.look(model, sae, range(3), TEXTS[:40], **options)
+    for item, plain in zip(found, without, strict=True):
+        first, second, third = item.feature.top[:3]
+        assert (
+            third.causes is None and second.causes is not None and replace(first, causes=None) == plain.feature.top[0]
+        )
+        frame = fade_lens.causes(model, sae, item.index, TEXTS[first.number])
+        assert np.allclose(
+            [np.nan if c is None else c for c in first.causes], frame["cause"], atol=1e-4, equal_nan=True
+        )
+        assert max(abs(c or 0) for c in first.causes) > 0.01
+    shown, bare = (look_card(one.items[0]) for one in (found, without))
+    assert len(shown["top"][0]["causes"]) == len(shown["top"][0]["tokens"]) and "causes" not in shown["top"][2]
+    assert "leaving it out" in shown["legend"] and bare["legend"] == ""
+    assert found._repr_html_().count("leaving it out") == 3 and "leaving it out" not in without._repr_html_()
+
+
 def test_neurons_are_looked_at_too():
     found = fade_lens.look(tiny_model(), "blocks.0.mlp.hook_post", [3], TEXTS[:20], progress=False, strata=2)
     (item,) = found
     assert isinstance(item.nearest, Reason) and item.promoted.promoted and len(item.strata) == 2
-    assert "right angles" in look_card(item)["look"]["near_note"]
+    assert "right angles" in look_card(item)["neighbours"]["note"]
     (row,) = fade_lens.look(tiny_model(), "blocks.0.attn.hook_q", 3, TEXTS[:20], progress=False).frame.to_dict(
         "records"
     )

@@ -20,7 +20,7 @@ from fade_lens.scorers.evidence import (
     RatedText,
     SyntheticText,
 )
-from fade_lens.subject.summary import FeatureSummary, TopText
+from fade_lens.subject.summary import FeatureSummary, Promoted, TopText
 from tests.made_up import fade_evidence
 
 SUMMARY = FeatureSummary(0.01, 40, 100, 7.5, 6.0, (0.0, 1.0, 7.5), (TopText(3, 7.5, ("<bos>", "a"), (None, 7.5)),))
@@ -107,6 +107,19 @@ def test_a_file_holds_everything(tmp_path):
     results = Results((result(9), result(11)), RunRecord({"seed": 0}))
     loaded = Results.load(results.save(tmp_path / "deep" / "r.json.gz"))
     assert loaded.items == results.items and loaded.run == results.run
+
+
+@pytest.mark.parametrize(
+    ("logits", "nearest"),
+    [(Promoted(((" cat", 2.5),), (("\n", -1.0),)), ((3, 0.5),)), (Reason("no_lens", "why"), Reason("neurons", "w")), (None, None)],
+)  # fmt: skip
+def test_a_file_holds_promoted_tokens_or_why_there_are_none(tmp_path, logits, nearest):
+    top = (replace(SUMMARY.top[0], causes=(None, -1.5)), *SUMMARY.top)
+    one = result(feature=replace(SUMMARY, logits=logits, nearest=nearest, top=top))
+    loaded = Results.load(Results((one,)).save(tmp_path / "r.json.gz"))[9]
+    assert loaded.feature == one.feature and loaded.logits == logits
+    for found, wanted in ((loaded.logits, logits), (loaded.feature.nearest, nearest)):
+        assert isinstance(found, Reason) == isinstance(wanted, Reason)  # a reason is equal to its words alone
 
 
 def test_an_earlier_file_outlives_a_save_that_fails(tmp_path):

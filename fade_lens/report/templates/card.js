@@ -84,19 +84,28 @@ function tile(metric) {
   return el("div", { class: "tile" }, el("h4", {}, metric.name), ...parts, el("p", {}, metric.basis), el("p", {}, metric.question));
 }
 
+// How a token is underlined for what it does to the activations behind it, and that in words; nothing below 2 % of the largest activation.
+function caused(value, largest) {
+  if (value === null || !largest || Math.abs(value) < 0.02 * largest) return ["", ""];
+  return [value > 0 ? "raises" : "lowers", `; ${value > 0 ? "makes it fire" : "holds it back"}, ${signed(value)}`];
+}
+
 function shaded(text, largest) {
   const box = el("div", { class: "body", dir: "auto" }, text.before ? el("span", { class: "cut" }, "… ") : null);
   const peak = text.values.reduce((best, v, i) => Math.abs(v ?? 0) > Math.abs(text.values[best] ?? 0) ? i : best, 0);
   text.tokens.forEach((token, i) => {
     const value = text.values[i], seen = token.replaceAll("\n", "↵\n");
     const share = largest ? Math.min(Math.abs(value ?? 0) / largest, 1) : 0;
-    if (value === null) box.append(el("span", { class: "never", title: "this position never counts" }, seen));
-    else if (share < 0.02) box.append(seen);
+    const [underline, cause] = caused(text.causes?.[i] ?? null, largest);
+    if (value === null) box.append(el("span", { class: `never ${underline}`.trim(), title: `this position never counts${cause}` }, seen));
+    else if (share < 0.02 && !underline) box.append(seen);
     else {
-      const mark = el("mark", { title: short(value), class: `${value < 0 ? "negative" : ""} ${i === peak ? "peak" : ""}`.trim() }, seen);
-      mark.style.setProperty("--share", Math.round(10 + 45 * share));
+      const [kind, classes] = share < 0.02 ? ["span", []] : ["mark", [value < 0 && "negative", i === peak && "peak"]];
+      const mark = el(kind, { title: `${short(value)}${cause}`, class: [...classes, underline].filter(Boolean).join(" ") }, seen);
+      if (kind === "mark") mark.style.setProperty("--share", Math.round(10 + 45 * share));
       box.append(mark);
     }
+    if (underline) box.lastChild.style.setProperty("--cause", Math.min(Math.abs(text.causes[i]) / largest, 1).toFixed(2));
   });
   if (text.after) box.append(el("span", { class: "cut" }, " …"));
   return box;
@@ -198,24 +207,21 @@ function ruled(found) {
     el("tbody", {}, ...rows.map(([text, strength, cells]) => el("tr", {}, el("td", { class: "number" }, String(strength)), el("td", { dir: "auto" }, text), ...cells.map(cell))))));
 }
 
-// What a feature without a description shows beside its strongest texts.
-function seen(look, largest) {
-  const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, short(value)));
-  const other = ([index, value]) => {
-    const there = rows.find((r) => r.index === index);
-    const name = there ? el("button", { type: "button" }, String(index)) : String(index);
-    if (there) name.addEventListener("click", () => show(there.place));
-    return el("li", {}, name, el("small", {}, fixed(value)));
-  };
-  const words = (title, items, made, none) => el("div", {}, el("h4", {}, title), items.length ? el("ul", { class: "words" }, ...items.map(made)) : el("p", { class: "note" }, none));
-  return [
-    look.strata.some((stratum) => stratum.texts.length) ? section("Texts of every strength", "The texts on which it fires in parts of equal size by activation, the strongest part first; of each some at random.",
-      ...look.strata.map((stratum) => el("details", { open: "" }, el("summary", {}, `${short(stratum.low)} to ${short(stratum.high)}: ${some(stratum.texts.length, stratum.of)}`), texts(stratum.texts, largest)))) : null,
-    section("Tokens", look.lens, look.promoted ? el("div", { class: "pair" }, words("Promoted", look.promoted, token, "none"), words("Suppressed", look.suppressed, token, "none")) : null),
-    section("Neighbours", look.near_note, el("div", { class: "pair" }, words("Nearest decoder directions, by cosine", look.near, other, "none"),
-      words("Fire on the same texts, by share of texts", look.together, other, "none of those looked at"))),
-  ];
+// Lists of tokens, or of other features, side by side; a feature that has a row opens its card.
+const words = (title, items, made, none) => el("div", {}, el("h4", {}, title), items.length ? el("ul", { class: "words" }, ...items.map(made)) : el("p", { class: "note" }, none));
+const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, short(value)));
+const tokens = (found) => section(found.title, found.note, el("div", { class: "pair" }, ...found.lists.map(([title, list]) => words(title, list, token, "none"))));
+function neighbour([index, value]) {
+  const there = rows.find((r) => r.index === index);
+  const name = there ? el("button", { type: "button" }, String(index)) : String(index);
+  if (there) name.addEventListener("click", () => show(there.place));
+  return el("li", {}, name, el("small", {}, fixed(value)));
 }
+const neighbours = (found) => found && section("Neighbours", found.note, el("div", { class: "pair" }, ...found.lists.map(([title, list, none]) => words(title, list, neighbour, none))));
+
+// Texts of every strength, beside the strongest.
+const strata = (list, largest) => list.some((stratum) => stratum.texts.length) ? section("Texts of every strength", "The texts on which it fires in parts of equal size by activation, the strongest part first; of each some at random.",
+  ...list.map((stratum) => el("details", { open: "" }, el("summary", {}, `${short(stratum.low)} to ${short(stratum.high)}: ${some(stratum.texts.length, stratum.of)}`), texts(stratum.texts, largest)))) : null;
 
 const texts = (list, largest) => el("ol", { class: "texts" }, ...list.map((text) => item([el("b", {}, short(text.activation)), ` text ${text.number}`], shaded(text, largest))));
 
@@ -276,10 +282,12 @@ function card(data, width) {
     besides(data),
     data.look ? (data.look.histogram ? section("Activations", "The largest activation of each text; texts on which it is silent are left out.", bars(data.look.histogram, width)) : null)
       : section("Activations", "The largest activation of each text; the bar is the median. Rated texts were chosen with more weight on those that fire.", strips(groups, width)),
-    section("Texts that activate it most", data.top.length ? "Shade: activation of the token; framed: the peak; dotted: positions that never count." : "None: the feature never fires on the corpus.",
+    section("Texts that activate it most", data.top.length ? `Shade: activation of the token; framed: the peak; dotted: positions that never count. ${data.legend}` : "None: the feature never fires on the corpus.",
       texts(data.top, Math.abs(feature.largest)),
       data.top.length < data.top_of ? el("p", { class: "note" }, some(data.top.length, data.top_of)) : null),
-    ...(data.look ? seen(data.look, Math.abs(feature.largest)) : []),
+    data.look ? strata(data.look.strata, Math.abs(feature.largest)) : null,
+    ...data.tokens.map(tokens),
+    neighbours(data.neighbours),
     ...(data.decided ?? []).map(decided),
     ...(data.fade ? [section("Rated natural texts", data.rated.of ? `By activation; ${some(data.rated.texts.length, data.rated.of)}${data.rated.texts.length < data.rated.of ? ", disagreements first choice" : ""}.` : "No text was rated.",
       ...(data.rated.of ? ratedTexts(data.rated) : [])),
