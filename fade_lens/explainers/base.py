@@ -7,7 +7,7 @@ gathers the evidence of all features at once, asks for all of them together, and
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.options import option
@@ -25,6 +25,9 @@ from fade_lens.judge.asking import Questions
 from fade_lens.llm.budget import Usage
 from fade_lens.subject.settings import SubjectSettings
 from fade_lens.subject.summary import TopText
+
+if TYPE_CHECKING:
+    from fade_lens.subject.hooks import Model
 
 REASONS = {
     "silent": "the feature never fires on the corpus",
@@ -176,6 +179,9 @@ class Explainer(Registered, ABC):
     def __init__(self, settings: SubjectSettings, against: Mapping[int, Sequence[int]] | None = None) -> None:
         self.settings = self.Settings.of(settings)
         self.against = dict(against or {})
+
+    def check(self, model: "Model") -> None:
+        """Raise where it cannot be used on this model; called before anything is computed or asked."""
 
     @classmethod
     @abstractmethod

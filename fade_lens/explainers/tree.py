@@ -11,32 +11,27 @@ After the tree search of Ma et al. (2025), whose "validation" windows are those 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
-
-import numpy as np
 
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
-from fade_lens.data.rules import STRONGEST, Rule
+from fade_lens.data.rules import Rule
 from fade_lens.evidence.marking import marks
-from fade_lens.evidence.negatives import in_turn, negatives_of
-from fade_lens.evidence.windows import ACTIVE, Draw, Evidence, Window
+from fade_lens.evidence.roles import Role
+from fade_lens.evidence.windows import Evidence
 from fade_lens.explainers import prompting
-from fade_lens.explainers.base import ExplainerSettings, Explanation, FeatureEvidence, concept_of, explainer
+from fade_lens.explainers.base import ExplainerSettings, Explanation, FeatureEvidence, explainer
 from fade_lens.explainers.structured import Structured, StructuredSettings
+from fade_lens.explainers.trying import Answers, Node, best, held_windows
 from fade_lens.judge import Estimate, Judge
 from fade_lens.judge import holding as asking
 from fade_lens.judge.asking import Questions, all_of
 from fade_lens.llm.request import Message
-from fade_lens.metrics.ranking import auroc
 from fade_lens.subject.settings import SubjectSettings
 
-HELD = ("refine", "select")
-SILENT_KINDS = ("random_silent", "token_silent")
-WORST = 2
-"""Windows of each kind that a revision is shown: those on which the rules fail worst."""
+HELD: tuple[Role, ...] = ("refine", "select")
 
 
 @dataclass(frozen=True)
@@ -49,23 +44,6 @@ class TreeSettings(StructuredSettings):
     tree_branching: int = option(2, "Revisions that each of them is asked for.", least=1, most=10)
     tree_texts: int = option(24, "Windows that lists of rules are tried on, and as many that they are chosen on; half of each with the feature firing.", least=8)  # fmt: skip
     tree_temperature: float = option(1.0, "Temperature of the first lists but one, and of revisions.", least=0, most=2)
-
-
-@dataclass
-class Node:
-    """A list of rules.
-
-    Attributes:
-        rules: texts with strengths.
-        root: the first list that it comes from; None: it is one.
-        name: its place in the tree, such as "1.0.1".
-        scores: AUROC by role, as far as it was tried.
-    """
-
-    rules: tuple[Rule, ...]
-    name: str
-    root: "Node | None" = None
-    scores: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @explainer("tree")
@@ -90,20 +68,13 @@ class Tree(Structured):
             tried = judge.estimate(0, tree.tree_texts) * (made.rules * (nodes + chosen))
         else:
             request = asking.request("feature 0", [rule] * made.rules, [text] * tree.tree_texts, 0)
-            tried = judge.estimate_ask(request, -(-tree.tree_texts // 24)) * (nodes + chosen)
+            tried = judge.estimate_ask(request, -(-tree.tree_texts // asking.TEXTS)) * (nodes + chosen)
         return (one * nodes + tried) * n_features
 
     def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
         found, n = super().gather(evidence, indices), self.tree.tree_texts
-        negatives = negatives_of(evidence, SILENT_KINDS)
-        held: dict[int, dict[str, tuple[Window, ...]]] = {index: {} for index in found}
-        for role in HELD:
-            silent = negatives.draw(role, n // 2, SILENT_KINDS, indices=list(found), purpose="tree")
-            draw = Draw(n - n // 2, purpose="tree")
-            places = {i: [*evidence.drawn(i, role, draw), *in_turn(silent[i], n // 2)] for i in found}
-            for index, windows in evidence.read(places).items():
-                held[index][role] = windows
-        return {index: replace(one, held=held[index]) for index, one in found.items()}
+        held = {role: held_windows(evidence, list(found), role, n, "tree") for role in HELD}
+        return {i: replace(one, held={role: held[role][i] for role in HELD}) for i, one in found.items()}
 
     async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
         tree, known = self.tree, Answers(questions, evidence, self.tree.tree_texts, self.settings.seed)
@@ -173,59 +144,3 @@ class Tree(Structured):
             {"role": "assistant", "content": said},
             {"role": "user", "content": prompting.REVISE.format(failed="\n\n".join(parts))},
         ]
-
-
-def best(nodes: Sequence[Node], role: str, n: int) -> list[Node]:
-    """The nodes of the largest scores, at equal scores the earlier ones: a revision that gains nothing is none."""
-    return sorted(nodes, key=lambda node: -node.scores[role])[:n]
-
-
-class Answers:
-    """Which rules hold for which windows of a feature, asked for once."""
-
-    def __init__(self, questions: Questions, evidence: FeatureEvidence, size: int, seed: int) -> None:
-        self._questions, self._evidence, self._size, self._seed = questions, evidence, size, seed
-        self._holds: dict[tuple[str, str], list[float | None]] = {}
-
-    def both_kinds(self, role: str) -> bool:
-        """Whether there are windows in which the feature fires, and in which it is silent."""
-        return len({w.place.kind == ACTIVE for w in self._evidence.held[role]}) == 2
-
-    async def score(self, nodes: Sequence[Node], role: str) -> None:
-        """Try some lists of rules on the windows of a role."""
-        concept, texts = concept_of(self._evidence.index), [w.text for w in self._evidence.held[role]]
-
-        async def ask(rules: Sequence[str]) -> None:
-            found = await asking.holding(self._questions, concept, rules, texts, seed=stream(self._seed, "tree", role), size=self._size)  # fmt: skip
-            self._holds |= {(rule, role): row for rule, row in zip(rules, found, strict=True)}
-
-        new: list[list[str]] = []
-        waiting = {rule for rule, of in self._holds if of == role}
-        for node in nodes:
-            if missing := [rule for rule, _ in node.rules if rule not in waiting]:
-                waiting.update(missing)
-                new.append(missing)
-        await all_of(map(ask, new))
-        for node in nodes:
-            values = self.composed(node, role)
-            fires = np.array([w.place.kind == ACTIVE for w in self._evidence.held[role]])
-            sides = [values[fires & ~np.isnan(values)], values[~fires & ~np.isnan(values)]]
-            node.scores[role] = auroc(*sides) if all(map(len, sides)) else 0.5
-
-    def composed(self, node: Node, role: str) -> np.ndarray:
-        """The largest of strength / 5 × the rule's answer, for each window; NaN where a rule has none."""
-        rows = [
-            [np.nan if p is None else strength / STRONGEST * p for p in self._holds[rule, role]]
-            for rule, strength in node.rules
-        ]
-        return np.max(np.array(rows, dtype=np.float64), axis=0)
-
-    def worst(self, node: Node) -> tuple[list[Window], list[Window]]:
-        """Windows of *refine* on which a list of rules fails worst: those in which the feature fires, and those in which it is silent."""
-        windows = self._evidence.held["refine"]
-        rated = [(value, w) for value, w in zip(self.composed(node, "refine").tolist(), windows, strict=True) if value == value]  # fmt: skip
-        missed = sorted(
-            (one for one in rated if one[1].place.kind == ACTIVE), key=lambda one: (one[0], -one[1].largest)
-        )
-        false = sorted((one for one in rated if one[1].place.kind != ACTIVE), key=lambda one: -one[0])
-        return [w for value, w in missed[:WORST] if value < 1], [w for value, w in false[:WORST] if value > 0]

@@ -80,6 +80,10 @@ class Answer:
     entropy: float
     relevancy: float
 
+    def says_more_than(self, random: "Answer") -> bool:
+        """Whether it says something, and owes more to the direction than a random direction's answer at the same strength does."""
+        return bool(self.text) and self.text != random.text and self.relevancy > random.relevancy
+
 
 def question(model: Model, ask: str | None = None, answer: str | None = None, layer: int | None = None) -> Question:
     """The tokens of a question about a placeholder, and where it stands.

@@ -255,6 +255,7 @@ class Fade:
             check_against(made, chosen, against, self.n_features)
             beside = [*beside, *{other for some in against.values() for other in some}]
         asking, stages = made(self.settings) if against is None else made(self.settings, against), Stages(progress)
+        asking.check(self.model)
         with self._opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
             identity = {**known, "settings": recorded(self.settings, (made,))}
             see = partial(observe, store=kept, stages=stages)

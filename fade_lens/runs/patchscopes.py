@@ -83,7 +83,7 @@ def patchscopes(
             "relevancy": own.relevancy,
             "random_answer": null.text,
             "random_relevancy": null.relevancy,
-            "kept": bool(own.text) and own.text != null.text and own.relevancy > null.relevancy,
+            "kept": own.says_more_than(null),
         }
         for index, both in zip(wanted, found, strict=True)
         for own, null in zip(*both, strict=True)
