@@ -84,6 +84,7 @@ class Patchscopes(Explainer):
         known = Answers(questions, evidence, holding.TEXTS, self.settings.seed)
         if len(nodes) == 1 or not known.both_kinds("select"):
             return replace(Explanation.of(evidence, nodes[0].name), search={"candidates": float(len(nodes))})
+        await known.learn([node.name for node in nodes], "select")
         await known.score(nodes, "select")
         chosen = best(nodes, "select", 1)[0]
         search = {"candidates": float(len(nodes)), "select": chosen.scores["select"]}

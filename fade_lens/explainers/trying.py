@@ -65,21 +65,22 @@ class Answers:
         """Whether there are windows in which the feature fires, and in which it is silent."""
         return len({w.place.kind == ACTIVE for w in self._evidence.held[role]}) == 2
 
-    async def score(self, nodes: Sequence[Node], role: str) -> None:
-        """Try some lists of rules on the windows of a role."""
+    async def learn(self, rules: Sequence[str], role: str) -> None:
+        """Ask about some rules on the windows of a role, all in one request."""
         concept, texts = concept_of(self._evidence.index), [w.text for w in self._evidence.held[role]]
+        seed = stream(self._seed, "tree", role)
+        found = await holding(self._questions, concept, rules, texts, seed=seed, size=self._size)
+        self._holds |= {(rule, role): row for rule, row in zip(rules, found, strict=True)}
 
-        async def ask(rules: Sequence[str]) -> None:
-            found = await holding(self._questions, concept, rules, texts, seed=stream(self._seed, "tree", role), size=self._size)  # fmt: skip
-            self._holds |= {(rule, role): row for rule, row in zip(rules, found, strict=True)}
-
+    async def score(self, nodes: Sequence[Node], role: str) -> None:
+        """Try some lists of rules on the windows of a role; the rules of a list that are not known yet are asked about together."""
         new: list[list[str]] = []
         waiting = {rule for rule, of in self._holds if of == role}
         for node in nodes:
             if missing := [rule for rule, _ in node.rules if rule not in waiting]:
                 waiting.update(missing)
                 new.append(missing)
-        await all_of(map(ask, new))
+        await all_of(self.learn(rules, role) for rules in new)
         for node in nodes:
             values = self.composed(node, role)
             fires = np.array([w.place.kind == ACTIVE for w in self._evidence.held[role]])
