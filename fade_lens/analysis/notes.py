@@ -57,7 +57,7 @@ class Notes:
     """What is added to a page.
 
     Attributes:
-        cards: by `result.description.id`; a description that is not named is shown as it is.
+        cards: by `result.description.words`; a description that is not named is shown as it is.
         unscored: rows for what has no `Result`.
         facts: further rows of the page's head, such as ("Neuronpedia source", "gpt2-small/8-res-jb").
     """

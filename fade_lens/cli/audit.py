@@ -194,7 +194,7 @@ def scored(
     chosen: Any = to_score(table)
     if given is not None:
         known = {f"{row['index']}:{row['description']}" for row in chosen.to_dict("records")}
-        chosen = [d for d in given if d.id in known]
+        chosen = [d for d in given if d.words in known]
     results = None
     if not len(chosen):
         logger.warning("no description is worth scoring; the audit rests on the flags")

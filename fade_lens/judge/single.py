@@ -56,7 +56,7 @@ LEAST_SHARE = 0.01
 def chance(graded: float) -> float:
     """A graded score as a number from 0 to 1: 0.5 from where on a text expresses the concept clearly.
 
-    >>> chance(Calibration.CLEARLY), round(chance(9.0), 3), chance(-1e6)
+    >>> chance(Calibration.CLEARLY), round(chance(9.0), 3), round(chance(-1e6), 3)
     (0.5, 0.999, 0.0)
     """
     return 1 / (1 + math.exp(min(Calibration.CLEARLY - graded, 700.0)))
