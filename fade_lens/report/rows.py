@@ -53,7 +53,10 @@ def entries(results: Results, notes: Notes | None, gate: float) -> list[Entry]:
     notes = notes or Notes()
     found = [
         Entry(
-            r, _linked(r, notes.cards.get(r.description.words, CardNotes()), results.run), standing(r, gate), why(r, gate)
+            r,
+            _linked(r, notes.cards.get(r.description.words, CardNotes()), results.run),
+            standing(r, gate),
+            why(r, gate),
         )
         for r in worst_first(results, gate)
     ]

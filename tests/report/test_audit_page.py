@@ -86,7 +86,7 @@ def test_a_description_of_neuronpedia_links_to_its_page(run: Results) -> None:
         description=Description(9, "x", Provenance("neuronpedia", "gpt2-small/8-res-jb", "gpt-4o-mini", "t")),
     )
     url = "https://www.neuronpedia.org/gpt2-small/8-res-jb/9"
-    for notes in (None, Notes({first.description.id: CardNotes(links=(("its page", url),))})):
+    for notes in (None, Notes({first.description.words: CardNotes(links=(("its page", url),))})):
         text = page(Results((first,), run.run), notes)
         assert [a["href"] for a in Document(text).all("a")] == ["#table", url]
     assert first.dashboard().src == f"{url}?embed=true&embedexplanation=true&embedplots=true&embedactivations=true"
