@@ -1,5 +1,10 @@
 """A tiny model in which the truth is known: latents that fire on words of one kind, and write them when steered."""
 
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from sae_lens import SAE, HookedSAETransformer
@@ -68,6 +73,20 @@ def writer(concept: str, i: int) -> list[str]:
     random = np.random.default_rng(i)
     words = sorted(WORDS_OF.get(concept, set())) or ["the"]
     return [" ".join([*random.choice(OTHERS, 5), str(random.choice(words)), "."]) for _ in range(10)]
+
+
+def simulator(strength: int) -> Callable[[dict[str, Any]], str | None]:
+    """What says, for a fake judge, that the words of the description's class are active, as strongly as that; None for other questions."""
+
+    def says(body: dict[str, Any]) -> str | None:
+        found = re.fullmatch(r"<description>\n(.*)\n</description>\n\n<tokens>\n(.*)\n</tokens>", body["messages"][-1]["content"], re.S)  # fmt: skip
+        if found is None:
+            return None
+        tokens = [line.split("\t")[1].strip("' ") for line in found[2].split("\n")]
+        active = [at for at, token in enumerate(tokens, 1) if token in WORDS_OF.get(found[1], set())]
+        return json.dumps({"active": [{"token": at, "strength": strength} for at in active]})
+
+    return says
 
 
 def judge_of(server) -> Judge:

@@ -50,10 +50,7 @@ class Patchscopes(Explainer):
     @classmethod
     def estimate(cls, judge: Judge, settings: SubjectSettings, n_features: int) -> Estimate:
         own = PatchscopesSettings.of(settings)
-        if judge.rating == "single":
-            return judge.estimate(0, own.patch_texts) * (len(own.patch_scales) * n_features)
-        request = holding.request("feature 0", ["some words"] * len(own.patch_scales), ["word " * own.window_tokens] * own.patch_texts, 0)  # fmt: skip
-        return judge.estimate_ask(request, -(-own.patch_texts // holding.TEXTS)) * n_features
+        return holding.estimate(judge, len(own.patch_scales), own.patch_texts, own.window_tokens) * n_features
 
     def draws(self) -> tuple[Draw, ...]:
         return ()
@@ -81,7 +78,7 @@ class Patchscopes(Explainer):
         nodes = [Node(((text, 5),), text) for text in evidence.likelier]
         if not nodes:
             return Explanation.of(evidence, reason=Reason("nothing_common", REASONS["nothing_common"]))
-        known = Answers(questions, evidence, holding.TEXTS, self.settings.seed)
+        known = Answers(questions, evidence, self.settings.seed)
         if len(nodes) == 1 or not known.both_kinds("select"):
             return replace(Explanation.of(evidence, nodes[0].name), search={"candidates": float(len(nodes))})
         await known.learn([node.name for node in nodes], "select")

@@ -25,8 +25,7 @@ from fade_lens.explainers import prompting
 from fade_lens.explainers.base import ExplainerSettings, Explanation, FeatureEvidence, explainer
 from fade_lens.explainers.structured import Structured, StructuredSettings
 from fade_lens.explainers.trying import Answers, Node, best, held_windows
-from fade_lens.judge import Estimate, Judge
-from fade_lens.judge import holding as asking
+from fade_lens.judge import Estimate, Judge, holding
 from fade_lens.judge.asking import Questions, all_of
 from fade_lens.llm.request import Message
 from fade_lens.subject.settings import SubjectSettings
@@ -63,12 +62,7 @@ class Tree(Structured):
         tree, one = made.tree, super().estimate(judge, settings, 1)
         revisions = tree.tree_width * tree.tree_branching * tree.tree_depth
         nodes, chosen = tree.tree_roots + revisions, tree.tree_roots + tree.tree_width * tree.tree_depth
-        rule, text = "a word " * 10, "word " * made.settings.window_tokens
-        if judge.rating == "single":
-            tried = judge.estimate(0, tree.tree_texts) * (made.rules * (nodes + chosen))
-        else:
-            request = asking.request("feature 0", [rule] * made.rules, [text] * tree.tree_texts, 0)
-            tried = judge.estimate_ask(request, -(-tree.tree_texts // asking.TEXTS)) * (nodes + chosen)
+        tried = holding.estimate(judge, made.rules, tree.tree_texts, made.settings.window_tokens) * (nodes + chosen)
         return (one * nodes + tried) * n_features
 
     def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
@@ -77,7 +71,7 @@ class Tree(Structured):
         return {i: replace(one, held={role: held[role][i] for role in HELD}) for i, one in found.items()}
 
     async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
-        tree, known = self.tree, Answers(questions, evidence, self.tree.tree_texts, self.settings.seed)
+        tree, known = self.tree, Answers(questions, evidence, self.settings.seed)
         said = await all_of(self.asked(evidence, questions, str(root), self.messages(evidence)) for root in range(tree.tree_roots))  # fmt: skip
         roots = [one for one in said if isinstance(one, Node)]
         if not roots:

@@ -57,8 +57,8 @@ def best(nodes: Sequence[Node], role: str, n: int) -> list[Node]:
 class Answers:
     """Which rules hold for which windows of a feature, asked for once."""
 
-    def __init__(self, questions: Questions, evidence: FeatureEvidence, size: int, seed: int) -> None:
-        self._questions, self._evidence, self._size, self._seed = questions, evidence, size, seed
+    def __init__(self, questions: Questions, evidence: FeatureEvidence, seed: int) -> None:
+        self._questions, self._evidence, self._seed = questions, evidence, seed
         self._holds: dict[tuple[str, str], list[float | None]] = {}
 
     def both_kinds(self, role: str) -> bool:
@@ -66,10 +66,10 @@ class Answers:
         return len({w.place.kind == ACTIVE for w in self._evidence.held[role]}) == 2
 
     async def learn(self, rules: Sequence[str], role: str) -> None:
-        """Ask about some rules on the windows of a role, all in one request."""
+        """Ask about some rules on the windows of a role, all of them together."""
         concept, texts = concept_of(self._evidence.index), [w.text for w in self._evidence.held[role]]
         seed = stream(self._seed, "tree", role)
-        found = await holding(self._questions, concept, rules, texts, seed=seed, size=self._size)
+        found = await holding(self._questions, concept, rules, texts, seed=seed)
         self._holds |= {(rule, role): row for rule, row in zip(rules, found, strict=True)}
 
     async def score(self, nodes: Sequence[Node], role: str) -> None:

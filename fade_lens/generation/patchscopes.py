@@ -245,8 +245,7 @@ def log_probabilities(
     with decoder.steered(patch):
         states = decoder.states(whole)[:, len(about.tokens) - 1 : -1]
     flat = rearrange(states, "row new d -> (row new) d")
-    logits = torch.cat([decoder.head.logits(flat, start) for start in decoder.head.starts], dim=1)
-    return rearrange(logits.log_softmax(-1), "(row new) token -> row new token", row=len(whole))
+    return rearrange(decoder.head.log_probabilities(flat), "(row new) token -> row new token", row=len(whole))
 
 
 def until_quote(tokenizer: Any, about: Question, ids: Sequence[int]) -> tuple[str, int]:

@@ -131,8 +131,7 @@ def log_probabilities(
         steering.real = real
         state = decoder.start(tokens, real, 1)
         steering.real = None
-    logits = torch.cat([decoder.head.logits(state, start) for start in decoder.head.starts], dim=1)
-    return logits.log_softmax(-1)
+    return decoder.head.log_probabilities(state)
 
 
 def ends(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
@@ -13,6 +13,10 @@ from fade_lens.judge.rating import SingleRating
 from fade_lens.judge.single import chance
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Message, Request, Structure, object_of
+
+if TYPE_CHECKING:
+    from fade_lens.judge.judge import Judge
+    from fade_lens.llm.budget import Estimate
 
 TASK = """\
 You are given numbered rules, each of which describes a property of text, and numbered excerpts. Say for every excerpt which of the rules hold.
@@ -31,11 +35,11 @@ FORM = Structure.of("holding", excerpts={"type": "array", "items": object_of(id=
 
 
 async def holding(
-    asked: Questions, concept: str, rules: Sequence[str], texts: Sequence[str], *, seed: int, size: int = TEXTS
+    asked: Questions, concept: str, rules: Sequence[str], texts: Sequence[str], *, seed: int
 ) -> list[list[float | None]]:
     """For each rule, how surely it holds for each text: 1 or 0, or a chance where the judge rates singly; None where nothing is known.
 
-    A judge that rates several texts a request is asked about all rules at once, `size` texts a request; one that rates singly about each rule
+    A judge that rates several texts a request is asked about all rules at once, `TEXTS` texts a request; one that rates singly about each rule
     and text by itself.
 
     Args:
@@ -44,13 +48,12 @@ async def holding(
         rules: what may hold.
         texts: excerpts.
         seed: shuffles the texts.
-        size: texts a request.
     """
     if asked.rating == "single":
         rated = await all_of(SingleRating(asked=asked, concept=rule, repeat=0).rate(texts) for rule in rules)
         return [[None if r.value is None else chance(cast("float", r.score)) for r in some] for some in rated]
     order = rng(seed, "holding", concept).permutation(len(texts)).tolist()
-    parts = [order[at : at + size] for at in range(0, len(order), size)]
+    parts = [order[at : at + TEXTS] for at in range(0, len(order), TEXTS)]
 
     async def asked_about(part: Sequence[int]) -> list[set[int] | None]:
         question = request(concept, rules, [texts[i] for i in part], seed)
@@ -64,6 +67,14 @@ async def holding(
             for rule, row in enumerate(table):
                 row[text] = None if held is None else float(rule in held)
     return table
+
+
+def estimate(judge: "Judge", n_rules: int, n_texts: int, text_tokens: int) -> "Estimate":
+    """What asking about so many rules and texts takes at most, retries not counted."""
+    if judge.rating == "single":
+        return judge.estimate(0, n_texts) * n_rules
+    about = request("a concept", ["a word " * 10] * n_rules, ["word " * text_tokens] * min(n_texts, TEXTS), 0)
+    return judge.estimate_ask(about, -(-n_texts // TEXTS))
 
 
 def request(concept: str, rules: Sequence[str], texts: Sequence[str], seed: int) -> Request:

@@ -288,7 +288,7 @@ def hidden_states(
     """The corpus through the model up to the features, a batch at a time."""
     ruled = outliers.limit < float("inf")
     names = [features.read_hook, features.residual_hook] if ruled else [features.read_hook]
-    for batch in batches(tokens, batch_tokens or (2048 if device_of(model).type == "cpu" else 16384)):
+    for batch in batches(tokens, batch_tokens or usual_tokens(model)):
         with torch.no_grad():
             cache = read_hooks(model, batch.ids, names)
         hidden = cache[features.read_hook]
@@ -298,6 +298,11 @@ def hidden_states(
         if ruled:  # what is infinite by overflow is no outlier that could be left out
             massive = counted & ~overflowed & (norm(cache[features.residual_hook]) > outliers.limit).to(hidden.device)
         yield Hidden(batch.texts, hidden, counted & ~massive, massive, overflowed)
+
+
+def usual_tokens(model: Model) -> int:
+    """Tokens a batch, padding included, that suit the model's device."""
+    return 2048 if device_of(model).type == "cpu" else 16384
 
 
 def spread(tokens: TokenizedTexts, n: int) -> TokenizedTexts:

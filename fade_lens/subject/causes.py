@@ -15,6 +15,7 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
+from fade_lens.subject.activations import usual_tokens
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, is_bridge, layer_of, read_hooks
 from fade_lens.subject.tokens import TokenizedTexts
@@ -71,7 +72,7 @@ def causes_of(
     Returns:
         For each text a table of positions by columns.
     """
-    size = batch_tokens or (2048 if device_of(model).type == "cpu" else 16384)
+    size = batch_tokens or usual_tokens(model)
     found: list[Causes] = []
     for start in range(0, len(tokens), TEXTS_AT_ONCE):
         some = range(start, min(start + TEXTS_AT_ONCE, len(tokens)))

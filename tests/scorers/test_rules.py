@@ -1,6 +1,5 @@
 """Descriptions with rules: each rule is asked about alone, and the scores are composed. A planted latent of two meanings."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +17,7 @@ from fade_lens.report.page import page
 from fade_lens.scorers.deciding import JudgedWindow, WindowScores, composed
 from fade_lens.scorers.simulation import Simulated
 from tests.fake_judge import FakeJudge
-from tests.planted import TRUE, WORDS_OF, judge_of, natural_texts, planted_model, planted_sae, rule, writer
+from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, simulator, writer
 from tests.tiny import ANIMALS, COLOURS, VERBS
 
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts(500)
@@ -52,18 +51,9 @@ def at_most_one(concept: str, text: str) -> int:
     return min(rule(concept, " ".join(marked) if marked else text), 1)
 
 
-def simulate(body: dict[str, Any]) -> str | None:
-    found = re.fullmatch(r"<description>\n(.*)\n</description>\n\n<tokens>\n(.*)\n</tokens>", body["messages"][-1]["content"], re.S)  # fmt: skip
-    if found is None:
-        return None
-    tokens = [line.split("\t")[1].strip("' ") for line in found[2].split("\n")]
-    active = [at for at, token in enumerate(tokens, 1) if token in WORDS_OF.get(found[1], set())]
-    return json.dumps({"active": [{"token": at, "strength": 10} for at in active]})
-
-
 @pytest.fixture
 def server() -> Iterator[FakeJudge]:
-    with FakeJudge(rule=at_most_one, writer=writer, says=simulate) as running:
+    with FakeJudge(rule=at_most_one, writer=writer, says=simulator(10)) as running:
         yield running
 
 

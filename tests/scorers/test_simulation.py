@@ -1,7 +1,5 @@
 """Simulation of planted latents: tokens that a description says are active, beside those that are."""
 
-import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,25 +17,16 @@ from fade_lens.llm.digits import ExpectedDigits, expected_digits
 from fade_lens.metrics.simulated import pooled
 from fade_lens.scorers.simulation import Simulated, lines, predicted
 from tests.fake_judge import FakeJudge
-from tests.planted import SHUFFLED, TRUE, WORDS_OF, judge_of, natural_texts, planted_model, planted_sae
+from tests.planted import SHUFFLED, TRUE, judge_of, natural_texts, planted_model, planted_sae, simulator
 from tests.tiny import word_tokenizer
 
 MODEL, SAE, TEXTS = planted_model(), planted_sae(), natural_texts(700)
 SMALL: dict[str, Any] = {"simulation_texts": 16, "window_tokens": 8}
 
 
-def simulate(body: dict[str, Any]) -> str | None:
-    found = re.fullmatch(r"<description>\n(.*)\n</description>\n\n<tokens>\n(.*)\n</tokens>", body["messages"][-1]["content"], re.S)  # fmt: skip
-    if found is None:
-        return None
-    tokens = [line.split("\t")[1].strip("' ") for line in found[2].split("\n")]
-    active = [at for at, token in enumerate(tokens, 1) if token in WORDS_OF.get(found[1], set())]
-    return json.dumps({"active": [{"token": at, "strength": 8} for at in active]})
-
-
 @pytest.fixture
 def server() -> Iterator[FakeJudge]:
-    with FakeJudge(says=simulate) as running:
+    with FakeJudge(says=simulator(8)) as running:
         yield running
 
 
@@ -69,7 +58,7 @@ def test_the_estimate_is_what_is_asked_and_nothing_is_asked_twice(server: FakeJu
 
 
 def test_the_same_everywhere_is_nothing_and_told(server: FakeJudge) -> None:
-    server.says = lambda body: None if simulate(body) is None else '{"active": []}'
+    server.says = lambda body: None if simulator(8)(body) is None else '{"active": []}'
     result = scored(judge_of(server), {0: TRUE[0], 3: "rivers"})
     assert result[0].metric("simulation").value == 0 and "constant" in [flag.kind for flag in result[0].flags]
     reason = result[3].metric("simulation").reason

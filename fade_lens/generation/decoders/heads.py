@@ -34,6 +34,10 @@ class Head(ABC):
     def logits(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
         """A new tensor with the logits of the chunk's tokens, float32 or wider."""
 
+    def log_probabilities(self, state: Float[Tensor, "row d_state"]) -> Float[Tensor, "row token"]:
+        """Of every token of the vocabulary: for a few rows, since all logits are in memory at once."""
+        return torch.cat([self.logits(state, start) for start in self.starts], dim=1).log_softmax(-1)
+
     def order(self, state: Float[Tensor, "row d_state"], start: int) -> Float[Tensor, "row chunk"]:
         """A new tensor in the order of the chunk's logits, of any precision: all that greedy decoding needs."""
         return self.logits(state, start)
