@@ -13,6 +13,7 @@ from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import stream
 from fade_lens.baselines.cross_scores import CrossScores
 from fade_lens.baselines.permutation import PermutationTest, beside_the_others
+from fade_lens.data.collisions import collisions
 from fade_lens.data.descriptions import Description
 from fade_lens.evidence.roles import Role
 from fade_lens.evidence.windows import Evidence
@@ -91,10 +92,11 @@ class Pipeline:
         found = {d: Result(d, about[d.index], evidence[d]) for d in every}
         fade = next((scorer for scorer in scorers.values() if isinstance(scorer, FadeScorer)), None)
         cross, beside = self._beside(chosen, fade, [found[d].fade for d in chosen])
+        shared = collisions(chosen)
         items = (
             replace(
                 found[d], permutation=test, usage=self.reliability.usage_of(d), agreement=self.reliability.of(d),
-                shown=shown.get(d, ()),
+                shown=shown.get(d, ()), collides=flag.words if (flag := shared.flag(d.index)) else "",
             )
             for d, test in zip(chosen, beside, strict=True)
         )  # fmt: skip

@@ -65,6 +65,8 @@ class Result:
     """How far ratings of some of the same texts agree with it: the judge's own repeated, a second judge's."""
     shown: tuple[TopText, ...] = field(default=(), compare=False)
     """A few of the windows that its explainer was shown, where it was explained on this corpus."""
+    collides: str = ""
+    """With which other features of the run it shares its description, in words; "" with none (see `fade_lens.data.collisions`)."""
 
     @property
     def specs(self) -> tuple[ScoreSpec, ...]:
@@ -144,7 +146,8 @@ class Result:
         """What a reader should know before trusting the numbers."""
         flags = list(self.feature.flags)
         if (n := len(self.description.text)) > MAX_CONCEPT_CHARS:
-            flags.append(Flag("cut", f"has {n:,} characters, of which the judge read the first {MAX_CONCEPT_CHARS:,}"))
+            flags.append(Flag("cut", f"has {n:,} characters, of which the judge read the first and the last {MAX_CONCEPT_CHARS // 2:,}"))
+        flags += [Flag("collides", self.collides)] if self.collides else []
         flags += [flag for found in self.evidence.values() for flag in found.flags]
         if self.permutation is not None and (better := self.permutation.better_feature) is not None:
             kind = "swapped" if better == self.permutation.suggested_feature else "mislabelled"

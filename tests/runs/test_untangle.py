@@ -10,7 +10,7 @@ import pytest
 import torch
 from sae_lens import SAE
 
-from fade_lens import Explanations, Fade, InputError
+from fade_lens import Explanations, Fade, InputError, Results
 from fade_lens.subject.subject import Subject
 from tests.fake_judge import FakeJudge
 from tests.planted import judge_of, natural_texts, planted_model, planted_sae, rule, writer
@@ -113,6 +113,15 @@ def test_a_latent_that_fires_wherever_another_does_keeps_its_description(server:
     told = made.run["collisions"]
     assert texts(made) == {0: "pets", 5: "animals"} and told["share_after"] == 0
     assert told["without"] == {"inseparable": 1} and server.requests == 1, "there is nothing to ask of 5"
+
+
+def test_a_run_that_scores_them_flags_those_that_share_a_description(server: FakeJudge, tmp_path: Path) -> None:
+    server.rule = lambda concept, text: int(bool(NAMES.get(concept, set()) & words_of(text)))
+    fade = make(server, detection_texts=8)
+    results = fade.evaluate({0: "animals", 1: "colours", 4: "Animals."}, scorers=("detection",), progress=False)
+    assert [[flag for flag in r.flags if flag.kind == "collides"] for r in results] == [["collides: with 4"], [], ["collides: with 0"]]  # fmt: skip
+    assert "collides: with 4" in results.frame["flags"].tolist()[0]
+    assert Results.load(results.save(tmp_path / "r.json.gz"))[0].flags == results[0].flags
 
 
 def test_descriptions_of_which_none_collide_ask_nothing(server: FakeJudge) -> None:
