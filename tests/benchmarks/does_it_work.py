@@ -11,7 +11,7 @@ its spec. The latents are drawn by seed among those that have a hand-written des
 - hand-written: `demo.descriptions()`;
 - random: latents with permuted weights that fire on as many texts, explained one-shot as the others.
 
-All are scored on the test texts alone. Each arm is printed as it ends, and at the end the paired differences.
+All are scored on the test texts alone, one-shot and shuffled first. Each arm is printed as it ends, then the paired differences.
 """
 
 import argparse
@@ -155,9 +155,11 @@ def main() -> None:
             return fade, explained(fade, chosen, name, folder / f"{name}.csv", **store), store
 
         first = [["embedding"]] if find_spec("sentence_transformers") else []  # no calls: told at once
-        for scorers in (*first, ["detection"], ["detection", "fuzzing"], ["detection", "fuzzing", "fade"]):
+        every, main_arms = ["detection", "fuzzing", "fade"], ARMS[:2]  # the comparison that matters is told first
+        pairs = ((every[:n], main_arms) for n in (1, 2, 3))
+        for scorers, names in (*((one, ARMS[:-1]) for one in first), *pairs, *((every[:n], ARMS) for n in (1, 2, 3))):
             results: dict[str, Results] = {}
-            for name in ARMS[:-1] if scorers == ["embedding"] else ARMS:
+            for name in names:
                 by, descriptions, known = arm(name)
                 results[name] = by.evaluate(descriptions, scorers=scorers, held_out=True, **known)
                 results[name].save(folder / f"{name}.json.gz")
