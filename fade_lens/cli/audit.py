@@ -96,10 +96,11 @@ def audit(
         given = {"--model": subject.model, "--corpus": corpus.corpus, "--judge": judge}
         if missing := [name for name, value in given.items() if not value]:
             raise InputError(f"give {' and '.join(missing)}, or --flags-only for what can be told without a model")
-    if not flags_only or subject.hook or subject.sae or neuronpedia is None:
-        subject.check_given()
-    source = neuronpedia or neuronpedia_source(subject.sae_release, subject.sae_id, subject.sae)
     wanted = None if features is None else parse_indices(features)
+    if not flags_only or subject.hook or subject.sae or neuronpedia is None:
+        subject.check_given(wanted)
+    source = neuronpedia or neuronpedia_source(subject.sae_release, subject.sae_id, subject.sae)
+    published = {} if flags_only else subject.check(wanted)
     if not quiet:
         console.print(plain(f"Reading the descriptions of {source} …"))
     found = load(source, wanted, activations=0 if flags_only else CONTEXTS, stats=True, scores=scores)
@@ -118,7 +119,6 @@ def audit(
         asked = judging.open(str(judge))
         checks = judging.checks()  # a gold set that cannot be read is told now
         texts = corpus.open()
-        published = subject.check()
         if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
             asked.check()  # before a model is loaded
         model, opened = subject.open(published)

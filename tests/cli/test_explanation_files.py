@@ -90,6 +90,14 @@ def test_explained_features_are_scored_and_audited_on_texts_that_no_explainer_sa
     assert "that no explainer saw" in record
 
 
+def test_an_audit_of_a_feature_that_the_sae_does_not_have_is_told_before_labels_are_read(
+    subject: list[str], server: FakeJudge
+) -> None:
+    with pytest.raises(InputError, match="99999"):
+        run("audit", *subject, "--neuronpedia", "absent", "--features", "0,99999", "--out", "a")
+    assert not server.requests and not Path("a").exists()
+
+
 def changed(folder: Path, column: str, value: Any) -> None:
     """A table with one cell of its first row changed, or without a column."""
     rows = pd.DataFrame(
