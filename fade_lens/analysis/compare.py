@@ -1,16 +1,18 @@
-"""Several runs side by side: their means by layer, width, L0 and explainer, and paired differences where they share features.
+"""Several runs side by side: their means by layer, width, L0 and explainer, and differences, paired where they share features.
 
 `fade_lens.analysis.summary` makes the numbers; here is what the runs are called, what is known about their SAEs, and how all of it is shown.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.words import visible
+from fade_lens._util.words import amount, number, visible
 from fade_lens.analysis.summary import Key, compare_sources, specs_among, summary
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
@@ -54,25 +56,36 @@ class Comparison:
         runs: what each run scored.
         frame: one row a group (a run unless other groups were asked for) and metric: the facts of the run, then `mean`, `low`, `high`,
             `n`, `n_features`, `undefined`, `reasons` as in `fade_lens.analysis.summary.summary`.
-        paired: one row a metric and pair of runs that share features, as in `fade_lens.analysis.summary.compare_sources`; empty where none do.
+        differences: one row a metric and pair of runs, as in `fade_lens.analysis.summary.compare_sources`.
         by: what the groups of `frame` are.
         specs: the scores of any of the runs.
     """
 
     runs: tuple[RunFacts, ...]
     frame: "pd.DataFrame"
-    paired: "pd.DataFrame"
+    differences: "pd.DataFrame"
     by: str = "run"
     specs: tuple[ScoreSpec, ...] = ()
 
+    @property
+    def paired(self) -> "pd.DataFrame":
+        """The rows of `differences` that compare the same features."""
+        return self.differences[self.differences["paired"]]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """For each pair of runs one sentence: which is more interpretable, by what scores, and how many latents would settle the others."""
+        pairs = self.differences.groupby(["a", "b"], sort=False)
+        titles = {spec.name: spec.title for spec in self.specs}
+        return tuple(filter(None, (sentence(*names, rows.to_dict("records"), titles) for names, rows in pairs)))
+
     def to_csv(self, path: str | Path) -> Path:
-        """Write `frame`, and `paired` beside it as NAME-paired.csv where there are pairs."""
+        """Write `frame`, and `differences` beside it as NAME-differences.csv."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.frame.to_csv(path, index=False, errors="replace")
-        if len(self.paired):
-            pairs = path.with_name(f"{path.stem}-paired{path.suffix or '.csv'}")
-            self.paired.to_csv(pairs, index=False, errors="replace")
+        beside = path.with_name(f"{path.stem}-differences{path.suffix or '.csv'}")
+        self.differences.to_csv(beside, index=False, errors="replace")
         return path
 
     def to_html(self, path: str | Path) -> Path:
@@ -108,19 +121,22 @@ def compare(
 
     Args:
         results: `Results`, files that `Results.save` wrote, or folders of `fade-lens evaluate`.
-        names: what to call the runs; without them, by what tells them apart.
+        names: what to call the runs; without them, by their folders or files, `Results` by what tells them apart.
         l0: of each run's SAE, where its record does not tell.
         by: "run", or other groups over all runs together: "layer", "width", "l0", "release", "sae", "explainer", any column of
             `Results.frame`, a function of a `Result`.
         scores: which, and any column of numbers of `Results.frame`, such as "detection_auroc"; None: every score of the runs.
-        seed: of the bootstraps.
+        seed: of bootstraps and permutations.
 
     Raises:
-        InputError: fewer than two runs, names that do not fit, a file that holds no results.
+        InputError: fewer than two runs, a run given twice, names that do not fit, a file that holds no results.
     """
     runs = [opened(r) for r in results]
     if len(runs) < 2:
         raise InputError(f"{len(runs)} run was given; a comparison needs at least two")
+    for a, b in combinations(range(len(runs)), 2):
+        if runs[a] is runs[b] or runs[a] == runs[b]:
+            raise InputError(f"runs {a + 1} and {b + 1} are the same run: give two that were made apart")
     if empty := [place for place, run in enumerate(runs, 1) if not len(run)]:
         raise InputError(f"run {empty[0]} holds no description; leave it out")
     for field, given in (("names", names), ("l0", l0)):
@@ -129,17 +145,72 @@ def compare(
     if names is not None and len(set(names)) < len(names):
         raise InputError(f"names {list(names)} holds a name twice; give each run its own")
     facts = [facts_of(run, given) for run, given in zip(runs, l0 or [None] * len(runs), strict=True)]
-    called = [visible(name) for name in names] if names is not None else told_apart(facts)
+    called = [visible(name) for name in names or called_by(results, facts)]
     known = tuple(replace(fact, run=name) for fact, name in zip(facts, called, strict=True))
     renamed = {f"run {place}": fact for place, fact in enumerate(known)}
     frame = summary([_with_l0(run, fact) for run, fact in zip(runs, known, strict=True)], by, scores=scores, seed=seed)
     if by == "run":
         frame = _with_facts(frame, renamed)
-    paired = _paired(runs, scores, seed)
+    differences = compare_sources(runs, "run", scores=scores, seed=seed)
     for side in ("a", "b"):
-        paired[side] = [renamed[name].run for name in paired[side]]
+        differences[side] = [renamed[name].run for name in differences[side]]
     shown = tuple(spec for spec in specs_among(runs) if spec.name in set(frame["metric"]))
-    return Comparison(known, frame, paired, by if isinstance(by, str) else "group", shown)
+    return Comparison(known, frame, differences, by if isinstance(by, str) else "group", shown)
+
+
+def sentence(a: str, b: str, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+    """Two runs in one sentence, from the rows of their differences: those of the scores in `titles`; "" where none is defined.
+
+    A score tells them apart where the interval of the difference leaves 0 out and the test agrees (p ≤ 0.05).
+    """
+    better: dict[str, list[str]] = {a: [], b: []}
+    alike: list[str] = []
+    for row in rows:
+        value, limits = row["difference"], (row["low"], row["high"])
+        if row["metric"] not in titles or math.isnan(value):
+            continue
+        title, known = titles[row["metric"]], not math.isnan(row["low"])
+        if known and limits[0] * limits[1] > 0 and row["p_value"] <= 0.05:
+            near, far = sorted(map(abs, limits))
+            better[a if value > 0 else b].append(f"{number(abs(value))} of {title} ({number(near)} to {number(far)})")
+        else:
+            between = f", {number(limits[0])} to {number(limits[1])}" if known else ""
+            alike.append(f"{title} ({number(value)}{between}{_settled_by(row)})")
+    parts = [
+        f"{one} is more interpretable than {b if one == a else a} by {_all(some)}"
+        for one, some in better.items()
+        if some
+    ]
+    if alike:
+        parts.append(f"{'' if parts else f'{a} and {b}: '}not told apart by {_all(alike)}")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def _settled_by(row: Mapping[str, Any]) -> str:
+    """How many further latents would settle a difference, in words."""
+    import pandas as pd
+
+    if pd.isna(row["further"]) or not row["further"]:
+        return ""
+    each = "" if row["paired"] else " of each"
+    n = amount(int(float(f"{row['further']:.2g}")))
+    return f"; about {n} further latents{each} would settle it"
+
+
+def _all(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
+def called_by(results: Sequence[Results | str | Path], facts: Sequence[RunFacts]) -> list[str]:
+    """Folders and files by the ends of their paths that tell them apart; `Results` by their facts."""
+    told = told_apart(facts)
+    paths = [None if isinstance(one, Results) else Path(one).expanduser().absolute() for one in results]
+    paths = [path.parent if path and path.name == RESULTS_FILE else path for path in paths]
+    for size in range(1, max((len(path.parts) for path in paths if path), default=0) + 1):
+        names = ["/".join(path.parts[-size:]) if path else name for path, name in zip(paths, told, strict=True)]
+        if len(set(names)) == len(names):
+            return names
+    return told
 
 
 def opened(source: Results | str | Path) -> Results:
@@ -237,15 +308,6 @@ def _with_l0(run: Results, fact: RunFacts) -> Results:
     if fact.l0 is None:
         return run
     return replace(run, run=replace(run.run, features=replace(run.run.features, l0=float(_short(fact.l0)))))
-
-
-def _paired(runs: Sequence[Results], scores: Sequence[str] | None, seed: int) -> "pd.DataFrame":
-    import pandas as pd
-
-    columns = ["metric", "a", "b", "mean_a", "mean_b", "difference", "low", "high", "p_value", "n", "left_out"]
-    described = [{(run.run.features.words, r.description.index) for r in run} for run in runs]
-    shared = any(a & b for place, a in enumerate(described) for b in described[place + 1 :])
-    return compare_sources(runs, "run", scores=scores, seed=seed) if shared else pd.DataFrame(columns=columns)
 
 
 def _with_facts(frame: "pd.DataFrame", facts: Mapping[str, RunFacts]) -> "pd.DataFrame":

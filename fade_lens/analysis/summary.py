@@ -1,4 +1,4 @@
-"""Means over the descriptions of a run or a group of them, and paired tests between two sources of descriptions.
+"""Means over the descriptions of a run or a group of them, and differences between two sources of descriptions.
 
 A feature's descriptions share its activations and texts, so features, not descriptions, are what intervals resample. Undefined values
 are counted, with their reasons, never filled in.
@@ -13,12 +13,17 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
-from fade_lens.metrics.intervals import LEVEL, REPLICATES
+from fade_lens.metrics.differences import (
+    difference_interval,
+    further_to_settle,
+    label_test,
+    mean_interval,
+    sign_flip_test,
+)
 from fade_lens.metrics.metric import GATE_NOT_PASSED
 from fade_lens.runs.record import FeaturesRecord
 from fade_lens.runs.results import Result, Results
@@ -28,9 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Key = Callable[[Result], object]
+Feature = tuple[str, int]
+"""The SAE or hook in words, and the index: runs of one SAE or hook share theirs."""
 
-LEAST_FEATURES = 5
-"""Fewer features than this give a mean without an interval, and a comparison without a test."""
 _UNCONDITIONAL = "_unconditional"
 
 
@@ -41,12 +46,12 @@ def unconditional(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Row:
-    """One result with its null descriptions, the group it belongs to, and its feature: runs of one SAE or hook share theirs."""
+    """One result with its null descriptions, the group it belongs to, and its feature."""
 
     result: Result
     nulls: Mapping[str, Result]
     group: str
-    feature: tuple[str, int]
+    feature: Feature
 
 
 def summary(
@@ -96,7 +101,7 @@ def summary(
                 continue
             purpose = name if null is None else f"{name} - null:{null}"
             known = [(row.feature, value) for row, (value, _) in zip(rows, values, strict=True) if value is not None]
-            low, high = _mean_interval(known, stream(seed, "summary", group, purpose))
+            low, high = mean_interval(known, stream(seed, "summary", group, purpose))
             why = Counter(_general(reason) for value, reason in values if value is None)
             records.append(
                 {
@@ -125,24 +130,27 @@ def compare_sources(
     scores: Sequence[str] | None = None,
     seed: int = 0,
 ) -> "pd.DataFrame":
-    """Paired tests between sources of descriptions, on the features that both describe.
+    """Differences between sources of descriptions: paired on the features that both describe, else between different features.
 
     Args:
-        results: a run whose features have descriptions of several sources, or several runs over the same features.
+        results: a run whose features have descriptions of several sources, or several runs, of the same features or of others.
         by: what tells the sources apart, as in `summary`.
         scores: which, and any column of numbers of `Results.frame`, such as "detection_auroc"; None: every score of the runs.
-        seed: of the bootstrap.
+        seed: of bootstraps and permutations.
 
     Returns:
-        One row a metric and pair of sources: `mean_a`, `mean_b`, `difference` (a − b, with `low` and `high`, a paired bootstrap over
-        features), `p_value` (Wilcoxon's signed-rank test, two-sided, zero differences after Pratt), `n` features compared and
-        `left_out`, the features that both describe but where a value of either is undefined. Several descriptions of one source are
-        averaged first. Fewer than `LEAST_FEATURES` features: no interval and no test.
+        One row a metric and pair of sources: `mean_a`, `mean_b`, `difference` (a − b) with a 95 % interval (`low`, `high`) of a bootstrap
+        over features, `p_value`, and `further`: about how many more features (in each source, where they are not paired) would tell the
+        difference from 0 (see `fade_lens.metrics.differences.further_to_settle`). Interval and test are of the same quantity, the mean.
+        `paired` pairs, where at least half of the features of the source with fewer are described by both, compare those features alone,
+        and the test flips the signs of their differences; else the sources' features are compared as two groups, and the test deals them
+        out anew. `n_a` and `n_b` are the features compared, `left_out` those of which a value is undefined. Several descriptions of a
+        feature by one source are averaged first. Fewer than `LEAST_FEATURES` features: no interval and no test.
 
     Raises:
-        InputError: fewer than two sources, or no feature that two describe.
+        InputError: fewer than two sources.
     """
-    sources: dict[str, dict[tuple[str, int], list[Result]]] = {}
+    sources: dict[str, dict[Feature, list[Result]]] = {}
     for row in _rows(results, by):
         sources.setdefault(row.group, {}).setdefault(row.feature, []).append(row.result)
     if len(sources) < 2:
@@ -150,37 +158,50 @@ def compare_sources(
             f"the results have one source of descriptions ({', '.join(sources) or 'none'}) by {by!r}; two are compared. "
             "Give Description(index, text, origin) with an origin each, or another `by`"
         )
-    records: list[dict[str, Any]] = []
-    for a, b in combinations(sources, 2):
-        shared = [feature for feature in sources[a] if feature in sources[b]]
-        for name in rows_of(results, scores) if shared else ():
-            pairs = np.array(
-                [(_average(sources[a][feature], name), _average(sources[b][feature], name)) for feature in shared]
-            )
-            pairs = pairs[~np.isnan(pairs).any(axis=1)]
-            difference = pairs[:, 0] - pairs[:, 1]
-            low, high = _mean_interval(list(enumerate(difference.tolist())), stream(seed, "pairs", a, b, name))
-            records.append(
-                {
-                    "metric": name,
-                    "a": a,
-                    "b": b,
-                    "mean_a": pairs[:, 0].mean() if len(pairs) else None,
-                    "mean_b": pairs[:, 1].mean() if len(pairs) else None,
-                    "difference": difference.mean() if len(pairs) else None,
-                    "low": low,
-                    "high": high,
-                    "p_value": _signed_rank(difference),
-                    "n": len(pairs),
-                    "left_out": len(shared) - len(pairs),
-                }
-            )
-    if not records:
-        raise InputError(
-            "no feature has descriptions of two sources; paired tests need the same features described by both"
-        )
+    names, records = rows_of(results, scores), list[dict[str, Any]]()
+    for (a, of_a), (b, of_b) in combinations(sources.items(), 2):
+        for name in names:
+            values = ({feature: _average(some, name) for feature, some in of.items()} for of in (of_a, of_b))
+            records.append({"metric": name, "a": a, "b": b, **difference(*values, stream(seed, "pairs", a, b, name))})
     numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_value")
-    return table_of(records).astype(dict.fromkeys(numbers, "float64"))
+    return table_of(records).astype(dict.fromkeys(numbers, "float64") | {"further": "Int64"})
+
+
+def difference(a: Mapping[Feature, float], b: Mapping[Feature, float], seed: int) -> dict[str, Any]:
+    """The difference between two sources' scores by feature, NaN where undefined: the columns of `compare_sources` behind the names."""
+    shared = [feature for feature in a if feature in b]
+    paired = 2 * len(shared) >= min(len(a), len(b))
+    one, other = (np.array([some[f] for f in (shared if paired else some)], dtype=np.float64) for some in (a, b))
+    n = len(shared) if paired else len(a) + len(b)
+    if paired:
+        one, other = np.stack([one, other])[:, ~(np.isnan(one) | np.isnan(other))]
+        (low, high), p_value = (
+            mean_interval(list(enumerate((one - other).tolist())), seed),
+            sign_flip_test(one - other, seed),
+        )
+        spread = float(np.std(one - other, ddof=1)) if len(one) > 1 else math.nan
+    else:
+        one, other = one[~np.isnan(one)], other[~np.isnan(other)]
+        (low, high), p_value = difference_interval(one, other, seed), label_test(one, other, seed)
+        spread = (
+            math.hypot(*(np.std(some, ddof=1) for some in (one, other))) if min(len(one), len(other)) > 1 else math.nan
+        )
+    known = min(len(one), len(other)) > 0
+    means = (float(one.mean()), float(other.mean())) if known else (None, None)
+    found = float(one.mean() - other.mean()) if known else None
+    return {
+        "mean_a": means[0],
+        "mean_b": means[1],
+        "difference": found,
+        "low": low,
+        "high": high,
+        "p_value": p_value,
+        "paired": paired,
+        "n_a": len(one),
+        "n_b": len(other),
+        "left_out": n - len(one) - (0 if paired else len(other)),
+        "further": None if found is None else further_to_settle(found, spread, min(len(one), len(other))),
+    }
 
 
 def specs_among(results: Results | Sequence[Results]) -> tuple[ScoreSpec, ...]:
@@ -263,35 +284,3 @@ def _average(results: Iterable[Result], name: str) -> float:
 def _general(reason: str) -> str:
     """A reason without what differs from one description to the next, so that reasons can be counted."""
     return re.sub(r"-?\d+\.\d+|\d{2,}", "…", reason)
-
-
-def _signed_rank(difference: Float[np.ndarray, "feature"]) -> float | None:
-    """Wilcoxon's two-sided signed-rank test; 1 where nothing differs, None for too few features."""
-    from scipy.stats import wilcoxon
-
-    if len(difference) < LEAST_FEATURES:
-        return None
-    if not difference.any():
-        return 1.0
-    return float(wilcoxon(difference, zero_method="pratt").pvalue)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _mean_interval(values: Sequence[tuple[Any, float]], seed: int) -> tuple[float, float] | tuple[None, None]:
-    """Interval of the mean of `(cluster, value)` pairs by resampling clusters."""
-    from scipy.stats import norm, t
-
-    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(cluster for cluster, _ in values))}
-    n = len(number)
-    if n < LEAST_FEATURES:
-        return None, None
-    cluster = np.array([number[cluster] for cluster, _ in values])
-    counts = np.bincount(cluster).astype(np.float64)
-    sums = np.bincount(cluster, [value for _, value in values])
-    drawn: Float[np.ndarray, "replicate cluster"] = np.random.default_rng(seed).multinomial(
-        n, np.full(n, 1 / n), REPLICATES
-    )
-    means = (drawn @ sums) / (drawn @ counts)
-    # Percentiles of a bootstrap are too narrow for few clusters, by what a t interval is wider than a normal one.
-    tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - LEVEL) / 2, n - 1))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)

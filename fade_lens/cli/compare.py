@@ -21,7 +21,7 @@ def compare(
     runs: Runs,
     name: Annotated[
         list[str] | None,
-        typer.Option(help="What to call a run; once for each, in their order. Else what tells them apart."),
+        typer.Option(help="What to call a run; once for each, in their order. Else their folders."),
     ] = None,
     l0: Annotated[
         str | None, typer.Option(help="L0 of each run's SAE, such as 35,71, where the runs do not tell.")
@@ -35,7 +35,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for the tables and the page.")] = Path("fade-lens-comparison"),
     quiet: Quiet = False,
 ) -> None:
-    """Set runs side by side: metrics by layer, width, L0 and explainer, paired where they share features.
+    """Set runs side by side: metrics by layer, width, L0 and explainer, and differences, paired where they share features.
 
     Example: `fade-lens compare runs/l5 runs/l12 runs/l20 --name "layer 5" --name "layer 12" --name "layer 20"`
     """
@@ -46,8 +46,9 @@ def compare(
     page = comparison.to_html(out / "comparison.html")
     if not quiet:
         console.print(means(comparison))
-        if len(comparison.paired):
-            console.print(differences(comparison))
+        console.print(differences(comparison))
+        for said in comparison.sentences:
+            console.print(plain(said), soft_wrap=True)
         console.print(f"Page:  {page}\nTable: {table}")
 
 
@@ -75,19 +76,20 @@ def means(comparison: "Comparison") -> Table:
 
 
 def differences(comparison: "Comparison") -> Table:
-    """The paired differences, with intervals and p-values."""
+    """The differences, with intervals and p-values."""
     from fade_lens._util.words import number
 
-    shown = Table(title="Paired differences on shared features (first − second)", title_justify="left")
+    shown = Table(title="Differences (first − second), paired where features are shared", title_justify="left")
     for heading in ("first", "second"):
         shown.add_column(heading, overflow="fold")
     for heading in ("metric", "difference", "95 % interval", "p", "features"):
         shown.add_column(heading, justify="right", no_wrap=heading != "metric")
-    for row in comparison.paired.to_dict("records"):
+    for row in comparison.differences.to_dict("records"):
         known = row["difference"] == row["difference"]
         interval = f"{number(row['low'])} to {number(row['high'])}" if row["low"] == row["low"] else "–"
         p_value = f"{row['p_value']:.3g}" if row["p_value"] == row["p_value"] else "–"
         value = number(row["difference"]) if known else "–"
+        n = str(row["n_a"]) if row["paired"] else f"{row['n_a']} and {row['n_b']}"
         names = (plain(str(row[side])) for side in ("a", "b"))
-        shown.add_row(*names, str(row["metric"]).replace("_", " "), value, interval, p_value, str(row["n"]))
+        shown.add_row(*names, str(row["metric"]).replace("_", " "), value, interval, p_value, n)
     return shown

@@ -24,7 +24,7 @@ LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
 
 
 def comparison_page(comparison: Comparison) -> str:
-    """One HTML file: what the runs scored, their means, plots against layer, width and L0, paired differences."""
+    """One HTML file: what the runs scored, their means, plots against layer, width and L0, differences."""
     style = joined("page.css")
     return environment().get_template("compare.html").render(
         policy=policy(style), style=style, **_parts(comparison), plots=_plots(comparison)
@@ -61,7 +61,8 @@ def _parts(comparison: Comparison) -> dict[str, Any]:
             )
             for place, (name, found) in enumerate(groups.items(), 1)
         ],
-        "pairs": [_pair(row, shown) for row in comparison.paired.to_dict("records")],
+        "pairs": [_pair(row, shown) for row in comparison.differences.to_dict("records")],
+        "sentences": [clip(said, 1000) for said in comparison.sentences],
     }
 
 
@@ -129,7 +130,7 @@ def _pair(row: Mapping[str, Any], shown: Mapping[str, ScoreSpec]) -> dict[str, A
         "note": f"{number(interval[0])} to {number(interval[1])}" if interval else "no interval",
         "bar": bar(float(row["difference"]), interval, (-1.0, 1.0)) if known else None,
         "p": "" if _missing(row["p_value"]) else _p(float(row["p_value"])),
-        "n": amount(int(row["n"])),
+        "n": amount(int(row["n_a"])) if row["paired"] else f"{amount(int(row['n_a']))} and {amount(int(row['n_b']))}",
         "left_out": amount(int(row["left_out"])),
         "apart": interval is not None and (interval[0] > 0 or interval[1] < 0),
     }

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,8 @@ from fade_lens.llm.transcripts import SharedTranscripts
 from fade_lens.runs.explaining import check_against, explain
 from fade_lens.runs.fires import Fires, fires
 from fade_lens.runs.look import Look, look
-from fade_lens.runs.pipeline import Pipeline, observe
+from fade_lens.runs.passes import observe
+from fade_lens.runs.pipeline import Pipeline
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, recorded, settings_of
 from fade_lens.runs.store import FILE, RunStore, file_of, saved_activations
@@ -157,7 +157,7 @@ class Fade:
                 held_out = any(d.provenance.kind == "explained" for d in chosen)
             made = null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
             indices = tuple(dict.fromkeys(d.index for some in (chosen, *made.values()) for d in some))
-            with self._opened(indices, store, transcripts, reliability.judges, seen) as (subject, known, kept):
+            with self.opened(indices, store, transcripts, reliability.judges, seen) as (subject, known, kept):
                 about = {**known, "settings": recorded(self.settings, named.values())}
                 about |= {} if explanations is None else {"explained": explanations.record}
                 stages = Stages(progress)
@@ -256,14 +256,15 @@ class Fade:
             beside = [*beside, *{other for some in against.values() for other in some}]
         asking, stages = made(self.settings) if against is None else made(self.settings, against), Stages(progress)
         asking.check(self.model)
-        with self._opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
+        with self.opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
             identity = {**known, "settings": recorded(self.settings, (made,))}
-            see = partial(observe, store=kept, stages=stages)
             file = None if kept is None else kept.path
-            return explain(subject, self.judge, asking, stages, see, identity, chosen, file), subject
+            return explain(
+                subject, self.judge, asking, stages, lambda one: observe([one], [kept], stages), identity, chosen, file
+            ), subject
 
     @contextmanager
-    def _opened(
+    def opened(
         self,
         indices: Sequence[int],
         store: str | Path | None,

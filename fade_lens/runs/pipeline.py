@@ -22,6 +22,7 @@ from fade_lens.generation.continuations import PartContinuations
 from fade_lens.judge import Judge
 from fade_lens.judge.reliability import Reliability
 from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.runs.passes import observe
 from fade_lens.runs.record import Overflowed, RunRecord
 from fade_lens.runs.results import Result, Results
 from fade_lens.runs.settings import Settings
@@ -52,8 +53,9 @@ class Pipeline:
     ) -> None:
         self.whole = subject
         """What the corpus alone tells of features is told of all of it."""
-        see = partial(observe, store=store, stages=stages)
-        self.evidence = Evidence(subject, observe=see, store=None if store is None else store.path)
+        self.evidence = Evidence(
+            subject, observe=lambda one: observe([one], [store], stages), store=None if store is None else store.path
+        )
         if held_out:
             texts = self.evidence.texts("test")
             if not len(texts):
@@ -115,7 +117,7 @@ class Pipeline:
         """The pass over the corpus, or what the store has of it; once."""
         if not self._observed:
             self._observed = True
-            observe(self.whole, self.store, self.stages)
+            observe([self.whole], [self.store], self.stages)
 
     def _beside(
         self,
@@ -150,21 +152,6 @@ class Pipeline:
             text_lost=round(tokens.lost, 4),
             **known,
         )
-
-
-def observe(subject: Subject, store: RunStore | None, stages: Stages) -> None:
-    """The pass over the corpus, or what the store has of it; what was computed is kept."""
-    if subject.is_observed:
-        return
-    indices = subject.features.indices
-    kept = None if store is None else store.activations(indices)
-    advance = stages.stage("model: natural texts", len(subject.tokens))
-    found = subject.observe(kept, advance)
-    if kept is not None:
-        advance(len(subject.tokens))
-    elif store is not None:
-        store.keep_texts(subject.tokens)
-        store.keep_activations(indices, found)
 
 
 def rated_of(evidence: Mapping[str, Scored]) -> list[tuple[str, int]]:

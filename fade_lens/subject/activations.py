@@ -1,8 +1,9 @@
 """One pass over a corpus for all features of a run: per text the activation of largest magnitude, and where it is."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,14 +101,25 @@ class OutlierRule:
         cls, model: Model, features: Features, tokens: TokenizedTexts, *, factor: float, n_texts: int = 32
     ) -> "OutlierRule":
         """The rule for one model, hook and corpus: `factor` × the median norm over `n_texts` evenly spaced texts; inf: no rule."""
+        return cls.fit_each(model, [features], tokens, factor=factor, n_texts=n_texts)[0]
+
+    @classmethod
+    def fit_each(
+        cls, model: Model, every: Sequence[Features], tokens: TokenizedTexts, *, factor: float, n_texts: int = 32
+    ) -> "list[OutlierRule]":
+        """The rules for several hooks, from one run of the texts."""
         if not np.isfinite(factor):
-            return cls(float("inf"))
-        norms: list[Tensor] = []
+            return [cls(float("inf"))] * len(every)
+        norms: dict[str, list[Tensor]] = {features.residual_hook: [] for features in every}
         for batch in batches(spread(tokens, n_texts), 2048):
-            residual = read_hooks(model, batch.ids, [features.residual_hook])[features.residual_hook]
-            norms.append(norm(residual)[batch.counted.to(residual.device)].cpu())
-        finite = torch.cat(norms) if norms else torch.zeros(0)
-        finite = finite[finite.isfinite()]
+            for hook, residual in read_hooks(model, batch.ids, norms).items():
+                norms[hook].append(norm(residual)[batch.counted.to(residual.device)].cpu())
+        rules = {hook: cls._of(torch.cat(some) if some else torch.zeros(0), factor) for hook, some in norms.items()}
+        return [rules[features.residual_hook] for features in every]
+
+    @classmethod
+    def _of(cls, norms: Tensor, factor: float) -> "OutlierRule":
+        finite = norms[norms.isfinite()]
         median = float(finite.median()) if len(finite) else float("nan")
         return cls(factor * median if median > 0 else float("inf"), median)
 
@@ -149,6 +161,10 @@ def batches(tokens: TokenizedTexts, batch_tokens: int) -> Iterator[Batch]:
             start += len(chosen)
 
 
+Ruled = tuple[Features, OutlierRule]
+"""Features, and the rule for positions that never count for them beside the special ones."""
+
+
 def max_activations(
     model: Model,
     features: Features,
@@ -171,31 +187,66 @@ def max_activations(
     Raises:
         StoreError: results too large for memory, and no room for them in `folder`.
     """
-    shape = (len(features), len(tokens))
-    values, positions = Grid(shape, np.float32, folder), Grid(shape, np.int32, folder)
+    more = {"batch_tokens": batch_tokens, "folder": folder, "progress": progress}
+    return max_activations_of_each(model, [(features, outliers)], tokens, **more)[0]
+
+
+def max_activations_of_each(
+    model: Model,
+    every: Sequence[Ruled],
+    tokens: TokenizedTexts,
+    *,
+    batch_tokens: int | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> list[MaxActivations]:
+    """The same for features of several SAEs or hooks: the texts go through the model once, up to the deepest hook.
+
+    Values are those of a pass for each alone. In memory are the hooks' tensors of one batch, and one SAE's activations of a few texts.
+
+    Args:
+        every: features, each with its own rule.
+        tokens, batch_tokens, folder, progress: as in `max_activations`.
+
+    Raises:
+        StoreError: as in `max_activations`.
+    """
+    ends = [0, *accumulate(len(features) for features, _ in every)]
+    mine = [slice(*pair) for pair in pairwise(ends)]
+    values, positions = (Grid((ends[-1], len(tokens)), dtype, folder) for dtype in (np.float32, np.int32))
     empty = np.flatnonzero(tokens.lengths == 0)
     values.rows[:, empty], positions.rows[:, empty] = np.nan, -1
-    counted = np.zeros(len(tokens), dtype=np.int64)
-    active, n_outliers, n_overflowed, window = torch.zeros(len(features), dtype=torch.int64), 0, 0, 0
-    for piece in encoded(model, features, tokens, outliers, batch_tokens):
-        if piece.texts[0] // WINDOW != window:
-            window = piece.texts[0] // WINDOW
+    counted = np.zeros((len(every), len(tokens)), dtype=np.int64)
+    active, window = torch.zeros(ends[-1], dtype=torch.int64), 0
+    n_outliers, n_overflowed = np.zeros((2, len(every)), dtype=np.int64)
+    for batch in hidden_states(model, every, tokens, batch_tokens):
+        if batch[0].texts[0] // WINDOW != window:
+            window = batch[0].texts[0] // WINDOW
             values.release()
             positions.release()
-        magnitude = piece.activations.abs().masked_fill_(~piece.usable.unsqueeze(-1), -1.0)
-        largest, at = magnitude.max(dim=1)  # [text, feature]
-        top = piece.activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
-        overflowed = ~largest.isfinite()  # the maximum of NaN and numbers is NaN
-        none = (largest < 0) | overflowed
-        values.rows[:, piece.texts] = top.masked_fill_(none, float("nan")).T.cpu().numpy()
-        positions.rows[:, piece.texts] = at.masked_fill_(none, -1).T.cpu().numpy()
-        counted[piece.texts] = piece.usable.sum(dim=1).cpu().numpy()
-        active += (magnitude > 0).sum(dim=(0, 1)).cpu()
-        n_outliers += piece.n_outliers
-        n_overflowed += int(overflowed.any(dim=1).sum())
-        if progress is not None:
-            progress(len(piece.texts))
-    return MaxActivations(values.rows.T, positions.rows.T, counted, active.numpy(), n_outliers, n_overflowed)
+        for number, ((features, _), read) in enumerate(zip(every, batch, strict=True)):
+            rows = mine[number]
+            for piece in pieces_of(model, features, read):
+                magnitude = piece.activations.abs().masked_fill_(~piece.usable.unsqueeze(-1), -1.0)
+                largest, at = magnitude.max(dim=1)  # [text, feature]
+                top = piece.activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
+                overflowed = ~largest.isfinite()  # the maximum of NaN and numbers is NaN
+                none = (largest < 0) | overflowed
+                values.rows[rows, piece.texts] = top.masked_fill_(none, float("nan")).T.cpu().numpy()
+                positions.rows[rows, piece.texts] = at.masked_fill_(none, -1).T.cpu().numpy()
+                counted[number, piece.texts] = piece.usable.sum(dim=1).cpu().numpy()
+                active[rows] += (magnitude > 0).sum(dim=(0, 1)).cpu()
+                n_outliers[number] += piece.n_outliers
+                n_overflowed[number] += int(overflowed.any(dim=1).sum())
+                if progress is not None and number == len(every) - 1:
+                    progress(len(piece.texts))
+    return [
+        MaxActivations(
+            values.rows[rows].T, positions.rows[rows].T, counted[number], active[rows].numpy(),
+            int(n_outliers[number]), int(n_overflowed[number]),
+        )
+        for number, rows in enumerate(mine)
+    ]  # fmt: skip
 
 
 def token_activations(
@@ -247,23 +298,28 @@ class Piece:
 def encoded(
     model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule, batch_tokens: int | None
 ) -> Iterator[Piece]:
-    """The corpus through the model, a batch at a time, and through the encoder, a few texts at a time.
+    """The corpus through the model, a batch at a time, and through the encoder, a few texts at a time."""
+    for (read,) in hidden_states(model, [(features, outliers)], tokens, batch_tokens):
+        yield from pieces_of(model, features, read)
+
+
+def pieces_of(model: Model, features: Features, read: "Hidden") -> Iterator[Piece]:
+    """A batch through the encoder, a few texts at a time.
 
     The model is fastest on large batches; many features of a large batch would be gigabytes, and on a CPU the encoder is
     faster on what its cache holds.
     """
     piece_bytes = PIECE_ON_CPU if device_of(model).type == "cpu" else PIECE_ON_ACCELERATOR
-    for read in hidden_states(model, features, tokens, outliers, batch_tokens):
-        at_once = max(1, piece_bytes // (4 * features.encoded_width * read.usable.shape[1]))
-        for start in range(0, len(read.texts), at_once):
-            some = slice(start, start + at_once)
-            with torch.no_grad():
-                activations = features.encode(read.hidden[some])
-            if read.overflowed[some].any():  # an encoder may make numbers of NaN
-                lost = read.overflowed[some].to(activations.device).unsqueeze(-1)
-                activations = activations.masked_fill(lost, float("nan"))
-            usable = read.usable[some].to(activations.device)
-            yield Piece(read.texts[some], activations, usable, int(read.massive[some].sum()))
+    at_once = max(1, piece_bytes // (4 * features.encoded_width * read.usable.shape[1]))
+    for start in range(0, len(read.texts), at_once):
+        some = slice(start, start + at_once)
+        with torch.no_grad():
+            activations = features.encode(read.hidden[some])
+        if read.overflowed[some].any():  # an encoder may make numbers of NaN
+            lost = read.overflowed[some].to(activations.device).unsqueeze(-1)
+            activations = activations.masked_fill(lost, float("nan"))
+        usable = read.usable[some].to(activations.device)
+        yield Piece(read.texts[some], activations, usable, int(read.massive[some].sum()))
 
 
 class Hidden(NamedTuple):
@@ -283,21 +339,24 @@ class Hidden(NamedTuple):
 
 
 def hidden_states(
-    model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule, batch_tokens: int | None = None
-) -> Iterator[Hidden]:
-    """The corpus through the model up to the features, a batch at a time."""
-    ruled = outliers.limit < float("inf")
-    names = [features.read_hook, features.residual_hook] if ruled else [features.read_hook]
+    model: Model, every: Sequence[Ruled], tokens: TokenizedTexts, batch_tokens: int | None = None
+) -> Iterator[list[Hidden]]:
+    """The corpus through the model up to the deepest features, a batch at a time: for each features what they are encoded from."""
+    names = {f.read_hook for f, _ in every} | {f.residual_hook for f, rule in every if rule.limit < float("inf")}
     for batch in batches(tokens, batch_tokens or usual_tokens(model)):
         with torch.no_grad():
             cache = read_hooks(model, batch.ids, names)
-        hidden = cache[features.read_hook]
-        counted = batch.counted.to(hidden.device)
-        overflowed = ~features.flatten(hidden).isfinite().all(dim=-1)
-        massive = torch.zeros_like(counted)
-        if ruled:  # what is infinite by overflow is no outlier that could be left out
-            massive = counted & ~overflowed & (norm(cache[features.residual_hook]) > outliers.limit).to(hidden.device)
-        yield Hidden(batch.texts, hidden, counted & ~massive, massive, overflowed)
+        yield [_hidden(batch, cache, features, outliers) for features, outliers in every]
+
+
+def _hidden(batch: Batch, cache: Mapping[str, Tensor], features: Features, outliers: OutlierRule) -> Hidden:
+    hidden = cache[features.read_hook]
+    counted = batch.counted.to(hidden.device)
+    overflowed = ~features.flatten(hidden).isfinite().all(dim=-1)
+    massive = torch.zeros_like(counted)
+    if outliers.limit < float("inf"):  # what is infinite by overflow is no outlier that could be left out
+        massive = counted & ~overflowed & (norm(cache[features.residual_hook]) > outliers.limit).to(hidden.device)
+    return Hidden(batch.texts, hidden, counted & ~massive, massive, overflowed)
 
 
 def usual_tokens(model: Model) -> int:

@@ -29,6 +29,8 @@ SWITCHES = {
     ".attn.hook_result": "use_attn_result",
 }
 """Hooks that fire only where the model is told so, by the end of their names: the settings, which TransformerLens keeps off to save time."""
+RIVALS = {"use_attn_in": "use_split_qkv_input", "use_split_qkv_input": "use_attn_in"}
+"""Settings of which one alone can be on: hooks of both are read in two runs."""
 MLP_INPUT = ".mlp.hook_in"
 """What goes into an MLP, after its norm: a hook of bridges, which a `HookedTransformer` lacks and is given for the run."""
 
@@ -175,7 +177,7 @@ def running(model: Model, hooks: Iterable[str] = ()) -> Generator[None]:
             module.training = False
             afterwards.callback(setattr, module, "training", True)
         for hook in dict.fromkeys(hooks):
-            if setting := next((s for end, s in SWITCHES.items() if hook.endswith(end)), None):
+            if setting := setting_of(hook):
                 try:
                     switch(model, setting, afterwards)
                 except (AssertionError, NotImplementedError, ValueError) as error:
@@ -187,13 +189,18 @@ def running(model: Model, hooks: Iterable[str] = ()) -> Generator[None]:
         yield
 
 
+def setting_of(hook: str) -> str | None:
+    """The setting that a hook needs to fire (see `SWITCHES`)."""
+    return next((setting for end, setting in SWITCHES.items() if hook.endswith(end)), None)
+
+
 def switch(model: Model, setting: str, afterwards: ExitStack, *, on: bool = True) -> None:
     """Give a model's setting (see `SWITCHES`) a value until `afterwards` closes."""
     before = bool(getattr(model.cfg, setting, False))
     if before == on:
         return
     # Both replace what the attention reads: a hook at one would go unheard beside the other.
-    rival = {"use_attn_in": "use_split_qkv_input", "use_split_qkv_input": "use_attn_in"}.get(setting)
+    rival = RIVALS.get(setting)
     if on and rival:
         switch(model, rival, afterwards, on=False)
     change = getattr(model, f"set_{setting}")
@@ -232,6 +239,9 @@ def read_hooks(
         InputError: a hook that this model cannot be made to fire.
     """
     wanted = sorted(set(names))
+    apart = [name for name in wanted if setting_of(name) == "use_attn_in"]
+    if apart and any(setting_of(name) == RIVALS["use_attn_in"] for name in wanted):  # one alone is heard in a run
+        return read_hooks(model, tokens, apart, past) | read_hooks(model, tokens, {*wanted}.difference(apart), past)
     layers = [layer_of(name) for name in wanted]
     stop = None if None in layers else max(cast(list[int], layers)) + 1
     if stop is None and all(name.startswith("hook_") for name in wanted):

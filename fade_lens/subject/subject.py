@@ -3,7 +3,9 @@
 import copy
 import logging
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -13,7 +15,15 @@ from sae_lens import SAE
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
-from fade_lens.subject.activations import MaxActivations, OutlierRule, Progress, max_activations, reference_activation
+from fade_lens.subject.activations import (
+    MaxActivations,
+    OutlierRule,
+    Progress,
+    Ruled,
+    max_activations,
+    max_activations_of_each,
+    reference_activation,
+)
 from fade_lens.subject.features import features_of
 from fade_lens.subject.given import Given, given_activations
 from fade_lens.subject.hooks import Model, dtype_of
@@ -27,6 +37,40 @@ logger = logging.getLogger(__name__)
 LONGEST_CONTEXT = 128
 LOST = 0.1
 """Share of a corpus' text behind the ends of contexts that is told."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A corpus as one model's tokens, shared by all subjects that read it alike as long as one of them is there."""
+
+    corpus: Corpus
+    tokenizer: Any
+    tokens: TokenizedTexts
+
+    @classmethod
+    def of(cls, model: Model, corpus: Corpus, context: int, prepend_bos: bool) -> "Read":
+        """The tokens that are there, or new ones; it is told if much of the corpus is cut off."""
+        tokenizer = model.tokenizer
+        rules = len(tokenizer), tuple(tokenizer.all_special_ids), getattr(tokenizer, "chat_template", None)
+        key = id(corpus), id(tokenizer), str(rules), context, prepend_bos
+        if (found := _READ.get(key)) is not None:
+            return found
+        tokens = tokenize(model, corpus, context=context, prepend_bos=prepend_bos)
+        if tokens.lost >= LOST:
+            logger.warning(
+                "%d of the %d texts of %s are longer than the context of %d tokens, so %.0f %% of its text is not read; "
+                "windows=True (--corpus-windows) cuts them into windows that are all read",
+                tokens.n_truncated,
+                len(tokens),
+                corpus.source,
+                context,
+                100 * tokens.lost,
+            )
+        return _READ.setdefault(key, cls(corpus, tokenizer, tokens))
+
+
+_READ: WeakValueDictionary[tuple[int, int, str, int, bool], Read] = WeakValueDictionary()
+"""By corpus and tokenizer, which live as long as what was read, so that an id is never another's."""
 
 
 class Subject:
@@ -60,17 +104,8 @@ class Subject:
         self.features = features_of(model, source, indices)
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         self.context = self._context(source)
-        self.tokens = tokenize(model, self.corpus, context=self.context, prepend_bos=self.features.prepend_bos)
-        if self.tokens.lost >= LOST:
-            logger.warning(
-                "%d of the %d texts of %s are longer than the context of %d tokens, so %.0f %% of its text is not read; "
-                "windows=True (--corpus-windows) cuts them into windows that are all read",
-                self.tokens.n_truncated,
-                len(self.tokens),
-                self.corpus.source,
-                self.context,
-                100 * self.tokens.lost,
-            )
+        self._read = Read.of(model, self.corpus, self.context, self.features.prepend_bos)
+        self.tokens = self._read.tokens
         if self.tokens.special.all():
             raise InputError(f"{self.corpus.source} holds no token that counts once special tokens are left out")
         self._column = {index: column for column, index in enumerate(self.features.indices)}
@@ -140,11 +175,54 @@ class Subject:
 
     def observe(self, stored: MaxActivations | None = None, progress: Progress | None = None) -> MaxActivations:
         """Run the pass over the corpus, or take the result that a store kept of it. Equal values are made one (see `fade_lens.subject.ties`)."""
-        if stored is None and self._given is not None:
-            found = given_activations(self, self._given)
-        else:
-            found = stored or max_activations(self.model, self.features, self.tokens, self.outliers, progress=progress)
-        if stored is None and self.precision is not None:
+        if stored is None and self._given is None:
+            self.observe_each([self], progress)
+            return self.activations
+        return self._keep(stored or given_activations(self, cast(Given, self._given)), tie=stored is None)
+
+    @staticmethod
+    def observe_each(subjects: "Sequence[Subject]", progress: Progress | None = None) -> None:
+        """Run the pass over the corpus for several subjects of one model: those that read the same tokens share it, up to the deepest hook.
+
+        What each finds is what it would find alone. Those that are observed already, or have activations that were given, run nothing.
+
+        Args:
+            subjects: of any SAEs and hooks of the model.
+            progress: called with the number of texts done after each few, in every pass.
+        """
+        passes: dict[int, list[Subject]] = {}
+        for subject in subjects:
+            if subject.is_observed:
+                continue
+            if subject._given is not None:
+                subject.observe()
+            else:
+                passes.setdefault(id(subject.tokens), []).append(subject)
+        for some in passes.values():
+            model, tokens = some[0].model, some[0].tokens
+            new = [one for one in some if one._whole is None and one._outliers is None]
+            for factor in {one.settings.outlier_factor for one in new}:
+                ruled = [one for one in new if one.settings.outlier_factor == factor]
+                rules = OutlierRule.fit_each(model, [one.features for one in ruled], tokens, factor=factor)
+                for one, rule in zip(ruled, rules, strict=True):
+                    one._outliers = rule
+            found = max_activations_of_each(model, [one._ruled for one in some], tokens, progress=progress)
+            new = [one for one in some if one._whole is None and one._precision is None and one._ties]
+            for one, precision in zip(new, Precision.of_each(model, [one._ruled for one in new], tokens), strict=True):
+                one._precision = precision
+            for one, own in zip(some, found, strict=True):
+                one._keep(own, tie=True)
+
+    @property
+    def _ruled(self) -> Ruled:
+        return self.features, self.outliers
+
+    @property
+    def _ties(self) -> bool:
+        return self.settings.arithmetic != "paper"
+
+    def _keep(self, found: MaxActivations, *, tie: bool) -> MaxActivations:
+        if tie and self.precision is not None:
             self.precision.tie(found.values)
         self._activations = found
         if found.n_overflowed:
@@ -156,7 +234,7 @@ class Subject:
         """How exact activations are, told at first use; None in arithmetic "paper", which compares them digit by digit."""
         if self._whole is not None:
             return self._whole[0].precision
-        if self._precision is None and self.settings.arithmetic != "paper":
+        if self._precision is None and self._ties:
             self._precision = Precision.of(self.model, self.features, self.tokens, self.outliers)
         return self._precision
 

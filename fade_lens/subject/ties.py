@@ -9,6 +9,7 @@ terms that are encoded, and those of the residual stream that they are made of. 
 normalized inputs) and for neurons.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fade_lens.subject.activations import OutlierRule, fires, hidden_states, spread
+from fade_lens.subject.activations import Hidden, OutlierRule, Ruled, fires, hidden_states, spread
 from fade_lens.subject.features import Features, Neurons
 from fade_lens.subject.hooks import Model, forward_hooks
 from fade_lens.subject.tokens import TokenizedTexts
@@ -51,22 +52,33 @@ class Precision:
     @classmethod
     def of(cls, model: Model, features: Features, tokens: TokenizedTexts, outliers: OutlierRule) -> "Precision":
         """The precision of the computation in its dtypes, from a few evenly spaced texts of the corpus."""
-        chosen, generator = spread(tokens, N_TEXTS), torch.Generator().manual_seed(0)
+        return cls.of_each(model, [(features, outliers)], tokens)[0]
 
-        def shaken(terms: Tensor) -> Tensor:
-            noise = torch.randn(terms.shape, generator=generator).to(terms.device)
-            return terms.float() + STEP * sizes(terms) * noise
+    @classmethod
+    def of_each(cls, model: Model, every: Sequence[Ruled], tokens: TokenizedTexts) -> "list[Precision]":
+        """That of several; the texts are run once, and once more for each residual stream whose terms are moved."""
+        chosen, found = spread(tokens, N_TEXTS), dict[int, Precision]()
+        still = list(hidden_states(model, every, chosen)) if every else []
+        hooks = [None if f.residual_hook == f.read_hook else f.residual_hook for f, _ in every]
+        for hook in dict.fromkeys(hooks):
+            some = [number for number, own in enumerate(hooks) if own == hook]
+            noise = Noise()
+            moved = [[batch[number] for number in some] for batch in still]
+            if hook is not None:  # what is read is itself a sum of such terms
+                with forward_hooks(model, [(hook, lambda terms, hook, noise=noise: noise(terms).to(terms.dtype))]):  # noqa: ARG005
+                    moved = list(hidden_states(model, [every[number] for number in some], chosen))
+            for place, number in enumerate(some):
+                before, after = [batch[number] for batch in still], [batch[place] for batch in moved]
+                found[number] = cls._between(every[number][0], before, after, noise.again())
+        return [found[number] for number in range(len(every))]
 
-        still = list(hidden_states(model, features, chosen, outliers))
-        moved = still
-        if features.residual_hook != features.read_hook:  # what is read is itself a sum of such terms
-            hook = (features.residual_hook, lambda terms, hook: shaken(terms).to(terms.dtype))  # noqa: ARG005
-            with forward_hooks(model, [hook]):
-                moved = list(hidden_states(model, features, chosen, outliers))
+    @classmethod
+    def _between(cls, features: Features, still: list[Hidden], moved: list[Hidden], noise: "Noise") -> "Precision":
+        """From what is read at rest and with moved terms; `noise` moves the terms that are encoded."""
         total, n, slack = torch.zeros(len(features), dtype=torch.float64), 0, 0.0
         for before, after in zip(still, moved, strict=True):
             real = before.usable & ~before.overflowed & ~after.overflowed
-            after = shaken(after.hidden)
+            after = noise(after.hidden)
             for row in range(len(real)):  # of an encoder that needs all features, those of one text at a time
                 some = slice(row, row + 1)
                 with torch.no_grad():
@@ -111,6 +123,21 @@ class Precision:
             nearest = np.where(np.abs(column - low) <= np.abs(high - column), low, high)
             equal = np.abs(column - nearest) <= self.within(feature, nearest)
             column[equal] = nearest[equal]
+
+
+class Noise:
+    """Terms moved a little, by the same random numbers in every run."""
+
+    def __init__(self, state: Tensor | None = None) -> None:
+        self._generator = torch.Generator().manual_seed(0) if state is None else torch.Generator().set_state(state)
+
+    def __call__(self, terms: Tensor) -> Tensor:
+        noise = torch.randn(terms.shape, generator=self._generator).to(terms.device)
+        return terms.float() + STEP * sizes(terms) * noise
+
+    def again(self) -> "Noise":
+        """Another that goes on as this one will."""
+        return Noise(self._generator.get_state())
 
 
 def sizes(terms: Float[Tensor, "text pos *d"]) -> Float[Tensor, "*d"]:

@@ -37,7 +37,7 @@ def test_runs_are_called_by_what_tells_them_apart():
     names = [r.run for r in compare(run_of(5), run_of(9), run_of(9, 16384)).runs]
     assert names[0].startswith("layer 5, width 4096") and names[2].startswith("layer 9, width 16384")
     assert [r.run for r in compare(run_of(), run_of(judge="large")).runs] == ["judge small", "judge large"]
-    assert [r.run for r in compare(run_of(), run_of()).runs] == ["run (1)", "run (2)"]
+    assert [r.run for r in compare(run_of(), run_of(n=15)).runs] == ["run (1)", "run (2)"]
     assert told_apart([facts_of(run_of())]) == ["run (1)"]
 
 
@@ -62,6 +62,46 @@ def test_runs_over_the_same_features_are_paired():
     theirs = compare_sources([run_of(shift=0.1), run_of(judge="large")], "run")
     assert row.p_value == theirs[theirs.metric == "clarity"].iloc[0].p_value
     assert len(compare(run_of(5), run_of(9)).paired) == 0
+
+
+def test_runs_over_other_features_are_compared_as_two_groups():
+    found = compare(run_of(5, shift=0.3), run_of(9), names=["early", "late"])
+    row = found.differences.set_index("metric").loc["clarity"]
+    a, b = ([r.clarity.value for r in run if r.clarity.value is not None] for run in (run_of(5, shift=0.3), run_of(9)))
+    assert not row.paired and (row.n_a, row.n_b) == (len(a), len(b))
+    assert row.difference == pytest.approx(sum(a) / len(a) - sum(b) / len(b)) and row.low < row.difference < row.high
+    assert found.paired.empty and (found.differences["further"].dropna() >= 0).all()
+
+
+def test_one_sentence_says_which_of_two_runs_is_more_interpretable():
+    (said,) = compare(run_of(shift=0.1), run_of(judge="large"), names=["ours", "theirs"]).sentences
+    assert said.startswith(
+        "ours is more interpretable than theirs by 0.10 of Clarity (0.10 to 0.10); not told apart by"
+    )
+    (said,) = compare(run_of(5), run_of(9, shift=-0.02), names=["early", "late"]).sentences
+    assert (
+        said.startswith("early and late: not told apart by Clarity (0.02, ")
+        and "further latents of each would settle it" in said
+    )
+    (said,) = compare(run_of(5, n=4), run_of(9, n=4), names=["early", "late"]).sentences
+    assert "Clarity (0.00)" in said, "too few for an interval"
+
+
+def test_runs_are_called_by_their_folders(tmp_path):
+    for name, run in (("x/l5", run_of(5)), ("x/l9", run_of(9)), ("y/l5", run_of(judge="large"))):
+        run.save(tmp_path / name / "results.json.gz")
+    called = lambda *names: [r.run for r in compare(*(tmp_path / n for n in names)).runs]  # noqa: E731
+    assert called("x/l5", "x/l9") == ["l5", "l9"]
+    assert called("x/l5", "x/l9/results.json.gz", "y/l5") == ["x/l5", "x/l9", "y/l5"]
+    assert [r.run for r in compare(tmp_path / "x/l5", run_of(9)).runs] == ["l5", "layer 9"]
+
+
+def test_a_run_is_not_compared_with_itself(tmp_path):
+    run = run_of()
+    folder = run.save(tmp_path / "a" / "results.json.gz").parent
+    for pair in ((run, run), (folder, run), (folder, folder)):
+        with pytest.raises(InputError, match="runs 1 and 2 are the same run"):
+            compare(*pair)
 
 
 def test_columns_of_numbers_are_compared_like_scores():
@@ -183,8 +223,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert not stopped.value.code
     assert "Means with 95 % intervals, by run" in capsys.readouterr().out
     frame = pd.read_csv(out / "comparison.csv")
-    assert frame["l0"].unique().tolist() == [18, 71] and frame["run"].nunique() == 3
-    assert len(pd.read_csv(out / "comparison-paired.csv")) == 5
+    assert frame["l0"].unique().tolist() == [18, 71] and frame["run"].unique().tolist() == ["a", "b", "c"]
+    assert len(pd.read_csv(out / "comparison-differences.csv")) == 15
     assert "3 runs compared" in (out / "comparison.html").read_text(encoding="utf-8")
     for wrong, message in (
         ([str(tmp_path)], "holds no results.json.gz"),

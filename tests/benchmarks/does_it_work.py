@@ -83,12 +83,12 @@ def told(results: dict[str, Results], scores: list[str]) -> None:
     print("\n| arm | score | mean | 95 % interval | latents |\n|---|---|---|---|---|")
     for row in found.frame.to_dict("records"):
         print(
-            f"| {row['run']} | {row['metric']} | {row['mean']:.2f} | {row['low']:.2f} to {row['high']:.2f} | {row['n']} |"
+            f"| {row['run']} | {row['metric']} | {row['mean']:.2f} | {row['low']:.2f} to {row['high']:.2f} | {row['n_a']} |"
         )
     print("\n| difference | score | mean | 95 % interval | p | latents |\n|---|---|---|---|---|---|")
     for row in found.paired.to_dict("records"):
         print(
-            f"| {row['a']} − {row['b']} | {row['metric']} | {row['difference']:+.2f} | {row['low']:+.2f} to {row['high']:+.2f} | {row['p_value']:.3f} | {row['n']} |"
+            f"| {row['a']} − {row['b']} | {row['metric']} | {row['difference']:+.2f} | {row['low']:+.2f} to {row['high']:+.2f} | {row['p_value']:.3f} | {row['n_a']} |"
         )
     print(flush=True)
 
