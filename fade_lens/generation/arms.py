@@ -136,7 +136,9 @@ def losses(
             for arm in states:
                 own = clean if arm == "clean" else head.log_probabilities(states[arm][some])
                 ce = -own.gather(1, following.clamp(min=0)[:, None])[:, 0].double().masked_fill(following < 0, 0)
-                kl = (clean.exp() * (clean - own)).sum(-1, dtype=torch.float64).clamp(min=0)  # below it by rounding alone
+                kl = (
+                    (clean.exp() * (clean - own)).sum(-1, dtype=torch.float64).clamp(min=0)
+                )  # below it by rounding alone
                 for kind, values in (("ce", ce), ("kl", kl)):
                     np.add.at(found[f"{kind}_{arm}"], texts[some], values.cpu().numpy())
         if progress is not None:
@@ -160,7 +162,7 @@ class Said(NamedTuple):
     probability: float
 
 
-def answered(made: Reconstruction, mean: Float[Tensor, " d_out"], ids: Sequence[int], counted: Bool[Tensor, "1 pos"], answer: int, arms: Sequence[Arm] = ("sae", "zero", "mean")) -> Iterator[Said]:  # fmt: skip
+def answered(made: Reconstruction, mean: Float[Tensor, " d_out"], ids: Sequence[int], counted: Bool[Tensor, "1 pos"], answer: int, arms: Sequence[Arm]) -> Iterator[Said]:  # fmt: skip
     """The rank and the probability of one token after a prompt, of the model as it is and in each arm."""
     running_arms = Arms(made, mean)
     for arm, state in running_arms.states(torch.tensor([list(ids)]), counted, arms):

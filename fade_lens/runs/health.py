@@ -1,5 +1,6 @@
 """`health`: does an SAE do in this model, on these texts, what an SAE should? No judge is asked."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError
@@ -17,25 +17,32 @@ from fade_lens._util.progress import Advance, Stages
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.corpus import Corpus
-from fade_lens.generation.arms import answered, losses
+from fade_lens.generation.arms import losses
 from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.reconstruction import LOSSES, NEARNESS, over_documents
-from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.neuronpedia.resolving import names_of, noted_names
+from fade_lens.runs.answers import asked_of, said
 from fade_lens.runs.diagnosis import Signs, diagnosed, unsteady
 from fade_lens.runs.fires import by_name
+from fade_lens.runs.results import from_plain, to_plain
+from fade_lens.runs.store import RunStore
 from fade_lens.subject.health import HealthWarning, SaeHealth, l0_histogram, of_latents
-from fade_lens.subject.hooks import Model, dtype_of, model_name, special_tokens
+from fade_lens.subject.hooks import Model, dtype_of, model_name
 from fade_lens.subject.reconstruction import Reconstruction, Statistics, statistics, weight_cosines
-from fade_lens.subject.settings import SubjectSettings
+from fade_lens.subject.settings import HealthSettings, SubjectSettings
 from fade_lens.subject.subject import Subject
-from fade_lens.subject.tokens import TokenizedTexts, decode, tokenize, tokenizer_of
+from fade_lens.subject.tokens import TokenizedTexts
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+logger = logging.getLogger(__name__)
+
 CROSS_LAYER = re.compile(r"(?<![a-z])clt(?![a-z])", re.IGNORECASE)
 L0_IN_NAME = re.compile(r"l0[-_](\d+(?:\.\d+)?)", re.IGNORECASE)
+STORED = "health, format 1"
+"""Under what a store keeps it."""
 LOSS_SHARE = 4
 """Of so many texts the predictions of one are compared where a run looks before it scores."""
 LEAST_TEXTS, CORPUS_SHARE = 50, 10
@@ -155,14 +162,14 @@ def health(
         if given < 1:
             raise InputError(Argument(name), f" is {given}; give at least 1")
     named = by_name(saes)
-    for name, source in named.items():
+    for source in named.values():
         if isinstance(source, str):
             raise InputError(Argument("saes"), f" holds the hook {source!r}; only SAEs have health, neurons reconstruct nothing")  # fmt: skip
     given = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
     made = {name: Reconstruction(model, source) for name, source in named.items()}  # pyright: ignore[reportArgumentType]
     some, stages, settings = some_of(given, texts, seed), Stages(progress), SubjectSettings(context=context, seed=seed)
     read = {name: read_by(one, some, settings, texts) for name, one in made.items()}
-    asked = [(name, *row) for name, one in made.items() for row in asked_of(one, prompts or {})]
+    asked = {name: list(asked_of(one, prompts or {})) for name, one in made.items()}
     items, answers = list[SaeHealth](), list[Mapping[str, Any]]()
     with stages.showing():
         for name, one in made.items():
@@ -170,8 +177,32 @@ def health(
             advance = stages.stage(f"health: {name}", steps(len(tokens), loss_texts))
             known = statistics(one, tokens, progress=advance)
             items.append(measured(name, one, known, tokens, length, loss_texts, seed, advance))
-            answers += (row for asked_here, *about in asked if asked_here == name for row in said(one, known, items[-1], *about))  # fmt: skip
+            for row in asked[name]:
+                answers += said(name, one, known.mean, row, replaced=items[-1].loss_tokens > 0)
     return Health(tuple(items), model_name(model), given.source, tuple(answers))
+
+
+def before_scoring(
+    subject: Subject, settings: HealthSettings, store: RunStore | None, stages: Stages
+) -> SaeHealth | None:
+    """The health of a run's SAE on some texts of its corpus, or what the store has of it; warnings are logged. None for neurons, and where few texts are there."""  # fmt: skip
+    n = min(settings.health_texts, len(subject.tokens) // CORPUS_SHARE)
+    if isinstance(subject.source, str) or n < LEAST_TEXTS:
+        return None
+    kept = None if store is None else store.get_meta(STORED)
+    if kept is not None and kept["texts"] == n:
+        found = from_plain(SaeHealth, kept["found"])
+    else:
+        tokens, advance = drawn(subject.tokens, n, settings.seed), stages.stage("model: health of the SAE", steps(n, n // LOSS_SHARE))  # fmt: skip
+        made = Reconstruction(subject.model, subject.source)
+        known = statistics(made, tokens, progress=advance)
+        name = next(filter(None, map(str, (noted_names(subject.source).get("sae_id", ""), made.features.read_hook))))
+        found = measured(name, made, known, tokens, subject.context, n // LOSS_SHARE, settings.seed, advance)
+        if store is not None:
+            store.set_meta(STORED, {"texts": n, "found": to_plain(found)})
+    for warning in found.warnings:
+        logger.warning("%s: %s", found.name, warning.words)
+    return found
 
 
 def steps(n: int, loss_texts: int) -> int:
@@ -258,7 +289,11 @@ def measured(
         l0_release=l0,
     )
     lost_all = HealthWarning("overflow", f"{why}.") if why and found.n_lost else None
-    told = lost_all, unsteady(made, health.value("kl_sae_error")), diagnosed(made, tokens, context, Signs.of(health.metrics), l0)
+    told = (
+        lost_all,
+        unsteady(made, health.value("kl_sae_error")),
+        diagnosed(made, tokens, context, Signs.of(health.metrics), l0),
+    )
     return replace(health, warnings=tuple(one for one in told if one is not None))
 
 
@@ -287,7 +322,13 @@ def stated_l0(sae: SAE[Any]) -> float | None:
 
 def row_of(one: SaeHealth) -> dict[str, Any]:
     """One row of `Health.frame`."""
-    row: dict[str, Any] = {"sae": one.name, "hook": one.hook, "width": one.width, "tokens": one.tokens, "texts": one.texts}
+    row: dict[str, Any] = {
+        "sae": one.name,
+        "hook": one.hook,
+        "width": one.width,
+        "tokens": one.tokens,
+        "texts": one.texts,
+    }
     for name, metric in one.metrics.items():
         low, high = metric.interval or (None, None)
         row |= {name: metric.value, f"{name}_low": low, f"{name}_high": high}
@@ -296,24 +337,3 @@ def row_of(one: SaeHealth) -> dict[str, Any]:
     row |= {"prepend_bos": one.prepend_bos, "context": one.context, "causes": ", ".join(w.cause for w in one.warnings)}
     reasons = {str(metric.reason) for metric in one.metrics.values() if metric.reason}
     return row | {"warnings": " ".join(w.words for w in one.warnings), "reasons": "; ".join(sorted(reasons))}
-
-
-def asked_of(made: Reconstruction, prompts: Mapping[str, str]) -> Iterator[tuple[str, str, list[int], int]]:
-    """Each prompt with its answer, its tokens, and the first token of the answer. Raises `InputError` where one has none."""
-    tokenizer = tokenizer_of(made.model)
-    for prompt, answer in prompts.items():
-        tokens = tokenize(made.model, [prompt], context=int(made.model.cfg.n_ctx), prepend_bos=made.features.prepend_bos)  # fmt: skip
-        following = tokenizer(answer, add_special_tokens=False)["input_ids"]
-        if tokens.n_truncated or tokens.special.all() or not following:
-            what = "is longer than the model's context" if tokens.n_truncated else "has no token, or its answer has none"  # fmt: skip
-            raise InputError(Argument("prompts"), f": {prompt[:40]!r} {what} (answer {answer[:40]!r})")
-        yield prompt, answer, tokens[0].tolist(), int(following[0])
-
-
-def said(made: Reconstruction, known: Statistics, about: SaeHealth, prompt: str, answer: str, ids: list[int], token: int) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """The rows of one prompt and SAE; of the model as it is alone where nothing can be put in the place of its activations."""
-    tokenizer, arms = tokenizer_of(made.model), ("sae", "zero", "mean") if about.loss_tokens else ()
-    counted = torch.tensor([[i not in special_tokens(tokenizer) for i in ids]])
-    for arm, rank, probability in answered(made, known.mean, ids, counted, token, arms):
-        row = {"sae": about.name, "prompt": prompt, "answer": answer, "token": decode(tokenizer, [token])}
-        yield row | {"arm": arm, "rank": rank, "probability": probability}

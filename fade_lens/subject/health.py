@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fade_lens._util.words import amount, number
 from fade_lens.metrics.metric import Metric
-from fade_lens.subject.reconstruction import Statistics
+
+if TYPE_CHECKING:  # heavy: a record is read before torch is there
+    from fade_lens.subject.reconstruction import Statistics
 
 Cause = Literal["bos", "loading", "layer", "scale", "unsteady", "overflow", "unknown"]
 BINS = 40
@@ -85,13 +87,19 @@ class SaeHealth:
         told.append(f"{100 * self.latents['dead']:.0f} % of latents silent on {amount(self.tokens)} tokens" if self.latents else "")  # fmt: skip
         return ", ".join(filter(None, told))
 
+    @property
+    def summary(self) -> str:
+        """The same, with the causes of warnings."""
+        causes = ", ".join(warning.cause for warning in self.warnings)
+        return f"{self.words}; {f'warning: {causes}' if causes else 'no warning'}"
+
 
 def rounded(value: float | None) -> float | None:
     """To three significant digits."""
     return None if value is None else float(f"{value:.3g}")
 
 
-def of_latents(found: Statistics) -> dict[str, float]:
+def of_latents(found: "Statistics") -> dict[str, float]:
     """How latents fire, as `SaeHealth.latents` has it."""
     density, firing = found.density, max(int(found.fires.sum()), 1)
     told = {"dead": float((found.fires == 0).mean())}

@@ -56,9 +56,9 @@ class Reconstruction:
         self._plain = type(sae).forward in (SAE.forward, Transcoder.forward)
         """Whether the reconstruction is decoded from the latents alone: others have a path around them."""
 
-    def tried(self, **changed: Any) -> "Reconstruction":
+    def tried(self, *, scale: float = 1.0, centred: bool = False, layers: int = 0) -> "Reconstruction":
         """The same SAE put otherwise."""
-        return Reconstruction(self.model, self.sae, **{"scale": self.scale, "centred": self.centred, "layers": self.layers} | changed)  # fmt: skip
+        return Reconstruction(self.model, self.sae, scale=scale, centred=centred, layers=layers)
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -301,4 +301,3 @@ def largest_cosines(rows: Float[Tensor, "row d_out"], chosen: Int[Tensor, " chos
         cosine[inside.nonzero().squeeze(-1), chosen[inside] - start] = -1.0
         best = best.maximum(cosine.amax(1))
     return best
-

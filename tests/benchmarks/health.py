@@ -1,7 +1,7 @@
 """The health of the demo's SAE in Gemma 3 270M, what it costs, and whether mistakes in using it are told and named.
 
-    python -m tests.benchmarks.health            # its figures, and the time
-    python -m tests.benchmarks.health --wrong    # also with a mistake at a time (some minutes)
+python -m tests.benchmarks.health            # its figures, and the time
+python -m tests.benchmarks.health --wrong    # also with a mistake at a time (some minutes)
 """
 
 import argparse
