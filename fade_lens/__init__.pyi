@@ -26,6 +26,8 @@ from .metrics.metric import Metric as Metric
 from .runs.causes import causes as causes
 from .runs.fade import Fade as Fade
 from .runs.fires import fires as fires
+from .runs.health import Health as Health
+from .runs.health import health as health
 from .runs.look import Look as Look
 from .runs.look import look as look
 from .runs.patchscopes import patchscopes as patchscopes

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fade_lens._util.errors import InputError
 from fade_lens._util.words import amount, number, visible
 from fade_lens.analysis.summary import Key, compare_sources, specs_among, summary
+from fade_lens.runs.health import L0_IN_NAME
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 RESULTS_FILE = "results.json.gz"
-_L0 = re.compile(r"l0[-_](\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class RunFacts:
     """What a run's record tells about what it scored; None and "" where it does not tell.
 
     `l0` is the mean number of latents that fire on a token, `l0_from` how it is known: "given", "release" (SAELens lists it), "name" (of the
-    SAE), or "estimate" (mean firing rate of the run's features times the width, right as far as they are drawn at random from all).
-    `release` is SAELens' name for what the SAE came with.
+    SAE), "measured" (by the run before it scored), or "estimate" (mean firing rate of the run's features times the width, right as far as they are drawn at random from all).
+    `release` is SAELens' name for what the SAE came with. `recovered` and `health` are what the run saw of its SAE before it scored: the share of
+    the loss recovered, and the figures that tell most with the causes of warnings.
     """
 
     run: str
@@ -46,6 +47,8 @@ class RunFacts:
     judge: str
     n_descriptions: int
     n_features: int
+    recovered: float | None = None
+    health: str = ""
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,8 @@ def facts_of(results: Results, l0: float | None = None) -> RunFacts:
         judge=visible(run.judge.model if run.judge else ""),
         n_descriptions=len(results),
         n_features=len(rates),
+        recovered=None if run.health is None else run.health.value("ce_recovered_zero"),
+        health="" if run.health is None else visible(run.health.summary),
     )
 
 
@@ -280,8 +285,8 @@ def told_apart(facts: Sequence[RunFacts]) -> list[str]:
 
 
 def varying(comparison: Comparison) -> Iterator[str]:
-    """Which of layer, width and L0 are known of all runs and differ between them."""
-    for name in ("layer", "width", "l0"):
+    """Which of layer, width, L0 and the loss recovered are known of all runs and differ between them."""
+    for name in ("layer", "width", "l0", "recovered"):
         values = [getattr(fact, name) for fact in comparison.runs]
         if None not in values and len(set(values)) > 1:
             yield name
@@ -295,9 +300,11 @@ def _l0_of(results: Results, rates: Mapping[int, float]) -> tuple[float | None, 
         return features.l0, "release"
     names = {features.neuronpedia_id, features.sae_id}
     names |= {p.source for r in results if (p := r.description.provenance).kind == "neuronpedia"}
-    found = {float(match[1]) for name in names if (match := _L0.search(name))}
+    found = {float(match[1]) for name in names if (match := L0_IN_NAME.search(name))}
     if len(found) == 1:
         return found.pop(), "name"
+    if results.run.health is not None and (l0 := results.run.health.value("l0")) is not None:
+        return l0, "measured"
     if features.size and rates:
         return features.size * sum(rates.values()) / len(rates), "estimate"
     return None, ""

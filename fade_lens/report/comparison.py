@@ -18,7 +18,12 @@ from fade_lens.scorers.base import ScoreSpec
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-AXES = {"layer": "layer", "width": "width (latents)", "l0": "L0 (latents a token)"}
+AXES = {
+    "layer": "layer",
+    "width": "width (latents)",
+    "l0": "L0 (latents a token)",
+    "recovered": "loss recovered by the SAE",
+}
 WIDTH, HEIGHT = 300, 190
 LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
 
@@ -93,6 +98,7 @@ def _facts(place: int, fact: Any) -> dict[str, str]:
         "layer": "" if fact.layer is None else str(fact.layer),
         "width": "" if fact.width is None else amount(fact.width),
         "l0": l0 if fact.features.startswith("sae") else "",
+        "health": clip(fact.health, 300),
         "explainer": clip(fact.explainer, 120),
         "judge": clip(fact.judge, 80),
         "descriptions": f"{amount(fact.n_descriptions)} of {amount(fact.n_features)} features",

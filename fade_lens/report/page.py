@@ -17,6 +17,7 @@ from fade_lens._util.words import amount, clip, flat, plain, visible
 from fade_lens.analysis.notes import Notes, Unscored
 from fade_lens.report import overview
 from fade_lens.report.cards import bare_card, card, compact, fitted, least
+from fade_lens.report.health_card import health_card
 from fade_lens.report.matrix import heat_map
 from fade_lens.report.recipe import recipe
 from fade_lens.report.rows import Entry, added, entries, groups, kinds, row
@@ -63,7 +64,8 @@ def page(
         panels=overview.panels(results) if len(results) else [],
         reasons=overview.reasons(results),
         nulls=overview.against_nulls(results),
-        settings=flat(to_plain(results.run)),
+        settings=flat({key: value for key, value in to_plain(results.run).items() if key != "health"}),
+        health=None if (seen := results.run.health) is None else health_card(seen) | {"words": seen.words},
         recipe=recipe(results.run),
         metrics=[(spec.name, spec.title) for spec in results.specs],
         rows=[row(place, entry, gate, results.specs) for place, entry in enumerate(ordered)],
@@ -78,7 +80,15 @@ def page(
 def rendered(*, cards: Sequence[Any], **shown: Any) -> str:
     """The page's template; what is not shown is left out."""
     style, script = joined("page.css"), joined(*SCRIPTS)
-    absent: dict[str, Any] = {"panels": (), "reasons": (), "nulls": (), "verdicts": (), "recipe": "", "heat": None}
+    absent: dict[str, Any] = {
+        "panels": (),
+        "reasons": (),
+        "nulls": (),
+        "verdicts": (),
+        "recipe": "",
+        "heat": None,
+        "health": None,
+    }
     return environment().get_template("page.html").render(
         **absent | {"audited": False, "table_only": False, "page_rows": PAGE_ROWS} | shown,
         policy=policy(style, script),

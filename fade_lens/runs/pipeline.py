@@ -22,6 +22,7 @@ from fade_lens.generation.continuations import PartContinuations
 from fade_lens.judge import Judge
 from fade_lens.judge.reliability import Reliability
 from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.runs.health import before_scoring
 from fade_lens.runs.passes import observe
 from fade_lens.runs.record import Overflowed, RunRecord
 from fade_lens.runs.results import Result, Results
@@ -81,6 +82,7 @@ class Pipeline:
         self._check_judge()
         seed = partial(stream, self.settings.seed)
         with self.stages.showing():
+            health = before_scoring(self.whole, self.settings, self.store, self.stages)
             self.reliability.ask_gold(seed, scoring.wait)
             asked = {name: scorer.ask(every) for name, scorer in scorers.items()}
             self._observe()
@@ -103,7 +105,7 @@ class Pipeline:
             for d, test in zip(chosen, beside, strict=True)
         )  # fmt: skip
         usage, seconds = self.judge.usage - before + self.reliability.usage, round(time.monotonic() - started, 1)
-        record = self._record(identity, fade, usage=usage, seconds=seconds, **self.reliability.report())
+        record = self._record(identity, fade, usage=usage, seconds=seconds, health=health, **self.reliability.report())
         of_nulls = {kind: tuple(found[d] for d in some) for kind, some in nulls.items()}
         return Results(tuple(items), record, cross, of_nulls)
 

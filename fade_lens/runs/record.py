@@ -8,6 +8,7 @@ from typing import Any
 from fade_lens.judge.reliability import Agreement, GoldReport
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import GATE
+from fade_lens.subject.health import SaeHealth
 
 Facts = Mapping[str, Any]
 """Facts by name that no code here reads."""
@@ -107,6 +108,7 @@ class RunRecord:
         gold: how the judge rated texts whose rating is known.
         agreement: how far ratings of the same texts agree, over all descriptions.
         second_judge: the other judge's identity.
+        health: of the SAE, where the run looked at it before it scored.
     """
 
     settings: Facts = field(default_factory=dict[str, Any])
@@ -128,6 +130,7 @@ class RunRecord:
     gold: GoldReport | None = None
     agreement: tuple[Agreement, ...] = ()
     second_judge: Facts = field(default_factory=dict[str, Any])
+    health: SaeHealth | None = None
 
     @property
     def gate(self) -> float:

@@ -11,11 +11,11 @@ from fade_lens.explainers import base as explainers
 from fade_lens.runs.presets import preset_settings
 from fade_lens.scorers import base as scorers
 from fade_lens.scorers.fade import FadeSettings
-from fade_lens.subject.settings import SubjectSettings, SummarySettings
+from fade_lens.subject.settings import HealthSettings, SubjectSettings, SummarySettings, unbound
 
 
 @dataclass(frozen=True)
-class Settings(FadeSettings, SummarySettings):
+class Settings(FadeSettings, SummarySettings, HealthSettings):
     """Settings of a run; the defaults suit SAE latents and a paid judge (about 20 judge calls a description).
 
     They are those of the subject and of FADE's scorers; what each means stands where it is defined. Those of other scorers that are
@@ -75,5 +75,4 @@ def recorded(settings: SubjectSettings, used: Iterable[type[Registered]]) -> dic
     Those of what is only shown are left out, so that a store takes them as they are now.
     """
     names = {field.name for kind in (Settings, *(one.Settings for one in used)) for field in fields(kind)}
-    names -= SummarySettings.own()
-    return {name: value for name, value in settings.to_dict().items() if name in names}
+    return {name: value for name, value in settings.to_dict().items() if name in names - unbound()}

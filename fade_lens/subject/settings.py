@@ -62,7 +62,20 @@ class SummarySettings(SubjectSettings):
         least=0,
     )
 
-    @staticmethod
-    def own() -> set[str]:
-        """The names of these settings."""
-        return {one.name for one in fields(SummarySettings)} - {one.name for one in fields(SubjectSettings)}
+
+@dataclass(frozen=True)
+class HealthSettings(SubjectSettings):
+    """What is seen of the SAE before anything is scored; no score depends on it."""
+
+    health_texts: int = option(
+        200,
+        """Texts on which a run first looks whether the SAE does what it should, and warns where not. At most a tenth of the corpus, and not at all where that is
+        fewer than 50 texts, so that it never costs much more than the pass over the corpus; 0: never.""",
+        least=0,
+    )
+
+
+def unbound() -> set[str]:
+    """The names of settings that no score depends on: they are no part of what a store is bound to."""
+    shown = {one.name for kind in (SummarySettings, HealthSettings) for one in fields(kind)}
+    return shown - {one.name for one in fields(SubjectSettings)}

@@ -30,12 +30,16 @@ def decoder_of(model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, 
     with running(model):
         if is_bridge(model):
             return BridgeDecoder(model, prompts[-1])
-        after_blocks = any(layer_of(h) is None and not h.startswith(("hook_embed", "hook_pos_embed")) for h in hooks)
-        if after_blocks or has_hooks(model):
+        if any(map(after_blocks, hooks)) or has_hooks(model):
             return HookedDecoder(model, whole=True)
         if model.cfg.positional_embedding_type == "shortformer" or getattr(model.cfg, "n_devices", 1) > 1:
             return HookedDecoder(model, whole=False)
         return CompactDecoder(model, hooks, prompts)
+
+
+def after_blocks(hook: str) -> bool:
+    """Whether a hook stands behind the blocks, where only the model's own forward pass to its logits fires it."""
+    return layer_of(hook) is None and not hook.startswith(("hook_embed", "hook_pos_embed"))
 
 
 def has_hooks(model: Model) -> bool:
