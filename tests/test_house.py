@@ -20,6 +20,7 @@ SHOWN_LATE = {
     "runs/results.py": {"report", "analysis"},
     "runs/look.py": {"report"},
     "runs/fires.py": {"report"},
+    "runs/health.py": {"report"},
     "analysis/compare.py": {"report"},
     "explainers/base.py": {"report"},
     "explainers/table.py": {"report"},

@@ -146,7 +146,12 @@ class Result:
         """What a reader should know before trusting the numbers."""
         flags = list(self.feature.flags)
         if (n := len(self.description.text)) > MAX_CONCEPT_CHARS:
-            flags.append(Flag("cut", f"has {n:,} characters, of which the judge read the first and the last {MAX_CONCEPT_CHARS // 2:,}"))
+            flags.append(
+                Flag(
+                    "cut",
+                    f"has {n:,} characters, of which the judge read the first and the last {MAX_CONCEPT_CHARS // 2:,}",
+                )
+            )
         flags += [Flag("collides", self.collides)] if self.collides else []
         flags += [flag for found in self.evidence.values() for flag in found.flags]
         if self.permutation is not None and (better := self.permutation.better_feature) is not None:
