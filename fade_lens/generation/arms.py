@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fade_lens._util.progress import Advance
+from fade_lens._util.seeds import rng
 from fade_lens.generation.decoders.choosing import after_blocks
 from fade_lens.generation.decoders.heads import Head, Logits
 from fade_lens.generation.decoders.hooked import HookedDecoder
-from fade_lens.subject.activations import batches, usual_tokens
+from fade_lens.subject.activations import Batch, batches, usual_tokens
 from fade_lens.subject.hooks import HookTensor, Model, device_of, forward_hooks, is_bridge, running
 from fade_lens.subject.reconstruction import Reconstruction
 from fade_lens.subject.tokens import TokenizedTexts
@@ -101,6 +102,9 @@ def losses(
     mean: Float[Tensor, " d_out"],
     tokens: TokenizedTexts,
     arms: Sequence[Arm] = EVERY_ARM,
+    *,
+    most: int | None = None,
+    seed: int = 0,
     progress: Advance | None = None,
 ) -> Mapping[str, Float[np.ndarray, " text"]]:
     """Cross-entropy of the next token, and KL divergence from the model as it is, in each arm, summed over the tokens of each text, in nats.
@@ -112,6 +116,7 @@ def losses(
         mean: of the target, for the mean ablation.
         tokens: the texts.
         arms: beside the model as it is.
+        most: tokens of each text at most, drawn at random by `seed`; None: all. Where a vocabulary is large, unembedding costs more than the model.
         progress: called with the number of texts that have run.
 
     Returns:
@@ -124,7 +129,7 @@ def losses(
     size = max(1, min(usual_tokens(made.model), STATE_BYTES // (4 * head.d_state * (1 + len(arms)))))
     at_once = max(1, LOGIT_BYTES // (4 * head.d_vocab))
     for batch in batches(tokens, size):
-        places = counted_places(batch.ids, batch.counted, tokens.lengths[batch.texts])
+        places = counted_places(batch, tokens.lengths[batch.texts], most, seed)
         states = {a: s[places.row.to(s.device), places.position.to(s.device)] for a, s in running_arms.states(batch.ids, batch.counted, arms)}  # fmt: skip
         texts = batch.texts[places.row.numpy()]
         np.add.at(found["n_kl"], texts, 1.0)
@@ -146,11 +151,17 @@ def losses(
     return found
 
 
-def counted_places(ids: Int[Tensor, "text pos"], counted: Bool[Tensor, "text pos"], lengths: Int[np.ndarray, " text"]) -> Places:  # fmt: skip
-    """The tokens of a batch that count."""
+def counted_places(batch: Batch, lengths: Int[np.ndarray, " text"], most: int | None, seed: int) -> Places:
+    """The tokens of a batch that count, of each text so many at most."""
+    counted = batch.counted
+    if most is not None:
+        counted = torch.zeros_like(counted)
+        for row, text in enumerate(batch.texts.tolist()):
+            there = batch.counted[row].nonzero().squeeze(-1).numpy()
+            counted[row, rng(seed, "loss", text).permutation(there)[:most]] = True
     row, position = counted.nonzero(as_tuple=True)
     last = position + 1 >= torch.from_numpy(lengths)[row]
-    following = torch.where(last, -1, ids[row, (position + 1).clamp(max=ids.shape[1] - 1)])
+    following = torch.where(last, -1, batch.ids[row, (position + 1).clamp(max=batch.ids.shape[1] - 1)])
     return Places(row, position, following)
 
 

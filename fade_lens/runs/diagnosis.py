@@ -24,6 +24,8 @@ from fade_lens.subject.tokens import TokenizedTexts, tokenize, tokenizer_of
 RECOVERED = ("ce_recovered_zero", "kl_recovered_zero")
 TEXTS = 24
 """Texts on which a change is tried."""
+TOKENS = 8
+"""Of each, the tokens whose loss is compared."""
 LAYERS = (-1, 1, -2, 2, -3, 3, -4, 4)
 """How many blocks further the SAE is tried."""
 SCALES = tuple(2.0**power for power in range(-6, 7))
@@ -73,7 +75,7 @@ def signs_of(made: Reconstruction, tokens: TokenizedTexts) -> Signs:
     """The signs over some texts."""
     known = statistics(made, tokens)
     near = over_documents({n: NEARNESS[n] for n in ("l0", "variance_explained")}, known.sums, tokens.documents, 0, known.total)  # fmt: skip
-    lost = losses(made, known.mean, tokens, ("sae", "zero"))
+    lost = losses(made, known.mean, tokens, ("sae", "zero"), most=TOKENS)
     return Signs.of(near | over_documents({name: LOSSES[name] for name in RECOVERED}, lost, tokens.documents, 0))
 
 

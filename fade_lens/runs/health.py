@@ -23,7 +23,7 @@ from fade_lens.metrics.reconstruction import LOSSES, NEARNESS, over_documents
 from fade_lens.neuronpedia.resolving import names_of, noted_names
 from fade_lens.runs.answers import asked_of, said
 from fade_lens.runs.diagnosis import Signs, diagnosed, unsteady
-from fade_lens.runs.fires import by_name
+from fade_lens.runs.fires import Source, by_name
 from fade_lens.runs.results import from_plain, to_plain
 from fade_lens.runs.store import RunStore
 from fade_lens.subject.health import HealthWarning, SaeHealth, l0_histogram, of_latents
@@ -43,6 +43,8 @@ CROSS_LAYER = re.compile(r"(?<![a-z])clt(?![a-z])", re.IGNORECASE)
 L0_IN_NAME = re.compile(r"l0[-_](\d+(?:\.\d+)?)", re.IGNORECASE)
 STORED = "health, format 1"
 """Under what a store keeps it."""
+LOSS_TOKENS = 16
+"""Of a text so many tokens tell nearly as much of its loss as all: texts differ more than the tokens of one do."""
 LOSS_SHARE = 4
 """Of so many texts the predictions of one are compared where a run looks before it scores."""
 LEAST_TEXTS, CORPUS_SHARE = 50, 10
@@ -123,11 +125,12 @@ class Health:
 
 def health(
     model: Model,
-    saes: SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]],
+    saes: Source | Sequence[Source] | Mapping[str, Source],
     corpus: Corpus | Sequence[str],
     *,
     texts: int = 200,
     loss_texts: int = 64,
+    loss_tokens: int | None = LOSS_TOKENS,
     prompts: Mapping[str, str] | None = None,
     context: int | None = None,
     seed: int = 0,
@@ -149,6 +152,7 @@ def health(
         corpus: natural texts: a `Corpus`, or a list of strings.
         texts: how many of them, drawn at random.
         loss_texts: of how many of these the model's predictions are compared, which costs seven passes through the whole model.
+        loss_tokens: tokens of each of these at which they are compared, drawn at random; None: all.
         prompts: texts with what should follow, `{"When John and Mary went to the shops, John gave the bag to": " Mary"}`: can the model still say it?
         context: tokens of a text that count; by default what the SAE was trained on, at most 128.
         seed: of the texts that are drawn, and of the intervals.
@@ -158,15 +162,15 @@ def health(
         InputError: no SAE, a hook in place of one, an SAE that does not fit the model, a corpus without a token that has a next one, a prompt
             or an answer without a token.
     """
-    for name, given in (("texts", texts), ("loss_texts", loss_texts)):
-        if given < 1:
+    for name, given in (("texts", texts), ("loss_texts", loss_texts), ("loss_tokens", loss_tokens)):
+        if given is not None and given < 1:
             raise InputError(Argument(name), f" is {given}; give at least 1")
     named = by_name(saes)
     for source in named.values():
-        if isinstance(source, str):
-            raise InputError(Argument("saes"), f" holds the hook {source!r}; only SAEs have health, neurons reconstruct nothing")  # fmt: skip
+        if not isinstance(source, SAE):
+            raise InputError(Argument("saes"), f" holds {source!r:.80}; only SAEs have health, neurons reconstruct nothing")  # fmt: skip
     given = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
-    made = {name: Reconstruction(model, source) for name, source in named.items()}  # pyright: ignore[reportArgumentType]
+    made = {name: Reconstruction(model, source) for name, source in named.items() if isinstance(source, SAE)}
     some, stages, settings = some_of(given, texts, seed), Stages(progress), SubjectSettings(context=context, seed=seed)
     read = {name: read_by(one, some, settings, texts) for name, one in made.items()}
     asked = {name: list(asked_of(one, prompts or {})) for name, one in made.items()}
@@ -176,7 +180,7 @@ def health(
             tokens, length = read[name]
             advance = stages.stage(f"health: {name}", steps(len(tokens), loss_texts))
             known = statistics(one, tokens, progress=advance)
-            items.append(measured(name, one, known, tokens, length, loss_texts, seed, advance))
+            items.append(measured(name, one, known, tokens, length, loss_texts, seed, advance, loss_tokens=loss_tokens))
             for row in asked[name]:
                 answers += said(name, one, known.mean, row, replaced=items[-1].loss_tokens > 0)
     return Health(tuple(items), model_name(model), given.source, tuple(answers))
@@ -193,16 +197,25 @@ def before_scoring(
     if kept is not None and kept["texts"] == n:
         found = from_plain(SaeHealth, kept["found"])
     else:
-        tokens, advance = drawn(subject.tokens, n, settings.seed), stages.stage("model: health of the SAE", steps(n, n // LOSS_SHARE))  # fmt: skip
-        made = Reconstruction(subject.model, subject.source)
-        known = statistics(made, tokens, progress=advance)
-        name = next(filter(None, map(str, (noted_names(subject.source).get("sae_id", ""), made.features.read_hook))))
-        found = measured(name, made, known, tokens, subject.context, n // LOSS_SHARE, settings.seed, advance)
+        try:
+            found = of_subject(subject, subject.source, n, settings.seed, stages)
+        except (RuntimeError, InputError) as error:  # what is only looked at ends no run
+            logger.warning("The SAE's health could not be seen, and the run goes on without: %s", error)
+            return None
         if store is not None:
             store.set_meta(STORED, {"texts": n, "found": to_plain(found)})
     for warning in found.warnings:
         logger.warning("%s: %s", found.name, warning.words)
     return found
+
+
+def of_subject(subject: Subject, sae: SAE[Any], n: int, seed: int, stages: Stages) -> SaeHealth:
+    """The health of a subject's SAE on so many of its texts."""
+    tokens, made = drawn(subject.tokens, n, seed), Reconstruction(subject.model, sae)
+    advance = stages.stage("model: health of the SAE", steps(n, n // LOSS_SHARE))
+    known = statistics(made, tokens, progress=advance)
+    name = noted_names(sae).get("sae_id") or made.features.read_hook
+    return measured(name, made, known, tokens, subject.context, n // LOSS_SHARE, seed, advance)
 
 
 def steps(n: int, loss_texts: int) -> int:
@@ -248,6 +261,8 @@ def measured(
     loss_texts: int,
     seed: int,
     progress: Advance | None = None,
+    *,
+    loss_tokens: int | None = LOSS_TOKENS,
 ) -> SaeHealth:
     """The health of one SAE over texts that are tokens already.
 
@@ -260,11 +275,12 @@ def measured(
         loss_texts: of how many of them the model's predictions are compared.
         seed: of the intervals.
         progress: called with the number of texts that have run.
+        loss_tokens: of each text at most.
     """
     features = made.features
     some = drawn(tokens, loss_texts, stream(seed, "loss texts"))
     why = not_finite(made, found.n_lost) or across_layers(made)
-    lost = {} if why else losses(made, found.mean, some, progress=progress)
+    lost = {} if why else losses(made, found.mean, some, most=loss_tokens, seed=seed, progress=progress)
     near = over_documents(NEARNESS, found.sums, tokens.documents, stream(seed, "health"), found.total)
     loss = over_documents(LOSSES, lost, some.documents, stream(seed, "loss")) if lost else {n: Metric(None, why) for n in LOSSES}  # fmt: skip
     if found.n_lost:
