@@ -101,7 +101,9 @@ def evaluate(
     published = subject.check(indices)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
+    from fade_lens.generation.arms import EVERY_ARM
     from fade_lens.runs.fade import Fade
+    from fade_lens.runs.health import LOSS_SHARE, texts_before
 
     model, source = subject.open(published)
     fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
@@ -109,6 +111,9 @@ def evaluate(
         chosen = chosen_indices(chosen, fade.n_features, fade.settings.seed)
     if judging.dry_run:
         console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **more)}"), soft_wrap=True)
+        if subject.hook is None and (n := texts_before(fade.settings, len(texts))):
+            arms = f"{n // LOSS_SHARE} of them {1 + len(EVERY_ARM)} times more"
+            console.print(plain(f"before them, without the judge: {n} texts through the model, {arms}, for the SAE's health"), soft_wrap=True)  # fmt: skip
         return
     more |= {"store": out, "transcripts": judging.transcripts, "progress": not quiet, "held_out": held_out}
     finish(fade.evaluate(chosen, **more), out, quiet)

@@ -26,6 +26,7 @@ from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
 from fade_lens.runs.explaining import check_against, explain
 from fade_lens.runs.fires import Fires, fires
+from fade_lens.runs.health import Health, health
 from fade_lens.runs.look import Look, look
 from fade_lens.runs.passes import observe
 from fade_lens.runs.pipeline import Pipeline
@@ -326,6 +327,15 @@ class Fade:
     def fires(self, text: str, k: int | None = 20) -> Fires:
         """Which features fire on a text, and at which tokens (see `fade_lens.fires`); no judge is asked."""
         return fires(self.model, self.source, text, k)
+
+    def health(self, **options: Any) -> Health:
+        """Whether the SAE does what it should in this model, on this corpus (see `fade_lens.health`); no judge is asked.
+
+        Args:
+            options: those of `fade_lens.health`; seed and context are those of this object's settings unless given.
+        """
+        known: dict[str, Any] = {"seed": self.settings.seed, "context": self.settings.context}
+        return health(self.model, self.source, self.corpus, **known | options)
 
     def steer(
         self,

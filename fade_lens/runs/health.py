@@ -190,8 +190,8 @@ def before_scoring(
     subject: Subject, settings: HealthSettings, store: RunStore | None, stages: Stages
 ) -> SaeHealth | None:
     """The health of a run's SAE on some texts of its corpus, or what the store has of it; warnings are logged. None for neurons, and where few texts are there."""  # fmt: skip
-    n = min(settings.health_texts, len(subject.tokens) // CORPUS_SHARE)
-    if isinstance(subject.source, str) or n < LEAST_TEXTS:
+    n = texts_before(settings, len(subject.tokens))
+    if isinstance(subject.source, str) or not n:
         return None
     kept = None if store is None else store.get_meta(STORED)
     if kept is not None and kept["texts"] == n:
@@ -207,6 +207,12 @@ def before_scoring(
     for warning in found.warnings:
         logger.warning("%s: %s", found.name, warning.words)
     return found
+
+
+def texts_before(settings: HealthSettings, n_texts: int) -> int:
+    """On how many texts of so many a run looks at its SAE before it scores."""
+    n = min(settings.health_texts, n_texts // CORPUS_SHARE)
+    return n if n >= LEAST_TEXTS else 0
 
 
 def of_subject(subject: Subject, sae: SAE[Any], n: int, seed: int, stages: Stages) -> SaeHealth:

@@ -63,7 +63,8 @@ def test_it_is_left_out_for_neurons_and_small_corpora(server) -> None:
 
 
 def test_a_comparison_shows_it_and_takes_the_l0_that_was_measured(server, tmp_path) -> None:
-    right, early, unseen = (run(server, healthy_sae(**m), health_texts=n) for m, n in (({}, 200), ({"hook_name": EARLY}, 200), ({}, 0)))  # fmt: skip
+    runs = [run(server, healthy_sae(**more), health_texts=n) for n in (200, 0) for more in ({}, {"hook_name": EARLY})]
+    right, early, unseen, other = runs
     found = compare(right, early, unseen, names=["right", "early", "unseen"])
     assert [fact.l0_from for fact in found.runs] == ["measured", "measured", "estimate"]
     assert found.runs[0].l0 == 1 and found.frame.set_index("run")["health"]["early"].endswith("; warning: layer")
@@ -71,7 +72,7 @@ def test_a_comparison_shows_it_and_takes_the_l0_that_was_measured(server, tmp_pa
     assert "Health of the SAE" in page and "no warning" in page and "not seen" in page
     both = compare(right, early, names=["right", "early"])
     assert "loss recovered by the SAE" in both.to_html(tmp_path / "b.html").read_text()
-    assert "Health of the SAE" not in compare(unseen, unseen, names=["a", "b"]).to_html(tmp_path / "u.html").read_text()
+    assert "Health of the SAE" not in compare(unseen, other, names=["a", "b"]).to_html(tmp_path / "u.html").read_text()
 
 
 def test_an_sae_that_cannot_be_looked_at_stops_no_run(server, monkeypatch, caplog) -> None:
@@ -82,6 +83,11 @@ def test_an_sae_that_cannot_be_looked_at_stops_no_run(server, monkeypatch, caplo
     with caplog.at_level(logging.WARNING):
         assert run(server, healthy_sae()).run.health is None
     assert "health could not be seen, and the run goes on without: out of memory" in caplog.text
+
+
+def test_an_evaluation_has_it_at_hand() -> None:
+    found = Fade(MODEL, healthy_sae(), corpus=TEXTS, seed=3, context=9).health(texts=20, loss_texts=10, progress=False)
+    assert (found.items[0].context, found.items[0].texts, found.corpus) == (9, 20, "a list of texts")
 
 
 def test_a_bad_number_of_texts_is_told() -> None:
