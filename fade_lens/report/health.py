@@ -34,13 +34,22 @@ def parts(health: Health) -> dict[str, Any]:
 
 
 def health_figure(health: Health) -> "go.Figure":
-    """How many tokens have how many latents that are not zero, a line an SAE."""
-    import plotly.graph_objects as go
+    """How many tokens have how many latents that are not zero, and how many latents have which density, a line an SAE."""
+    import numpy as np
+    from plotly.subplots import make_subplots
 
-    from fade_lens.report.plots import label
+    from fade_lens.report.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, label
 
-    figure = go.Figure()
-    for one in health:
+    figure, colours = make_subplots(1, 2), (BLUE, ORANGE, GREEN, PURPLE, GREY)
+    for place, one in enumerate(health):
         edges, counts = one.l0_tokens
-        figure.add_trace(go.Scatter(x=edges[:-1], y=[n / max(sum(counts), 1) for n in counts], line={"shape": "hv"}, name=label(one.name, 60)))  # fmt: skip
-    return figure.update_layout(xaxis_title="L0 of a token", yaxis_title="share of tokens", height=380)
+        alive = (density := health.densities.get(one.name, np.zeros(0)))[density > 0]
+        many, decades = np.histogram(np.log10(alive), 40, (-6, 0))
+        lines = ((edges[:-1], [n / max(sum(counts), 1) for n in counts]), (10 ** decades[:-1], many / max(len(density), 1)))  # fmt: skip
+        for column, (x, y) in enumerate(lines, 1):
+            shown = {"shape": "hv", "color": colours[place % len(colours)]}
+            figure.add_scatter(x=x, y=y, line=shown, name=label(one.name, 60), legendgroup=str(place), showlegend=column == 1, row=1, col=column)  # fmt: skip
+    figure.update_xaxes(title_text="L0 of a token", row=1, col=1)
+    figure.update_xaxes(title_text="density: share of tokens (silent latents left out)", type="log", row=1, col=2)
+    figure.update_yaxes(title_text="share of tokens", row=1, col=1)
+    return figure.update_yaxes(title_text="share of latents", row=1, col=2).update_layout(height=380)

@@ -3,12 +3,13 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError
@@ -60,12 +61,14 @@ class Health:
         model: the model's name.
         corpus: where the texts come from.
         answers: a row for each prompt and arm, where prompts were given (see `prompts`).
+        densities: by the name of the SAE, the share of the tokens at which each latent is not zero.
     """
 
     items: tuple[SaeHealth, ...]
     model: str
     corpus: str
     answers: tuple[Mapping[str, Any], ...] = ()
+    densities: Mapping[str, Float[np.ndarray, " latent"]] = field(default_factory=dict[str, Any], compare=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -112,7 +115,7 @@ class Health:
         return path
 
     def plot(self) -> "go.Figure":
-        """How many tokens have how many latents that are not zero, a line an SAE."""
+        """How many tokens have how many latents that are not zero, and how many latents have which density, a line an SAE."""
         from fade_lens.report.health import health_figure
 
         return health_figure(self)
@@ -174,16 +177,17 @@ def health(
     some, stages, settings = some_of(given, texts, seed), Stages(progress), SubjectSettings(context=context, seed=seed)
     read = {name: read_by(one, some, settings, texts) for name, one in made.items()}
     asked = {name: list(asked_of(one, prompts or {})) for name, one in made.items()}
-    items, answers = list[SaeHealth](), list[Mapping[str, Any]]()
+    items, answers, densities = list[SaeHealth](), list[Mapping[str, Any]](), dict[str, Any]()
     with stages.showing():
         for name, one in made.items():
             tokens, length = read[name]
             advance = stages.stage(f"health: {name}", steps(len(tokens), loss_texts))
             known = statistics(one, tokens, progress=advance)
             items.append(measured(name, one, known, tokens, length, loss_texts, seed, advance, loss_tokens=loss_tokens))
+            densities[name] = known.density
             for row in asked[name]:
                 answers += said(name, one, known.mean, row, replaced=items[-1].loss_tokens > 0)
-    return Health(tuple(items), model_name(model), given.source, tuple(answers))
+    return Health(tuple(items), model_name(model), given.source, tuple(answers), densities)
 
 
 def before_scoring(
@@ -199,8 +203,9 @@ def before_scoring(
     else:
         try:
             found = of_subject(subject, subject.source, n, settings.seed, stages)
-        except (RuntimeError, InputError) as error:  # what is only looked at ends no run
+        except Exception as error:  # what is only looked at ends no run
             logger.warning("The SAE's health could not be seen, and the run goes on without: %s", error)
+            logger.debug("where it happened", exc_info=True)
             return None
         if store is not None:
             store.set_meta(STORED, {"texts": n, "found": to_plain(found)})

@@ -187,7 +187,8 @@ def statistics(made: Reconstruction, tokens: TokenizedTexts, *, batch_tokens: in
     """
     d_out, n_texts = made.features.d_out, len(tokens)
     total, about_all, about_special = np.zeros((n_texts, d_out)), Spread.none(d_out), Spread.none(d_out)
-    size = 2 * 4 * int(tokens.lengths.sum()) * (made.features.d_in + d_out) // (2 if len(made.hooks) > 1 else 4)
+    wide = made.features.d_in + (d_out if len(made.hooks) > 1 else 0)
+    size = 4 * wide * int(tokens.lengths.sum())
     kept: list[Read] | None = [] if size <= KEPT_BYTES else None
     for one in reads(made, tokens, batch_tokens, progress):
         y = one.target.nan_to_num(posinf=0.0, neginf=0.0).double()

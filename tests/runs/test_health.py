@@ -196,7 +196,7 @@ def test_a_page_and_a_card_show_all_and_run_nothing(tmp_path):
         assert shown.count("<svg") == 2 and "Loss recovered, of what zero ablation costs" in shown
     csv = found.to_csv(tmp_path / "h" / "health.csv")
     assert csv.is_file() and csv.with_name("health-prompts.csv").is_file()
-    assert len(found.plot().data) == 2
+    assert len(found.plot().data) == 4 and (found.densities["early"] == 0).all()
 
 
 # What cannot be used
