@@ -14,7 +14,7 @@ from fade_lens import Corpus, InputError, Judge, JudgeError, Results, release
 from fade_lens.cli import app
 from tests.explainers.test_explainers import names_marked
 from tests.fake_judge import FakeJudge
-from tests.hub import gpt2_config, hub, publish_model, publish_sae  # noqa: F401
+from tests.hub import gpt2_config, hub, publish_model, publish_sae  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule
 from tests.tiny import tiny_sae
 
@@ -40,7 +40,7 @@ def shuffled(sae: SAE[Any]) -> SAE[Any]:
 def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJudge, tmp_path: Path) -> None:
     saes = {"right": planted_sae(), "wrong": shuffled(planted_sae())}
     found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "wrong": TRUE}, **FAST)  # fmt: skip
-    frame = found.frame.set_index("sae")
+    frame: Any = found.frame.set_index("sae")
     assert frame.loc["right", "detection"] > 0.9 > 0.6 > frame.loc["wrong", "detection"]
     assert (
         frame["latents"].tolist() == [3, 3] and frame["described"].tolist() == [1, 1] and frame["failed"].isna().all()
@@ -69,7 +69,8 @@ def test_a_release_that_is_run_again_asks_nothing_and_draws_the_same(server: Fak
 
 
 def test_an_sae_that_cannot_be_scored_is_told_and_the_others_go_on(server: FakeJudge, tmp_path: Path) -> None:
-    dead, narrow = planted_sae(), tiny_sae("standard", d_in=8, d_sae=8, hook="blocks.0.hook_resid_post")
+    dead: Any = planted_sae()
+    narrow = tiny_sae("standard", d_in=8, d_sae=8, hook="blocks.0.hook_resid_post")
     with torch.no_grad():
         dead.threshold.fill_(1e9)
     told: list[str] = []
@@ -79,7 +80,7 @@ def test_an_sae_that_cannot_be_scored_is_told_and_the_others_go_on(server: FakeJ
     assert "fires" in found.failed["dead"] and "description" in found.failed["bare"] and "narrow" in found.failed
     page = found.to_html(tmp_path / "release.html").read_text()
     assert "Not scored" in page and "narrow" in page
-    assert found.frame["failed"].notna().sum() == 3
+    assert sum(map(bool, found.frame["failed"].fillna("").tolist())) == 3
 
 
 def test_a_budget_that_is_used_up_ends_the_whole_run_and_more_goes_on(server: FakeJudge, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_published_release_goes_through_the_command_end_to_end(
     assert dry.exit_code == 0 and "3 SAEs" in dry.output and not server.requests and not Path("out").exists()
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    table = pd.read_csv("out/release.csv").set_index("sae")
+    table: Any = pd.read_csv("out/release.csv").set_index("sae")
     assert table["latents"].tolist()[:2] == [3, 3] and table["layer"].tolist()[:2] == [0, 1]
     assert "blocks.2.hook_resid_pre" in table.index[table["failed"].notna()]
     assert (Path("out") / "release.html").is_file() and (
