@@ -9,6 +9,8 @@ from ._util.errors import StoreError as StoreError
 from .analysis.compare import compare as compare
 from .analysis.logit_weights import logit_weights as logit_weights
 from .analysis.polysemanticity import polysemanticity as polysemanticity
+from .analysis.release import Release as Release
+from .analysis.release import release as release
 from .analysis.summary import compare_sources as compare_sources
 from .analysis.summary import summary as summary
 from .data.corpus import Corpus as Corpus

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.words import amount, number, visible
-from fade_lens.analysis.summary import Key, compare_sources, specs_among, summary
+from fade_lens.analysis.summary import Key, compare_sources, difference, specs_among, summary
 from fade_lens.runs.health import L0_IN_NAME
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 RESULTS_FILE = "results.json.gz"
+MOST_PAIRED = 20
+"""Runs of which every pair is compared: a pair takes about a second."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,16 @@ class Comparison:
     @property
     def paired(self) -> "pd.DataFrame":
         """The rows of `differences` that compare the same features."""
-        return self.differences[self.differences["paired"]]
+        return self.differences.query("paired")
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """For each pair of runs one sentence: which is more interpretable, by what scores, and how many latents would settle the others."""
-        pairs = self.differences.groupby(["a", "b"], sort=False)
+        pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in self.differences.to_dict("records"):
+            pairs.setdefault((row["a"], row["b"]), []).append(row)
         titles = {spec.name: spec.title for spec in self.specs}
-        return tuple(filter(None, (sentence(*names, rows.to_dict("records"), titles) for names, rows in pairs)))
+        return tuple(filter(None, (sentence(*names, rows, titles) for names, rows in pairs.items())))
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`, and `differences` beside it as NAME-differences.csv."""
@@ -100,7 +104,7 @@ class Comparison:
         return path
 
     def plot(self, against: str = "run") -> "go.Figure":
-        """Means with 95 % intervals, against "run", "layer", "width" or "l0"."""
+        """Means with 95 % intervals, against "run", "layer", "width", "l0" or "recovered"."""
         from fade_lens.report.comparison import comparison_figure
 
         return comparison_figure(self, against)
@@ -147,17 +151,38 @@ def compare(
     if names is not None and len(set(names)) < len(names):
         raise InputError(f"names {list(names)} holds a name twice; give each run its own")
     facts = [facts_of(run, given) for run, given in zip(runs, l0 or [None] * len(runs), strict=True)]
-    called = [visible(name) for name in names or called_by(results, facts)]
-    known = tuple(replace(fact, run=name) for fact, name in zip(facts, called, strict=True))
+    return side_by_side(runs, names or called_by(results, facts), l0=l0, by=by, scores=scores, seed=seed)
+
+
+def side_by_side(
+    runs: Sequence[Results],
+    names: Sequence[str],
+    *,
+    l0: Sequence[float] | None = None,
+    by: str | Key = "run",
+    scores: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """`compare` for runs that are there, one alone too, each with its name; of more than `MOST_PAIRED` the differences are left out."""
+    facts = [facts_of(run, given) for run, given in zip(runs, l0 or [None] * len(runs), strict=True)]
+    known = tuple(replace(fact, run=visible(name)) for fact, name in zip(facts, names, strict=True))
     renamed = {f"run {place}": fact for place, fact in enumerate(known)}
     frame = summary([_with_l0(run, fact) for run, fact in zip(runs, known, strict=True)], by, scores=scores, seed=seed)
     if by == "run":
         frame = _with_facts(frame, renamed)
-    differences = compare_sources(runs, "run", scores=scores, seed=seed)
+    few = 1 < len(runs) <= MOST_PAIRED
+    differences = compare_sources(runs, "run", scores=scores, seed=seed) if few else no_differences()
     for side in ("a", "b"):
         differences[side] = [renamed[name].run for name in differences[side]]
     shown = tuple(spec for spec in specs_among(runs) if spec.name in set(frame["metric"]))
     return Comparison(known, frame, differences, by if isinstance(by, str) else "group", shown)
+
+
+def no_differences() -> "pd.DataFrame":
+    """The frame of differences without a row."""
+    import pandas as pd
+
+    return pd.DataFrame(columns=["metric", "a", "b", *difference({}, {}, 0)]).astype({"paired": bool})
 
 
 def sentence(a: str, b: str, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:

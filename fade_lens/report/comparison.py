@@ -18,6 +18,8 @@ from fade_lens.scorers.base import ScoreSpec
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from fade_lens.analysis.release import Release
+
 AXES = {
     "layer": "layer",
     "width": "width (latents)",
@@ -28,12 +30,28 @@ WIDTH, HEIGHT = 300, 190
 LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
 
 
-def comparison_page(comparison: Comparison) -> str:
-    """One HTML file: what the runs scored, their means, plots against layer, width and L0, differences."""
+def comparison_page(comparison: Comparison, **more: Any) -> str:
+    """One HTML file: what the runs scored, their means, plots against layer, width, L0 and recovered loss, differences."""
     style = joined("page.css")
     return environment().get_template("compare.html").render(
-        policy=policy(style), style=style, **_parts(comparison), plots=_plots(comparison)
+        policy=policy(style), style=style, **_parts(comparison) | more, plots=_plots(comparison)
     )  # fmt: skip
+
+
+def release_page(release: "Release") -> str:
+    """The same for the SAEs of a release, each linked to its own report, with those that could not be scored, and why."""
+    n = len(release.results)
+    links = {place: f"{release.place(name)}/report.html" for place, name in enumerate(release.results, 1)}
+    drawn = [
+        f"{clip(name, 120)}: {amount(len(one.indices))} latents"
+        + ("" if one.n_alive is None else f" of the {amount(one.n_alive)} that fire on {amount(one.n_tokens)} tokens, of {amount(one.n_features)}")
+        + f"; {amount(one.n_described)} described"
+        for name, one in release.drawn.items()
+        if name in release.results
+    ]  # fmt: skip
+    failed = [(clip(name, 120), clip(why, 600)) for name, why in release.failed.items()]
+    title = f"{amount(n)} SAE{'' if n == 1 else 's'} scored"
+    return comparison_page(release.comparison, title=title, kicker="release", links=links, drawn=drawn, failed=failed)
 
 
 def comparison_tables(comparison: Comparison) -> str:

@@ -13,9 +13,8 @@ from fade_lens._util.progress import Stages
 from fade_lens._util.words import evenly
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
-from fade_lens.data.descriptions import Description, read_descriptions, undescribed
+from fade_lens.data.descriptions import read_descriptions, undescribed
 from fade_lens.data.indices import WORDS, checked_indices, chosen_indices
-from fade_lens.data.rules import STRONGEST
 from fade_lens.explainers.base import check_evidence, explainer_of
 from fade_lens.explainers.table import Explanations
 from fade_lens.generation.steer import steer
@@ -24,6 +23,7 @@ from fade_lens.judge.reliability import Reliability
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
+from fade_lens.runs.estimating import estimate
 from fade_lens.runs.explaining import check_against, explain
 from fade_lens.runs.fires import Fires, fires
 from fade_lens.runs.health import Health, health
@@ -44,7 +44,6 @@ from fade_lens.subject.summary import FeatureSummary, summaries
 if TYPE_CHECKING:
     import pandas as pd
 
-MANY = 2**31
 MOST_OTHERS = 100
 """Of the features that share a description, those that each is told from; evenly spread where there are more."""
 
@@ -386,23 +385,11 @@ class Fade:
         """
         named = scorers_of(scorers) if scorers or explainer is None else {}
         self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
-        found = Estimate(0, 0, 0, 0.0)
-        if explainer is not None:
-            made, (given, missing) = explainer_of(explainer), undescribed(self._named(descriptions))
-            found += made.estimate(self.judge, self.settings, len(checked_indices(missing, self.n_features)))
-            if not scorers:
-                return found
-            cap = made(self.settings).rules
-            rules = {i: tuple((f"rule {n} of feature {i}", STRONGEST) for n in range(cap)) for i in missing}
-            descriptions = [
-                *given,
-                *(Description(i, f"what feature {i} is explained as", rules=rules[i]) for i in missing),
-            ]
-        chosen = read_descriptions(descriptions)
-        n, beside = len(chosen), null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
-        # How many windows there are is known once they are tokenized.
-        n_texts = MANY if self.corpus.windows else len(self.corpus)
-        with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
-            found += reliability.estimate(n, min(self.settings.rated_texts, n_texts))
-        scored = [*chosen, *(d for some in beside.values() for d in some)]
-        return sum((scorer.estimate(self.judge, self.settings, scored, n_texts) for scorer in named.values()), found)
+        given, missing = (
+            (read_descriptions(descriptions), ()) if explainer is None else undescribed(self._named(descriptions))
+        )
+        checked_indices(missing, self.n_features)
+        checks: dict[str, Any] = {"nulls": nulls, "repeats": repeats, "second_judge": second_judge, "gold": gold}
+        return estimate(
+            self.judge, self.settings, self.corpus, given, missing, self.n_features, scorers=named, explainer=explainer, **checks
+        )  # fmt: skip

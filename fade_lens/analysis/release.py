@@ -1,0 +1,474 @@
+"""Whole releases: of each of many SAEs as many latents, drawn among those that fire, described, scored, and set side by side."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from sae_lens import SAE
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+from fade_lens._util.errors import Argument, InputError, suggest
+from fade_lens._util.files import table_of
+from fade_lens._util.progress import Stages
+from fade_lens._util.seeds import rng
+from fade_lens.analysis.compare import Comparison, side_by_side
+from fade_lens.data.corpus import Corpus
+from fade_lens.data.descriptions import Description, read_descriptions
+from fade_lens.explainers.base import explainer_of
+from fade_lens.judge import Estimate, Judge
+from fade_lens.runs.estimating import estimate
+from fade_lens.runs.fade import Fade
+from fade_lens.runs.health import drawn
+from fade_lens.runs.passes import one_pass
+from fade_lens.runs.results import Results
+from fade_lens.runs.settings import Settings, settings_of
+from fade_lens.scorers.base import scorers_of
+from fade_lens.subject.hooks import Model, device_of
+from fade_lens.subject.loading import (
+    Published,
+    asked_of_model,
+    check_published,
+    load_model,
+    load_sae,
+    model_of,
+    read_config,
+    words_of,
+)
+from fade_lens.subject.reconstruction import Reconstruction, statistics
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+Source = SAE[Any] | str
+Told = Callable[[str, "Results | str"], None]
+
+NEURONPEDIA = "neuronpedia"
+AT_ONCE = 8
+"""SAEs that are in memory together and share a pass over the corpus."""
+SEEN_TEXTS = 300
+"""Texts on which is seen which latents fire at all."""
+FIRING = "latents that fire, format 1"
+"""Under what a store keeps them."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The latents drawn of an SAE.
+
+    Attributes:
+        indices: in ascending order.
+        n_alive: latents that fire on the `n_tokens` tokens of some texts, of `n_features`; None for neurons, of which all may be drawn.
+        n_described: how many of the drawn ones got a description.
+    """
+
+    indices: tuple[int, ...]
+    n_features: int
+    n_alive: int | None = None
+    n_tokens: int = 0
+    n_described: int = 0
+
+
+@dataclass(frozen=True)
+class Release:
+    """Scored SAEs side by side.
+
+    Attributes:
+        results: of each SAE, by name.
+        drawn: which latents were drawn.
+        failed: the SAEs that could not be scored, and why.
+        folder: holds a folder an SAE, as `Fade.evaluate` and `fade-lens evaluate` leave it.
+    """
+
+    results: Mapping[str, Results]
+    drawn: Mapping[str, Drawn]
+    failed: Mapping[str, str]
+    folder: Path
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Means and differences over latents, by SAE (see `fade_lens.compare`)."""
+        return side_by_side(list(self.results.values()), list(self.results))
+
+    @cached_property
+    def frame(self) -> "pd.DataFrame":
+        """One row an SAE: what it is, its health, the latents drawn of it, the mean of each score with its 95 % interval over latents and the
+        share that is undefined, what it cost; or why it could not be scored (`failed`)."""
+        return table_of([*map(self._row, self.results), *({"sae": name, "failed": why} for name, why in self.failed.items())])  # fmt: skip
+
+    @staticmethod
+    def place(name: str) -> str:
+        """The folder of an SAE, in the release's."""
+        return name.replace("/", "_").replace("\\", "_")
+
+    def _row(self, name: str) -> dict[str, Any]:
+        run, found = self.results[name].run, self.drawn[name]
+        fact = self.comparison.runs[list(self.results).index(name)]
+        means = self.comparison.frame
+        row: dict[str, Any] = {
+            "sae": name,
+            "hook": run.features.hook,
+            "layer": fact.layer,
+            "width": fact.width,
+            "architecture": run.features.architecture,
+            "l0": fact.l0,
+            "variance_explained": None if run.health is None else run.health.value("variance_explained"),
+            "recovered": fact.recovered,
+            "warnings": "" if run.health is None else ", ".join(one.cause for one in run.health.warnings),
+            "alive": None if found.n_alive is None else found.n_alive / found.n_features,
+            "latents": len(found.indices),
+            "described": found.n_described / max(len(found.indices), 1),
+        }
+        for one in means.to_dict("records"):
+            if one["run"] != fact.run or one["null"] is not None:
+                continue
+            score = one["metric"]
+            row |= {score: one["mean"], f"{score}_low": one["low"], f"{score}_high": one["high"]}
+            row[f"{score}_undefined"] = one["undefined"]
+        usage = run.usage
+        cost = {"judge_calls": usage and usage.calls, "judge_cost": usage and usage.cost, "seconds": run.seconds}
+        return row | cost | {"failed": None}
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write `frame`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.frame.to_csv(path, index=False, errors="replace")
+        return path
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained page: the SAEs, their means against layer, width, L0 and recovered loss, their differences."""
+        from fade_lens.report.comparison import release_page
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(release_page(self), encoding="utf-8")
+        return path
+
+    def plot(self, against: str = "run") -> "go.Figure":
+        """Means with 95 % intervals, against "run", "layer", "width", "l0" or "recovered"."""
+        return self.comparison.plot(against)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"Release({len(self.results)} SAEs scored{failed}, in {str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        return self.comparison._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+def release(
+    saes: str | Mapping[str, Source],
+    sae_ids: str | Sequence[str] = "*",
+    *,
+    corpus: Corpus | Sequence[str],
+    folder: str | Path,
+    judge: Judge | str | None = None,
+    model: Model | str | None = None,
+    latents: int = 100,
+    descriptions: Any = None,
+    explainer: str | None = None,
+    scorers: Sequence[str] = ("fade",),
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "float32",
+    progress: bool = True,
+    told: Told | None = None,
+    settings: Settings | None = None,
+    **overrides: Any,
+) -> Release:
+    """Score as many latents of every SAE of a release, and set the SAEs side by side.
+
+    The latents of an SAE are drawn by seed among those that fire on some hundred texts. Each SAE's health is seen before it is scored. Some SAEs
+    at a time share one pass over the corpus. An SAE that cannot be loaded or scored is told in the result, and the others go on; a judge
+    that cannot be asked, or a budget that is used up, ends the run, which goes on where it stopped when called again.
+
+    Args:
+        saes: a release in SAELens' list, or SAEs and hook names (neurons) of one model by names of your own.
+        sae_ids: which SAEs of the release: a pattern such as "blocks.*.hook_resid_pre", or several.
+        corpus: natural texts.
+        folder: receives a folder an SAE, and is where a run goes on.
+        judge: as `Fade` takes it; its limits (`max_calls`, `max_cost`) hold for all SAEs together.
+        model: of these SAEs; unless given, the one that the release names, loaded as its SAEs ask.
+        latents: how many are drawn of each.
+        descriptions: "neuronpedia"; a table, or its file, with a column `sae` beside `index` and `description`; or a dict from an SAE's name to
+            what `Fade.evaluate` takes. In the latter two, latents are drawn among those described, unless an explainer is given.
+        explainer: who explains drawn latents that have no description.
+        scorers: as in `Fade.evaluate`.
+        device, dtype: of a model that is loaded here.
+        progress: show progress bars.
+        told: called with an SAE's name and its `Results`, or why it has none, as soon as that is known.
+        settings, overrides: as in `Fade`.
+
+    Raises:
+        InputError: an unknown release, a pattern that matches nothing, SAEs of different models, no descriptions and no explainer, or not one SAE that
+            can be scored.
+        JudgeError: the judge cannot be asked; what was done is in the folder.
+        StoreError: a folder was made with other settings.
+    """
+    if latents < 1:
+        raise InputError(Argument("latents"), f" is {latents}; give at least 1")
+    if descriptions is None and explainer is None:
+        raise InputError("give ", Argument("descriptions"), " (such as 'neuronpedia'), or an ", Argument("explainer"), " that writes them")  # fmt: skip
+    scorers_of(scorers)
+    if explainer is not None:
+        explainer_of(explainer)
+    chosen = settings_of(settings, overrides, neurons=False)
+    given = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
+    judged = Judge.parse(judge) if isinstance(judge, str) else judge
+    texts = None if isinstance(descriptions, str) and descriptions == NEURONPEDIA else by_sae(descriptions)
+    failed, results, found = dict[str, str](), dict[str, Results](), dict[str, Drawn]()
+
+    def fails(name: str, why: object) -> None:
+        failed[name] = str(why)
+        if told is not None:
+            told(name, str(why))
+
+    opened, sources = sources_of(saes, sae_ids, model, device, dtype, fails)
+    if texts is not None and (unknown := [name for name in texts if name not in sources and name not in failed]):
+        raise InputError(Argument("descriptions"), f" are of {unknown[0]!r}, which is none of the SAEs{suggest(unknown[0], sources)}")  # fmt: skip
+    made = Scored(opened, given, judged, chosen, Path(folder), latents, texts, explainer, scorers, progress)
+    for start in range(0, len(names := list(sources)), AT_ONCE):
+        fades = dict[str, Fade]()
+        for name in names[start : start + AT_ONCE]:
+            try:
+                fades[name] = made.fade(sources[name]())
+                found[name] = made.draw(name, fades[name])
+            except InputError as error:
+                fades.pop(name, None)
+                fails(name, error)
+        if fades:
+            made.observe(fades, found)
+        for name, fade in fades.items():
+            try:
+                results[name], found[name] = made.score(name, fade, found[name])
+            except InputError as error:
+                fails(name, error)
+                continue
+            if told is not None:
+                told(name, results[name])
+    if not results:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(failed.items())[:3])
+        raise InputError(f"none of {len(failed)} SAEs could be scored; {reasons}")
+    return Release(results, found, failed, Path(folder))
+
+
+def release_estimate(
+    n_saes: int,
+    corpus: Corpus,
+    judge: Judge,
+    *,
+    latents: int = 100,
+    explainer: str | None = None,
+    scorers: Sequence[str] = ("fade",),
+    settings: Settings | None = None,
+    **overrides: Any,
+) -> Estimate:
+    """What the judge is asked at most for so many SAEs, as if all latents drawn were described; no weights are needed.
+
+    Args:
+        n_saes: how many.
+        corpus, judge, latents, explainer, scorers, settings, overrides: as in `release`.
+    """
+    chosen = settings_of(settings, overrides, neurons=False)
+    some = [] if explainer else [Description(i, f"what latent {i} is described as") for i in range(latents)]
+    missing = range(latents) if explainer else ()
+    return (
+        estimate(judge, chosen, corpus, some, missing, latents, scorers=scorers_of(scorers), explainer=explainer)
+        * n_saes
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How each SAE is scored; `release` has the words."""
+
+    model: Model
+    corpus: Corpus
+    judge: Judge | None
+    settings: Settings
+    folder: Path
+    latents: int
+    texts: Mapping[str, Any] | None
+    explainer: str | None
+    scorers: Sequence[str]
+    progress: bool
+
+    def fade(self, source: Source) -> Fade:
+        """The evaluation of an SAE or hook."""
+        return Fade(self.model, source, corpus=self.corpus, judge=self.judge, settings=self.settings)
+
+    def place(self, name: str) -> Path:
+        """The folder of an SAE."""
+        return self.folder / Release.place(name)
+
+    def draw(self, name: str, fade: Fade) -> Drawn:
+        """Which latents are scored: drawn among those that fire and, where only some are described and nobody explains, among these."""
+        alive, n_tokens = firing(fade, self.place(name), self.progress)
+        there = range(fade.n_features) if alive is None else alive
+        if self.texts is not None and self.explainer is None:
+            described = {d.index for d in self.given(name, fade, None)}
+            there = [index for index in there if index in described]
+        if not len(there):
+            words = "no latent that fires has a description" if alive else f"no latent fires on {n_tokens:,} tokens"
+            raise InputError(f"{words}; give other texts, or descriptions of latents that fire")
+        order = rng(self.settings.seed, "release").permutation(np.array(there, dtype=np.int64))[: self.latents]
+        return Drawn(tuple(sorted(order.tolist())), fade.n_features, None if alive is None else len(alive), n_tokens)
+
+    def observe(self, fades: Mapping[str, Fade], found: Mapping[str, Drawn]) -> None:
+        """One pass over the corpus for all of them."""
+        places = [self.place(name) for name in fades]
+        one_pass(list(fades.values()), [found[name].indices for name in fades], places, progress=self.progress)
+
+    def given(self, name: str, fade: Fade, indices: Sequence[int] | None) -> list[Description]:
+        """The descriptions that are known of some latents of an SAE, or of all."""
+        if self.texts is None:
+            from fade_lens.neuronpedia import descriptions
+
+            frame = descriptions(fade.source, indices)
+            some: Any = frame[frame["description"].notna()]
+        else:
+            some = self.texts.get(name, ())
+        if not len(some):
+            return []
+        wanted = None if indices is None else set(indices)
+        return [d for d in read_descriptions(some) if wanted is None or d.index in wanted]
+
+    def score(self, name: str, fade: Fade, found: Drawn) -> tuple[Results, Drawn]:
+        """The results of one SAE, kept in its folder, and how many of its latents have a description.
+
+        Raises:
+            InputError: none has one.
+        """
+        known = [] if self.texts is None and self.explainer else self.given(name, fade, found.indices)
+        missing = sorted({*found.indices} - {d.index for d in known}) if self.explainer else []
+        if not known and not missing:
+            raise InputError(f"none of the {len(found.indices)} latents drawn has a description; give an ", Argument("explainer"), " that writes them")  # fmt: skip
+        store = self.place(name)
+        results = fade.evaluate(
+            [*known, *missing], scorers=self.scorers, explainer=self.explainer if missing else None, store=store, progress=self.progress
+        )  # fmt: skip
+        results.save(store / "results.json.gz")
+        results.frame.to_csv(store / "results.csv", index=False, errors="replace")
+        results.to_html(store / "report.html")
+        n = len({result.description.index for result in results})
+        return results, Drawn(found.indices, found.n_features, found.n_alive, found.n_tokens, n)
+
+
+def firing(fade: Fade, folder: Path, progress: bool) -> tuple[tuple[int, ...] | None, int]:
+    """The latents that fire on some texts, and the tokens of these, from the store where it has them; None for neurons."""
+    if isinstance(fade.source, str):
+        return None, 0
+    stages = Stages(progress)
+    with fade.opened((0,), folder, None, ()) as (subject, _, kept), stages.showing():
+        assert kept is not None, "a folder was given"
+        known: Any = kept.get_meta(FIRING)
+        if known is None or known["texts"] != SEEN_TEXTS:
+            tokens = drawn(subject.tokens, SEEN_TEXTS, fade.settings.seed)
+            seen = statistics(Reconstruction(fade.model, fade.source), tokens, progress=stages.stage("model: which latents fire", len(tokens)))  # fmt: skip
+            known = {"texts": SEEN_TEXTS, "tokens": seen.n, "alive": np.flatnonzero(seen.fires).tolist()}
+            kept.set_meta(FIRING, known)
+        return tuple(known["alive"]), int(known["tokens"])
+
+
+def by_sae(descriptions: Any) -> Mapping[str, Any] | None:
+    """Descriptions by the name of their SAE. Raises `InputError` for a table that does not tell it."""
+    if descriptions is None:
+        return {}
+    if isinstance(descriptions, Mapping):
+        return cast("Mapping[str, Any]", descriptions)
+    table = descriptions
+    if isinstance(descriptions, str | Path):
+        import pandas as pd
+
+        if not Path(descriptions).is_file():
+            raise InputError(Argument("descriptions"), f" is {str(descriptions)!r}, which is no file; give 'neuronpedia', or a CSV file with columns sae, index, description")  # fmt: skip
+        table = pd.read_csv(descriptions, dtype={"sae": str})
+    if not hasattr(table, "columns") or "sae" not in table.columns:
+        raise InputError(Argument("descriptions"), " have no column 'sae', which tells the SAE of each; give a table with sae, index and description")  # fmt: skip
+    return {str(name): rows.drop(columns="sae") for name, rows in table.groupby("sae", sort=False)}
+
+
+def sources_of(
+    saes: str | Mapping[str, Source],
+    sae_ids: str | Sequence[str],
+    model: Model | str | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype,
+    fails: Callable[[str, object], None],
+) -> tuple[Model, dict[str, Callable[[], Source]]]:
+    """The model, and what opens each SAE when its turn comes; an SAE whose config cannot be read `fails`.
+
+    Raises:
+        InputError: an unknown release, a pattern that matches nothing, SAEs of different models or that ask for differently loaded ones.
+    """
+    if isinstance(saes, str):
+        return published(saes, names_in(saes, sae_ids), model, device, dtype, fails)
+    if not saes:
+        raise InputError(Argument("saes"), " holds no SAE; give at least one")
+    if model is None or isinstance(model, str):
+        raise InputError(Argument("model"), " must be given as an object with SAEs of your own; `fade_lens.load` gives both")  # fmt: skip
+    same_model({name: sae.cfg.metadata.model_name for name, sae in saes.items() if isinstance(sae, SAE)})
+    return model, {name: (lambda source=source: source) for name, source in saes.items()}
+
+
+def names_in(release: str, sae_ids: str | Sequence[str]) -> list[str]:
+    """The SAEs of a release that patterns name, in the release's order."""
+    patterns = [sae_ids] if isinstance(sae_ids, str) else list(sae_ids)
+    listed = get_pretrained_saes_directory().get(release)
+    if listed is None:
+        for name in patterns:
+            check_published(release, name)
+        if any(set(pattern) & set("*?[") for pattern in patterns):
+            raise InputError(Argument("sae_ids"), f" is {patterns}: SAELens does not list what {release!r} holds; give the SAEs by name")  # fmt: skip
+        return patterns
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in listed.saes_map):
+            near = suggest(pattern, listed.saes_map) or f"; it has {', '.join(list(listed.saes_map)[:3])}, …"
+            raise InputError(Argument("sae_ids"), f": {pattern!r} matches none of the {len(listed.saes_map)} SAEs of {release!r}{near}")  # fmt: skip
+    return [name for name in listed.saes_map if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def published(
+    release: str,
+    names: Sequence[str],
+    model: Model | str | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype,
+    fails: Callable[[str, object], None],
+) -> tuple[Model, dict[str, Callable[[], Source]]]:
+    """`sources_of` for SAEs of a release: their configs are read first, the model is loaded once."""
+    configs = dict[str, Published]()
+    why: object = ""
+    for name in names:
+        try:
+            configs[name] = read_config(release, name)
+        except InputError as error:
+            why = error
+            fails(name, error)
+    if not configs:
+        raise InputError(f"the config of none of {len(names)} SAEs of {release!r} can be read: {why}")
+    first = next(iter(configs.values()))
+    if model is None:
+        same_model({name: model_of(config, release) for name, config in configs.items()})
+    asked = {name: asked_of_model(config) for name, config in configs.items()}
+    for name, options in asked.items():
+        if options != asked_of_model(first):
+            raise InputError(f"{next(iter(configs))!r} and {name!r} ask for a model that is loaded in different ways; run them one after the other")  # fmt: skip
+    opened: Any = model
+    if model is None or isinstance(model, str):
+        opened = load_model(model or model_of(first, release), first, device=device, dtype=dtype)
+    where = str(device_of(opened))
+    return opened, {name: (lambda name=name: load_sae(release, name, device=where)) for name in configs}
+
+
+def same_model(named: Mapping[str, Any]) -> None:
+    """Raise `InputError` for SAEs that name different models."""
+    known = [(name, model) for name, model in named.items() if model]
+    for name, model in known:
+        if words_of(model) != words_of(known[0][1]):
+            raise InputError(f"{known[0][0]!r} is an SAE of {known[0][1]!r}, {name!r} of {model!r}; give SAEs of one model at a time")  # fmt: skip

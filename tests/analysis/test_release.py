@@ -1,0 +1,164 @@
+"""Releases: many SAEs drawn from, scored and set side by side; those that cannot be scored are told, and the others go on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from sae_lens import SAE
+from typer.testing import CliRunner
+
+from fade_lens import Corpus, InputError, Judge, JudgeError, Results, release
+from fade_lens.cli import app
+from tests.explainers.test_explainers import names_marked
+from tests.fake_judge import FakeJudge
+from tests.hub import gpt2_config, hub, publish_model, publish_sae  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule
+from tests.tiny import tiny_sae
+
+FAST: dict[str, Any] = {"scorers": ("detection",), "detection_texts": 16, "progress": False}
+CORPUS = Corpus.from_texts(natural_texts(400))
+
+
+@pytest.fixture
+def server() -> Iterator[FakeJudge]:
+    with FakeJudge(rule=lambda concept, text: min(rule(concept, text), 1), says=names_marked) as running:
+        yield running
+
+
+def shuffled(sae: SAE[Any]) -> SAE[Any]:
+    """The same latents under other indices, so that descriptions fit them no more."""
+    with torch.no_grad():
+        order = torch.tensor([1, 2, 0, *range(3, 8)])
+        sae.W_enc.copy_(sae.W_enc[:, order].clone())
+        sae.W_dec.copy_(sae.W_dec[order].clone())
+    return sae
+
+
+def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJudge, tmp_path: Path) -> None:
+    saes = {"right": planted_sae(), "wrong": shuffled(planted_sae())}
+    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "wrong": TRUE}, **FAST)  # fmt: skip
+    frame: Any = found.frame.set_index("sae")
+    assert frame.loc["right", "detection"] > 0.9 > 0.6 > frame.loc["wrong", "detection"]
+    assert (
+        frame["latents"].tolist() == [3, 3] and frame["described"].tolist() == [1, 1] and frame["failed"].isna().all()
+    )
+    assert 0.3 < frame.loc["right", "alive"] < 1, "latent 3 never fires"
+    page = found.to_html(tmp_path / "release.html").read_text()
+    assert 'href="right/report.html"' in page and (tmp_path / "right" / "report.html").is_file()
+    assert Results.load(tmp_path / "wrong" / "results.json.gz") == found.results["wrong"]
+
+
+def test_a_release_that_is_run_again_asks_nothing_and_draws_the_same(server: FakeJudge, tmp_path: Path) -> None:
+    about: dict[str, Any] = {
+        "model": planted_model(),
+        "corpus": CORPUS,
+        "folder": tmp_path,
+        "latents": 2,
+        "explainer": "one-shot",
+    }
+    about |= FAST | {"least_texts": 1}
+    first = release({"a": planted_sae(), "b": planted_sae()}, judge=judge_of(server), **about)
+    asked = server.requests
+    assert asked and all(len(one.indices) == 2 for one in first.drawn.values())
+    again = release({"a": planted_sae(), "b": planted_sae()}, judge=judge_of(server), **about)
+    assert server.requests == asked and again.drawn == first.drawn
+    assert again.frame["detection"].tolist() == first.frame["detection"].tolist()
+
+
+def test_an_sae_that_cannot_be_scored_is_told_and_the_others_go_on(server: FakeJudge, tmp_path: Path) -> None:
+    dead: Any = planted_sae()
+    narrow = tiny_sae("standard", d_in=8, d_sae=8, hook="blocks.0.hook_resid_post")
+    with torch.no_grad():
+        dead.threshold.fill_(1e9)
+    told: list[str] = []
+    saes = {"narrow": narrow, "dead": dead, "right": planted_sae(), "bare": planted_sae()}
+    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "dead": TRUE, "narrow": TRUE}, told=lambda name, _: told.append(name), **FAST)  # fmt: skip
+    assert list(found.results) == ["right"] and set(told) == set(saes)
+    assert "fires" in found.failed["dead"] and "description" in found.failed["bare"] and "narrow" in found.failed
+    page = found.to_html(tmp_path / "release.html").read_text()
+    assert "Not scored" in page and "narrow" in page
+    assert sum(map(bool, found.frame["failed"].fillna("").tolist())) == 3
+
+
+def test_a_budget_that_is_used_up_ends_the_whole_run_and_more_goes_on(server: FakeJudge, tmp_path: Path) -> None:
+    about: dict[str, Any] = {
+        "model": planted_model(),
+        "corpus": CORPUS,
+        "folder": tmp_path,
+        "descriptions": {"a": TRUE, "b": TRUE},
+    }
+    with pytest.raises(JudgeError, match="max_calls"):
+        release(
+            {"a": planted_sae(), "b": planted_sae()},
+            judge=Judge("planted", base_url=server.base_url, max_calls=5),
+            **about,
+            **FAST,
+        )
+    assert server.requests == 5
+    whole = release({"a": planted_sae(), "b": planted_sae()}, judge=judge_of(server), **about, **FAST)
+    assert sum(one.run.usage.calls for one in whole.results.values() if one.run.usage) == server.requests - 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"descriptions": None}, "descriptions"),
+        ({"latents": 0}, "latents is 0"),
+        ({"descriptions": {"wright": TRUE}}, "did you mean 'right'"),
+        ({"scorers": ("detetcion",)}, "detection"),
+        ({"model": "gpt2"}, "model"),
+        ({"saes": {}}, "no SAE"),
+        ({"descriptions": "absent.csv"}, "absent.csv"),
+        ({"descriptions": pd.DataFrame({"index": [0], "description": ["a"]})}, "column 'sae'"),
+        ({"saes": "gpt2-small-res-jp"}, "gpt2-small-res-jb"),
+        ({"saes": "gpt2-small-res-jb", "sae_ids": "blocks.99.*"}, "matches none"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_told_before_anything_is_asked(changed: dict[str, Any], message: str, server: FakeJudge, tmp_path: Path) -> None:  # fmt: skip
+    about: dict[str, Any] = {
+        "saes": {"right": planted_sae()},
+        "model": planted_model(),
+        "descriptions": {"right": TRUE},
+    }
+    with pytest.raises(InputError, match=message):
+        release(corpus=CORPUS, judge=judge_of(server), folder=tmp_path / "out", **FAST | about | changed)
+    assert not server.requests and not (tmp_path / "out").exists()
+
+
+def test_saes_of_different_models_are_refused(server: FakeJudge, tmp_path: Path) -> None:
+    saes = {"one": planted_sae(), "other": planted_sae()}
+    saes["one"].cfg.metadata.model_name, saes["other"].cfg.metadata.model_name = "gpt2-small", "pythia-70m"
+    with pytest.raises(InputError, match=r"'one' is an SAE of 'gpt2-small', 'other' of 'pythia-70m'"):
+        release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"one": TRUE}, **FAST)  # fmt: skip
+
+
+def test_a_published_release_goes_through_the_command_end_to_end(
+    hub: Path, server: FakeJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    server.says = lambda body: names_marked(body) and '{"description": "names of animals"}'
+    publish_model(hub, "gpt2", gpt2_config())
+    for layer in (0, 1):
+        sae = tiny_sae("standard", d_sae=16, hook=f"blocks.{layer}.hook_resid_pre")
+        sae.cfg.metadata.model_name = "gpt2-small"
+        publish_sae(hub, "gpt2-small-res-jb", f"blocks.{layer}.hook_resid_pre", sae)
+    Path("c.txt").write_text("\n".join(natural_texts(300)))
+    command = [
+        "release", "gpt2-small-res-jb", "--sae-ids", "blocks.[012].hook_resid_pre", "--latents", "3", "--explainer", "one-shot", "--scorers", "detection",
+        "--detection-texts", "16", "--least-texts", "1", "--corpus", "c.txt", "--judge", f"{server.base_url}#planted", "--out", "out", "--device", "cpu",
+    ]  # fmt: skip
+    dry = CliRunner().invoke(app, [*command, "--dry-run"], catch_exceptions=False)
+    assert dry.exit_code == 0 and "3 SAEs" in dry.output and not server.requests and not Path("out").exists()
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    table: Any = pd.read_csv("out/release.csv").set_index("sae")
+    assert table["latents"].tolist()[:2] == [3, 3] and table["layer"].tolist()[:2] == [0, 1]
+    assert "blocks.2.hook_resid_pre" in table.index[table["failed"].notna()]
+    assert (Path("out") / "release.html").is_file() and (
+        Path("out") / "blocks.1.hook_resid_pre" / "run.sqlite"
+    ).is_file()
+    asked = server.requests
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0 and server.requests == asked
