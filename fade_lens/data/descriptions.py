@@ -320,7 +320,8 @@ def windows_of(text: str, place: str) -> tuple[tuple[int, int, int], ...]:
 
 def number_of(row: Mapping[str, Any], name: str, place: str) -> float | None:
     """The number in a column of a row; None where it has none."""
-    if is_null(given := row.get(name)):
+    given: Any = row.get(name)
+    if is_null(given):
         return None
     try:
         number = float(given)

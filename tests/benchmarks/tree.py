@@ -59,7 +59,7 @@ def world() -> tuple[HookedSAETransformer, SAE[Any], list[str]]:
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     special = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL, strict=True))
     model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
-    sae = tiny_sae("jumprelu", d_in=len(vocabulary), d_sae=3 * KINDS)
+    sae: Any = tiny_sae("jumprelu", d_in=len(vocabulary), d_sae=3 * KINDS)
     with torch.no_grad():
         for parameter in (*model.parameters(), *sae.parameters()):
             parameter.mul_(0.001)
