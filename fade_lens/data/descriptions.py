@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,7 @@ class Provenance:
         evidence: the seed and the corpus that it was explained on.
         shown: windows that the explainer was shown, each as the number of a text and the positions of its first and last token (left out).
         cost: US dollars that the answers cost that it rests on; None where that is not known.
+        candidates: descriptions that it was chosen among, by how they do on texts that are not tested on; None where nothing was chosen.
 
     >>> str(Provenance("neuronpedia", "gpt2-small/8-res-jb", "gpt-4o-mini", "oai_token-act-pair"))
     'Neuronpedia gpt2-small/8-res-jb, gpt-4o-mini (oai_token-act-pair)'
@@ -59,6 +61,7 @@ class Provenance:
     evidence: str = ""
     shown: tuple[tuple[int, int, int], ...] = field(default=(), compare=False, repr=False)
     cost: float | None = field(default=None, compare=False)
+    candidates: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         if self.kind == "null":
@@ -300,7 +303,8 @@ def told_of(row: Mapping[str, Any], where: str) -> tuple[Provenance, tuple[Rule,
     place = f"{where}, feature {row['index']}"
     about = Provenance(
         "explained", explainer=word("model"), method=word("explainer"), version=word("prompt_version"),
-        evidence=word("evidence"), shown=windows_of(word("shown"), place), cost=cost_of(word("judge_cost"), place),
+        evidence=word("evidence"), shown=windows_of(word("shown"), place), cost=number_of(row, "judge_cost", place),
+        candidates=None if (n := number_of(row, "search_candidates", place)) is None else round(n),
     )  # fmt: skip
     return about, rules_of(row.get("rules"), place)
 
@@ -314,14 +318,18 @@ def windows_of(text: str, place: str) -> tuple[tuple[int, int, int], ...]:
     return windows
 
 
-def cost_of(text: str, place: str) -> float | None:
-    """The US dollars of a row, None where it has none."""
+def number_of(row: Mapping[str, Any], name: str, place: str) -> float | None:
+    """The number in a column of a row; None where it has none."""
+    given: Any = row.get(name)
+    if is_null(given):
+        return None
     try:
-        return float(text) if text else None
-    except ValueError:
-        raise InputError(
-            f"{place}: judge_cost is {text!r:.80}; give US dollars, or nothing where it is not known"
-        ) from None
+        number = float(given)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{place}: {name} is {given!r:.80}; give a number, or nothing where it is not known")
+    return number
 
 
 def imported(table: Any) -> tuple[Description, ...]:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import parse_json
-from fade_lens._util.wording import one_line
+from fade_lens._util.wording import one_line, quoted, same_words
 from fade_lens.data.rows import is_null
 
 Rule = tuple[str, int]
@@ -58,6 +58,15 @@ def strength_of(value: Any) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"\s*[0-5](\.0)?\s*(/\s*5)?\s*", value):
         return int(value.strip()[0])
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value in range(6) else None
+
+
+def same_rule(text: str) -> tuple[str, ...]:
+    """What the texts of two rules share that say the same: the words, whatever their case, quotes and punctuation; what they quote, as it stands.
+
+    >>> same_rule("The word 'May'") == same_rule("the word “May”."), same_rule("the word 'May'") == same_rule("the word 'may'")
+    (True, False)
+    """
+    return same_words(text) or one_line(text), *quoted(text)
 
 
 def rules_in_words(rules: Sequence[Rule]) -> str:

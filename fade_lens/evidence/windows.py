@@ -27,6 +27,8 @@ NEAR_BY = ("decoder", "cofiring")
 """What neighbours go by; see `fade_lens.evidence.negatives.neighbourhood`."""
 ACTIVE = "active"
 """The kind of a window in which the feature fires; other kinds are those of `fade_lens.evidence.negatives`."""
+WRITTEN = "written"
+"""The kind of a text that a judge wrote."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,15 @@ class Window:
     ids: tuple[int, ...]
     activations: tuple[float | None, ...]
 
+    @classmethod
+    def of(
+        cls, place: Place, words: Sequence[str], ids: Int[np.ndarray, " pos"], values: Float[np.ndarray, " pos"]
+    ) -> "Window":
+        """The window at a place of a text, of which all tokens and activations are given; NaN where one does not count."""
+        part = slice(place.first, place.last)
+        activations = tuple(None if v != v else v for v in values[part].tolist())
+        return cls(place, tuple(words[part]), tuple(ids[part].tolist()), activations)
+
     @property
     def text(self) -> str:
         """The words of the window."""
@@ -126,6 +137,11 @@ class Window:
     def largest(self) -> float:
         """The largest activation in it; 0 where the feature is silent."""
         return max((a for a in self.activations if a is not None), default=0.0)
+
+    def silent(self, floor: float) -> bool:
+        """Whether it has positions that count, and no activation's magnitude is above the floor (see `Evidence.floor`)."""
+        magnitudes = [abs(a) for a in self.activations if a is not None]
+        return bool(magnitudes) and max(magnitudes) <= floor
 
     @property
     def peak(self) -> int:
@@ -314,12 +330,24 @@ class Evidence:
 
         def window(index: int, place: Place) -> Window:
             kept, row = by_text[place.text]
-            part = slice(place.first, place.last)
-            values = row[part, kept.index(subject.column(index))].tolist()
-            tokens, ids = words[place.text][part], subject.tokens[place.text][part].tolist()
-            return Window(place, tokens, tuple(ids), tuple(None if v != v else v for v in values))
+            values = row[:, kept.index(subject.column(index))]
+            return Window.of(place, words[place.text], subject.tokens[place.text], values)
 
         return {index: tuple(window(index, place) for place in some) for index, some in places.items()}
+
+    def read_written(self, index: int, texts: Sequence[str]) -> tuple[Window, ...]:
+        """Texts that are not of the corpus, such as those that a judge writes, token by token; each is one window, of the kind "written".
+
+        It runs the model: not from two threads at once, and from within `Explainer.explain` by `asyncio.to_thread`.
+        """
+        from fade_lens.subject.activations import token_activations
+        from fade_lens.subject.tokens import pieces
+
+        subject, read = self.subject, self.subject.read(texts)
+        rows = token_activations(subject.model, subject.features.select([index]), read, subject.outliers)
+        places = [Place(-1, lead, end, kind=WRITTEN) for lead, end in zip(leads(read).tolist(), read.lengths.tolist(), strict=True)]  # fmt: skip
+        words = [pieces(subject.model.tokenizer, read[at].tolist()) for at in range(len(read))]
+        return tuple(Window.of(place, words[at], read[at], rows[at][:, 0]) for at, place in enumerate(places))
 
 
 def choose(

@@ -266,6 +266,7 @@ def completed(explanation: Explanation, made: type[Explainer], model: str, evide
         evidence=evidence,
         shown=explanation.shown,
         cost=usage.cost,
+        candidates=int(n) if (n := explanation.search.get("candidates")) else None,
     )
     given = explanation.description
     description = None if given is None else Description(given.index, given.text, about, given.rules)

@@ -1,6 +1,6 @@
 """`one-shot`: one request shows a feature's windows and asks what they share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -65,14 +65,14 @@ class OneShot(Explainer):
     @classmethod
     def estimate(cls, judge: Judge, settings: SubjectSettings, n_features: int) -> Estimate:
         asking = cls(settings)
-        active = [
-            made_up(draw.tokens or asking.settings.window_tokens) for draw in asking.draws() for _ in range(draw.n)
-        ]
-        silent = [made_up(asking.settings.window_tokens)] * asking.n_silent
-        logits = ("token",) * asking.how.logits
-        changes = ("token",) * asking.asking.shown_changes
-        evidence = FeatureEvidence(0, tuple(active), tuple(silent), promoted=logits, suppressed=logits, likelier=changes, unlikelier=changes)  # fmt: skip
-        return judge.estimate_ask(asking.request(evidence), n_features)
+        return judge.estimate_ask(asking.request(asking.usual()), n_features)
+
+    def usual(self) -> FeatureEvidence:
+        """Made-up evidence of the size that is shown, of which the price of a request is reckoned."""
+        size = self.settings.window_tokens
+        active = [made_up(draw.tokens or size) for draw in self.draws() for _ in range(draw.n)]
+        logits, changes = ("token",) * self.how.logits, ("token",) * self.asking.shown_changes
+        return FeatureEvidence(0, tuple(active), (made_up(size),) * self.n_silent, promoted=logits, suppressed=logits, likelier=changes, unlikelier=changes)  # fmt: skip
 
     @property
     def n_silent(self) -> int:
@@ -80,13 +80,31 @@ class OneShot(Explainer):
         return 0
 
     async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
-        shown = evidence
+        shown, found = await self.answered(evidence, questions, self.request)
+        return Explanation.of(shown, reason=found) if isinstance(found, Reason) else self.said(shown, found)
+
+    async def answered(
+        self,
+        evidence: FeatureEvidence,
+        questions: Questions,
+        request: Callable[[FeatureEvidence], Request],
+        beside: Sequence[Window] = (),
+    ) -> tuple[FeatureEvidence, Any | Reason]:
+        """What was shown of a feature, and what is found in the answer or why nothing is; of a prompt that is too long half the windows are left out.
+
+        Args:
+            evidence: what is to be shown.
+            questions: who is asked.
+            request: the question, with what is shown.
+            beside: further windows that it holds.
+        """
         while True:
-            found = await questions.ask(self.request(shown), partial(self.read, shown))
-            if not (isinstance(found, Reason) and found.code == "too_long" and len(shown.active) > FEWEST):
-                return Explanation.of(shown, reason=found) if isinstance(found, Reason) else self.said(shown, found)
+            held = replace(evidence, silent=(*evidence.silent, *beside))
+            found = await questions.ask(request(evidence), partial(self.read, held))
+            if not (isinstance(found, Reason) and found.code == "too_long" and len(evidence.active) > FEWEST):
+                return evidence, found
             # Every second window: of all strengths.
-            shown = replace(shown, active=shown.active[::2], silent=shown.silent[::2])
+            evidence = replace(evidence, active=evidence.active[::2], silent=evidence.silent[::2])
 
     def read(self, shown: FeatureEvidence, answer: Answer) -> Any | Reason | None:
         """What is found in an answer about what was shown, or why that is nothing; None where it cannot be read and is asked for again."""

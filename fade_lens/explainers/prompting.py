@@ -13,7 +13,7 @@ from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens._util.wording import one_line
 from fade_lens.data.leaks import REFUSAL, leaked, once, recited
-from fade_lens.data.rules import Rule, strength_of
+from fade_lens.data.rules import Rule, same_rule, strength_of
 from fade_lens.evidence.marking import marks
 from fade_lens.evidence.windows import Place, Window
 from fade_lens.explainers.base import LONGEST, REASONS, FeatureEvidence
@@ -258,13 +258,13 @@ def read_description(answer: Answer, windows: Sequence[Window] = ()) -> str | Re
 def read_rules(answer: Answer, windows: Sequence[Window] = ()) -> tuple[Rule, ...] | Reason | None:
     """All rules in an answer, whatever their number, or why it holds none; None where it cannot be read and may be asked for again.
 
-    A rule that is the model's reasoning, or whose strength is no whole number from 0 to 5, is none.
+    A rule that is the model's reasoning, or whose strength is no whole number from 0 to 5, is none; rules that say the same are one.
     """
     fields = parse_fields(answer.content)
     rows = None if fields is None else fields.get("rules")
     if not isinstance(rows, list):
         return None
-    found: dict[str, int] = {}
+    found: dict[tuple[str, ...], Rule] = {}
     whys: list[Reason] = []
     for row in cast("list[Any]", rows):
         text, strength = (
@@ -274,9 +274,10 @@ def read_rules(answer: Answer, windows: Sequence[Window] = ()) -> tuple[Rule, ..
         if isinstance(read, Reason):
             whys.append(read)
         elif read is not None and strength is not None:
-            found[read] = max(found.get(read, 0), strength)
+            words, before = found.get(same_rule(read), (read, 0))
+            found[same_rule(read)] = words, max(before, strength)
     if found:
-        return tuple(found.items())
+        return tuple(found.values())
     return None if rows and not whys else next(iter(whys), Reason("nothing_common", REASONS["nothing_common"]))
 
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.reasons import Reason
@@ -16,6 +16,9 @@ from fade_lens.llm.chat import Answer, Unanswered
 from fade_lens.llm.queue import Call, Queue
 from fade_lens.llm.request import Request
 from fade_lens.llm.thoughts import without_thoughts
+
+if TYPE_CHECKING:  # it rests on this module
+    from fade_lens.judge.writing import Written
 
 T = TypeVar("T")
 
@@ -58,6 +61,7 @@ class Questions:
         call: where answers are kept, and why no more must be sent.
         legible: how far answers could be read, by what they are read as; shared by all work of a judge.
         rating: how the judge rates: several texts a request ("batched"), or one ("single").
+        writes: who writes: the judge, or its writer.
     """
 
     queue: Queue
@@ -65,6 +69,7 @@ class Questions:
     call: Call
     legible: defaultdict[str, Legibility]
     rating: str = "batched"
+    writes: "Callable[[Questions, str, int, int], Coroutine[Any, Any, Written]] | None" = None
 
     async def send(self, request: Request) -> Answer:
         """The answer to one request. Raises `Unanswered` where only this request is lost, `JudgeError` where the judge cannot be asked."""
@@ -83,6 +88,12 @@ class Questions:
             return None if said is None else read(said)
 
         return await question.ask(request, found)
+
+    async def write(self, concept: str, n_texts: int, *, seed: int) -> "Written":
+        """Texts that express a concept; as `Judge.submit_write`."""
+        check_concept(concept)
+        assert self.writes is not None, "a check writes nothing"
+        return await self.writes(self, concept, n_texts, seed)
 
 
 @dataclass(kw_only=True)

@@ -39,12 +39,12 @@ async def holding(
 ) -> list[list[float | None]]:
     """For each rule, how surely it holds for each text: 1 or 0, or a chance where the judge rates singly; None where nothing is known.
 
-    A judge that rates several texts a request is asked about all rules at once, `TEXTS` texts a request; one that rates singly about each rule
-    and text by itself.
+    A judge that rates several texts a request is asked about all rules at once, `TEXTS` texts a request, or half as many where these are too long;
+    one that rates singly about each rule and text by itself.
 
     Args:
         asked: the work that it belongs to.
-        concept: what it is asked for: its cost is counted under it.
+        concept: what it is asked for.
         rules: what may hold.
         texts: excerpts.
         seed: shuffles the texts.
@@ -58,7 +58,12 @@ async def holding(
     async def asked_about(part: Sequence[int]) -> list[set[int] | None]:
         question = request(concept, rules, [texts[i] for i in part], seed)
         found = await asked.ask(question, lambda answer: read(answer, len(rules), len(part)))
-        return [None] * len(part) if isinstance(found, Reason) else found
+        if not isinstance(found, Reason):
+            return found
+        if found.code != "too_long" or len(part) == 1:
+            return [None] * len(part)
+        halves = await all_of(asked_about(half) for half in (part[: len(part) // 2], part[len(part) // 2 :]))
+        return halves[0] + halves[1]
 
     found = await all_of(map(asked_about, parts))
     table: list[list[float | None]] = [[None] * len(texts) for _ in rules]

@@ -5,6 +5,7 @@ Questions are asked in the background: every `submit_…` method hands its work 
 (see `fade_lens.judge.rounds`).
 """
 
+import asyncio
 import math
 import os
 from collections import defaultdict
@@ -345,9 +346,7 @@ class Judge:
         """`write` in the background: a future of what it returns or raises."""
         check_concept(concept)
         check_numbers(n_texts=(n_texts, 0, 100_000))
-        if self.writer is not None:
-            return self.writer.submit_write(concept, n_texts=n_texts, seed=seed)
-        return self.submit(lambda asked: self._writing(asked, concept, seed).write(n_texts))
+        return self.submit(lambda asked: self._write(asked, concept, n_texts, seed))
 
     def submit_rate(
         self, concept: str, texts: Sequence[str], *, seed: int = 0, repeat: int = 0
@@ -409,19 +408,20 @@ class Judge:
         check_question(request, attempts)
         return self.submit(lambda asked: asked.ask(request, read, attempts=attempts))
 
-    def submit(self, work: Callable[[Questions], Coroutine[Any, Any, T]]) -> "Future[T]":
+    def submit(self, work: Callable[[Questions], Coroutine[Any, Any, T]], *, account: str = "") -> "Future[T]":
         """Several questions in the background, where what is asked depends on earlier answers.
 
         Args:
-            work: asynchronous, run in the judge's thread: `await questions.ask(request, read)` is a free question there (see `submit_ask`).
-                Work that blocks belongs in `asyncio.to_thread`.
+            work: asynchronous, run in the judge's thread: `await questions.ask(request, read)` is a free question there (see `submit_ask`),
+                `await questions.write(concept, n, seed=…)` has texts written. Work that blocks belongs in `asyncio.to_thread`.
+            account: what `usage_of` counts all of it under; unless given, under what each question is about.
 
         Returns:
             A future of what `work` gives or raises.
         """
         # Outside of a session each question stands for itself.
-        call = Call(self._transcripts, set() if self._answered is None else self._answered)
-        return self._begin(work, Questions(self._queue, self.prompts, call, self._legible, self.rating))
+        call = Call(self._transcripts, set() if self._answered is None else self._answered, account)
+        return self._begin(work, Questions(self._queue, self.prompts, call, self._legible, self.rating, self._write))
 
     @contextmanager
     def session(self, transcripts: Transcripts) -> "Generator[Judge]":
@@ -543,6 +543,13 @@ class Judge:
         temperature = 1.0 if self.temperature is None else float(self.temperature)
         about: dict[str, Any] = {"asked": asked, "concept": concept, "seed": seed, **limits}
         return Writing(**about, set_size=self.texts_per_set, temperature=temperature)
+
+    async def _write(self, asked: Questions, concept: str, n_texts: int, seed: int) -> Written:
+        """Texts by the judge itself or by its writer, who has a thread of its own."""
+        if (writer := self.writer) is None:
+            return await self._writing(asked, concept, seed).write(n_texts)
+        work = writer.submit(lambda own: writer._write(own, concept, n_texts, seed), account=asked.call.account)
+        return await asyncio.wrap_future(work)
 
     def _check(self, work: Callable[[Questions], Coroutine[Any, Any, None]]) -> None:
         call = Call(MemoryTranscripts(), check=True)

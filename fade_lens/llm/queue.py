@@ -40,6 +40,8 @@ class Call:
         default_factory=set[str]
     )  # of keys; a type that is checked would be read while others write
     """Keys of the answers that came in this run; all others in the transcripts came in an earlier one."""
+    account: str = ""
+    """What its answers are counted under; unless given, under what each is asked about."""
     check: bool = False
     """Whether it only tries if the judge can answer: with few attempts, and never through a batch."""
     stopped: FadeLensError | None = None
@@ -229,7 +231,7 @@ class Queue:
     def _used(self, request: Request, call: Call, key: str, answer: Answer) -> Answer:
         if not call.check:
             tokens = answer.prompt_tokens, answer.completion_tokens
-            self._ledger.use(request.concept, key, *tokens, batched=answer.batched)
+            self._ledger.use(call.account or request.concept, key, *tokens, batched=answer.batched)
         return answer
 
     def key(self, request: Request) -> str:

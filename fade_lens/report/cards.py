@@ -177,6 +177,7 @@ def explained(about: Provenance, windows: Sequence[TopText], detail: Detail) -> 
         ("Explainer", " ".join(filter(None, (about.method, about.version and f"(prompts {about.version})")))),
         ("Model", about.explainer),
         ("Cost", "" if about.cost is None else f"${about.cost:,.4f}"),
+        ("Chosen among", f"{amount(about.candidates)} descriptions" if (about.candidates or 0) > 1 else ""),
         ("Shown", f"{amount(n)} window{'' if n == 1 else 's'}" if n else ""),
     )
     return {

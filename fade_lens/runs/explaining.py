@@ -42,7 +42,7 @@ def explain(
         shown = explainer.gather(evidence, [i for i, reason in lacking.items() if reason is None])
 
         def begun(index: int) -> "Future[Explanation]":
-            return judge.submit(lambda questions: explainer.explain(shown[index], questions))
+            return judge.submit(lambda asked: explainer.explain(shown[index], asked), account=concept_of(index))
 
         asked = {index: begun(index) for index in shown}
         stages.wait(f"explainer: {made.name}", asked.values())

@@ -185,6 +185,8 @@ class Result:
         row["judge_calls"] = None if self.usage is None else self.usage.calls
         row["judge_cost"] = None if self.usage is None else self.usage.cost
         row["origin"] = self.description.origin
+        if (candidates := self.description.provenance.candidates) is not None:
+            row["candidates"] = candidates
         row["flags"] = "; ".join(self.flags)
         return row
 
