@@ -66,7 +66,7 @@ class OneShot(Explainer):
     def estimate(cls, judge: Judge, settings: SubjectSettings, n_features: int) -> Estimate:
         asking = cls(settings)
         active = [
-            made_up(draw.tokens or asking.settings.window_tokens) for draw in asking.draws() for _ in range(draw.n)
+            made_up(draw.tokens or asking.settings.window_tokens) for draw in asking.how.draws for _ in range(draw.n)
         ]
         silent = [made_up(asking.settings.window_tokens)] * asking.n_silent
         logits = ("token",) * asking.how.logits
