@@ -67,11 +67,12 @@ class ByNegative:
                     row[count] = max(row.get(count, 0), len({index for index, _ in some}))
             rows.append(row)
         numbers = [name for name in rows[0] if name.startswith(SCORES)]
-        return table_of(rows)[["kind", "n_features", "n_paired", *numbers]].astype(dict.fromkeys(numbers, "float64"))
+        columns = ["kind", "n_features", "n_paired", *numbers]
+        return table_of(rows).reindex(columns=columns).astype(dict.fromkeys(numbers, "float64"))
 
     def _values(self, kind: str, score: str) -> dict[int, tuple[int, float]]:
         """The feature and a score of every description that has it, by its place."""
-        some = self.frame[self.frame["kind"] == kind].dropna(subset=[score])
+        some = self.frame[(self.frame["kind"] == kind) & self.frame[score].notna()]
         return {int(place): (int(index), float(value)) for place, index, value in zip(some.index, some["index"], some[score], strict=True)}  # fmt: skip
 
     def plot(self) -> "go.Figure":

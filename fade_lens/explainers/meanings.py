@@ -111,7 +111,7 @@ def vectors(windows: Sequence[tuple[str, str]]) -> Float[np.ndarray, "window d"]
 
 def finite(some: Float[np.ndarray, "window d"]) -> Bool[np.ndarray, " window"]:
     """Which windows could be embedded; one that could not goes with the largest cluster."""
-    return np.isfinite(some).all(axis=1)
+    return np.isfinite(some.sum(axis=1))
 
 
 def peak_word(window: Window) -> str:

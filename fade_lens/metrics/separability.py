@@ -93,7 +93,7 @@ def clustered(vectors: Float[np.ndarray, "thing d"], k: int, seed: int) -> Int[n
     random, best = np.random.default_rng(seed), (np.inf, np.zeros(len(vectors), dtype=np.int64))
     for _ in range(STARTS):
         try:
-            means, labels = kmeans2(vectors.astype(np.float64), k, minit="++", missing="raise", seed=random)
+            means, labels = kmeans2(vectors.astype(np.float64), k, minit="++", missing="raise", seed=random)  # pyright: ignore[reportCallIssue]
         except ClusterError:  # a part was left without things
             continue
         best = min(best, (float(((vectors - means[labels]) ** 2).sum()), labels.astype(np.int64)), key=lambda one: one[0])  # fmt: skip
