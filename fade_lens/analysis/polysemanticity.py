@@ -16,9 +16,9 @@ from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
-from fade_lens.metrics.differences import mean_interval
 from fade_lens.data.descriptions import Description
 from fade_lens.evidence.roles import share
+from fade_lens.metrics.differences import mean_interval
 from fade_lens.metrics.ranking import auroc
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.deciding import Documents, JudgedWindow, WindowScores, composed, graded
