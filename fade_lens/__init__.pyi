@@ -6,7 +6,9 @@ from ._util.errors import InputError as InputError
 from ._util.errors import JudgeError as JudgeError
 from ._util.errors import MissingExtraError as MissingExtraError
 from ._util.errors import StoreError as StoreError
+from .analysis.by_negative import by_negative as by_negative
 from .analysis.compare import compare as compare
+from .analysis.complexity import complexity as complexity
 from .analysis.logit_weights import logit_weights as logit_weights
 from .analysis.polysemanticity import polysemanticity as polysemanticity
 from .analysis.release import Release as Release

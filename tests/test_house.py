@@ -21,7 +21,9 @@ SHOWN_LATE = {
     "runs/look.py": {"report"},
     "runs/fires.py": {"report"},
     "runs/health.py": {"report"},
+    "analysis/by_negative.py": {"report"},
     "analysis/compare.py": {"report"},
+    "analysis/polysemanticity.py": {"report"},
     "explainers/base.py": {"report"},
     "explainers/table.py": {"report"},
 }

@@ -70,7 +70,7 @@ class OneShot(Explainer):
     def usual(self) -> FeatureEvidence:
         """Made-up evidence of the size that is shown, of which the price of a request is reckoned."""
         size = self.settings.window_tokens
-        active = [made_up(draw.tokens or size) for draw in self.draws() for _ in range(draw.n)]
+        active = [made_up(draw.tokens or size) for draw in self.how.draws for _ in range(draw.n)]
         logits, changes = ("token",) * self.how.logits, ("token",) * self.asking.shown_changes
         return FeatureEvidence(0, tuple(active), (made_up(size),) * self.n_silent, promoted=logits, suppressed=logits, likelier=changes, unlikelier=changes)  # fmt: skip
 

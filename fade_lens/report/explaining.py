@@ -50,6 +50,9 @@ def explanation_data(one: Explanation, detail: Detail, flags: Sequence[Flag] = (
     """A card as a JSON value; every string `visible`, every number finite."""
     text, rules = ("(no description)", ()) if one.description is None else (one.description.text, one.description.rules)
     about = explained(one.provenance, one.windows, detail)
+    if about is not None and one.search:
+        told = "; ".join(f"{name.replace('_', ' ')} {amount(value)}" for name, value in one.search.items())
+        about["facts"].append(["Chosen by", clip(told, 200)])
     known = {"index": one.index, "text": clip(text, 3000), "origin": "", "metrics": [], "flags": list(flags)}
     known |= {"rules": ruled([RuleScores(*rule, {}) for rule in rules])}
     return plain(known | {"standing": standing(one), "why": why(one), "explained": about} | added(CardNotes()))

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from fade_lens._util.words import amount, clip, flat, plain, visible
 from fade_lens.analysis.notes import Notes, Unscored
 from fade_lens.report import overview
+from fade_lens.report.answers import tables
 from fade_lens.report.cards import bare_card, card, compact, fitted, least
 from fade_lens.report.health_card import health_card
 from fade_lens.report.matrix import heat_map
@@ -64,6 +65,7 @@ def page(
         panels=overview.panels(results) if len(results) else [],
         reasons=overview.reasons(results),
         nulls=overview.against_nulls(results),
+        tables=tables(results),
         settings=flat({key: value for key, value in to_plain(results.run).items() if key != "health"}),
         health=None if (seen := results.run.health) is None else health_card(seen) | {"words": seen.words},
         recipe=recipe(results.run),
@@ -84,6 +86,7 @@ def rendered(*, cards: Sequence[Any], **shown: Any) -> str:
         "panels": (),
         "reasons": (),
         "nulls": (),
+        "tables": (),
         "verdicts": (),
         "recipe": "",
         "heat": None,

@@ -10,6 +10,7 @@ import pytest
 from fade_lens import Description, Fade, InputError, Results, polysemanticity
 from fade_lens.data.rules import Rule
 from fade_lens.metrics.metric import Metric
+from fade_lens.report.page import page
 from fade_lens.runs.record import CorpusRecord, RunRecord
 from fade_lens.runs.results import Result
 from fade_lens.scorers.base import RuleScores
@@ -45,11 +46,14 @@ def planted(index: int, meanings: int, noise: float = 0.05, n: int = 100) -> Res
 
 
 def numbers(results: Sequence[Result], **more: Any) -> list[Any]:
-    return polysemanticity(Results(tuple(results)), **more)["polysemanticity"].tolist()
+    return polysemanticity(Results(tuple(results)), **more).frame["polysemanticity"].tolist()
 
 
 def first(result: Result, **more: Any) -> dict[str, Any]:
-    return {str(key): value for key, value in polysemanticity(Results((result,)), **more).to_dict("records")[0].items()}
+    return {
+        str(key): value
+        for key, value in polysemanticity(Results((result,)), **more).frame.to_dict("records")[0].items()
+    }
 
 
 def test_one_and_two_meanings_are_told_apart_by_noisy_answers() -> None:
@@ -69,7 +73,7 @@ def test_a_run_of_planted_latents_is_told_apart_without_a_further_call() -> None
         fade = Fade(planted_model(), sae, corpus=natural_texts(700), judge=judge_of(server), detection_texts=60)
         results = fade.evaluate(some, scorers=("detection",), progress=False)
         asked = server.requests
-        frame = polysemanticity(results)
+        frame = polysemanticity(results).frame
         assert server.requests == asked > 0
     assert frame["index"].tolist() == [0, 2, 1] and frame["n_rules"].tolist() == [3, 2, 0]
     both, single, words = ({str(key): value for key, value in row.items()} for row in frame.to_dict("records"))
@@ -147,8 +151,60 @@ def test_hard_negatives_do_not_count_as_silent_texts() -> None:
     assert isinstance(found, WindowScores)
     hard = tuple(JudgedWindow(500 + n, "x", "token_silent", False, decided=True, rules=(True,) * 3) for n in range(50))
     more = replace(result, evidence={"detection": replace(found, texts=(*found.texts, *hard))})
-    a, b = (polysemanticity(Results((one,))).to_dict("records") for one in (result, more))
+    a, b = (polysemanticity(Results((one,))).frame.to_dict("records") for one in (result, more))
     assert str(a) == str(b)
+
+
+def test_the_sweep_holds_the_means_over_features_and_how_many_take_each_number() -> None:
+    some = [
+        *(planted(index, 1) for index in range(4)),
+        *(planted(index, 2) for index in range(4, 10)),
+        planted(11, 1, n=10),
+    ]
+    found = polysemanticity(Results(tuple(some)))
+    sweep, frame = found.sweep.set_index("n_rules"), found.frame
+    assert sweep.index.tolist() == [1, 2, 3] and (sweep["n_features"] == 10).all(), "one has too few texts"
+    assert (
+        sweep["chosen"].tolist() == [frame["polysemanticity"].eq(n).sum() for n in (1, 2, 3)]
+        and sweep["share"].sum() == 1
+    )
+    for n in (1, 2, 3):
+        assert sweep["score"][n] == pytest.approx(frame[f"score_{n}"].mean())
+        assert sweep["score_low"][n] < sweep["score"][n] < sweep["score_high"][n]
+    gains = frame["score_2"] - frame["score_1"]
+    assert sweep["gain"][2] == pytest.approx(gains.mean()) and sweep["gain_low"][2] > 0 and np.isnan(sweep["gain"][1])
+    figure = found.plot()
+    assert [trace.type for trace in figure.data].count("scatter") == 11 and list(figure.data[-1].y) == sweep[
+        "chosen"
+    ].tolist()
+
+
+def test_a_description_with_fewer_rules_keeps_its_last_score_in_the_sweep() -> None:
+    short = judged(0, [(at % 2 == 0, (at % 2 == 0,)) for at in range(80)], (5,))
+    long = judged(1, [(at % 2 == 0, (at % 4 == 0, at % 4 == 2)) for at in range(80)], (5, 5))
+    sweep = polysemanticity(Results((short, long))).sweep
+    assert sweep["score"].tolist()[1] == 1 and sweep["n_features"].tolist() == [2, 2]
+    assert sweep["score_low"].isna().all(), "two features tell no interval"
+
+
+def test_the_page_of_a_run_has_the_sweep_where_each_rule_was_asked_about() -> None:
+    some = Results(tuple(planted(index, 2) for index in range(6)))
+    assert "By number of rules" in page(some) and "6 (100%)" in page(some)
+    assert "By number of rules" not in page(replace(some, run=RunRecord(corpus=CorpusRecord("c", 100, documents=10))))
+
+
+def test_without_rules_there_is_no_sweep() -> None:
+    words = replace(
+        planted(0, 1),
+        description=Description(0, "in words"),
+        evidence={"detection": WindowScores({"detection": Metric(0.7)})},
+    )
+    found = polysemanticity(Results((words,)))
+    assert (
+        len(found.sweep) == 0 and "score" in found.sweep and found.frame["reason"][0] == "the description has no rules"
+    )
+    assert found.plot().layout.title.text == "1 descriptions, 1 of them without a number"
+    assert len(polysemanticity(Results(())).frame) == 0
 
 
 def test_what_cannot_be_asked_is_told() -> None:

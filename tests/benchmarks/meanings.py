@@ -1,0 +1,163 @@
+"""Several meanings: words of known number, the demo's latents, and what a small judge makes of some of these.
+
+    python -m tests.benchmarks.meanings words            # no model but MiniLM: separability of windows of one, two related, two unrelated words
+    python -m tests.benchmarks.meanings latents FOLDER   # no judge: how many meanings the demo's described latents have
+    python -m tests.benchmarks.meanings judged FOLDER    # the embedded judge explains and scores a few: kinds of negatives, rules, complexity
+
+The last two resume what FOLDER holds. The extras `demo` and `similarity` are needed.
+"""
+
+import argparse
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.cluster.vq import kmeans2
+
+from fade_lens import Fade, Judge, Results, RunStore, Subject, by_negative, compare, complexity, demo, polysemanticity
+from fade_lens.evidence.windows import Evidence
+from fade_lens.explainers.meanings import Meanings, vectors
+from fade_lens.metrics.separability import APART, parts_of
+from tests.benchmarks.does_it_work import LEAST, explained, latents
+
+AROUND = 8
+"""Words on either side of a word."""
+SINGLE = ("for", "can", "your", "time", "all", "year", "you", "new", "old", "most", "one", "package", "from", "was")
+RELATED = (("your", "you"), ("all", "most"), ("for", "from"), ("new", "old"))
+UNRELATED = (
+    ("for", "can"), ("can", "your"), ("time", "all"), ("all", "year"), ("year", "you"), ("you", "new"), ("old", "most"), ("one", "package"),
+    ("package", "from"), ("from", "was"),
+)  # fmt: skip
+HARD = ("similar_silent", "token_silent", "neighbour")
+
+
+def words(n_texts: int, most: int = 100) -> None:
+    """Windows of words of the demo's corpus as those of latents of one or two meanings: separability, and what a normal distribution would say."""
+    texts = [re.findall(r"\s*(?:\w+|[^\w\s])", text)[:60] for text in demo.corpus(n_texts).texts or ()]
+    random = np.random.default_rng(0)
+
+    def window(text: Sequence[str], at: int) -> tuple[str, str]:
+        return "".join(text[max(0, at - AROUND) : at + AROUND + 1]).strip(), text[at].strip()
+
+    places: dict[str, list[tuple[str, str]]] = {word: [] for word in SINGLE}
+    for text in texts:
+        for word, found in places.items():
+            at = next((at for at, own in enumerate(text) if own.strip().lower() == word), None)
+            if at is not None and len(found) < most:
+                found.append(window(text, at))
+    unrelated = vectors([window(text, int(random.integers(len(text)))) for text in texts[::20] if text])
+    known = {word: vectors(found) for word, found in places.items()}
+    print(
+        "| words | separability of two parts | meanings found | refused by a normal distribution |\n|---|---|---|---|"
+    )
+    for name, groups in (("one", [(word,) for word in SINGLE]), ("two related", RELATED), ("two unrelated", UNRELATED)):
+        values: list[float] = []
+        numbers: list[int] = []
+        refused = 0
+        for group in groups:
+            own = np.concatenate([known[word][: most // len(group)] for word in group])
+            own = own[random.permutation(len(own))]
+            shown, held = own[: int(0.72 * len(own))], own[int(0.72 * len(own)) :]
+            found = parts_of(shown, held, unrelated)
+            values.append(found.separability.get(2, float("nan")))
+            numbers.append(found.k)
+            refused += normal_p(shown, held, random) <= 0.05
+        print(f"| {name} ({len(groups)}) | {min(values):.2f} to {max(values):.2f} | {', '.join(f'{k}: {numbers.count(k)}' for k in sorted(set(numbers)))} | {refused} |", flush=True)  # fmt: skip
+
+
+def normal_p(shown: np.ndarray, held: np.ndarray, random: np.random.Generator, n: int = 39, dims: int = 8) -> float:
+    """How seldom as clear a cut in two comes of one normal distribution of the same covariance: the silhouette of the held-out, by the means of the shown."""
+    both = np.concatenate([shown, held])
+    middle = both.mean(axis=0)
+    rows = (both - middle) / np.sqrt(len(both) - 1)
+
+    def cut(own: np.ndarray, others: np.ndarray) -> float:
+        axes = np.linalg.svd(own - own.mean(axis=0), full_matrices=False)[2][:dims]
+        a, b = (own - own.mean(axis=0)) @ axes.T, (others - own.mean(axis=0)) @ axes.T
+        means = min((kmeans2(a, 2, minit="++", seed=random) for _ in range(3)), key=lambda one: float(((a - one[0][one[1]]) ** 2).sum()))[0]  # fmt: skip
+        far = np.sort(np.linalg.norm(b[:, None] - means[None], axis=2), axis=1)
+        return float(((far[:, 1] - far[:, 0]) / far[:, 1]).mean())
+
+    seen = cut(shown, held)
+    drawn = (random.normal(size=(len(both), len(both))) @ rows + middle for _ in range(n))
+    return (1 + sum(cut(one[: len(shown)], one[len(shown) :]) >= seen for one in drawn)) / (n + 1)
+
+
+def made(folder: Path, n_texts: int, judge: Judge | None = None, **settings: Any) -> tuple[Fade, list[int]]:
+    """The demo's model and SAE, and the described latents, observed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fade = Fade(demo.model(), demo.sae(), corpus=demo.corpus(n_texts), judge=judge, showing="small", **settings)
+    described = sorted(d.index for d in demo.descriptions())
+    if not (folder / "tfidf.csv").exists():
+        fade.explain(described, explainer="tfidf", store=folder / "store", progress=False).to_csv(folder / "tfidf.csv")
+    return fade, described
+
+
+def of_latents(folder: Path, n_texts: int) -> None:
+    """How many meanings the described latents have that fire on enough texts."""
+    fade, described = made(folder, n_texts)
+    with RunStore(folder / "store") as run:
+        passed = run.activations(described)
+    assert passed is not None
+    chosen = latents(passed.values, described, int(((passed.values > 0).sum(axis=0) >= LEAST).sum()))
+    evidence = Evidence(Subject(fade.model, fade.source, fade.corpus, chosen, fade.settings))
+    explainer = Meanings(fade.settings)
+    explainer.gather(evidence, chosen)
+    parts = {index: explainer.parts[index] for index in chosen}
+    numbers = [found.k for found in parts.values()]
+    print(f"{len(chosen)} latents that fire on {LEAST} of {n_texts} texts: " + ", ".join(f"{numbers.count(k)} have {k}" for k in sorted(set(numbers))))  # fmt: skip
+    print("| latent | meanings | separability of 2, 3, … parts | sizes |\n|---|---|---|---|")
+    for index, found in parts.items():
+        shares = ", ".join(f"{value:.2f}" for value in found.separability.values())
+        print(f"| {index} | {found.k} | {shares} | {', '.join(map(str, np.bincount(found.labels)))} |")
+
+
+def judged(folder: Path, n_texts: int, n_latents: int, judge: Judge) -> None:
+    """A few latents explained in one piece and by meanings, scored against kinds of silent texts, and graded."""
+    started = time.monotonic()
+    with judge:
+        fade, described = made(folder, n_texts, judge, detection_texts=24, detection_hard=HARD)
+        with RunStore(folder / "store") as run:
+            passed = run.activations(described)
+        assert passed is not None
+        chosen, store = latents(passed.values, described, n_latents), {"store": folder / "store", "progress": False}
+        results: dict[str, Results] = {}
+        for name in ("one-shot", "meanings"):
+            some = explained(fade, chosen, name, folder / f"{name}.csv", **store)
+            results[name] = fade.evaluate(some, scorers=("detection",), held_out=True, **store)
+            results[name].save(folder / f"{name}.json.gz")
+            print(f"\n{name}, {time.monotonic() - started:.0f} s since the start\n\n{by_negative(results[name]).table.round(2).to_string(index=False)}\n", flush=True)  # fmt: skip
+        print(compare(*results.values(), names=list(results), scores=["detection", "detection_auroc"]).paired.round(3).to_string(index=False))  # fmt: skip
+        print(f"\n{polysemanticity(results['meanings']).sweep.round(2).to_string(index=False)}\n", flush=True)
+        hand = [d for d in demo.descriptions() if d.index in chosen]
+        for name, some in (("hand-written", hand), *results.items()):
+            frame = complexity(some, judge, store=folder / "store", progress=False)
+            columns = ["index", "description", "complexity", "complexity_low", "complexity_high", "failed"]
+            print(f"{name}: mean complexity {frame['complexity'].mean():.2f}\n{frame[columns].round(2).to_string(index=False, max_colwidth=80)}\n", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("words", "latents", "judged"))
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--corpus", type=int, default=2000, help="texts of the corpus")
+    parser.add_argument("--latents", type=int, default=5)
+    parser.add_argument("--judge", default="demo", help="demo, or a judge such as openai:gpt-4o-mini")
+    options = parser.parse_args()
+    print(f"two parts are two from a separability of {APART}\n")
+    if options.part == "words":
+        words(options.corpus)
+    elif options.folder is None:
+        parser.error("give the folder")
+    elif options.part == "latents":
+        of_latents(options.folder, options.corpus)
+    else:
+        judge = Judge.local(demo.judge_gguf()) if options.judge == "demo" else Judge.parse(options.judge)
+        judged(options.folder, options.corpus, options.latents, judge)
+
+
+if __name__ == "__main__":
+    main()
