@@ -72,14 +72,15 @@ class Comparison:
     @property
     def paired(self) -> "pd.DataFrame":
         """The rows of `differences` that compare the same features."""
-        return self.differences[self.differences["paired"]]
+        return self.differences.loc[self.differences["paired"]]
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """For each pair of runs one sentence: which is more interpretable, by what scores, and how many latents would settle the others."""
-        pairs = self.differences.groupby(["a", "b"], sort=False)
-        titles = {spec.name: spec.title for spec in self.specs}
-        return tuple(filter(None, (sentence(*names, rows.to_dict("records"), titles) for names, rows in pairs)))
+        titles, pairs = {spec.name: spec.title for spec in self.specs}, dict[tuple[str, str], list[Mapping[str, Any]]]()
+        for row in self.differences.to_dict("records"):
+            pairs.setdefault((row["a"], row["b"]), []).append(row)
+        return tuple(filter(None, (sentence(a, b, rows, titles) for (a, b), rows in pairs.items())))
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`, and `differences` beside it as NAME-differences.csv."""

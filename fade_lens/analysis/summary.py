@@ -164,8 +164,8 @@ def compare_sources(
     names, records = rows_of(results, scores), list[dict[str, Any]]()
     for (a, of_a), (b, of_b) in combinations(sources.items(), 2):
         for name in names:
-            values = ({feature: _average(some, name) for feature, some in of.items()} for of in (of_a, of_b))
-            records.append({"metric": name, "a": a, "b": b, **difference(*values, stream(seed, "pairs", a, b, name))})
+            found = difference(_averages(of_a, name), _averages(of_b, name), stream(seed, "pairs", a, b, name))
+            records.append({"metric": name, "a": a, "b": b, **found})
     numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_value")
     return table_of(records).astype(dict.fromkeys(numbers, "float64") | {"further": "Int64"})
 
@@ -297,8 +297,8 @@ def _minus_baselines(
     for row in rows:
         own.setdefault(row.feature, []).append(row.result)
     for (kind, others), name in product(beside.items(), scores):
-        values = ({feature: _average(some, name) for feature, some in of.items()} for of in (own, others))
-        found = difference(*values, stream(seed, "summary", group, f"{name} - baseline:{kind}"))
+        purpose = stream(seed, "summary", group, f"{name} - baseline:{kind}")
+        found = difference(_averages(own, name), _averages(others, name), purpose)
         missing = len(own) - found["n_a"]
         yield {
             "group": group,
@@ -324,9 +324,12 @@ def subtracted(row: Mapping[str, Any]) -> str | None:
     return next((f"{name}: {row[name]}" for name in ("null", "baseline") if row[name] is not None), None)
 
 
-def _average(results: Iterable[Result], name: str) -> float:
-    values = [value for result in results if (value := _value(result, name)[0]) is not None]
-    return float(np.mean(values)) if values else float("nan")
+def _averages(results: Mapping[Feature, Iterable[Result]], name: str) -> dict[Feature, float]:
+    """A score of each feature, several descriptions averaged; NaN where none has a value."""
+    known = {
+        feature: [v for one in some if (v := _value(one, name)[0]) is not None] for feature, some in results.items()
+    }
+    return {feature: float(np.mean(values)) if values else math.nan for feature, values in known.items()}
 
 
 def _general(reason: str) -> str:

@@ -133,6 +133,7 @@ def test_what_cannot_stand_beside_a_run_is_told_before_anything_is_asked(server)
     given = Fade(model, tiny_sae(), corpus=texts, judge=judge_of(server), activations=lambda index: np.zeros(30))
     with pytest.raises(InputError, match="holds 'random', whose latents fire on as many tokens"):
         given.evaluate([3], scorers=["detection"], explainer="tfidf", baselines=["random"])
+    assert server.requests == asked
 
 
 def test_a_run_beside_its_baselines(server, tmp_path):
@@ -140,18 +141,18 @@ def test_a_run_beside_its_baselines(server, tmp_path):
     fade = Fade(
         planted_model(),
         planted_sae(),
-        corpus=Corpus.from_texts(natural_texts(150)),
+        corpus=Corpus.from_texts(natural_texts(300)),
         judge=judge_of(server),
         least_texts=1,
     )
     options = {"scorers": ["detection"], "explainer": "tfidf", "baselines": BASELINES}
-    estimate = fade.estimate([0, 1, 4], **options)
-    alone = fade.estimate([0, 1, 4], **(options | {"baselines": ()}))
+    estimate = fade.estimate([0, 1, 2], **options)
+    alone = fade.estimate([0, 1, 2], **(options | {"baselines": ()}))
     assert estimate.calls == 5 * alone.calls
-    results = fade.evaluate([0, 1, 4], store=tmp_path, progress=False, **options)
+    results = fade.evaluate([0, 1, 2], store=tmp_path, progress=False, **options)
     assert server.requests <= estimate.calls
     assert list(results.baselines) == list(BASELINES) and all(len(found) for found in results.baselines.values())
-    plain = fade.evaluate([0, 1, 4], progress=False, **(options | {"baselines": ()}))
+    plain = fade.evaluate([0, 1, 2], progress=False, **(options | {"baselines": ()}))
     assert plain.items == results.items, "what stands beside a run changes nothing in it"
     named = [r.description.index for r in results]
     assert results.baselines["permuted"].beside == tuple((i, i) for i in sorted(named))
@@ -177,7 +178,7 @@ def test_a_run_beside_its_baselines(server, tmp_path):
     assert rows.loc[("neurons", "detection"), "mean"] == pytest.approx(expected)
 
     before = server.requests
-    again = fade.evaluate([0, 1, 4], store=tmp_path, progress=False, **options)
+    again = fade.evaluate([0, 1, 2], store=tmp_path, progress=False, **options)
     assert server.requests == before, "a run that is done asks nothing again"
     assert again.summary().equals(summary)
     assert {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("run.sqlite")} == {
@@ -200,6 +201,6 @@ def test_a_baseline_of_which_nothing_can_be_described_leaves_the_run_as_it_is(se
         model.blocks[0].mlp.b_in.zero_()
     results = fade.evaluate(explained, scorers=["detection"], baselines=["neurons"], progress=False)
     assert len(results) == 2 and len(results.baselines["neurons"]) == 0
-    assert [row.reason.code for row in results.baselines["neurons"].without] == ["dead"] * 2
+    assert [row.reason.code for row in results.baselines["neurons"].without] == ["silent"] * 2
     row = results.summary().set_index("baseline").loc["neurons"]
     assert np.isnan(row["mean"]) and row["reasons"] == "no feature of the baseline has a value"
