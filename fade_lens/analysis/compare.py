@@ -74,16 +74,15 @@ class Comparison:
     @property
     def paired(self) -> "pd.DataFrame":
         """The rows of `differences` that compare the same features."""
-        return self.differences.query("paired")
+        return self.differences.loc[self.differences["paired"]]
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """For each pair of runs one sentence: which is more interpretable, by what scores, and how many latents would settle the others."""
-        pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        titles, pairs = {spec.name: spec.title for spec in self.specs}, dict[tuple[str, str], list[Mapping[str, Any]]]()
         for row in self.differences.to_dict("records"):
             pairs.setdefault((row["a"], row["b"]), []).append(row)
-        titles = {spec.name: spec.title for spec in self.specs}
-        return tuple(filter(None, (sentence(*names, rows, titles) for names, rows in pairs.items())))
+        return tuple(filter(None, (sentence(a, b, rows, titles) for (a, b), rows in pairs.items())))
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`, and `differences` beside it as NAME-differences.csv."""

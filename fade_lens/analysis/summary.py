@@ -74,7 +74,8 @@ def summary(
         One row a group and metric: `mean`, `low`, `high`, `n` (descriptions with a value), `n_features` (features with one),
         `undefined` (share of the group's descriptions without a value) and `reasons` (why, the numbers left out, with counts).
         `faithfulness_unconditional` counts 0 for descriptions that did not pass the gate. `null` is None, or the kind of null description
-        whose score is subtracted from the description's own.
+        whose score is subtracted from the description's own; `baseline` is None, or the kind of baseline features whose mean is subtracted,
+        paired where each stands beside one of the run's (see `compare_sources`), by feature.
         The interval resamples features with all their descriptions, `REPLICATES` times, by percentiles widened for few features
         (Hesterberg 2015, section 5.5); None below `LEAST_FEATURES` features.
 
@@ -108,6 +109,7 @@ def summary(
                     "group": group,
                     "metric": name,
                     "null": null,
+                    "baseline": None,
                     "mean": float(np.mean([v for _, v in known])) if known else None,
                     "low": low,
                     "high": high,
@@ -117,9 +119,10 @@ def summary(
                     "reasons": "; ".join(f"{reason} ({n})" for reason, n in why.most_common()),
                 }
             )
+        records += _minus_baselines(group, rows, results, scores, seed)
     frame = table_of(records)
-    # None stays None, whatever pandas makes of texts.
-    frame["null"] = frame["null"].astype(object).where(frame["null"].notna(), None)
+    for name in ("null", "baseline"):  # None stays None, whatever pandas makes of texts
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
     return frame.astype(dict.fromkeys(("mean", "low", "high"), "float64"))
 
 
@@ -161,8 +164,8 @@ def compare_sources(
     names, records = rows_of(results, scores), list[dict[str, Any]]()
     for (a, of_a), (b, of_b) in combinations(sources.items(), 2):
         for name in names:
-            values = ({feature: _average(some, name) for feature, some in of.items()} for of in (of_a, of_b))
-            records.append({"metric": name, "a": a, "b": b, **difference(*values, stream(seed, "pairs", a, b, name))})
+            found = difference(_averages(of_a, name), _averages(of_b, name), stream(seed, "pairs", a, b, name))
+            records.append({"metric": name, "a": a, "b": b, **found})
     numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_value")
     return table_of(records).astype(dict.fromkeys(numbers, "float64") | {"further": "Int64"})
 
@@ -276,9 +279,57 @@ def _minus_null(row: _Row, kind: str, name: str) -> tuple[float | None, str]:
     return own - null, ""
 
 
-def _average(results: Iterable[Result], name: str) -> float:
-    values = [value for result in results if (value := _value(result, name)[0]) is not None]
-    return float(np.mean(values)) if values else float("nan")
+def _minus_baselines(
+    group: str, rows: Sequence[_Row], results: Results | Sequence[Results], scores: Sequence[str], seed: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of a group's scores minus those of baseline features."""
+    runs = [results] if isinstance(results, Results) else results
+    beside: dict[str, dict[Feature, list[Result]]] = {}
+    for run in runs:
+        for kind, found in run.baselines.items():
+            partners, words = dict(found.beside), run.run.features.words
+            for one in found:
+                index = one.description.index
+                key = (words, partners[index]) if index in partners else (found.run.features.words, index)
+                beside.setdefault(kind, {}).setdefault(key, []).append(one)
+            beside.setdefault(kind, {})
+    own: dict[Feature, list[Result]] = {}
+    for row in rows:
+        own.setdefault(row.feature, []).append(row.result)
+    for (kind, others), name in product(beside.items(), scores):
+        purpose = stream(seed, "summary", group, f"{name} - baseline:{kind}")
+        found = difference(_averages(own, name), _averages(others, name), purpose)
+        missing = len(own) - found["n_a"]
+        yield {
+            "group": group,
+            "metric": name,
+            "null": None,
+            "baseline": kind,
+            "mean": found["difference"],
+            "low": found["low"],
+            "high": found["high"],
+            "n": found["n_a"],
+            "n_features": found["n_a"],
+            "undefined": missing / len(own),
+            "reasons": "" if found["n_b"] else "no feature of the baseline has a value",
+        }
+
+
+def subtracted(row: Mapping[str, Any]) -> str | None:
+    """What a row of a summary subtracts, in words; None where it is a score by itself.
+
+    >>> subtracted({"null": "shuffled", "baseline": None})
+    'null: shuffled'
+    """
+    return next((f"{name}: {row[name]}" for name in ("null", "baseline") if row[name] is not None), None)
+
+
+def _averages(results: Mapping[Feature, Iterable[Result]], name: str) -> dict[Feature, float]:
+    """A score of each feature, several descriptions averaged; NaN where none has a value."""
+    known = {
+        feature: [v for one in some if (v := _value(one, name)[0]) is not None] for feature, some in results.items()
+    }
+    return {feature: float(np.mean(values)) if values else math.nan for feature, values in known.items()}
 
 
 def _general(reason: str) -> str:

@@ -70,6 +70,12 @@ def evaluate(
             help="Null descriptions, scored likewise: any of shuffled,random,generic; prints score minus null."
         ),
     ] = "",
+    baselines: Annotated[
+        str,
+        typer.Option(
+            help="Baseline features, explained and scored likewise: any of random,permuted,neurons,residual; prints score minus baseline."
+        ),
+    ] = "",
     quiet: Quiet = False,
     *,
     settings: RunSettings,
@@ -79,10 +85,12 @@ def evaluate(
     Example: `fade-lens evaluate --model gpt2-small --sae-release gpt2-small-res-jb --sae-id blocks.7.hook_resid_pre
     --descriptions labels.csv --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/l7`
     """
+    from fade_lens.baselines.kinds import check_baselines
     from fade_lens.baselines.null_descriptions import check_nulls
     from fade_lens.data.descriptions import Description
     from fade_lens.data.indices import chosen_indices
     from fade_lens.explainers.base import check_evidence
+    from fade_lens.explainers.table import explained_by
     from fade_lens.runs.store import file_of
     from fade_lens.scorers.base import scorers_of
 
@@ -93,9 +101,16 @@ def evaluate(
     subject.check_given(indices)
     asked = judging.open(judge)
     check_nulls(asked_nulls := names(nulls))
+    check_baselines(asked_baselines := names(baselines), explainer or explained_by(chosen))
     for scorer in scorers_of(asked_scorers := names(scorers)).values():
         scorer.check(chosen_settings)
-    more: dict[str, Any] = {"scorers": asked_scorers, "nulls": asked_nulls, "explainer": explainer, **judging.checks()}
+    more: dict[str, Any] = {
+        "scorers": asked_scorers,
+        "nulls": asked_nulls,
+        "baselines": asked_baselines,
+        "explainer": explainer,
+        **judging.checks(),
+    }
     texts = corpus.open()
     check_evidence((one for one in chosen if isinstance(one, Description)), texts, chosen_settings.seed)
     published = subject.check(indices)
@@ -184,8 +199,8 @@ def finish(results: "Results", out: Path, quiet: bool) -> None:
     page = results.to_html(out / "report.html")
     if not quiet:
         console.print(table(results))
-        if results.nulls:
-            console.print(null_table(results))
+        if results.nulls or results.baselines:
+            console.print(subtracted_table(results))
         for line in [*about_explanations(results.run), *about_the_judge(results.run)]:
             console.print(plain(line), soft_wrap=True)
         console.print(plain(f"Report: {page}\nTable:  {out / 'results.csv'}"), soft_wrap=True)
@@ -237,15 +252,19 @@ def table(results: "Results") -> Table:
     return shown
 
 
-def null_table(results: "Results") -> Table:
-    """How much better the descriptions score than their null descriptions, metric by metric."""
-    shown = Table(title="Score minus that of a null description", title_justify="left")
-    for name in ("score", "null"):
+def subtracted_table(results: "Results") -> Table:
+    """How much better the descriptions score than null descriptions and baseline features, metric by metric."""
+    from fade_lens.analysis.summary import subtracted
+
+    shown = Table(title="Score minus that of null descriptions and baseline features", title_justify="left")
+    for name in ("score", "minus"):
         shown.add_column(name)
     for name in ("mean", "95 %", "of"):
         shown.add_column(name, justify="right")
     for row in results.summary().to_dict("records"):
-        if row["null"] is not None:
-            limits = "–" if isnan(row["low"]) else f"{row['low']:+.2f} … {row['high']:+.2f}"
-            shown.add_row(row["metric"].capitalize(), row["null"], f"{row['mean']:+.2f}", limits, str(row["n"]))
+        if (other := subtracted(row)) is not None:
+            mean, limits = ("–" if isnan(row["mean"]) else f"{row['mean']:+.2f}"), "–"
+            if not isnan(row["low"]):
+                limits = f"{row['low']:+.2f} … {row['high']:+.2f}"
+            shown.add_row(row["metric"].capitalize(), other, mean, limits, str(row["n"]))
     return shown

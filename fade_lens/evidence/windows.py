@@ -227,7 +227,7 @@ class Evidence:
 
     def floor(self, index: int) -> float:
         """The magnitude up to which a feature counts as silent: 0 for a latent."""
-        if not isinstance(self.subject.source, str):
+        if not self.subject.features.dense:
             return 0.0
         magnitude = np.abs(self.subject.natural(index))
         magnitude = magnitude[np.isfinite(magnitude)]

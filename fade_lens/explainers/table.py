@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class NothingDescribed(InputError):
+    """None of some features has a description; `without` has the reason of each."""
+
+    def __init__(self, explanations: "Explanations") -> None:
+        self.without = explanations.without
+        super().__init__(f"none of {len(explanations.rows)} features has a description ({explanations.counted}); explain others")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Explanations:
     """Explanations of features, in the order that these were asked for. Iterating gives the descriptions that there are.
@@ -231,3 +239,12 @@ def row_of(row: Explanation) -> dict[str, Any]:
         "judge_calls": None if row.usage is None else row.usage.calls,
         "judge_cost": None if row.usage is None else row.usage.cost,
     }
+
+
+def explained_by(descriptions: Any) -> str | None:
+    """The explainer of this library that made descriptions or `Explanations`, the first of several; None for what others made."""
+    rows = descriptions.rows if isinstance(descriptions, Explanations) else descriptions
+    known = (one for one in (rows if isinstance(rows, Iterable) else ()) if isinstance(one, Description | Explanation))
+    return next(
+        (one.provenance.method for one in known if one.provenance.kind == "explained" and one.provenance.method), None
+    )

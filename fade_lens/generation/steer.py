@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
@@ -15,7 +14,7 @@ from fade_lens.data.corpus import Corpus
 from fade_lens.generation.checks import UNITS, Mode, check_steering
 from fade_lens.generation.continuing import written
 from fade_lens.generation.steering import Request, check_requests, check_settings
-from fade_lens.subject.features import features_of
+from fade_lens.subject.features import Source, features_of
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.subject import Subject
 from fade_lens.subject.tokens import tokenize
@@ -29,7 +28,7 @@ UNSTEERED: dict[str, float] = {"add": 0.0, "scale": 1.0}
 
 def steer(
     model: Model,
-    source: SAE[Any] | str,
+    source: Source,
     index: int,
     prompts: Sequence[str] | str,
     factors: Sequence[float] | float = (0.5, 1.0, 1.5, 2.0),

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
 from fade_lens.neuronpedia.records import Activation
-from fade_lens.subject.features import Features, features_of
+from fade_lens.subject.features import Features, Source, features_of
 from fade_lens.subject.hooks import Model, layer_of, read_hooks
 from fade_lens.subject.tokens import HALF, after_bos, decode, pieces
 
@@ -95,9 +94,7 @@ class _Context:
     column: int
 
 
-def check_mapping(
-    model: Model, sae: SAE[Any] | str, activations: Sequence[Activation], *, strict: bool = True
-) -> MappingCheck:
+def check_mapping(model: Model, sae: Source, activations: Sequence[Activation], *, strict: bool = True) -> MappingCheck:
     """Run stored contexts through model and SAE and compare position by position.
 
     Args:

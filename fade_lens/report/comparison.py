@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from fade_lens._util.words import amount, clip, number
 from fade_lens.analysis.compare import Comparison, varying
-from fade_lens.analysis.summary import unconditional
-from fade_lens.report.overview import minus_null
+from fade_lens.analysis.summary import subtracted, unconditional
+from fade_lens.report.overview import minus
 from fade_lens.report.page import environment, joined, policy
 from fade_lens.scorers.base import ScoreSpec
 
@@ -65,16 +65,16 @@ def _parts(comparison: Comparison) -> dict[str, Any]:
     key = "run" if comparison.by == "run" else "group"
     groups: dict[str, dict[tuple[str, str | None], Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(str(row[key]), {})[str(row["metric"]), row["null"]] = row
+        groups.setdefault(str(row[key]), {})[str(row["metric"]), subtracted(row)] = row
     shown = shown_of(comparison)
-    names = dict.fromkeys((str(row["metric"]), row["null"]) for row in rows)
+    names = dict.fromkeys((str(row["metric"]), subtracted(row)) for row in rows)
     questions = {spec.name: spec.question for spec in comparison.specs}
     return {
         "title": f"{len(comparison.runs)} runs compared",
         "by": comparison.by,
         "runs": [_facts(place, fact) for place, fact in enumerate(comparison.runs, 1)],
         "metrics": [
-            (titled(m, shown), questions.get(m, "")) if null is None else (minus_null(m, null), "") for m, null in names
+            (titled(m, shown), questions.get(m, "")) if null is None else (minus(m, null), "") for m, null in names
         ],
         "groups": [
             (
@@ -194,9 +194,9 @@ def _plots(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _means(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
-    """The rows with a mean of a metric itself, no null description's score subtracted."""
+    """The rows with a mean of a metric itself, nothing subtracted."""
     rows = comparison.frame.to_dict("records")
-    return [row for row in rows if row["metric"] == metric and row["null"] is None and not _missing(row["mean"])]
+    return [row for row in rows if row["metric"] == metric and subtracted(row) is None and not _missing(row["mean"])]
 
 
 def scatter(

@@ -11,7 +11,7 @@ from typing import cast
 from markupsafe import Markup
 
 from fade_lens._util.words import amount, clip, duration, number
-from fade_lens.analysis.summary import summary
+from fade_lens.analysis.summary import subtracted, summary
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import Metric
 from fade_lens.runs.record import RunRecord
@@ -66,26 +66,28 @@ def panels(results: Results) -> list[Panel]:
 
 
 def means(results: Results) -> dict[tuple[str, str | None], Mean]:
-    """Means over the run by metric and the null description that is subtracted (see `summary`); nothing of a run without descriptions."""
+    """Means over the run by metric and what is subtracted (see `subtracted`); nothing of a run without descriptions."""
     if not len(results):
         return {}
     rows = summary(results).to_dict("records")
     return {
-        (str(row["metric"]), row["null"]): Mean(row["mean"], None if isnan(row["low"]) else (row["low"], row["high"]))
+        (str(row["metric"]), subtracted(row)): Mean(
+            row["mean"], None if isnan(row["low"]) else (row["low"], row["high"])
+        )
         for row in rows
         if not isnan(row["mean"])
     }
 
 
-def against_nulls(results: Results) -> list[tuple[str, str]]:
-    """Scores minus those of null descriptions, where the run has null descriptions."""
-    found = means(results) if results.nulls else {}
-    return [(minus_null(name, null), mean.words) for (name, null), mean in found.items() if null is not None]
+def against_others(results: Results) -> list[tuple[str, str]]:
+    """Scores minus those of null descriptions and of baseline features, where the run has such."""
+    found = means(results) if results.nulls or results.baselines else {}
+    return [(minus(name, other), mean.words) for (name, other), mean in found.items() if other is not None]
 
 
-def minus_null(name: str, null: str) -> str:
-    """What a score minus that of a kind of null description is called."""
-    return f"{name} minus null: {null}"
+def minus(name: str, other: str) -> str:
+    """What a score minus that of a kind of null description or baseline is called."""
+    return f"{name} minus {other}"
 
 
 def spread(metrics: Sequence[Metric], mean: Mean | None) -> str:

@@ -64,7 +64,7 @@ def page(
         facts=overview.facts(results) + [(clip(n, 80), clip(v, 400)) for n, v in notes.facts],
         panels=overview.panels(results) if len(results) else [],
         reasons=overview.reasons(results),
-        nulls=overview.against_nulls(results),
+        nulls=overview.against_others(results),
         tables=tables(results),
         settings=flat({key: value for key, value in to_plain(results.run).items() if key != "health"}),
         health=None if (seen := results.run.health) is None else health_card(seen) | {"words": seen.words},

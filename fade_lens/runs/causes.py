@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sae_lens import SAE
-
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
 from fade_lens.data.indices import chosen_indices
 from fade_lens.subject.activations import OutlierRule, token_activations
 from fade_lens.subject.causes import causes_of
-from fade_lens.subject.features import features_of
+from fade_lens.subject.features import Source, features_of
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.tokens import pieces, tokenize
 
@@ -24,7 +22,7 @@ MOST_TEXTS = 1000
 
 def causes(
     model: Model,
-    source: SAE[Any] | str,
+    source: Source,
     indices: Sequence[int] | int | str,
     texts: str | Sequence[str],
     *,

@@ -44,16 +44,12 @@ def estimate(
         explainer: who explains; None only where none is missing.
         nulls, repeats, second_judge, gold: as in `Fade.evaluate`.
     """
-    found, described = Estimate(0, 0, 0, 0.0), list(given)
+    found = Estimate(0, 0, 0, 0.0)
     if explainer is not None:
-        made = explainer_of(explainer)
-        found += made.estimate(judge, settings, len(missing))
+        found += explainer_of(explainer).estimate(judge, settings, len(missing))
         if not scorers:
             return found
-        cap = made(settings).rules
-        rules = {i: tuple((f"rule {n} of feature {i}", STRONGEST) for n in range(cap)) for i in missing}
-        described += [Description(i, f"what feature {i} is explained as", rules=rules[i]) for i in missing]
-    chosen = read_descriptions(described)
+    chosen = as_described(given, missing, explainer, settings)
     beside = null_descriptions(chosen, nulls, n_features, settings.seed)
     # How many windows there are is known once they are tokenized.
     n_texts = MANY if corpus.windows else len(corpus)
@@ -61,3 +57,13 @@ def estimate(
         found += reliability.estimate(len(chosen), min(settings.rated_texts, n_texts))
     scored = [*chosen, *(d for some in beside.values() for d in some)]
     return sum((scorer.estimate(judge, settings, scored, n_texts) for scorer in scorers.values()), found)
+
+
+def as_described(
+    given: Sequence[Description], missing: Sequence[int], explainer: str | None, settings: Settings
+) -> tuple[Description, ...]:
+    """The descriptions of a run as if each missing one had as many rules as the explainer may give."""
+    cap = 0 if explainer is None else explainer_of(explainer)(settings).rules
+    rules = {i: tuple((f"rule {n} of feature {i}", STRONGEST) for n in range(cap)) for i in missing}
+    made = (Description(i, f"what feature {i} is explained as", rules=rules[i]) for i in missing)
+    return read_descriptions([*given, *made])

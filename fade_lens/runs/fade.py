@@ -11,19 +11,22 @@ from sae_lens import SAE
 from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.progress import Stages
 from fade_lens._util.words import evenly
+from fade_lens.baselines.features import check_source
+from fade_lens.baselines.kinds import DESCRIBED, check_baselines
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import read_descriptions, undescribed
 from fade_lens.data.indices import WORDS, checked_indices, chosen_indices
 from fade_lens.explainers.base import check_evidence, explainer_of
-from fade_lens.explainers.table import Explanations
+from fade_lens.explainers.table import Explanations, NothingDescribed, explained_by
 from fade_lens.generation.steer import steer
 from fade_lens.judge import Estimate, Judge, MemoryTranscripts
 from fade_lens.judge.reliability import Reliability
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
-from fade_lens.runs.estimating import estimate
+from fade_lens.runs.baselines import scored_beside
+from fade_lens.runs.estimating import as_described, estimate
 from fade_lens.runs.explaining import check_against, explain
 from fade_lens.runs.fires import Fires, fires
 from fade_lens.runs.health import Health, health
@@ -34,7 +37,7 @@ from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, recorded, settings_of
 from fade_lens.runs.store import FILE, RunStore, file_of, saved_activations
 from fade_lens.scorers.base import Scorer, scorers_of
-from fade_lens.subject.features import features_of
+from fade_lens.subject.features import Source, features_of
 from fade_lens.subject.given import Given
 from fade_lens.subject.hooks import Model
 from fade_lens.subject.look import LookSettings
@@ -79,7 +82,7 @@ class Fade:
     def __init__(
         self,
         model: Model,
-        source: SAE[Any] | str,
+        source: Source,
         *,
         corpus: Corpus | Sequence[str],
         judge: Judge | str | None = None,
@@ -88,13 +91,13 @@ class Fade:
         **overrides: Any,
     ) -> None:
         self.activations = activations
-        self.settings = settings_of(settings, overrides, neurons=isinstance(source, str))
+        self.settings = settings_of(settings, overrides, neurons=not isinstance(source, SAE))
         self.model, self.source = model, source
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         # A hook or an SAE that does not fit is told now, not when a run begins.
         self.n_features = features_of(model, source, [0]).n_features
-        self._judged = judge is not None
-        self.judge = Judge.parse(judge) if isinstance(judge, str) else judge or Judge(Nobody())
+        self.given_judge = Judge.parse(judge) if isinstance(judge, str) else judge
+        self.judge = self.given_judge or Judge(Nobody())
 
     def evaluate(
         self,
@@ -105,6 +108,7 @@ class Fade:
         held_out: bool | None = None,
         store: str | Path | None = None,
         nulls: Sequence[str] = (),
+        baselines: Sequence[str] = (),
         repeats: int = 0,
         second_judge: Judge | str | None = None,
         gold: Any = None,
@@ -123,6 +127,8 @@ class Fade:
             store: a folder that keeps every judge answer, activation and continuation: run again to go on where a run
                 stopped, without asking anything twice.
             nulls: null descriptions to score beside them: "shuffled", "random", "generic" (see `fade_lens.baselines.null_descriptions.NULLS`).
+            baselines: features to explain and score likewise beside an SAE's latents, as many as the run has: "random" (an SAE), "permuted",
+                "neurons", "residual" (see `fade_lens.baselines.features`); `results.baselines` has them, and `results.summary()` the difference.
             repeats: how many times the judge rates some texts of each description again; Cohen's kappa tells how far it agrees
                 with itself (`results.run.agreement`, and a flag where it is low).
             second_judge: another judge, or its spec, that rates the same texts.
@@ -140,6 +146,8 @@ class Fade:
         self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
         check_nulls(nulls)
         explanations = Explanations.read(descriptions)
+        explaining = explainer or explained_by(descriptions if explanations is None else explanations)
+        self._check_baselines(baselines, explaining)
         with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
             seen = None
             if explainer is not None:
@@ -150,7 +158,7 @@ class Fade:
             elif explanations is not None:
                 descriptions = list(explanations)
             if explanations is not None and not descriptions:
-                raise InputError(f"none of {len(explanations.rows)} features has a description ({explanations.counted}); explain others")  # fmt: skip
+                raise NothingDescribed(explanations)
             chosen = read_descriptions(descriptions)
             check_evidence(chosen, self.corpus, self.settings.seed)
             if held_out is None:
@@ -163,7 +171,16 @@ class Fade:
                 stages = Stages(progress)
                 parts = (subject, self.judge, self.settings, named, reliability, kept, stages)
                 found = Pipeline(*parts, held_out=held_out).run(chosen, made, about)
-                return found if explanations is None else replace(found, without=explanations.without)
+        found = found if explanations is None else replace(found, without=explanations.without)
+        options: dict[str, Any] = {
+            "scorers": scorers,
+            "explainer": explaining,
+            "held_out": held_out,
+            "progress": progress,
+        }
+        options |= {"store": store, "transcripts": transcripts}
+        beside = {kind: scored_beside(self, kind, subject, chosen, **options) for kind in dict.fromkeys(baselines)}
+        return replace(found, baselines=beside) if beside else found
 
     def explain(
         self,
@@ -354,6 +371,14 @@ class Fade:
         known: dict[str, Any] = {"corpus": self._subject([index]), "seed": self.settings.seed}
         return steer(self.model, self.source, index, prompts, factors, **known | options)
 
+    def _check_baselines(self, kinds: Sequence[str], explainer: str | None) -> None:
+        """Raise `InputError` for baselines that this run cannot have."""
+        check_baselines(kinds, explainer)
+        for kind in kinds:
+            check_source(kind, features_of(self.model, self.source, [0]))
+        if "random" in kinds and self.activations is not None:
+            raise InputError(Argument("baselines"), " holds 'random', whose latents fire on as many tokens as the run's, and ", Argument("activations"), " tell texts alone: leave them out")  # fmt: skip
+
     def _check_judged(self, scorers: Mapping[str, type[Scorer]], explainer: str | None, **about: Any) -> None:
         """Raise `InputError` where something asks a judge and there is none, and what a scorer raises that cannot be used here."""
         for made in scorers.values():
@@ -361,7 +386,7 @@ class Fade:
         asking = [f"scorer {name!r}" for name, made in scorers.items() if made.asks_a_judge(self.settings)]
         asking += [f"explainer {explainer!r}"] if explainer is not None and explainer_of(explainer).asks else []
         asking += [name for name, value in about.items() if value is not None and value != 0]
-        if asking and not self._judged:
+        if asking and self.given_judge is None:
             raise InputError(
                 f"{asking[0]} asks a judge, and none was given: make it with Fade(model, source, corpus=…, judge='openai:gpt-4o-mini')"
             )
@@ -373,6 +398,7 @@ class Fade:
         scorers: Sequence[str] = ("fade",),
         explainer: str | None = None,
         nulls: Sequence[str] = (),
+        baselines: Sequence[str] = (),
         repeats: int = 0,
         second_judge: Judge | str | None = None,
         gold: Any = None,
@@ -389,7 +415,14 @@ class Fade:
             (read_descriptions(descriptions), ()) if explainer is None else undescribed(self._named(descriptions))
         )
         checked_indices(missing, self.n_features)
+        explaining = explainer or explained_by(given)
+        self._check_baselines(baselines, explaining)
         checks: dict[str, Any] = {"nulls": nulls, "repeats": repeats, "second_judge": second_judge, "gold": gold}
-        return estimate(
+        found = estimate(
             self.judge, self.settings, self.corpus, given, missing, self.n_features, scorers=named, explainer=explainer, **checks
         )  # fmt: skip
+        chosen = as_described(given, missing, explainer, self.settings)
+        for kind in dict.fromkeys(baselines if named else ()):  # as many features, whose indices change no price
+            likewise = chosen if kind in DESCRIBED else sorted({d.index for d in chosen})
+            found += self.estimate(likewise, scorers=scorers, explainer=None if kind in DESCRIBED else explaining)
+        return found

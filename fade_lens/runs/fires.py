@@ -12,13 +12,12 @@ from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
-from fade_lens.subject.features import Features, features_of
+from fade_lens.subject.features import Features, Source, features_of
 from fade_lens.subject.hooks import HookTensor, Model, read_hooks
 from fade_lens.subject.tokens import pieces, tokenize
 
 logger = logging.getLogger(__name__)
 
-Source = SAE[Any] | str
 COLUMNS = ["sae", "position", "token", "index", "activation"]
 CHUNK_BYTES = 2**28
 """Activations of all latents in memory at a time."""
@@ -88,8 +87,11 @@ def by_name(saes: Source | Sequence[Source] | Mapping[str, Source]) -> dict[str,
     if isinstance(saes, Mapping):
         named = {str(name): source for name, source in saes.items()}
     else:
-        given = [saes] if isinstance(saes, str | SAE) else list(saes)
-        places = [s if isinstance(s, str) else str(s.cfg.metadata.hook_name) for s in given]
+        given = [saes] if isinstance(saes, str | SAE | Features) else list(saes)
+        places = [
+            s if isinstance(s, str) else s.read_hook if isinstance(s, Features) else str(s.cfg.metadata.hook_name)
+            for s in given
+        ]
         named = {
             place if places.count(place) == 1 else f"{place} #{places[: at + 1].count(place)}": source
             for at, (place, source) in enumerate(zip(places, given, strict=True))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sae_lens import SAE
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of
@@ -17,7 +16,7 @@ from fade_lens.data.corpus import Corpus
 from fade_lens.data.indices import chosen_indices
 from fade_lens.neuronpedia.resolving import names_of
 from fade_lens.runs.record import RunRecord
-from fade_lens.subject.features import features_of
+from fade_lens.subject.features import Source, features_of
 from fade_lens.subject.hooks import Model, model_name
 from fade_lens.subject.look import FeatureLook, LookSettings, looks
 from fade_lens.subject.subject import Subject
@@ -59,6 +58,7 @@ class Look:
 
         `firing_rate` is the share of tokens, `density` that of texts on which it fires; `peak_tokens` are those at which its strongest texts
         peak, with how many do, and `peak_entropy` their entropy in bits: near 0 it fires for a word, near its largest value for a context.
+        `token_entropy` is that of all its activation on these texts over the tokens of the vocabulary, in nats, `effective_tokens` its exponential.
         `likelier` and `unlikelier`, where they were asked for (`changed_tokens`), are tokens by steering. Neighbours have their likeness in brackets: the cosine of decoder directions, the share of texts on which both fire. Where tokens or
         nearest directions are not known, a reason says why.
         """
@@ -81,7 +81,7 @@ class Look:
 
 def look(
     model: Model,
-    source: SAE[Any] | str,
+    source: Source,
     indices: Sequence[int] | int | str,
     corpus: Corpus | Sequence[str],
     *,
@@ -143,6 +143,8 @@ def row_of(item: FeatureLook) -> dict[str, Any]:
         "largest_activation": feature.largest,
         "peak_tokens": ", ".join(f"{token!r} {n}" for token, n in item.peaks.most_common(5)),
         "peak_entropy": item.entropy,
+        "token_entropy": feature.token_entropy,
+        "effective_tokens": feature.effective_tokens,
         "promoted": quoted(up),
         "suppressed": quoted(down),
         **(

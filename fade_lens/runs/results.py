@@ -182,6 +182,7 @@ class Result:
             row["null_reason"] = self.permutation.reason
         row["firing_rate"] = self.feature.firing_rate
         row["largest_activation"] = self.feature.largest
+        row |= {"token_entropy": self.feature.token_entropy, "effective_tokens": self.feature.effective_tokens}
         row["judge_calls"] = None if self.usage is None else self.usage.calls
         row["judge_cost"] = None if self.usage is None else self.usage.cost
         row["origin"] = self.description.origin
@@ -220,6 +221,8 @@ class Results:
         cross_scores: every feature against every description; None for runs of over `fade_lens.baselines.permutation.MOST` descriptions.
         nulls: for each null description asked for, the result of the null description of each of `items`, in their order.
         without: features that an explainer gave no description, each with the reason; they are not scored.
+        baselines: for each kind of baseline features asked for, their results (see `fade_lens.baselines.features`).
+        beside: in the results of such a baseline, each of its features with the one of the run that it stands beside; empty where none does.
     """
 
     items: tuple[Result, ...]
@@ -227,6 +230,8 @@ class Results:
     cross_scores: CrossScores | None = field(default=None, compare=False)
     nulls: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
     without: tuple[Explanation, ...] = ()
+    baselines: "Mapping[str, Results]" = field(default_factory=dict[str, "Results"])
+    beside: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -280,7 +285,9 @@ class Results:
         """The same, numbers as numbers where some are missing."""
         scores = {spec.name for spec in self.specs}
         for name in frame.columns:
-            if name in scores or name.endswith(("_low", "_high", "_value", "_percentile", "_cost")):
+            if name in scores or name.endswith(
+                ("_low", "_high", "_value", "_percentile", "_cost", "_entropy", "effective_tokens")
+            ):
                 frame[name] = frame[name].astype("float64")
             if name in ("better_feature", "suggested_feature", "judge_calls"):
                 frame[name] = frame[name].astype("Int64")
@@ -334,12 +341,7 @@ class Results:
         """Write everything as gzipped JSON; `Results.load` reads it back."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"format": FORMAT, "run": to_plain(self.run), "items": [to_plain(r) for r in self.items]}
-        record |= {
-            "cross_scores": None if self.cross_scores is None else self.cross_scores.to_dict(),
-            "nulls": to_plain(self.nulls),
-            "without": to_plain(self.without),
-        }
+        record = {"format": FORMAT, **self._to_record()}
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # an earlier file stays whole until this one is
         try:
             with gzip.open(partial, "wt", encoding="utf-8") as file:
@@ -368,12 +370,7 @@ class Results:
                     f"results file {path.name!r} has format {record['format']}; this version reads {FORMAT}: evaluate again, "
                     "with the run's folder as transcripts, so that nothing is asked twice"
                 )
-            nulls = {kind: tuple(map(result_of, items)) for kind, items in record.get("nulls", {}).items()}
-            cross = CrossScores.from_dict(kept) if (kept := record.get("cross_scores")) else None
-            without = from_plain(tuple[Explanation, ...], record.get("without", []))
-            return cls(
-                tuple(map(result_of, record["items"])), from_plain(RunRecord, record["run"]), cross, nulls, without
-            )
+            return cls._from_record(record)
         except InputError:
             raise
         except (
@@ -387,6 +384,27 @@ class Results:
             RecursionError,
         ) as error:
             raise InputError(f"{path.name!r} is not a results file of fade_lens: {error}") from error
+
+    def _to_record(self) -> dict[str, Any]:
+        return {
+            "run": to_plain(self.run),
+            "items": [to_plain(r) for r in self.items],
+            "cross_scores": None if self.cross_scores is None else self.cross_scores.to_dict(),
+            "nulls": to_plain(self.nulls),
+            "without": to_plain(self.without),
+            "beside": to_plain(self.beside),
+            "baselines": {kind: found._to_record() for kind, found in self.baselines.items()},
+        }
+
+    @classmethod
+    def _from_record(cls, record: Mapping[str, Any]) -> "Results":
+        nulls = {kind: tuple(map(result_of, items)) for kind, items in record.get("nulls", {}).items()}
+        cross = CrossScores.from_dict(kept) if (kept := record.get("cross_scores")) else None
+        without = from_plain(tuple[Explanation, ...], record.get("without", []))
+        baselines = {kind: cls._from_record(found) for kind, found in record.get("baselines", {}).items()}
+        items, run = tuple(map(result_of, record["items"])), from_plain(RunRecord, record["run"])
+        pairs = from_plain(tuple[tuple[int, int], ...], record.get("beside", []))
+        return cls(items, run, cross, nulls, without, baselines, pairs)
 
     def _repr_html_(self) -> str:
         from fade_lens.report.notebook import results_table

@@ -187,8 +187,8 @@ def max_activations(
     Raises:
         StoreError: results too large for memory, and no room for them in `folder`.
     """
-    more = {"batch_tokens": batch_tokens, "folder": folder, "progress": progress}
-    return max_activations_of_each(model, [(features, outliers)], tokens, **more)[0]
+    ruled = [(features, outliers)]
+    return max_activations_of_each(model, ruled, tokens, batch_tokens=batch_tokens, folder=folder, progress=progress)[0]
 
 
 def max_activations_of_each(

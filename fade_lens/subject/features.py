@@ -84,6 +84,14 @@ class Features(ABC):
     def __len__(self) -> int:
         return len(self.indices)
 
+    dense = False
+    """Whether they are hardly ever exactly 0, so that where they are silent is told by a quantile."""
+
+    @property
+    def model(self) -> Model:
+        """The model that they are of."""
+        return self._model
+
     @property
     def encoded_width(self) -> int:
         """How many features `encode` computes to give those asked for; some encoders need all of them."""
@@ -138,6 +146,8 @@ class Features(ABC):
 
 class Neurons(Features):
     """Dimensions of any hook whose tensor is `[text, pos, …]`, such as `blocks.3.mlp.hook_post`."""
+
+    dense = True
 
     def __init__(self, model: Model, hook: str, indices: Sequence[int]) -> None:
         resolved = resolve_hook(model, hook)
@@ -209,6 +219,11 @@ class Latents(Features):
         return at_least_float32(activations.detach())
 
     @property
+    def sae(self) -> SAE[Any]:
+        """The SAE or transcoder that they are of."""
+        return self._sae
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.encoder.dtype
 
@@ -234,7 +249,10 @@ class Latents(Features):
         return len(self) if self._columnwise else self.n_features
 
     def directions(self) -> Float[Tensor, "feature d_out"]:
-        rows = self._sae.W_dec.detach()[self._columns.to(self._sae.W_dec.device)].float()
+        return self._directions(self._columns)
+
+    def _directions(self, latents: Tensor) -> Float[Tensor, "feature d_out"]:
+        rows = self._sae.W_dec.detach()[latents.to(self._sae.W_dec.device)].float()
         if getattr(self._sae.cfg, "rescale_acts_by_decoder_norm", False):
             rows = rows / rows.norm(dim=-1, keepdim=True)  # such an SAE folds the norm into its activations
         return rows.to(device_of(self._model))
@@ -270,8 +288,12 @@ class Latents(Features):
         }
 
 
-def features_of(model: Model, source: SAE[Any] | str, indices: Sequence[int]) -> Features:
-    """The features of an SAE object, or of a hook by its name.
+Source = SAE[Any] | str | Features
+"""What features are of: an SAE, a hook by its name, or whatever encodes a hook's tensor as `Features` do."""
+
+
+def features_of(model: Model, source: Source, indices: Sequence[int]) -> Features:
+    """The features of an SAE object, of a hook by its name, or others of the source that some `Features` are of.
 
     Raises:
         InputError: unknown hook, an index out of range or given twice, an SAE that does not fit the model.
@@ -280,6 +302,8 @@ def features_of(model: Model, source: SAE[Any] | str, indices: Sequence[int]) ->
         return Neurons(model, source, indices)
     if isinstance(source, SAE):
         return Latents(model, source, indices)
+    if isinstance(source, Features):
+        return source.select(indices)
     raise InputError(f"Expected an SAE object or a hook name, got {type(source).__name__}: {source!r:.80}")
 
 

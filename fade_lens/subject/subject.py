@@ -24,7 +24,7 @@ from fade_lens.subject.activations import (
     max_activations_of_each,
     reference_activation,
 )
-from fade_lens.subject.features import features_of
+from fade_lens.subject.features import Source, features_of
 from fade_lens.subject.given import Given, given_activations
 from fade_lens.subject.hooks import Model, dtype_of
 from fade_lens.subject.identity import model_identity
@@ -93,7 +93,7 @@ class Subject:
     def __init__(
         self,
         model: Model,
-        source: SAE[Any] | str,
+        source: Source,
         corpus: Corpus | Sequence[str],
         indices: Sequence[int],
         settings: SubjectSettings | None = None,
@@ -130,7 +130,7 @@ class Subject:
         other._activations = other._precision = other._given = None
         return other
 
-    def _context(self, source: SAE[Any] | str) -> int:
+    def _context(self, source: Source) -> int:
         """The context asked for, else the SAE's own up to 128 tokens; never more than the model's."""
         limit = int(self.model.cfg.n_ctx)
         if self.settings.context is not None:
@@ -139,7 +139,7 @@ class Subject:
                     Argument("context"), f" is {self.settings.context}, but the model reads at most {limit} tokens"
                 )
             return self.settings.context
-        trained = None if isinstance(source, str) else source.cfg.metadata.context_size
+        trained = source.cfg.metadata.context_size if isinstance(source, SAE) else None
         return min(limit, LONGEST_CONTEXT, int(trained or LONGEST_CONTEXT))
 
     @property

@@ -37,7 +37,7 @@ def test_runs_are_called_by_what_tells_them_apart():
     names = [r.run for r in compare(run_of(5), run_of(9), run_of(9, 16384)).runs]
     assert names[0].startswith("layer 5, width 4096") and names[2].startswith("layer 9, width 16384")
     assert [r.run for r in compare(run_of(), run_of(judge="large")).runs] == ["judge small", "judge large"]
-    assert [r.run for r in compare(run_of(), run_of(n=15)).runs] == ["run (1)", "run (2)"]
+    assert [r.run for r in compare(run_of(), run_of(shift=0.01)).runs] == ["run (1)", "run (2)"]
     assert told_apart([facts_of(run_of())]) == ["run (1)"]
 
 

@@ -342,6 +342,6 @@ def test_two_explainers_that_say_the_same_are_compared_and_the_judge_is_asked_on
     )
     assert server.requests - before <= before, "answers are shared by the words"
     frame = compare_sources(both, "explainer")
-    assert set(frame["n"]) >= {2}
+    assert set(frame["n_a"]) >= {2}
     with pytest.raises(InputError, match="same description twice"):
         read_descriptions([*one, *one])
