@@ -23,6 +23,7 @@ SHOWN_LATE = {
     "runs/health.py": {"report"},
     "analysis/by_negative.py": {"report"},
     "analysis/compare.py": {"report"},
+    "analysis/release.py": {"report"},
     "analysis/polysemanticity.py": {"report"},
     "explainers/base.py": {"report"},
     "explainers/table.py": {"report"},

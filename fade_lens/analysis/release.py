@@ -361,7 +361,7 @@ class Scored:
 
 def firing(fade: Fade, folder: Path, progress: bool) -> tuple[tuple[int, ...] | None, int]:
     """The latents that fire on some texts, and the tokens of these, from the store where it has them; None for neurons."""
-    if isinstance(fade.source, str):
+    if not isinstance(fade.source, SAE):
         return None, 0
     stages = Stages(progress)
     with fade.opened((0,), folder, None, ()) as (subject, _, kept), stages.showing():

@@ -195,7 +195,7 @@ def before_scoring(
 ) -> SaeHealth | None:
     """The health of a run's SAE on some texts of its corpus, or what the store has of it; warnings are logged. None for neurons, and where few texts are there."""  # fmt: skip
     n = texts_before(settings, len(subject.tokens))
-    if isinstance(subject.source, str) or not n:
+    if not isinstance(subject.source, SAE) or not n:
         return None
     kept = None if store is None else store.get_meta(STORED)
     if kept is not None and kept["texts"] == n:
