@@ -113,9 +113,10 @@ def diagnosed(made: Reconstruction, tokens: TokenizedTexts, context: int, signs:
 
 
 def better(signs: Signs, before: float, l0: float | None) -> bool:
-    """Whether a change mends the SAE: it leaves no symptom, or less than half of the trouble."""
+    """Whether a change mends the SAE: it leaves no symptom, or less than half of the trouble and of the loss."""
     now = signs.trouble(l0)
-    return now < before - 0.05 and (not any(signs.symptoms(l0)) or now < before / 2)
+    halved = now < before / 2 and (signs.recovered or 0.0) > 0.5
+    return now < before - 0.05 and (halved or not any(signs.symptoms(l0)))
 
 
 def shown(signs: Signs) -> str:
