@@ -15,6 +15,7 @@ from .analysis.release import Release as Release
 from .analysis.release import release as release
 from .analysis.summary import compare_sources as compare_sources
 from .analysis.summary import summary as summary
+from .baselines.features import baseline as baseline
 from .data.corpus import Corpus as Corpus
 from .data.descriptions import Description as Description
 from .data.descriptions import read_descriptions as read_descriptions
@@ -34,6 +35,7 @@ from .runs.health import Health as Health
 from .runs.health import health as health
 from .runs.look import Look as Look
 from .runs.look import look as look
+from .runs.passes import one_pass as one_pass
 from .runs.patchscopes import patchscopes as patchscopes
 from .runs.results import Result as Result
 from .runs.results import Results as Results

@@ -190,11 +190,10 @@ def difference(a: Mapping[Feature, float], b: Mapping[Feature, float], seed: int
             math.hypot(*(np.std(some, ddof=1) for some in (one, other))) if min(len(one), len(other)) > 1 else math.nan
         )
     known = min(len(one), len(other)) > 0
-    means = (float(one.mean()), float(other.mean())) if known else (None, None)
-    found = float(one.mean() - other.mean()) if known else None
+    found = float((one - other).mean() if paired else one.mean() - other.mean()) if known else None
     return {
-        "mean_a": means[0],
-        "mean_b": means[1],
+        "mean_a": float(one.mean()) if known else None,
+        "mean_b": float(other.mean()) if known else None,
         "difference": found,
         "low": low,
         "high": high,

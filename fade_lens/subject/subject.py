@@ -51,7 +51,7 @@ class Read:
     def of(cls, model: Model, corpus: Corpus, context: int, prepend_bos: bool) -> "Read":
         """The tokens that are there, or new ones; it is told if much of the corpus is cut off."""
         tokenizer = model.tokenizer
-        rules = len(tokenizer), tuple(tokenizer.all_special_ids), getattr(tokenizer, "chat_template", None)
+        rules = tokenizer and (len(tokenizer), tokenizer.all_special_ids, getattr(tokenizer, "chat_template", None))
         key = id(corpus), id(tokenizer), str(rules), context, prepend_bos
         if (found := _READ.get(key)) is not None:
             return found

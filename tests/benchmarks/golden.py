@@ -48,7 +48,7 @@ def frames_of(name: str, results: Results) -> Iterator[tuple[str, pd.DataFrame]]
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
     """A summary with the null description in the metric's name, as it was when the folder was kept."""
-    null = frame.pop("null")
+    null, _ = frame.pop("null"), frame.pop("baseline")
     frame["metric"] = [
         m if kind is None else f"{m} - null:{kind}" for m, kind in zip(frame["metric"], null, strict=True)
     ]
@@ -77,7 +77,7 @@ def tiny() -> Iterator[tuple[str, pd.DataFrame]]:
         yield from frames_of(name, results)
     comparison = compare(found["several"], found["shuffled"])
     yield "comparison.frame", named(comparison.frame)
-    yield "comparison.paired", comparison.paired
+    yield "comparison.paired", comparison.paired.drop(columns=["paired", "n_b", "further"]).rename(columns={"n_a": "n"})
 
 
 def real() -> Iterator[tuple[str, pd.DataFrame]]:

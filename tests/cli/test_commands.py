@@ -73,6 +73,11 @@ EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "open
         ),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--nulls", "shufled"], 2, "--nulls holds 'shufled'"),
         (
+            [*EVALUATE, "--features", "0:3", "--explainer", "tfidf", "--sae", "s", "--baselines", "randm"],
+            2,
+            "--baselines holds 'randm'; give some of 'random'",
+        ),
+        (
             [*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--controls", "shuffled"],
             2,
             "--controls holds 'shuffled'",
@@ -218,19 +223,26 @@ def test_null_arms_are_scored_and_summed_up(parts):
     folder, arguments, _ = parts
     dry = [
         CliRunner().invoke(app, [*arguments, "--dry-run", *more], catch_exceptions=False).output
-        for more in ((), ("--nulls", "shuffled,generic"))
+        for more in ((), ("--nulls", "shuffled,generic"), ("--baselines", "permuted"))
     ]
-    assert dry[0] != dry[1], "the estimate counts them"
+    assert len(set(dry)) == 3, "the estimate counts them"
     done = CliRunner().invoke(
-        app, [*arguments, "--nulls", "shuffled, generic"], catch_exceptions=False, env={"COLUMNS": "160"}
+        app,
+        [*arguments, "--nulls", "shuffled, generic", "--baselines", "permuted"],
+        catch_exceptions=False,
+        env={"COLUMNS": "160"},
     )
-    assert done.exit_code == 0 and "Score minus that of a null description" in done.output
+    assert done.exit_code == 0 and "Score minus that of null descriptions and baseline features" in done.output
     results = Results.load(folder / "run" / "results.json.gz")
     assert list(results.nulls) == ["shuffled", "generic"]
     clear = results.summary().set_index(["null", "metric"])["mean"]["shuffled", "clarity"]
     assert clear > 0.5
     line = next(line for line in done.output.splitlines() if "Clarity" in line and "shuffled" in line)
     assert f"{clear:+.2f}" in line
+    beside = results.summary().set_index(["baseline", "metric"])["mean"]["permuted"]
+    assert beside["clarity"] == beside["purity"] == 0 < 0.5 < beside["faithfulness"], (
+        "another decoder writes something else"
+    )
 
 
 def test_sanity_of_a_run_that_evaluate_wrote(parts):

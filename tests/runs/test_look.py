@@ -39,6 +39,22 @@ def test_a_row_tells_where_a_feature_fires_and_what_it_promotes(looked):
     assert np.isnan(frame.iloc[3].peak_entropy)
 
 
+def test_the_entropy_of_its_activation_over_tokens_is_told(looked):
+    for item, row in zip(looked, looked.frame.itertuples(), strict=True):
+        on: dict[str, float] = {}
+        for text in item.feature.top:  # a token of this tokenizer is a word
+            for token, activation in zip(text.tokens, text.activations, strict=True):
+                on[token.strip()] = on.get(token.strip(), 0.0) + abs(activation or 0.0)
+        shares = np.array([value for value in on.values() if value]) / max(sum(on.values()), 1e-9)
+        if item.feature.dead:
+            assert np.isnan(row.token_entropy) and np.isnan(row.effective_tokens)
+            continue
+        assert row.token_entropy == pytest.approx(-(shares * np.log(shares)).sum())
+        assert 1 < row.effective_tokens == pytest.approx(np.exp(row.token_entropy)) < len(CLASSES[row.index]) + 0.001
+    only = fade_lens.look(MODEL, SAE, [0], [f"the {CLASSES[0][0]} sat"] * 3 + TEXTS[:40], top_texts=1, progress=False)
+    assert only.frame.token_entropy[0] == 0 and only.frame.effective_tokens[0] == 1
+
+
 def test_strata_hold_all_texts_on_which_a_feature_fires_and_repeat_none(looked):
     for item in looked:
         assert sum(stratum.n for stratum in item.strata) == item.feature.firing_texts == sum(item.histogram[1])
