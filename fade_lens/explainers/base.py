@@ -200,7 +200,9 @@ class Explainer(Registered, ABC):
 
         Args:
             evidence: what is shown of it.
-            questions: `await questions.ask(request, read)` gives what `read` finds in the answer, or a `Reason`; answers are kept.
+            questions: `await questions.ask(request, read)` gives what `read` finds in the answer, or a `Reason`; `await
+                questions.write(concept, n, seed=…)` gives texts; answers are kept. What a text does to the feature tells
+                `Evidence.read_written`, of the evidence that `gather` was given.
         """
 
     @property

@@ -83,7 +83,7 @@ def told(results: dict[str, Results], scores: list[str]) -> None:
     print("\n| arm | score | mean | 95 % interval | latents |\n|---|---|---|---|---|")
     for row in found.frame.to_dict("records"):
         print(
-            f"| {row['run']} | {row['metric']} | {row['mean']:.2f} | {row['low']:.2f} to {row['high']:.2f} | {row['n_a']} |"
+            f"| {row['run']} | {row['metric']} | {row['mean']:.2f} | {row['low']:.2f} to {row['high']:.2f} | {row['n']} |"
         )
     print("\n| difference | score | mean | 95 % interval | p | latents |\n|---|---|---|---|---|---|")
     for row in found.paired.to_dict("records"):

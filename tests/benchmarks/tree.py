@@ -27,7 +27,7 @@ from sae_lens import SAE, HookedSAETransformer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from fade_lens import Fade, Judge, Results, demo
+from fade_lens import Fade, Judge, demo
 from fade_lens._util.seeds import rng, stream
 from fade_lens.explainers.table import Explanations
 from fade_lens.llm.chat import Answer
@@ -41,7 +41,7 @@ ARMS: dict[str, dict[str, Any]] = {"one-shot": {}, "structured": {}, "tree": {},
 WORD = re.compile(r"k(\d+)[a-h]")
 CLAIM = re.compile(r"words of kind (\d+)(?: but ((?:k\w+ ?)+))?")
 EXCERPT = re.compile(r'<excerpt (\d+)(?: id="\d+")?>\n(.*?)\n</excerpt', re.S)
-DEMO = {"tree_depth": 2, "tree_width": 2, "tree_roots": 2, "tree_texts": 16, "showing": "small", "rule_cap": 3}
+DEMO = {"tree_depth": 2, "tree_width": 2, "tree_roots": 2, "tree_texts": 12, "showing": "small", "rule_cap": 2}
 
 
 def words_of(kind: int) -> list[str]:
@@ -152,19 +152,23 @@ def planted() -> None:
 
 
 def demonstrated(folder: Path, latents: list[int], texts: int, tested: int) -> None:
-    """Explains some of the demo's latents with its embedded judge, scores and prints."""
+    """Explains some of the demo's latents with its embedded judge, scores each by itself and prints."""
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {**DEMO, "detection_texts": tested, "score_rules": False}
-    model, sae, corpus, results = demo.model(), demo.sae(), demo.corpus(texts), dict[str, Results]()
+    model, sae, corpus, rows = demo.model(), demo.sae(), demo.corpus(texts), list[str]()
     with Judge.local(demo.judge_gguf()) as judge:
         known: dict[str, Any] = {"store": folder / "store", "progress": False}
         for arm, more in ARMS.items():
             fade, started = Fade(model, sae, corpus=corpus, judge=judge, **settings, **more), time.monotonic()
             found = explained(fade, latents, arm.split(",")[0], folder / f"{arm.replace(', ', '-')}.csv", **known)
-            results[arm] = fade.evaluate(found, scorers=["detection"], held_out=True, **known)
-            scores = ", ".join(f"{r.description.index}: {r.metrics['detection_auroc'].value or float('nan'):.2f}" for r in results[arm])  # fmt: skip
-            print(f"{arm}: AUROC of detection {scores}; {time.monotonic() - started:.0f} s", flush=True)
-    told(results, ["detection", "detection_auroc"])
+            print(f"  {time.monotonic() - started:.0f} s", flush=True)
+            for one in fade.evaluate(found, scorers=["detection"], held_out=True, **known):
+                d, score = one.description, one.metrics["detection"]
+                within = "" if score.interval is None else f" ({score.interval[0]:.2f} to {score.interval[1]:.2f})"
+                rows += [f"| {d.index} | {arm} | {d.provenance.candidates or 1} | {d.text} | {score.value or float('nan'):.2f}{within} |"]  # fmt: skip
+                print(rows[-1], flush=True)
+    print("\n| latent | arm | lists | description | detection |\n|--:|---|--:|---|---|")
+    print("\n".join(sorted(rows, key=lambda row: int(row.split("|")[1]))))
 
 
 def main() -> None:

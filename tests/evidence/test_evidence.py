@@ -13,7 +13,7 @@ from fade_lens._util.seeds import rng
 from fade_lens.evidence import negatives
 from fade_lens.evidence.negatives import KINDS, Negatives, negatives_of, neighbourhood, window_vectors
 from fade_lens.evidence.roles import ROLES, SHARES, roles_of
-from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Grid, choose
+from fade_lens.evidence.windows import Draw, Evidence, EvidenceSettings, Grid, Place, choose
 from tests.planted import CLASSES, natural_texts, planted_model, planted_sae
 from tests.tiny import ANIMALS, OTHERS
 
@@ -114,6 +114,17 @@ def test_inclusion_probabilities_are_those_of_the_draws(by: Any) -> None:
     assert np.abs(drawn - told).max() < 0.06 and told.sum() == pytest.approx(12, abs=0.01)
     few, certain, _ = choose(values[:5], draw, np.random.default_rng(0))
     assert len(few) == 5 and (certain == 1).all()
+
+
+def test_written_texts_are_read_as_those_of_the_corpus_are() -> None:
+    lengths, number = SUBJECT.tokens.lengths, int(EVIDENCE.firing(0, None)[0])
+    whole = EVIDENCE.read({0: [Place(n, 1, int(lengths[n])) for n in (number, 3)]})[0]
+    read = EVIDENCE.read_written(0, [TEXTS[number], TEXTS[3], ""])
+    assert [(w.tokens, w.ids) for w in read[:2]] == [(w.tokens, w.ids) for w in whole]
+    assert [w.largest for w in read[:2]] == pytest.approx([w.largest for w in whole]) and whole[0].largest > 0
+    assert all(w.place.text == -1 and w.place.kind == "written" for w in read)
+    assert [w.silent(EVIDENCE.floor(0)) for w in read] == [False, not whole[1].largest, False], "an empty text is neither"
+    assert not EVIDENCE.read_written(0, [])
 
 
 def test_what_a_feature_lacks_is_told() -> None:
