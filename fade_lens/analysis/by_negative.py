@@ -81,6 +81,9 @@ class ByNegative:
 
         return by_negative_figure(self)
 
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False, float_format="{:.2f}".format)
+
     def _repr_html_(self) -> str:
         return self.table.to_html(index=False, float_format="{:.2f}".format)
 

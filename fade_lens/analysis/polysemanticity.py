@@ -155,6 +155,9 @@ class Polysemanticity:
 
         return sweep_figure(self)
 
+    def __repr__(self) -> str:
+        return self.sweep.to_string(index=False, float_format="{:.2f}".format)
+
     def _repr_html_(self) -> str:
         return self.sweep.to_html(index=False, float_format="{:.2f}".format)
 

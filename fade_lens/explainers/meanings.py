@@ -105,7 +105,12 @@ class Meanings(OneShot):
 
 def vectors(windows: Sequence[tuple[str, str]]) -> Float[np.ndarray, "window d"]:
     """Windows, each its text and the word at its peak, as vectors of length 1: of one half from either."""
-    halves = [embed(some) for some in map(list, zip(*windows, strict=True))] if windows else [embed([])] * 2
+
+    def embedded(some: list[str]) -> Float[np.ndarray, "window d"]:
+        place = {text: at for at, text in enumerate(dict.fromkeys(some))}  # words at peaks come again and again
+        return embed(list(place))[[place[text] for text in some]]
+
+    halves = [embedded([text for text, _ in windows]), embedded([word for _, word in windows])]
     return np.concatenate(halves, axis=1) / np.sqrt(2)
 
 

@@ -56,6 +56,7 @@ def test_each_kind_has_its_score_and_its_false_positives_and_its_paired_differen
         np.isnan(base["auroc_difference"]) and base["n_paired"] == 0 and token["n_paired"] == token["n_features"] == 6
     )
     assert found.frame["kind"].tolist() == ["random_silent", "token_silent"] * 6 and set(found.frame["n"]) == {20}
+    assert "token_silent" in repr(found) and "token_silent" in found._repr_html_()
     figure = found.plot()
     assert [trace.type for trace in figure.data] == ["box", "scatter"] * 2 and list(figure.data[1].x) == [
         "random silent",

@@ -63,6 +63,12 @@ def test_descriptions_are_graded_by_the_number_where_there_are_no_probabilities(
     assert frame["origin"].tolist()[1] == "other" and frame["index"].tolist() == [1, 1, 2]
 
 
+def test_a_server_that_gives_no_probabilities_is_asked_without(server: FakeJudge) -> None:
+    server.unsupported = ("logprobs", "top_logprobs")
+    assert graded(server, {0: "irony"})["complexity"].tolist() == [5]
+    assert "logprobs" in server.bodies[0] and "logprobs" not in server.bodies[-1]
+
+
 def told(**chances: float) -> Answer:
     tokens = {key.removeprefix("_"): p for key, p in chances.items()}
     return Answer(max(tokens, key=lambda t: tokens[t]), top_logprobs=[(t, math.log(p)) for t, p in tokens.items()])

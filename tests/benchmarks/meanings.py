@@ -50,22 +50,23 @@ def words(n_texts: int, most: int = 100) -> None:
                 found.append(window(text, at))
     unrelated = vectors([window(text, int(random.integers(len(text)))) for text in texts[::20] if text])
     known = {word: vectors(found) for word, found in places.items()}
-    print(
-        "| words | separability of two parts | meanings found | refused by a normal distribution |\n|---|---|---|---|"
-    )
-    for name, groups in (("one", [(word,) for word in SINGLE]), ("two related", RELATED), ("two unrelated", UNRELATED)):
-        values: list[float] = []
-        numbers: list[int] = []
-        refused = 0
-        for group in groups:
-            own = np.concatenate([known[word][: most // len(group)] for word in group])
-            own = own[random.permutation(len(own))]
-            shown, held = own[: int(0.72 * len(own))], own[int(0.72 * len(own)) :]
-            found = parts_of(shown, held, unrelated)
-            values.append(found.separability.get(2, float("nan")))
-            numbers.append(found.k)
-            refused += normal_p(shown, held, random) <= 0.05
-        print(f"| {name} ({len(groups)}) | {min(values):.2f} to {max(values):.2f} | {', '.join(f'{k}: {numbers.count(k)}' for k in sorted(set(numbers)))} | {refused} |", flush=True)  # fmt: skip
+    width = unrelated.shape[1]
+    kinds = (("one", [(word,) for word in SINGLE]), ("two related", RELATED), ("two unrelated", UNRELATED))
+    print("| known by | windows of | separability of two parts | meanings found | cut in two against a normal distribution |\n|---|---|---|---|---|")  # fmt: skip
+    for way, kept in (("the window and its peak", slice(width)), ("the window alone", slice(width // 2))):
+        scale = (width / kept.stop) ** 0.5  # of length 1
+        for name, groups in kinds:
+            values, numbers, cuts = list[float](), list[int](), 0
+            for group in groups:
+                own = np.concatenate([known[word][: most // len(group), kept] * scale for word in group])
+                own = own[random.permutation(len(own))]
+                shown, held = own[: int(0.72 * len(own))], own[int(0.72 * len(own)) :]
+                found = parts_of(shown, held, unrelated[:, kept] * scale)
+                values.append(found.separability.get(2, float("nan")))
+                numbers.append(found.k)
+                cuts += normal_p(shown, held, random) <= 0.05
+            shares = ", ".join(f"{k}: {numbers.count(k)}" for k in sorted(set(numbers)))
+            print(f"| {way} | {name} ({len(groups)}) | {np.nanmin(values):.2f} to {np.nanmax(values):.2f} | {shares} | {cuts} |", flush=True)  # fmt: skip
 
 
 def normal_p(shown: np.ndarray, held: np.ndarray, random: np.random.Generator, n: int = 39, dims: int = 8) -> float:

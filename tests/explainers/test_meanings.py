@@ -16,6 +16,8 @@ from fade_lens.evidence.windows import Draw, Evidence, Place, Window
 from fade_lens.explainers.base import FeatureEvidence
 from fade_lens.explainers.meanings import Meanings, peak_word
 from fade_lens.metrics.separability import Parts, parts_of
+from fade_lens.report.cards import DETAILS
+from fade_lens.report.explaining import explanation_data
 from tests.fake_judge import FakeJudge
 from tests.planted import CLASSES, TRUE, judge_of, natural_texts, planted_model, rule
 from tests.tiny import HOOK, tiny_sae
@@ -97,8 +99,10 @@ def test_the_estimate_counts_five_calls_a_feature_with_as_many_windows_as_are_sh
     fade = make(server)
     found, one = (fade.estimate([0, 11], explainer=name, scorers=()) for name in ("meanings", "one-shot"))
     assert found.calls == 10 == 5 * one.calls and found.prompt_tokens == 5 * one.prompt_tokens
-    fade.explain([0, 11], explainer="meanings", progress=False)
+    made = fade.explain([0, 11], explainer="meanings", progress=False)
     assert server.requests <= 10
+    facts = dict(explanation_data(made[11], DETAILS[3])["explained"]["facts"])
+    assert "meanings 2; unnamed 0; separability 2 " in facts["Chosen by"]
 
 
 def test_labels_that_say_the_same_are_one_rule_and_clusters_without_one_are_counted(server: FakeJudge) -> None:
@@ -161,6 +165,20 @@ def test_parts_are_found_whatever_their_number_and_not_in_what_is_one(k: int) ->
 
         found = parts_of(around(60), around(30), unit(random.normal(size=(100, 40))), seed=seed)
         assert found.k == k, (seed, found.separability)
+
+
+def test_parts_count_by_things_that_did_not_make_them() -> None:
+    random, middles = np.random.default_rng(0), np.eye(2, 40)
+
+    def around(of: Any) -> Any:
+        return unit(middles[of] + 0.03 * random.normal(size=(len(of), 40)))
+
+    shown, unrelated = around(np.arange(60) % 2), unit(random.normal(size=(100, 40)))
+    assert parts_of(shown, around(np.arange(30) % 2), unrelated).k == 2
+    assert parts_of(shown, around(np.zeros(30, dtype=int)), unrelated).k == 1, "no window of the second kind was kept"
+    # What the two kinds share, and unrelated things do not, makes them one.
+    kin = [unit(some + np.eye(1, 40, 39) * 2) for some in (shown, around(np.arange(30) % 2))]
+    assert parts_of(*kin, unrelated).k == 1
 
 
 def test_parts_of_something_that_is_too_small_are_one() -> None:
