@@ -21,6 +21,7 @@ SHOWN_LATE = {
     "runs/look.py": {"report"},
     "runs/fires.py": {"report"},
     "runs/health.py": {"report"},
+    "runs/patchscopes.py": {"report"},
     "analysis/compare.py": {"report"},
     "explainers/base.py": {"report"},
     "explainers/table.py": {"report"},

@@ -3,12 +3,24 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fade_lens import InputError
-from fade_lens.generation.patchscopes import SCALES, Question, answers, question, until_quote
+from fade_lens.generation.patchscopes import (
+    CLOSING,
+    SCALES,
+    Answer,
+    Question,
+    answers,
+    best,
+    question,
+    scored,
+    until_end,
+)
+from tests.alphabets import byte_level
 from tests.tiny import tiny_model
 
 ASK, ANSWER = "the cat sees {x} and the dog", "again {x} today"
@@ -36,9 +48,9 @@ def test_the_placeholder_stands_where_the_words_say() -> None:
 def test_answers_and_signals_are_those_of_a_plain_loop() -> None:
     model, about = asked(layer=1)
     directions = torch.randn((2, model.cfg.d_model), generator=torch.Generator().manual_seed(1))
-    found = answers(model, about, directions, (0.5, 2.0), new_tokens=4)
+    found, _ = answers(model, about, directions, (0.5, 2.0), new_tokens=4)
     never = model.tokenizer.all_special_ids
-    for row, (own, _) in enumerate(found):
+    for row, own in enumerate(found):
         for told in own:
             put = directions[row] / directions[row].norm() * told.scale * about.unit
 
@@ -72,21 +84,85 @@ def test_answers_and_signals_are_those_of_a_plain_loop() -> None:
             assert told.relevancy == pytest.approx(sum(change) / 4, abs=1e-4)
 
 
-def test_every_scale_has_a_random_direction_beside_it_and_a_direction_alone_says_the_same() -> None:
+def test_random_directions_stand_beside_and_a_direction_alone_says_the_same_whatever_its_length_and_type() -> None:
     model, about = asked()
-    directions = torch.randn((3, model.cfg.d_model), generator=torch.Generator().manual_seed(1))
-    own, null = answers(model, about, directions, new_tokens=3)[0]
-    assert [one.scale for one in own] == [one.scale for one in null] == list(SCALES)
-    longer = answers(model, about, directions[:1] * 7, new_tokens=3)[0]
-    for one, other in zip((*own, *null), (*longer[0], *longer[1]), strict=True):
-        assert one.text == other.text and one.self_similarity == pytest.approx(other.self_similarity, abs=1e-5)
+    directions = torch.randn((7, model.cfg.d_model), generator=torch.Generator().manual_seed(1))
+    found, random = answers(model, about, directions, new_tokens=3, n_random=5)
+    assert len(found) == 7 and len(random) == 5
+    assert all([one.scale for one in row] == list(SCALES) for row in (*found, *random))
+    for given in (directions[:1] * 7, directions[:1].double()):
+        [alone], same = answers(model, about, given, new_tokens=3, n_random=5)
+        for one, other in zip((*found[0], *random[0]), (*alone, *same[0]), strict=True):
+            assert one.text == other.text and one.kept == other.kept
+            assert one.signals == pytest.approx(other.signals, abs=1e-5) and one.score == pytest.approx(
+                other.score, abs=1e-2
+            )
 
 
-def test_an_answer_ends_at_its_first_quotation_mark() -> None:
+def test_scores_are_distances_from_random_directions_and_only_what_lies_beyond_them_is_kept() -> None:
+    draw = np.random.default_rng(0)
+
+    def said(shift: float, text: str) -> tuple[Answer, ...]:
+        similarity, entropy, relevancy = draw.normal(0, 1, (3, 4))
+        return tuple(Answer(1.0, text, *map(float, row)) for row in zip(similarity + shift, entropy - shift, relevancy + shift, strict=True))  # fmt: skip
+
+    random = [said(0, f"chance {at}") for at in range(12)]
+    given = [said(0, "no more"), said(20, "much more"), said(20, ""), said(20, "Chance 3"), said(-20, "less")]
+    own, null = scored(given, random)
+    assert [any(one.kept for one in row) for row in own] == [False, True, False, False, False]
+    assert not any(one.kept for row in null for one in row)
+    chosen = best(own[1])
+    assert chosen is not None and chosen.score == max(one.score for one in own[1]) and best(own[0]) is None
+    usual = np.array([row[2].signals for row in random])
+    wanted = ((np.array(given[0][2].signals) - usual.mean(0)) / usual.std(0, ddof=1)).mean()
+    assert own[0][2].score == pytest.approx(float(wanted))
+    usual = np.delete(usual, 5, axis=0)
+    wanted = ((np.array(random[5][2].signals) - usual.mean(0)) / usual.std(0, ddof=1)).mean()
+    assert null[5][2].score == pytest.approx(float(wanted))
+
+
+@pytest.mark.parametrize(
+    ("begins", "said", "text", "n"),
+    [
+        ('means "', 'big cat." and', "big cat", 8),
+        ('means "', '" x', "", 1),
+        ("means “", " cat", "cat", 4),
+        ("means «", "le chat» et", "le chat", 7),
+        ("means:", ' "a cat".\nAnd', "a cat", 9),
+        ("means:", "\ncat\n", "cat", 4),
+        ("means (", "a cat) and", "a cat", 5),
+    ],
+)
+def test_an_answer_ends_where_what_opens_it_is_closed(begins: str, said: str, text: str, n: int) -> None:
     letters = SimpleNamespace(decode=lambda ids, **_: "".join(map(chr, ids)))
-    about = Question(tuple(b'means "'), (0,), 0, 1.0)
-    for said, text, n in ((b'big cat." and', "big cat", 8), (b'" x', "", 1), (b" cat", "cat", 4)):
-        assert until_quote(letters, about, list(said)) == (text, n)
+    about = Question(tuple(map(ord, begins)), (0,), 0, 1.0, CLOSING.get(begins[-1], "\n"))
+    assert until_end(letters, about, list(map(ord, said))) == (text, n)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} [end]{% endfor %}",  # closes every turn, and knows no other way
+        "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system turn first') }}{% endif %}"
+        "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} [end]{% endfor %}",
+    ],
+)
+def test_the_answer_goes_on_where_it_begins_whatever_the_template_writes(template: str) -> None:
+    model: Any = tiny_model(n_layers=1, d_vocab=261, n_ctx=128)
+    model.tokenizer = byte_level()  # knows no unk
+    model.tokenizer.chat_template = template
+    about = question(model, 'meaning of "{x}"?', '"{x}" means "')
+    text = model.tokenizer.decode(about.tokens)
+    assert text.endswith('[user] meaning of "?"? [end][assistant] "?" means "') and about.layer == 0
+    assert [model.tokenizer.decode([about.tokens[at]]) for at in about.places] == ["?", "?"]
+
+
+def test_a_template_that_writes_no_such_thing_is_told() -> None:
+    model: Any = tiny_model()
+    for template in ("{{ raise_exception('never') }}", "{{ messages[0]['content'] }}", "{{ 1 + 'a' }}"):
+        model.tokenizer.chat_template = template
+        with pytest.raises(InputError, match="chat template cannot write"):
+            question(model)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +171,7 @@ def test_an_answer_ends_at_its_first_quotation_mark() -> None:
         ({}, "no chat template"),
         ({"ask": "what", "answer": "this"}, "has no {x}"),
         ({"ask": ASK, "answer": ANSWER, "layer": 3}, "layer is 3"),
+        ({"ask": ASK * 20, "answer": ANSWER}, "makes a question of 125 tokens"),
     ],
 )
 def test_questions_that_cannot_be_asked_are_told(options: dict[str, Any], words: str) -> None:
@@ -105,8 +182,14 @@ def test_questions_that_cannot_be_asked_are_told(options: dict[str, Any], words:
 def test_scales_and_answers_that_cannot_be_are_told() -> None:
     model, about = asked()
     directions = torch.ones((1, model.cfg.d_model))
-    for scales in ((), (0.0,), (float("nan"),)):
-        with pytest.raises(InputError, match="scales are"):
+    for scales in ((), (0.0,), (float("nan"),), (float("inf"),), (-1.0,)):
+        with pytest.raises(InputError, match=r"scales(\[0\])? (are|is)"):
             answers(model, about, directions, scales)
+    for number in ({"new_tokens": 0}, {"n_random": 3}):
+        with pytest.raises(InputError, match=f"{next(iter(number))} is"):
+            answers(model, about, directions, **number)
+    for wrong in (0.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"directions\[1\] is zero"):
+            answers(model, about, torch.stack([directions[0], wrong * directions[0]]))
     with pytest.raises(InputError, match="new_tokens is 60"):
         answers(model, about, directions, new_tokens=60)
