@@ -210,7 +210,7 @@ def patchscopes(
     features: Annotated[str, typer.Option(help="Which to ask about: 9,12, or random:20.")],
     scales: Annotated[
         str, typer.Option(help="Norms of what is put in for a word, in units of the residual stream's.")
-    ] = "0.5,0.7,1,1.4,2,2.8,4",
+    ] = "0.5,0.7,1,1.4,2,2.8",
     ask: Annotated[
         str | None, typer.Option(help="What the model is asked, with {x} where the direction is put in.")
     ] = None,
@@ -220,7 +220,7 @@ def patchscopes(
     layer: Annotated[
         int | None, typer.Option(help="In front of which block it is put in; the third unless given.")
     ] = None,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 12,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 8,
     n_random: Annotated[int, typer.Option(min=4, help="Random directions that are asked about as well.")] = 8,
     seed: Seed = 0,
     csv: ToCsv = None,

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 class PatchscopesSettings(ExplainerSettings):
     """How the model is asked about a direction."""
 
-    patch_scales: tuple[float, ...] = option((0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0), "Norms of a direction that is put in for a word, in units of the residual stream's.")  # fmt: skip
+    patch_scales: tuple[float, ...] = option((0.5, 0.7, 1.0, 1.4, 2.0, 2.8), "Norms of a direction that is put in for a word, in units of the residual stream's.")  # fmt: skip
     patch_layer: int | None = option(None, "In front of which block it is put in.", least=0, none="the third")
     patch_ask: str | None = option(None, "What the model is asked, with {x} where the direction is put in.", none="a question of our own")  # fmt: skip
     patch_answer: str | None = option(None, "How its answer begins, with {x} likewise; a base model is only asked if this is given.", none="words that go with our question")  # fmt: skip
-    patch_tokens: int = option(12, "Tokens of the model's answer at most.", least=1)
+    patch_tokens: int = option(8, "Tokens of the model's answer at most.", least=1)
     patch_random: int = option(8, "Random directions that are asked about as well, to know what is said of any direction.", least=4)  # fmt: skip
     patch_texts: int = option(24, "Windows on which the answer is chosen, half of them with the feature firing.", least=8)  # fmt: skip
 

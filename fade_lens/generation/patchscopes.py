@@ -39,11 +39,12 @@ from fade_lens.subject.tokens import continued, tokenizer_of
 
 PLACE = "{x}"
 """Where the placeholder stands in a question."""
-QUESTION = f'In one word or a short phrase, what is the meaning of "{PLACE}"?'
-ANSWER = f'The meaning of "{PLACE}" is "'
+QUESTION = f'Name the concept "{PLACE}" in one word.'
+ANSWER = f'The concept "{PLACE}" is called "'
+"""Asked for a meaning, the model defines ("a domesticated animal …"), and says as definite things of random directions."""
 CLOSING = {'"': '"“”', "“": '"“”', "„": '"“”', "«": "»", "‘": "’", "「": "」", "『": "』", "(": ")", "[": "]", "`": "`"}
 """What ends an answer, by the mark behind which it begins; behind any other character it ends with its line."""
-SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 SIGNALS = ("self_similarity", "entropy", "relevancy")
 LATE = 8 / 9
 """Where self-similarity is read: this share of the way through the blocks."""
@@ -249,7 +250,7 @@ def answers(
     directions: Float[Tensor, "feature d_model"],
     scales: Sequence[float] = SCALES,
     *,
-    new_tokens: int = 12,
+    new_tokens: int = 8,
     n_random: int = N_RANDOM,
     seed: int = 0,
 ) -> tuple[list[ByScale], list[ByScale]]:
@@ -295,7 +296,7 @@ def scored(own: Sequence[ByScale], random: Sequence[ByScale]) -> tuple[list[BySc
     """Answers with their scores, and which of them are kept.
 
     An answer's score is the mean of its three signals' distances from the mean of random directions' at the same scale, in their standard
-    deviations; a random direction is scored beside the others. Kept is what says something, what no random direction says at this scale, and
+    deviations (root mean square over scales); a random direction is scored beside the others. Kept is what says something, what no random direction says at this scale, and
     scores more than `BESIDE_RANDOM` standard deviations beyond the mean of the largest scores that random directions reach at any scale.
     """
 
@@ -303,7 +304,10 @@ def scored(own: Sequence[ByScale], random: Sequence[ByScale]) -> tuple[list[BySc
         return np.array([[answer.signals for answer in answers] for answers in some])
 
     def beyond(some: Float[np.ndarray, "direction scale signal"], usual: Float[np.ndarray, "random scale signal"]) -> Float[np.ndarray, "direction scale"]:  # fmt: skip
-        return ((some - usual.mean(axis=0)) / np.maximum(usual.std(axis=0, ddof=1), TINY)).mean(axis=-1)
+        spread = np.sqrt(
+            usual.var(axis=0, ddof=1).mean(axis=0)
+        )  # over all scales: of few directions each alone tells little
+        return ((some - usual.mean(axis=0)) / np.maximum(spread, TINY)).mean(axis=-1)
 
     usual = signals(random)
     alone = np.concatenate([beyond(usual[[at]], np.delete(usual, at, axis=0)) for at in range(len(usual))])
@@ -349,18 +353,19 @@ def batch(
     similar = F.cosine_similarity(patch.last, rows.to(patch.last), dim=-1)
     first = decoder.head.log_probabilities(sampler.states[0])
     entropy = -(first.exp() * first).sum(dim=-1)
-    told = probabilities(decoder.head, sampler.states, ids)
-    # Without the direction the same answers are as likely whatever was put in: each is read once.
+    texts, lengths = zip(*(until_end(model.tokenizer, about, own) for own in ids.tolist()), strict=True)
+    # What follows an answer does not count, and without the direction equal answers are equally likely: each is read once.
+    own = torch.arange(max(lengths), device=ids.device) < torch.tensor(lengths, device=ids.device)[:, None]
+    ids = ids[:, : max(lengths)].where(own, 0)
+    told = probabilities(decoder.head, sampler.states[: max(lengths)], ids)
     different, which = ids.unique(dim=0, return_inverse=True)
     asked = torch.tensor([about.tokens], device=patch.device).expand(len(different), -1)
     with decoder.steered(Patch(model, about, None)):
         states = decoder.states(torch.cat([asked, different], dim=1))[:, len(about.tokens) - 1 : -1]
     change = (told - probabilities(decoder.head, states.unbind(dim=1), different)[which]).abs()
-    found: list[Answer] = []
-    for row, own in enumerate(ids.tolist()):
-        text, n = until_end(model.tokenizer, about, own)
-        found.append(Answer(0.0, text, float(similar[row]), float(entropy[row]), float(change[row, :n].mean())))
-    return found
+    relevant = change.where(own, 0).sum(dim=-1) / own.sum(dim=-1)
+    rows_of = zip(texts, similar.tolist(), entropy.tolist(), relevant.tolist(), strict=True)
+    return [Answer(0.0, *row) for row in rows_of]
 
 
 def probabilities(

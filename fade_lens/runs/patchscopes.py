@@ -97,7 +97,7 @@ def patchscopes(
     ask: str | None = None,
     answer: str | None = None,
     layer: int | None = None,
-    new_tokens: int = 12,
+    new_tokens: int = 8,
     n_random: int = N_RANDOM,
     seed: int = 0,
 ) -> SelfExplanations:

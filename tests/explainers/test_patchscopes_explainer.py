@@ -95,13 +95,14 @@ def test_the_model_is_asked_about_the_latents_own_directions(server: FakeJudge) 
 
 def test_what_cannot_be_asked_is_told_by_the_names_of_settings_before_the_corpus_is_read(server: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(Subject, "observe", lambda *_, **__: pytest.fail("the corpus is read"))
-    for model, settings, words in (
+    cases: list[tuple[Any, dict[str, Any], str]] = [
         (planted_model(), {}, "no chat template.*or give patch_ask and patch_answer in words"),
         (instructed(), {"patch_layer": 5}, "patch_layer is 5"),
         (instructed(), {"patch_scales": (1.0, -1.0)}, "patch_scales are"),
         (instructed(), {"patch_tokens": 999}, "patch_tokens is 999"),
         (instructed(), {"patch_ask": "what?", "patch_answer": "this"}, "patch_ask has no {x}"),
-    ):
+    ]
+    for model, settings, words in cases:
         with pytest.raises(InputError, match=words):
             Fade(model, planted_sae(), corpus=TEXTS, judge=judge_of(server), **settings).explain([0], explainer="patchscopes")  # fmt: skip
     assert server.requests == 0
@@ -115,7 +116,7 @@ def test_a_base_model_is_asked_in_words_that_it_continues(server: FakeJudge, mon
         return [(Answer(1.0, "pets", 0.0, 0.0, 0.0, 5.0, kept=True),)] * len(rows), []
 
     monkeypatch.setattr(patchscopes, "answers", answers)
-    words = {"patch_ask": "the cat sees {x}", "patch_answer": "the {x} runs"}
+    words: dict[str, Any] = {"patch_ask": "the cat sees {x}", "patch_answer": "the {x} runs"}
     fade = Fade(planted_model(), planted_sae(), corpus=TEXTS, judge=judge_of(server), **words)
     made = fade.explain([0], explainer="patchscopes", progress=False)[0]
     assert made.description is not None and "the cat sees <unk> the <unk> runs" in " ".join(seen)

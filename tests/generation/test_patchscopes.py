@@ -103,8 +103,8 @@ def test_scores_are_distances_from_random_directions_and_only_what_lies_beyond_t
     draw = np.random.default_rng(0)
 
     def said(shift: float, text: str) -> tuple[Answer, ...]:
-        similarity, entropy, relevancy = draw.normal(0, 1, (3, 4))
-        return tuple(Answer(1.0, text, *map(float, row)) for row in zip(similarity + shift, entropy - shift, relevancy + shift, strict=True))  # fmt: skip
+        rows: list[list[float]] = (draw.normal(0, 1, (4, 3)) + shift * np.array([1, -1, 1])).tolist()
+        return tuple(Answer(1.0, text, similarity, entropy, relevancy) for similarity, entropy, relevancy in rows)
 
     random = [said(0, f"chance {at}") for at in range(12)]
     given = [said(0, "no more"), said(20, "much more"), said(20, ""), said(20, "Chance 3"), said(-20, "less")]
@@ -152,7 +152,7 @@ def test_the_answer_goes_on_where_it_begins_whatever_the_template_writes(templat
     model.tokenizer = byte_level()  # knows no unk
     model.tokenizer.chat_template = template
     about = question(model, 'meaning of "{x}"?', '"{x}" means "')
-    text = model.tokenizer.decode(about.tokens)
+    text = str(model.tokenizer.decode(list(about.tokens)))
     assert text.endswith('[user] meaning of "?"? [end][assistant] "?" means "') and about.layer == 0
     assert [model.tokenizer.decode([about.tokens[at]]) for at in about.places] == ["?", "?"]
 
@@ -185,7 +185,8 @@ def test_scales_and_answers_that_cannot_be_are_told() -> None:
     for scales in ((), (0.0,), (float("nan"),), (float("inf"),), (-1.0,)):
         with pytest.raises(InputError, match=r"scales(\[0\])? (are|is)"):
             answers(model, about, directions, scales)
-    for number in ({"new_tokens": 0}, {"n_random": 3}):
+    numbers: list[dict[str, Any]] = [{"new_tokens": 0}, {"n_random": 3}]
+    for number in numbers:
         with pytest.raises(InputError, match=f"{next(iter(number))} is"):
             answers(model, about, directions, **number)
     for wrong in (0.0, float("nan"), float("inf")):

@@ -44,7 +44,11 @@ def test_transcoders_are_asked_about_by_what_they_write(architecture: str) -> No
 
 def test_what_the_model_says_of_a_feature_is_its_best_answer_or_nothing() -> None:
     best: Any = FOUND.best
-    assert best["answer"][0] == "<b>dog</b> $x$" and best["scale"][0] == 1.5 and best["answer"].isna().tolist() == [False, True]
+    assert (
+        best["answer"][0] == "<b>dog</b> $x$"
+        and best["scale"][0] == 1.5
+        and best["answer"].isna().tolist() == [False, True]
+    )
     with pytest.raises(fade_lens.InputError, match="feature 3 was not asked about; these were: 9, 12"):
         FOUND.plot(3)
 
