@@ -206,6 +206,8 @@ def question(model: Model, ask: str | None = None, answer: str | None = None, la
         )
     special = special_tokens(tokenizer)
     usual = [at for at, token in enumerate(tokens) if token not in special and at not in places]
+    if not usual:
+        raise InputError(Argument("ask"), f" has no word beside {PLACE}")
     hook = resolve_hook(model, f"blocks.{layer}.hook_resid_pre")
     with torch.no_grad():
         norms = read_hooks(model, torch.tensor([tokens]), [hook])[hook][0, usual].float().norm(dim=-1)
@@ -305,13 +307,16 @@ def scored(own: Sequence[ByScale], random: Sequence[ByScale]) -> tuple[list[BySc
 
     def beyond(some: Float[np.ndarray, "direction scale signal"], usual: Float[np.ndarray, "random scale signal"]) -> Float[np.ndarray, "direction scale"]:  # fmt: skip
         spread = np.sqrt(
-            usual.var(axis=0, ddof=1).mean(axis=0)
-        )  # over all scales: of few directions each alone tells little
+            usual[:, finite].var(axis=0, ddof=1).mean(axis=0)
+        )  # of few directions, each scale alone tells little
         return ((some - usual.mean(axis=0)) / np.maximum(spread, TINY)).mean(axis=-1)
 
     usual = signals(random)
+    finite = np.isfinite(usual).all(axis=(0, 2))
+    if not finite.any():
+        raise InputError(Argument("scales"), " make the model's activations overflow, all of them; give smaller ones")
     alone = np.concatenate([beyond(usual[[at]], np.delete(usual, at, axis=0)) for at in range(len(usual))])
-    largest = alone.max(axis=1)
+    largest = alone[:, finite].max(axis=1)
     least = largest.mean() + BESIDE_RANDOM * largest.std(ddof=1)
     by_chance = [{answers[at].text.casefold() for answers in random} for at in range(usual.shape[1])]
 
@@ -346,17 +351,18 @@ def batch(
     """What the model says with each row put in; the scale is not known here."""
     patch, requests = Patch(model, about, rows), [Request(about.tokens, None, 0.0, 0)] * len(rows)
     sampler = Recorder(decoder.head, uniforms(requests, new_tokens), never, 0.0, None)
-    ids = torch.from_numpy(np.maximum(continue_batch(decoder, patch, requests, sampler, new_tokens), 0)).to(
-        patch.device
-    )
+    ids = torch.from_numpy(continue_batch(decoder, patch, requests, sampler, new_tokens)).to(patch.device)
     assert patch.last is not None, "the question has passed"
     similar = F.cosine_similarity(patch.last, rows.to(patch.last), dim=-1)
     first = decoder.head.log_probabilities(sampler.states[0])
-    entropy = -(first.exp() * first).sum(dim=-1)
-    texts, lengths = zip(*(until_end(model.tokenizer, about, own) for own in ids.tolist()), strict=True)
+    entropy = torch.where(ids[:, 0] >= 0, -(first.exp() * first).sum(dim=-1), torch.nan)
+    ends = [
+        until_end(model.tokenizer, about, own) if own[0] >= 0 else ("", 1) for own in ids.tolist()
+    ]  # else it overflowed
+    texts, lengths = zip(*ends, strict=True)
     # What follows an answer does not count, and without the direction equal answers are equally likely: each is read once.
     own = torch.arange(max(lengths), device=ids.device) < torch.tensor(lengths, device=ids.device)[:, None]
-    ids = ids[:, : max(lengths)].where(own, 0)
+    ids = ids[:, : max(lengths)].where(own, 0).clamp(min=0)
     told = probabilities(decoder.head, sampler.states[: max(lengths)], ids)
     different, which = ids.unique(dim=0, return_inverse=True)
     asked = torch.tensor([about.tokens], device=patch.device).expand(len(different), -1)

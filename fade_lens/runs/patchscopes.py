@@ -90,7 +90,7 @@ class SelfExplanations:
 
 def patchscopes(
     model: Model,
-    source: SAE[Any] | str | Directions,
+    source: SAE[Any] | str | Directions | Float[np.ndarray, "direction d_model"],
     indices: Sequence[int] | int | str | None = None,
     scales: Sequence[float] = SCALES,
     *,
@@ -125,6 +125,7 @@ def patchscopes(
         InputError: a base model, features whose directions do not reach the residual stream, an index that is not there, a wrong size.
     """
     d_model = int(model.cfg.d_model)
+    source = torch.from_numpy(source) if isinstance(source, np.ndarray) else source
     if isinstance(source, torch.Tensor):
         if source.ndim != 2 or source.shape[1] != d_model:
             raise InputError(
@@ -134,9 +135,10 @@ def patchscopes(
         wanted = checked_indices(wanted, len(source))
         rows: Directions | Reason = source[list(wanted)]
     else:
+        n_features = features_of(model, source, [0]).n_features
         if indices is None:
             raise InputError(Argument("indices"), " are missing; say which features, such as [0, 12] or '0:20'")
-        wanted = chosen_indices(indices, features_of(model, source, [0]).n_features, seed)
+        wanted = chosen_indices(indices, n_features, seed)
         rows = in_residual_stream(model, features_of(model, source, wanted))
     if isinstance(rows, Reason):
         raise InputError(str(rows))

@@ -19,7 +19,7 @@ import torch
 
 import fade_lens
 from fade_lens.demo.parts import dequantized, judge_gguf
-from fade_lens.subject.hooks import read_hooks
+from fade_lens.subject.hooks import read_hooks, resolve_hook
 from fade_lens.subject.loading import load_model
 from tests.benchmarks.timing import machine
 
@@ -57,7 +57,7 @@ OTHERS = [
 
 def means(model: Any, words: list[str], layer: int) -> torch.Tensor:
     """The mean residual stream at each word's last token, in front of a block."""
-    hook, found = f"blocks.{layer}.hook_resid_pre", list[torch.Tensor]()
+    hook, found = resolve_hook(model, f"blocks.{layer}.hook_resid_pre"), list[torch.Tensor]()
     for word in words:
         begun = [
             model.tokenizer(s.split("{w}")[0] + word)["input_ids"] for s in SENTENCES

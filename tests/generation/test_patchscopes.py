@@ -1,5 +1,7 @@
 """The model describes a direction: what is put in and where, against a plain loop; the signals; models that cannot answer."""
 
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,8 +47,10 @@ def test_the_placeholder_stands_where_the_words_say() -> None:
     assert about.unit == pytest.approx(float(norms[[1, 2, 3, 5, 6, 7, 8, 10]].mean()), rel=1e-5)
 
 
-def test_answers_and_signals_are_those_of_a_plain_loop() -> None:
+@pytest.mark.parametrize("ends", ["\n", "og"])
+def test_answers_and_signals_are_those_of_a_plain_loop(ends: str) -> None:
     model, about = asked(layer=1)
+    about = replace(about, ends=ends)
     directions = torch.randn((2, model.cfg.d_model), generator=torch.Generator().manual_seed(1))
     found, _ = answers(model, about, directions, (0.5, 2.0), new_tokens=4)
     never = model.tokenizer.all_special_ids
@@ -80,8 +84,10 @@ def test_answers_and_signals_are_those_of_a_plain_loop() -> None:
                     without = model(torch.tensor([tokens]))[0, -1].softmax(-1)
                     change.append(float((logits.softmax(-1)[token] - without[token]).abs()))
                     tokens.append(token)
-            assert told.text == model.tokenizer.decode(tokens[len(about.tokens) :])
-            assert told.relevancy == pytest.approx(sum(change) / 4, abs=1e-4)
+            said = [model.tokenizer.decode(tokens[len(about.tokens) :][:n]) for n in range(5)]
+            n = next((n - 1 for n, text in enumerate(said) if set(ends) & set(text)), 4)
+            assert told.text == re.split(f"[{ends}]", said[-1])[0].strip()
+            assert told.relevancy == pytest.approx(sum(change[: max(n, 1)]) / max(n, 1), abs=1e-4)
 
 
 def test_random_directions_stand_beside_and_a_direction_alone_says_the_same_whatever_its_length_and_type() -> None:
@@ -113,12 +119,11 @@ def test_scores_are_distances_from_random_directions_and_only_what_lies_beyond_t
     assert not any(one.kept for row in null for one in row)
     chosen = best(own[1])
     assert chosen is not None and chosen.score == max(one.score for one in own[1]) and best(own[0]) is None
-    usual = np.array([row[2].signals for row in random])
-    wanted = ((np.array(given[0][2].signals) - usual.mean(0)) / usual.std(0, ddof=1)).mean()
-    assert own[0][2].score == pytest.approx(float(wanted))
-    usual = np.delete(usual, 5, axis=0)
-    wanted = ((np.array(random[5][2].signals) - usual.mean(0)) / usual.std(0, ddof=1)).mean()
-    assert null[5][2].score == pytest.approx(float(wanted))
+    usual = np.array([[one.signals for one in row] for row in random])
+    for told, beside in ((own[0][2], usual), (null[5][2], np.delete(usual, 5, axis=0))):
+        spread = np.sqrt(np.mean([beside[:, at].var(axis=0, ddof=1) for at in range(4)], axis=0))
+        wanted = np.mean((np.array(told.signals) - beside[:, 2].mean(axis=0)) / spread)
+        assert told.score == pytest.approx(float(wanted))
 
 
 @pytest.mark.parametrize(
@@ -171,12 +176,25 @@ def test_a_template_that_writes_no_such_thing_is_told() -> None:
         ({}, "no chat template"),
         ({"ask": "what", "answer": "this"}, "has no {x}"),
         ({"ask": ASK, "answer": ANSWER, "layer": 3}, "layer is 3"),
+        ({"ask": "{x}", "answer": "{x}"}, "has no word beside"),
         ({"ask": ASK * 20, "answer": ANSWER}, "makes a question of 125 tokens"),
     ],
 )
 def test_questions_that_cannot_be_asked_are_told(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         question(tiny_model(n_layers=3), **options)
+
+
+def test_a_scale_at_which_activations_overflow_says_nothing_and_the_others_are_as_without_it() -> None:
+    model, about = asked()
+    directions = torch.randn((2, model.cfg.d_model), generator=torch.Generator().manual_seed(1))
+    found, random = answers(model, about, directions, (0.5, 1e37, 1.0), new_tokens=2)
+    same, _ = answers(model, about, directions, (0.5, 1.0), new_tokens=2)
+    assert all(row[1].text == "" and not row[1].kept and row[1].entropy != row[1].entropy for row in (*found, *random))
+    for row, other in zip(found, same, strict=True):
+        assert [one.score for one in row[::2]] == pytest.approx([one.score for one in other], abs=1e-2)
+    with pytest.raises(InputError, match="scales make the model's activations overflow"):
+        answers(model, about, directions, (1e37,), new_tokens=2)
 
 
 def test_scales_and_answers_that_cannot_be_are_told() -> None:
