@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class PatchscopesSettings(ExplainerSettings):
     """How the model is asked about a direction."""
 
-    patch_scales: tuple[float, ...] = option((0.5, 0.7, 1.0, 1.4, 2.0, 2.8), "Norms of a direction that is put in for a word, in units of the residual stream's.")  # fmt: skip
+    patch_scales: tuple[float, ...] = option((0.5, 0.7, 1.0, 1.4, 2.0, 2.8), "Norms of a direction that is put in for a word, in units of the residual stream's.", above=0, most=1e6)  # fmt: skip
     patch_layer: int | None = option(None, "In front of which block it is put in.", least=0, none="the third")
     patch_ask: str | None = option(None, "What the model is asked, with {x} where the direction is put in.", none="a question of our own")  # fmt: skip
     patch_answer: str | None = option(None, "How its answer begins, with {x} likewise; a base model is only asked if this is given.", none="words that go with our question")  # fmt: skip
@@ -42,6 +42,7 @@ NAMES = {
     "layer": "patch_layer",
     "scales": "patch_scales",
     "new_tokens": "patch_tokens",
+    "n_random": "patch_random",
 }
 """What is called otherwise among a run's settings."""
 
@@ -89,16 +90,14 @@ class Patchscopes(Explainer):
         from fade_lens.subject.lens import in_residual_stream
 
         found = super().gather(evidence, indices)
-        subject, own = evidence.subject, self.patch
-        rows = (
-            in_residual_stream(subject.model, subject.features.select(list(found)))
-            if found
-            else Reason("no_tokens", "")
-        )
-        if isinstance(rows, Reason):
+        if not found:
             return found
-        bad = unusable(rows)
+        subject, own = evidence.subject, self.patch
+        rows = in_residual_stream(subject.model, subject.features.select(list(found)))
+        bad = range(len(found)) if isinstance(rows, Reason) else unusable(rows)
         usable = [index for at, index in enumerate(found) if at not in bad]
+        if isinstance(rows, Reason) or not usable:
+            return found
         rows = rows[[at for at in range(len(rows)) if at not in bad]]
         how: dict[str, Any] = {"new_tokens": own.patch_tokens, "n_random": own.patch_random, "seed": own.seed}
         said, _ = answers(subject.model, self.question(subject.model), rows, own.patch_scales, **how)

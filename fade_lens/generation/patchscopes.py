@@ -46,6 +46,8 @@ CLOSING = {'"': '"“”', "“": '"“”', "„": '"“”', "«": "»", "‘"
 """What ends an answer, by the mark behind which it begins; behind any other character it ends with its line."""
 SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 SIGNALS = ("self_similarity", "entropy", "relevancy")
+LARGEST = 1e6
+"""A scale beyond it is a slip."""
 LATE = 8 / 9
 """Where self-similarity is read: this share of the way through the blocks."""
 N_RANDOM = 8
@@ -149,8 +151,9 @@ def check_answers(
 ) -> tuple[float, ...]:
     """The scales as numbers. Raises `InputError` for scales or numbers that cannot be used, or a context that has no room for an answer."""
     scales = plain("scales", scales, tuple[float, ...])
-    if not scales or not all(np.isfinite(scale) and scale > 0 for scale in scales):
-        raise InputError(Argument("scales"), f" are {list(scales)}; give numbers above 0")
+    if not scales:
+        raise InputError(Argument("scales"), " are none; give numbers above 0")
+    within("scales", scales, above=0, most=LARGEST)
     within("new_tokens", plain("new_tokens", new_tokens, int), least=1)
     within("n_random", plain("n_random", n_random, int), least=LEAST_RANDOM)
     if len(about.tokens) + new_tokens > int(model.cfg.n_ctx):

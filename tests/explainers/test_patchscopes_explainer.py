@@ -98,7 +98,8 @@ def test_what_cannot_be_asked_is_told_by_the_names_of_settings_before_the_corpus
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (planted_model(), {}, "no chat template.*or give patch_ask and patch_answer in words"),
         (instructed(), {"patch_layer": 5}, "patch_layer is 5"),
-        (instructed(), {"patch_scales": (1.0, -1.0)}, "patch_scales are"),
+        (instructed(), {"patch_scales": (1.0, -1.0)}, r"patch_scales\[1\] is -1.0; it must be above 0"),
+        (instructed(), {"patch_scales": ()}, "patch_scales are none"),
         (instructed(), {"patch_tokens": 999}, "patch_tokens is 999"),
         (instructed(), {"patch_ask": "what?", "patch_answer": "this"}, "patch_ask has no {x}"),
     ]
