@@ -22,6 +22,7 @@ SHOWN_LATE = {
     "runs/fires.py": {"report"},
     "runs/health.py": {"report"},
     "analysis/by_negative.py": {"report"},
+    "runs/patchscopes.py": {"report"},
     "analysis/compare.py": {"report"},
     "analysis/release.py": {"report"},
     "analysis/polysemanticity.py": {"report"},

@@ -1,7 +1,8 @@
 """Errors that a user can act on: each message names what was given, what was expected and how to mend it."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 
@@ -38,6 +39,23 @@ class FadeLensError(Exception):
 
 class InputError(FadeLensError, ValueError):
     """An argument, file or table that cannot be used as given; raised before any work is done."""
+
+
+@contextmanager
+def renamed(names: Mapping[str, str]) -> Generator[None]:
+    """Let an `InputError` name arguments as the caller knows them.
+
+    Args:
+        names: what they are called here, by what they are called within.
+    """
+    try:
+        yield
+    except InputError as error:
+        parts = (
+            replace(part, name=names.get(part.name, part.name)) if isinstance(part, Argument) else part
+            for part in error.args
+        )
+        raise InputError(*parts) from error
 
 
 class MissingExtraError(FadeLensError, ImportError):

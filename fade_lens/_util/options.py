@@ -158,13 +158,22 @@ def within(
                 )
     elif choices and value not in choices:
         raise InputError(Argument(name), f" is {value!r}; give one of {', '.join(map(repr, choices))}")
-    if value is None or isinstance(value, str | tuple):
+    each = cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,)
+    for at, one in enumerate(each):
+        check_limits(name, one, f"[{at}]" if isinstance(value, tuple) else "", least, above, most, mend)
+
+
+def check_limits(
+    name: str, value: Any, place: str, least: float | None, above: float | None, most: float | None, mend: str
+) -> None:
+    """Raise `InputError` for a number, at a place of a tuple, beyond the limits of its field."""
+    if value is None or isinstance(value, str):
         return
     limits = ((least, "at least", least is None or value >= least), (above, "above", above is None or value > above))
     limits += ((most, "at most", most is None or value <= most),)
     if not all(kept for _, _, kept in limits):
         words = " and ".join(f"{how} {limit:g}" for limit, how, _ in limits if limit is not None)
-        raise InputError(Argument(name), f" is {value}; {mend or f'it must be {words}'}")
+        raise InputError(Argument(name), f"{place} is {value}; {mend or f'it must be {words}'}")
 
 
 def for_json(value: Any) -> Any:

@@ -39,8 +39,8 @@ INTERRUPTED = 130
 INTERRUPTED_MESSAGE = "Interrupted. What was done is kept: run the same command again to go on."
 
 COMMANDS = (
-    look.look, look.fires, look.steer, look.search, health.health, explain.explain, evaluate.evaluate, release.release, audit.audit,
-    compare.compare, evaluate.demo,
+    look.look, look.fires, look.steer, look.patchscopes, look.search, health.health, explain.explain, evaluate.evaluate,
+    release.release, audit.audit, compare.compare, evaluate.demo,
     sanity.sanity,
 )  # fmt: skip
 

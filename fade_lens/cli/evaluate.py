@@ -114,6 +114,8 @@ def evaluate(
     texts = corpus.open()
     check_evidence((one for one in chosen if isinstance(one, Description)), texts, chosen_settings.seed)
     published = subject.check(indices)
+    if explainer is not None:
+        subject.check_explainer(explainer, chosen_settings)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
     from fade_lens.generation.arms import EVERY_ARM

@@ -55,6 +55,7 @@ def explain(
     asked, folder = judging.open(judge), store or out.with_suffix("")
     texts = corpus.open()
     published = subject.check(features)
+    subject.check_explainer(explainer, chosen_settings)
     if asks and not judging.dry_run and not file_of(folder).exists():  # what goes on may have nothing left to ask
         asked.check(rates=False)  # before a model is loaded
     from fade_lens.runs.fade import Fade

@@ -1,4 +1,4 @@
-"""`fade-lens look`, `fires`, `steer` and `search`: features without a description, and descriptions by their meaning; no judge is asked."""
+"""`fade-lens look`, `fires`, `steer`, `patchscopes` and `search`: features without a description, and descriptions by their meaning; no judge is asked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.table import Table
 from fade_lens._util.errors import InputError
 from fade_lens._util.words import amount, clip
 from fade_lens.cli.console import console, plain
-from fade_lens.cli.options import Quiet, numbers, run_folder
+from fade_lens.cli.options import Quiet, numbers, open_tokenizer, run_folder
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions, SubjectsOptions
 
 if TYPE_CHECKING:
@@ -203,6 +203,59 @@ def steer(
         )
     console.print(shown)
     written(frame, csv)
+
+
+def patchscopes(
+    subject: SubjectOptions,
+    features: Annotated[str, typer.Option(help="Which to ask about: 9,12, or random:20.")],
+    scales: Annotated[
+        str, typer.Option(help="Norms of what is put in for a word, in units of the residual stream's.")
+    ] = "0.5,0.7,1,1.4,2,2.8",
+    ask: Annotated[
+        str | None, typer.Option(help="What the model is asked, with {x} where the direction is put in.")
+    ] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="How its answer begins; a base model is only asked if this is given.")
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="In front of which block it is put in; the third unless given.")
+    ] = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 8,
+    n_random: Annotated[int, typer.Option(min=4, help="Random directions that are asked about as well.")] = 8,
+    seed: Seed = 0,
+    csv: ToCsv = None,
+) -> None:
+    """An instruction-tuned model's own words for what features' directions mean, by strength.
+
+    Example: `fade-lens patchscopes --model google/gemma-2b-it --sae-release gemma-2b-res-jb --sae-id blocks.6.hook_resid_post --features 9,12`
+    """
+    from fade_lens.data.indices import asked_indices
+
+    asked_indices(features)
+    strengths = numbers("scales", scales)
+    subject.check_given(features)
+    published = subject.check(features)
+    from fade_lens.generation.patchscopes import check_instructed
+    from fade_lens.runs.patchscopes import patchscopes as asked
+
+    check_instructed(open_tokenizer(subject.model), answer)  # before weights are read
+    model, source = subject.open(published)
+
+    found = asked(
+        model, source, features, strengths, ask=ask, answer=answer, layer=layer, new_tokens=new_tokens, n_random=n_random, seed=seed
+    )  # fmt: skip
+    shown = Table(title="What the model says of its directions", title_justify="left")
+    for name, side in (("feature", "right"), ("scale", "right"), ("answer", "left"), ("kept", "left"), ("score", "right"), ("self-similarity", "right"), ("entropy", "right"), ("relevancy", "right"), ("of a random direction", "left")):  # fmt: skip
+        shown.add_column(name, justify=side, overflow="fold")  # pyright: ignore[reportArgumentType]
+    chosen = dict(zip(found.best["index"], found.best["scale"], strict=True))
+    for row in found.frame.to_dict("records"):
+        index, scale = row["index"], row["scale"]
+        kept = "best" if scale == chosen[index] else "kept" if row["kept"] else ""
+        signals = (f"{row[name]:.2f}" for name in ("score", "self_similarity", "entropy", "relevancy"))
+        cells = (str(index), f"{scale:g}", row["answer"], kept, *signals, row["random_answer"])
+        shown.add_row(*map(plain, cells), end_section=scale == strengths[-1])
+    console.print(shown)
+    written(found.frame, csv)
 
 
 def search(

@@ -305,6 +305,17 @@ def open_model(name: str, device: str | None, dtype: str, published: dict[str, A
     return load_model(name, published, device=device, dtype=dtype)
 
 
+def open_tokenizer(name: str) -> Any:
+    """The subject model's tokenizer without its weights, or None where it cannot be read by itself."""
+    from fade_lens.subject.loading import load_tokenizer
+
+    if name == DEMO:
+        from fade_lens.demo.parts import gemma_folder
+
+        name = str(gemma_folder())
+    return load_tokenizer(name)
+
+
 def check_features(features: Sequence[int] | int | str, n: int | None) -> None:
     """Raise `InputError` for features that an SAE of this width does not have; nothing is checked where the width is not known."""
     if n is not None:

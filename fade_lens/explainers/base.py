@@ -7,7 +7,7 @@ gathers the evidence of all features at once, asks for all of them together, and
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.options import option
@@ -37,6 +37,8 @@ REASONS = {
     "unreadable": "the explainer's answers cannot be read",
     "cut": "the explainer's answers end before they say anything",
     "no_tokens": "what the feature makes the model say cannot be told",
+    "no_direction": "the feature has no direction in the residual stream",
+    "nothing_said": "the model says no more of the direction than of random ones",
     "inseparable": "no text tells the feature from those that it is to be told from",
     "overflow": "activations are not finite",
     "too_long": "the explainer's context has no room for the evidence",
@@ -179,6 +181,9 @@ class Explainer(Registered, ABC):
     def __init__(self, settings: SubjectSettings, against: Mapping[int, Sequence[int]] | None = None) -> None:
         self.settings = self.Settings.of(settings)
         self.against = dict(against or {})
+
+    def check_tokenizer(self, read: Callable[[], Any]) -> None:
+        """Raise where the model's tokenizer, which `read` gives or None, tells that it cannot be used; called before weights are read if it can be."""
 
     def check(self, model: "Model") -> None:
         """Raise where it cannot be used on this model; called before anything is computed or asked."""

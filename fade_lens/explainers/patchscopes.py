@@ -1,13 +1,14 @@
 """`patchscopes`: an instruction-tuned subject describes its own directions, and texts decide which of its answers holds.
 
-A feature's direction is put in for a placeholder at many strengths (see `fade_lens.generation.patchscopes`). Answers that owe less to it than a
-random direction of the same norm gives are left out; which of the others tells where the feature fires is tried on windows of the role *select*.
+A feature's direction is put in for a placeholder at many strengths (see `fade_lens.generation.patchscopes`). Answers that say no more than those to
+random directions of the same norms are left out; which of the others tells where the feature fires is tried on windows of the role *select*.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from fade_lens._util.errors import renamed
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens.evidence.windows import Draw, Evidence
@@ -18,7 +19,7 @@ from fade_lens.judge.asking import Questions
 from fade_lens.subject.settings import SubjectSettings
 
 if TYPE_CHECKING:
-    from fade_lens.generation.patchscopes import Answer
+    from fade_lens.generation.patchscopes import Answer, Question
     from fade_lens.subject.hooks import Model
 
 
@@ -26,10 +27,24 @@ if TYPE_CHECKING:
 class PatchscopesSettings(ExplainerSettings):
     """How the model is asked about a direction."""
 
-    patch_scales: tuple[float, ...] = option((0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0), "Norms of a direction that is put in for a word, in units of the residual stream's.")  # fmt: skip
+    patch_scales: tuple[float, ...] = option((0.5, 0.7, 1.0, 1.4, 2.0, 2.8), "Norms of a direction that is put in for a word, in units of the residual stream's.", above=0, most=1e6)  # fmt: skip
     patch_layer: int | None = option(None, "In front of which block it is put in.", least=0, none="the third")
-    patch_tokens: int = option(12, "Tokens of the model's answer at most.", least=1)
+    patch_ask: str | None = option(None, "What the model is asked, with {x} where the direction is put in.", none="a question of our own")  # fmt: skip
+    patch_answer: str | None = option(None, "How its answer begins, with {x} likewise; a base model is only asked if this is given.", none="words that go with our question")  # fmt: skip
+    patch_tokens: int = option(8, "Tokens of the model's answer at most.", least=1)
+    patch_random: int = option(8, "Random directions that are asked about as well, to know what is said of any direction.", least=4)  # fmt: skip
     patch_texts: int = option(24, "Windows on which the answer is chosen, half of them with the feature firing.", least=8)  # fmt: skip
+
+
+NAMES = {
+    "ask": "patch_ask",
+    "answer": "patch_answer",
+    "layer": "patch_layer",
+    "scales": "patch_scales",
+    "new_tokens": "patch_tokens",
+    "n_random": "patch_random",
+}
+"""What is called otherwise among a run's settings."""
 
 
 @explainer("patchscopes")
@@ -37,15 +52,30 @@ class Patchscopes(Explainer):
     """Asks the subject itself what its direction means, and the judge which answer holds: one call a feature, none where there is one answer."""
 
     Settings: ClassVar[type[ExplainerSettings]] = PatchscopesSettings
+    version: ClassVar[str] = "2"
 
     def __init__(self, settings: SubjectSettings) -> None:
         super().__init__(settings)
         self.patch = PatchscopesSettings.of(settings)
 
-    def check(self, model: "Model") -> None:
-        from fade_lens.generation.patchscopes import question
+    def check_tokenizer(self, read: Callable[[], Any]) -> None:
+        from fade_lens.generation.patchscopes import check_instructed
 
-        question(model, layer=self.patch.patch_layer)
+        with renamed(NAMES):
+            check_instructed(read(), self.patch.patch_answer)
+
+    def check(self, model: "Model") -> None:
+        self.question(model)
+
+    def question(self, model: "Model") -> "Question":
+        """What the model is asked. Raises `InputError`, by the names of settings."""
+        from fade_lens.generation.patchscopes import check_answers, question
+
+        own = self.patch
+        with renamed(NAMES):
+            about = question(model, own.patch_ask, own.patch_answer, own.patch_layer)
+            check_answers(model, about, own.patch_scales, own.patch_tokens)
+        return about
 
     @classmethod
     def estimate(cls, judge: Judge, settings: SubjectSettings, n_features: int) -> Estimate:
@@ -56,7 +86,7 @@ class Patchscopes(Explainer):
         return ()
 
     def gather(self, evidence: Evidence, indices: Sequence[int]) -> Mapping[int, FeatureEvidence]:
-        from fade_lens.generation.patchscopes import answers, question
+        from fade_lens.generation.patchscopes import answers, unusable
         from fade_lens.subject.lens import in_residual_stream
 
         found = super().gather(evidence, indices)
@@ -64,20 +94,25 @@ class Patchscopes(Explainer):
             return found
         subject, own = evidence.subject, self.patch
         rows = in_residual_stream(subject.model, subject.features.select(list(found)))
-        if isinstance(rows, Reason):
+        bad = range(len(found)) if isinstance(rows, Reason) else unusable(rows)
+        usable = [index for at, index in enumerate(found) if at not in bad]
+        if isinstance(rows, Reason) or not usable:
             return found
-        about = question(subject.model, layer=own.patch_layer)
-        said = answers(subject.model, about, rows, own.patch_scales, new_tokens=own.patch_tokens, seed=own.seed)
-        held = held_windows(evidence, list(found), "select", own.patch_texts, "patchscopes")
-        return {
-            index: replace(one, likelier=kept(mine, null), held={"select": held[index]})
-            for (index, one), (mine, null) in zip(found.items(), said, strict=True)
+        rows = rows[[at for at in range(len(rows)) if at not in bad]]
+        how: dict[str, Any] = {"new_tokens": own.patch_tokens, "n_random": own.patch_random, "seed": own.seed}
+        said, _ = answers(subject.model, self.question(subject.model), rows, own.patch_scales, **how)
+        held = held_windows(evidence, usable, "select", own.patch_texts, "patchscopes")
+        asked = {
+            index: replace(found[index], likelier=kept(mine), held={"select": held[index]})
+            for index, mine in zip(usable, said, strict=True)
         }
+        return {**found, **asked}
 
     async def explain(self, evidence: FeatureEvidence, questions: Questions) -> Explanation:
         nodes = [Node(((text, 5),), text) for text in evidence.likelier]
         if not nodes:
-            return Explanation.of(evidence, reason=Reason("nothing_common", REASONS["nothing_common"]))
+            code = "nothing_said" if evidence.held else "no_direction"
+            return Explanation.of(evidence, reason=Reason(code, REASONS[code]))
         known = Answers(questions, evidence, self.settings.seed)
         if len(nodes) == 1 or not known.both_kinds("select"):
             return replace(Explanation.of(evidence, nodes[0].name), search={"candidates": float(len(nodes))})
@@ -88,8 +123,9 @@ class Patchscopes(Explainer):
         return replace(Explanation.of(evidence, chosen.name), search=search)
 
 
-def kept(own: "Sequence[Answer]", null: "Sequence[Answer]") -> tuple[str, ...]:
-    """The different answers that owe more to the direction than those of a random one do, those of the most relevance first."""
-    pairs = [mine for mine, other in zip(own, null, strict=True) if mine.says_more_than(other)]
-    ordered = sorted(pairs, key=lambda answer: -answer.relevancy)
-    return tuple(dict.fromkeys(answer.text for answer in ordered))
+def kept(own: "Sequence[Answer]") -> tuple[str, ...]:
+    """The different answers that are kept, those of the largest score first."""
+    found: dict[str, str] = {}
+    for answer in sorted((one for one in own if one.kept), key=lambda one: -one.score):
+        found.setdefault(answer.text.casefold(), answer.text)
+    return tuple(found.values())

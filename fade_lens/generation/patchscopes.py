@@ -2,12 +2,12 @@
 
 After Patchscopes (Ghandeharioun et al. 2024), SelfIE (Chen et al. 2024) and "Self-explaining SAE features" (Kharlapenko et al. 2024). A feature's
 direction says nothing of its scale, and answers depend on it: all scales run in one batch, in units of the residual stream's norm where the
-direction is put, each beside a random direction of the same norm. Three signals stand with every answer: self-similarity, entropy, relevancy.
+direction is put. Three signals stand with every answer: self-similarity, entropy, relevancy. The same question about random directions of the same
+norms tells what they are worth, so that no answer may be the answer.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fade_lens._util.errors import Argument, InputError
+from fade_lens._util.options import plain, within
 from fade_lens._util.seeds import stream
 from fade_lens._util.wording import one_line
 from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.decoders.choosing import decoder_of
+from fade_lens.generation.decoders.heads import Head
 from fade_lens.generation.next_token import Sampler
 from fade_lens.generation.steering import Request, continue_batch, uniforms
 from fade_lens.subject.hooks import (
@@ -33,16 +35,33 @@ from fade_lens.subject.hooks import (
     special_tokens,
     textless_tokens,
 )
-from fade_lens.subject.tokens import continued
+from fade_lens.subject.tokens import continued, tokenizer_of
 
-QUOTE = re.compile('["“”]')
 PLACE = "{x}"
 """Where the placeholder stands in a question."""
-QUESTION = f'In one word or a short phrase, what is the meaning of "{PLACE}"?'
-ANSWER = f'The meaning of "{PLACE}" is "'
-SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+QUESTION = f'Name the concept "{PLACE}" in one word.'
+ANSWER = f'The concept "{PLACE}" is called "'
+"""Asked for a meaning, the model defines ("a domesticated animal …"), and says as definite things of random directions."""
+CLOSING = {'"': '"“”', "“": '"“”', "„": '"“”', "«": "»", "‘": "’", "「": "」", "『": "』", "(": ")", "[": "]", "`": "`"}
+"""What ends an answer, by the mark behind which it begins; behind any other character it ends with its line."""
+SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+SIGNALS = ("self_similarity", "entropy", "relevancy")
+LARGEST = 1e6
+"""A scale beyond it is a slip."""
 LATE = 8 / 9
 """Where self-similarity is read: this share of the way through the blocks."""
+N_RANDOM = 8
+"""Random directions that are asked about as well."""
+LEAST_RANDOM = 4
+"""With fewer, nothing could be told from them."""
+BESIDE_RANDOM = 3.0
+"""An answer is kept where its score is more than so many standard deviations of random directions' largest scores beyond their mean."""
+ROWS = 28
+"""Directions that run at a time, each at one scale."""
+SYSTEM = "You are a helpful assistant."
+"""Where a chat template demands a system turn."""
+TINY = 1e-6
+"""A spread of random directions' signals below which it is rounding."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +73,14 @@ class Question:
         places: positions of the placeholder.
         layer: in front of which block the placeholder's residual stream is replaced.
         unit: mean norm of the residual stream there, over the positions of the question that are no special tokens.
+        ends: characters each of which ends an answer.
     """
 
     tokens: tuple[int, ...]
     places: tuple[int, ...]
     layer: int
     unit: float
+    ends: str = CLOSING['"']
 
 
 @dataclass(frozen=True)
@@ -68,10 +89,12 @@ class Answer:
 
     Attributes:
         scale: the norm of what was put in, in units of the residual stream's.
-        text: up to the first quotation mark.
+        text: up to the mark that ends it, such as a quotation mark.
         self_similarity: cosine of the direction and the residual stream of the last token before the answer, in a late block.
         entropy: of the answer's first token, nats: low where the direction says something definite.
         relevancy: mean change of the answer's tokens' probabilities by what was put in, 0 to 1.
+        score: how far the three lie from those of random directions at the same scale (see `scored`).
+        kept: whether the answer says something and its score is beyond those of random directions.
     """
 
     scale: float
@@ -79,10 +102,72 @@ class Answer:
     self_similarity: float
     entropy: float
     relevancy: float
+    score: float = 0.0
+    kept: bool = False
 
-    def says_more_than(self, random: "Answer") -> bool:
-        """Whether it says something, and owes more to the direction than a random direction's answer at the same strength does."""
-        return bool(self.text) and self.text != random.text and self.relevancy > random.relevancy
+    @property
+    def signals(self) -> tuple[float, float, float]:
+        """The three of `SIGNALS`, each large where the direction says something."""
+        return self.self_similarity, -self.entropy, self.relevancy
+
+
+ByScale = tuple[Answer, ...]
+"""A direction's answers."""
+
+
+def best(answers: Sequence[Answer]) -> Answer | None:
+    """The kept answer of the largest score; None where none is kept: the model says nothing of this direction."""
+    return max((answer for answer in answers if answer.kept), key=lambda answer: answer.score, default=None)
+
+
+def written(tokenizer: Any, ask: str, answer: str) -> str:
+    """A question and the beginning of its answer as the tokenizer's chat template writes them. Raises `InputError`."""
+    turns = [{"role": "user", "content": ask}, {"role": "assistant", "content": answer}]
+    tried: list[Exception] = []
+    for lead in ([], [{"role": "system", "content": SYSTEM}]):  # some templates demand a system turn
+        try:
+            return str(tokenizer.apply_chat_template([*lead, *turns], tokenize=False, continue_final_message=True))
+        except Exception as error:  # a template is a program of anybody's: it may raise anything
+            tried.append(error)
+    raise InputError(
+        f"the tokenizer's chat template cannot write a question and the beginning of its answer: {tried[0]}"
+    )
+
+
+def check_instructed(tokenizer: Any, answer: str | None = None) -> None:
+    """Raise `InputError` for a base model's tokenizer, unless the beginning of an answer is given; None is a tokenizer that is not known yet."""
+    if tokenizer is not None and not getattr(tokenizer, "chat_template", None) and answer is None:
+        raise InputError(
+            "the model's tokenizer has no chat template: a base model seldom answers questions about itself; load the instruction-tuned one, or give ",
+            Argument("ask"),
+            " and ",
+            Argument("answer"),
+            " in words that it would continue",
+        )
+
+
+def check_answers(
+    model: Model, about: Question, scales: Sequence[float], new_tokens: int, n_random: int = N_RANDOM
+) -> tuple[float, ...]:
+    """The scales as numbers. Raises `InputError` for scales or numbers that cannot be used, or a context that has no room for an answer."""
+    scales = plain("scales", scales, tuple[float, ...])
+    if not scales:
+        raise InputError(Argument("scales"), " are none; give numbers above 0")
+    within("scales", scales, above=0, most=LARGEST)
+    within("new_tokens", plain("new_tokens", new_tokens, int), least=1)
+    within("n_random", plain("n_random", n_random, int), least=LEAST_RANDOM)
+    if len(about.tokens) + new_tokens > int(model.cfg.n_ctx):
+        raise InputError(
+            Argument("new_tokens"),
+            f" is {new_tokens}, which the question of {len(about.tokens)} tokens leaves no room for",
+        )
+    return scales
+
+
+def unusable(directions: Float[Tensor, "feature d_model"]) -> list[int]:
+    """Which rows are zero or hold what is no number."""
+    norms = directions.float().norm(dim=-1)
+    return (~(norms.isfinite() & (norms > 0))).nonzero().flatten().tolist()
 
 
 def question(model: Model, ask: str | None = None, answer: str | None = None, layer: int | None = None) -> Question:
@@ -92,45 +177,45 @@ def question(model: Model, ask: str | None = None, answer: str | None = None, la
         model: instruction-tuned, unless `answer` is given: then the text `ask` and `answer` stand as they are, without a chat around them, if
             the tokenizer has no template for one.
         ask: the user's turn, with the placeholder as "{x}".
-        answer: how the model's turn begins; what follows it, up to the first quotation mark, is the answer.
+        answer: how the model's turn begins; what follows it is the answer, up to the mark that closes a quotation or bracket which it opens
+            at its end, else up to the end of the line.
         layer: in front of which block the placeholder is replaced; None for the third.
 
     Raises:
-        InputError: a tokenizer without a chat template, no "{x}", a layer that is not there.
+        InputError: a tokenizer without a chat template, a template that cannot write this, no "{x}", a layer that is not there.
     """
-    tokenizer, n_layers = model.tokenizer, int(model.cfg.n_layers)
-    chat = getattr(tokenizer, "chat_template", None)
-    if not chat and answer is None:
-        raise InputError(
-            "the model's tokenizer has no chat template: a base model seldom answers questions about itself; load the instruction-tuned one, or give ",
-            Argument("ask"),
-            " and ",
-            Argument("answer"),
-            " in words that it would continue",
-        )
+    tokenizer, n_layers = tokenizer_of(model), int(model.cfg.n_layers)
+    check_instructed(tokenizer, answer)
     said = (QUESTION if ask is None else ask, ANSWER if answer is None else answer)
     if not any(PLACE in text for text in said):
         raise InputError(Argument("ask"), f" has no {PLACE}, where the direction is put in")
-    layer = min(2, n_layers - 1) if layer is None else layer
+    layer = min(2, n_layers - 1) if layer is None else plain("layer", layer, int)
     if not 0 <= layer < n_layers:
         raise InputError(Argument("layer"), f" is {layer}; the model has blocks 0 to {n_layers - 1}")
-    turns = [{"role": "user", "content": said[0]}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) if chat else f"{said[0]}\n"
-    parts = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in f"{text}{said[1]}".split(PLACE)]
-    holder = tokenizer.unk_token_id
-    if holder is None:
-        holder = tokenizer("?", add_special_tokens=False)["input_ids"][-1]
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    text = written(tokenizer, *said) if chat else "\n".join(said)
+    parts = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split(PLACE)]
+    # Any token may hold the place, for it is replaced; one that says little also says little in the blocks before.
+    holders = [tokenizer.unk_token_id, *tokenizer("?", add_special_tokens=False)["input_ids"][-1:], 0]
+    holder = next(token for token in holders if token is not None)
     first = [] if chat or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     tokens, places = [*first, *parts[0]], list[int]()
     for part in parts[1:]:
         places.append(len(tokens))
         tokens += [holder, *part]
+    if len(tokens) >= (context := int(model.cfg.n_ctx)):
+        raise InputError(
+            Argument("ask"), f" makes a question of {len(tokens)} tokens; the model's context holds {context}"
+        )
     special = special_tokens(tokenizer)
     usual = [at for at, token in enumerate(tokens) if token not in special and at not in places]
+    if not usual:
+        raise InputError(Argument("ask"), f" has no word beside {PLACE}")
     hook = resolve_hook(model, f"blocks.{layer}.hook_resid_pre")
     with torch.no_grad():
         norms = read_hooks(model, torch.tensor([tokens]), [hook])[hook][0, usual].float().norm(dim=-1)
-    return Question(tuple(tokens), tuple(places), layer, float(norms.mean()))
+    ends = CLOSING.get(said[1].rstrip()[-1:], "\n")
+    return Question(tuple(tokens), tuple(places), layer, float(norms.mean()), ends)
 
 
 class Patch:
@@ -170,9 +255,10 @@ def answers(
     directions: Float[Tensor, "feature d_model"],
     scales: Sequence[float] = SCALES,
     *,
-    new_tokens: int = 12,
+    new_tokens: int = 8,
+    n_random: int = N_RANDOM,
     seed: int = 0,
-) -> list[tuple[tuple[Answer, ...], tuple[Answer, ...]]]:
+) -> tuple[list[ByScale], list[ByScale]]:
     """What the model says of some directions, at all scales in one batch, the likeliest tokens.
 
     Args:
@@ -180,36 +266,81 @@ def answers(
         directions: in the residual stream; their length means nothing.
         scales: norms of what is put in, in units of the residual stream's at the placeholder's layer.
         new_tokens: of an answer at most.
-        seed: of the random directions.
+        n_random: random directions that are asked about as well.
+        seed: of these.
 
     Returns:
-        For each direction its answers, and those of a random direction, by scale.
+        The answers of each direction, and of each random direction, by scale.
 
     Raises:
-        InputError: no scale, one that is not above 0, a question that leaves no room for an answer in the context.
+        InputError: scales or numbers that cannot be used, a question that leaves no room for an answer in the context, a direction that is
+            zero or no number.
     """
-    if not scales or not all(np.isfinite(scale) and scale > 0 for scale in scales):
-        raise InputError(Argument("scales"), f" are {list(scales)}; give numbers above 0")
-    if len(about.tokens) + new_tokens > int(model.cfg.n_ctx):
-        raise InputError(
-            Argument("new_tokens"),
-            f" is {new_tokens}, which the question of {len(about.tokens)} tokens leaves no room for",
-        )
-    found: list[tuple[tuple[Answer, ...], tuple[Answer, ...]]] = []
+    scales = check_answers(model, about, scales, new_tokens, n_random)
+    rows = directions.float()
+    if len(bad := unusable(rows)):
+        raise InputError(Argument("directions"), f"[{bad[0]}] is zero or holds what is no number; leave it out")
+    generator = torch.Generator().manual_seed(stream(seed, "patchscopes"))
+    noise = torch.randn((n_random, rows.shape[1]), generator=generator).to(rows)
+    put = (
+        rearrange(F.normalize(torch.cat([rows, noise]), dim=-1), "row d -> row 1 d")
+        * torch.tensor(scales).to(rows)[:, None]
+    )
+    put = about.unit * rearrange(put, "row scale d -> (row scale) d")
     with torch.no_grad():
         names = [name for name, _ in Patch(model, about, None).hooks()]
         decoder = decoder_of(model, names, [about.tokens])
         never = textless_tokens(model, decoder.head.d_vocab)
-        for number, direction in enumerate(directions.float()):
-            generator = torch.Generator().manual_seed(stream(seed, "patchscopes", number))
-            noise = torch.randn(direction.shape, generator=generator).to(direction)
-            both = torch.stack([direction, noise])
-            both = both / both.norm(dim=-1, keepdim=True)
-            rows = about.unit * rearrange(both, "side d -> side 1 d") * torch.tensor(scales).to(both)[:, None]
-            said = batch(model, decoder, about, rearrange(rows, "side scale d -> (side scale) d"), never, new_tokens)
-            told = [Answer(scale, *one) for scale, one in zip([*scales, *scales], said, strict=True)]
-            found.append((tuple(told[: len(scales)]), tuple(told[len(scales) :])))
-    return found
+        said = [one for some in put.split(ROWS) for one in batch(model, decoder, about, some, never, new_tokens)]
+    told = [replace(one, scale=scales[at % len(scales)]) for at, one in enumerate(said)]
+    found = [tuple(told[at : at + len(scales)]) for at in range(0, len(told), len(scales))]
+    return scored(found[: len(rows)], found[len(rows) :])
+
+
+def scored(own: Sequence[ByScale], random: Sequence[ByScale]) -> tuple[list[ByScale], list[ByScale]]:
+    """Answers with their scores, and which of them are kept.
+
+    An answer's score is the mean of its three signals' distances from the mean of random directions' at the same scale, in their standard
+    deviations (root mean square over scales); a random direction is scored beside the others. Kept is what says something, what no random direction says at this scale, and
+    scores more than `BESIDE_RANDOM` standard deviations beyond the mean of the largest scores that random directions reach at any scale.
+    """
+
+    def signals(some: Sequence[ByScale]) -> Float[np.ndarray, "direction scale signal"]:
+        return np.array([[answer.signals for answer in answers] for answers in some])
+
+    def beyond(some: Float[np.ndarray, "direction scale signal"], usual: Float[np.ndarray, "random scale signal"]) -> Float[np.ndarray, "direction scale"]:  # fmt: skip
+        spread = np.sqrt(
+            usual[:, finite].var(axis=0, ddof=1).mean(axis=0)
+        )  # of few directions, each scale alone tells little
+        return ((some - usual.mean(axis=0)) / np.maximum(spread, TINY)).mean(axis=-1)
+
+    usual = signals(random)
+    finite = np.isfinite(usual).all(axis=(0, 2))
+    if not finite.any():
+        raise InputError(Argument("scales"), " make the model's activations overflow, all of them; give smaller ones")
+    alone = np.concatenate([beyond(usual[[at]], np.delete(usual, at, axis=0)) for at in range(len(usual))])
+    largest = alone[:, finite].max(axis=1)
+    least = largest.mean() + BESIDE_RANDOM * largest.std(ddof=1)
+    by_chance = [{answers[at].text.casefold() for answers in random} for at in range(usual.shape[1])]
+
+    def with_scores(some: Sequence[ByScale], scores: Float[np.ndarray, "direction scale"]) -> list[ByScale]:
+        return [
+            tuple(
+                replace(a, score=float(s), kept=bool(a.text and s > least) and a.text.casefold() not in said)
+                for a, s, said in zip(answers, row, by_chance, strict=True)
+            )
+            for answers, row in zip(some, scores, strict=True)
+        ]
+
+    return with_scores(own, beyond(signals(own), usual)), with_scores(random, alone)
+
+
+class Recorder(Sampler):
+    """A sampler that keeps the states of which it chooses."""
+
+    def choose(self, state: Float[Tensor, "row d_state"], step: int) -> Int[Tensor, " row"]:
+        self.states = [*(self.states if step else ()), state]
+        return super().choose(state, step)
 
 
 def batch(
@@ -219,44 +350,50 @@ def batch(
     rows: Float[Tensor, "row d_model"],
     never: Int[Tensor, " token"],
     new_tokens: int,
-) -> list[tuple[str, float, float, float]]:
-    """What the model says with each row put in, with self-similarity, entropy and relevancy."""
+) -> list[Answer]:
+    """What the model says with each row put in; the scale is not known here."""
     patch, requests = Patch(model, about, rows), [Request(about.tokens, None, 0.0, 0)] * len(rows)
-    sampler = Sampler(decoder.head, uniforms(requests, new_tokens), never, 0.0, None)
-    ids = np.maximum(continue_batch(decoder, patch, requests, sampler, new_tokens), 0)
+    sampler = Recorder(decoder.head, uniforms(requests, new_tokens), never, 0.0, None)
+    ids = torch.from_numpy(continue_batch(decoder, patch, requests, sampler, new_tokens)).to(patch.device)
     assert patch.last is not None, "the question has passed"
     similar = F.cosine_similarity(patch.last, rows.to(patch.last), dim=-1)
-    whole = torch.tensor([[*about.tokens, *row] for row in ids.tolist()], device=patch.device)
-    told, plain = (log_probabilities(decoder, Patch(model, about, put), about, whole) for put in (rows, None))
-    chosen = whole[:, len(about.tokens) :, None]
-    entropy = -(told[:, 0].exp() * told[:, 0]).sum(dim=-1)
-    change = (told.gather(-1, chosen).exp() - plain.gather(-1, chosen).exp()).abs()[..., 0]
-    found: list[tuple[str, float, float, float]] = []
-    for row, own in enumerate(ids.tolist()):
-        text, n = until_quote(model.tokenizer, about, own)
-        found.append((text, float(similar[row]), float(entropy[row]), float(change[row, :n].mean())))
-    return found
+    first = decoder.head.log_probabilities(sampler.states[0])
+    entropy = torch.where(ids[:, 0] >= 0, -(first.exp() * first).sum(dim=-1), torch.nan)
+    ends = [
+        until_end(model.tokenizer, about, own) if own[0] >= 0 else ("", 1) for own in ids.tolist()
+    ]  # else it overflowed
+    texts, lengths = zip(*ends, strict=True)
+    # What follows an answer does not count, and without the direction equal answers are equally likely: each is read once.
+    own = torch.arange(max(lengths), device=ids.device) < torch.tensor(lengths, device=ids.device)[:, None]
+    ids = ids[:, : max(lengths)].where(own, 0).clamp(min=0)
+    told = probabilities(decoder.head, sampler.states[: max(lengths)], ids)
+    different, which = ids.unique(dim=0, return_inverse=True)
+    asked = torch.tensor([about.tokens], device=patch.device).expand(len(different), -1)
+    with decoder.steered(Patch(model, about, None)):
+        states = decoder.states(torch.cat([asked, different], dim=1))[:, len(about.tokens) - 1 : -1]
+    change = (told - probabilities(decoder.head, states.unbind(dim=1), different)[which]).abs()
+    relevant = change.where(own, 0).sum(dim=-1) / own.sum(dim=-1)
+    rows_of = zip(texts, similar.tolist(), entropy.tolist(), relevant.tolist(), strict=True)
+    return [Answer(0.0, *row) for row in rows_of]
 
 
-def log_probabilities(
-    decoder: Decoder, patch: Patch, about: Question, whole: Int[Tensor, "row pos"]
-) -> Float[Tensor, "row new token"]:
-    """Of every token after the question, at each position of the answers."""
-    with decoder.steered(patch):
-        states = decoder.states(whole)[:, len(about.tokens) - 1 : -1]
-    flat = rearrange(states, "row new d -> (row new) d")
-    return rearrange(decoder.head.log_probabilities(flat), "(row new) token -> row new token", row=len(whole))
+def probabilities(
+    head: Head, states: Sequence[Float[Tensor, "row d_state"]], ids: Int[Tensor, "row new"]
+) -> Float[Tensor, "row new"]:
+    """Of the tokens that were chosen, from the states before them."""
+    each = (head.log_probabilities(state).gather(-1, ids[:, [at]]) for at, state in enumerate(states))
+    return torch.cat(tuple(each), dim=-1).exp()
 
 
-def until_quote(tokenizer: Any, about: Question, ids: Sequence[int]) -> tuple[str, int]:
-    """The answer up to its first quotation mark, and how many of the tokens are of it."""
+def until_end(tokenizer: Any, about: Question, ids: Sequence[int]) -> tuple[str, int]:
+    """The answer up to what ends it, and how many of the tokens are of it."""
     for n in range(len(ids) + 1):
-        text = continued(tokenizer, about.tokens, ids[:n])
-        if QUOTE.search(text):
-            return cleaned(QUOTE.split(text)[0]), max(1, n - 1)
+        text = continued(tokenizer, about.tokens, ids[:n]).lstrip("\n")
+        if ends := [text.index(mark) for mark in about.ends if mark in text]:
+            return cleaned(text[: min(ends)]), max(1, n - 1)
     return cleaned(continued(tokenizer, about.tokens, ids)), len(ids)
 
 
 def cleaned(text: str) -> str:
-    """An answer on one line, its final stop left out."""
-    return one_line(text).rstrip(".")
+    """An answer on one line, its final stop and quotation marks around it left out."""
+    return one_line(text).rstrip(".").strip('"“”')

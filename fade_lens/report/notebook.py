@@ -13,7 +13,9 @@ from fade_lens.report.explaining import explanation_data
 from fade_lens.report.looking import heat_tables, look_card
 from fade_lens.report.page import environment, page
 from fade_lens.report.rows import entries, row, tally
+from fade_lens.report.scales import answer_rows
 from fade_lens.runs.look import Look
+from fade_lens.runs.patchscopes import SelfExplanations
 from fade_lens.runs.results import Result, Results
 
 if TYPE_CHECKING:
@@ -80,6 +82,11 @@ def explanation_cards(found: Explanations) -> str:
 def fires_table(frame: "pd.DataFrame") -> str:
     """Latents by the tokens of a text, shaded; nothing in it runs."""
     return str(_macros().heat(heat_tables(frame)))
+
+
+def self_explanations_table(found: SelfExplanations) -> str:
+    """What a model says of its directions, by scale, kept answers in full colour; nothing in it runs."""
+    return str(_macros().scales(answer_rows(found)))
 
 
 def _macros() -> Any:

@@ -23,7 +23,7 @@ from sae_lens.training.activation_scaler import ActivationScaler
 from safetensors import SafetensorError
 from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
 from transformer_lens.utilities import get_device
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens.subject.hooks import MLP_INPUT, Model, device_of, is_bridge, model_name
@@ -223,6 +223,14 @@ def check_model(
             near = suggest(name, [*aliases(), *(r.model for r in get_pretrained_saes_directory().values())])
             raise InputError(Argument("model"), f" {name!r} could not be loaded: {brief(error)}{near}") from error
     return official
+
+
+def load_tokenizer(name: str) -> Any:
+    """A model's tokenizer without its weights, or None where there is none to be read by itself."""
+    try:
+        return AutoTokenizer.from_pretrained(official_name(name) or name)
+    except UNREADABLE:
+        return None
 
 
 def text_model(name: str, device: str | None, dtype: torch.dtype, revision: str | None) -> dict[str, Any]:

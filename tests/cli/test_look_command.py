@@ -1,4 +1,4 @@
-"""`fade-lens look`, `fires`, `steer` and `search` on a planted model, in this process."""
+"""`fade-lens look`, `fires`, `steer`, `patchscopes` and `search` on a planted model, in this process."""
 
 import re
 
@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from fade_lens.cli import app
 from tests.cli.test_commands import told
 from tests.planted import TRUE, natural_texts, planted_model, planted_sae
+from tests.tiny import word_tokenizer
 
 
 @pytest.fixture
@@ -87,6 +88,28 @@ def test_steer_shows_the_unsteered_text_beside_the_others(subject, tmp_path):
     assert "factor 1 is 3" in run(*asked, "--unit", "3").output
 
 
+def test_patchscopes_prints_what_the_model_says_by_scale(subject, tmp_path, monkeypatch):
+    monkeypatch.setattr("fade_lens.cli.look.open_tokenizer", lambda _: None)
+    asked = ("patchscopes", *subject, "--features", "0,2", "--scales", "0.5,2", "--new-tokens", "2", "--n-random", "4")
+    done = run(*asked, "--ask", "the cat sees {x}", "--answer", "the {x}", "--csv", "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert done.exit_code == 0 and done.output.count(" 0.5 ") == 2, done.output
+    assert table["index"].tolist() == [0, 0, 2, 2] and table["scale"].tolist() == [0.5, 2.0] * 2
+
+
+@pytest.mark.parametrize("command", ["patchscopes", "explain"])
+def test_a_base_model_is_told_by_its_tokenizer_before_it_is_loaded(subject, monkeypatch, capsys, command):
+    monkeypatch.setattr("fade_lens.cli.subject.open_model", lambda *_: pytest.fail("opened"))
+    for module in ("look", "subject"):
+        monkeypatch.setattr(f"fade_lens.cli.{module}.open_tokenizer", lambda _: word_tokenizer())
+    more = ["--explainer", "patchscopes", "--corpus", "c.txt", "--judge", "openai:none", "--out", "o.csv"]
+    code, said = told(
+        monkeypatch, capsys, command, *subject, "--features", "0", *(more if command == "explain" else [])
+    )
+    mend = "--patch-ask and --patch-answer" if command == "explain" else "--ask and --answer"
+    assert code == 2 and f"give {mend} in words that it would continue" in said, said
+
+
 def test_search_finds_descriptions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pd.Series(TRUE).rename_axis("index").rename("description").to_csv("labels.csv")
@@ -106,6 +129,8 @@ def test_search_finds_descriptions(tmp_path, monkeypatch):
         (["look"], "Missing option '--corpus'"),
         (["fires", " "], "give a text to read"),
         (["fires", "a", "-k", "0"], "Invalid value for"),
+        (["patchscopes", "--features", "0", "--scales", "much"], "--scales is 'much'; give numbers"),
+        (["patchscopes", "--features", "8"], "feature index 8 is out of range"),
         (["fires", "a", "--sae-id", "x"], "--sae-release and --sae-id go together"),
         (
             ["steer", "--feature", "0", "--prompt", "a"],
@@ -128,4 +153,4 @@ def test_bad_input_is_one_sentence_and_exit_code_2(subject, monkeypatch, capsys,
 
 def test_the_help_lists_the_commands():
     said = run("--help").output
-    assert all(re.search(rf"\b{name}\b", said) for name in ("look", "fires", "steer", "search"))
+    assert all(re.search(rf"\b{name}\b", said) for name in ("look", "fires", "steer", "patchscopes", "search"))

@@ -123,7 +123,9 @@ def test_written_texts_are_read_as_those_of_the_corpus_are() -> None:
     assert [(w.tokens, w.ids) for w in read[:2]] == [(w.tokens, w.ids) for w in whole]
     assert [w.largest for w in read[:2]] == pytest.approx([w.largest for w in whole]) and whole[0].largest > 0
     assert all(w.place.text == -1 and w.place.kind == "written" for w in read)
-    assert [w.silent(EVIDENCE.floor(0)) for w in read] == [False, not whole[1].largest, False], "an empty text is neither"
+    assert [w.silent(EVIDENCE.floor(0)) for w in read] == [False, not whole[1].largest, False], (
+        "an empty text is neither"
+    )
     assert not EVIDENCE.read_written(0, [])
 
 
