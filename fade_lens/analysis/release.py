@@ -17,6 +17,7 @@ from fade_lens._util.files import table_of
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import rng
 from fade_lens.analysis.compare import Comparison, side_by_side
+from fade_lens.baselines.kinds import DESCRIBED, check_baselines
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.explainers.base import explainer_of
@@ -98,7 +99,7 @@ class Release:
     @cached_property
     def frame(self) -> "pd.DataFrame":
         """One row an SAE: what it is, its health, the latents drawn of it, the mean of each score with its 95 % interval over latents and the
-        share that is undefined, what it cost; or why it could not be scored (`failed`)."""
+        share that is undefined, the means of score minus baseline (`clarity_minus_random`), what it cost; or why it could not be scored (`failed`)."""
         return table_of([*map(self._row, self.results), *({"sae": name, "failed": why} for name, why in self.failed.items())])  # fmt: skip
 
     @staticmethod
@@ -127,9 +128,11 @@ class Release:
         for one in means.to_dict("records"):
             if one["run"] != fact.run or one["null"] is not None:
                 continue
-            score = one["metric"]
+            minus = one["baseline"]
+            score = one["metric"] if minus is None else f"{one['metric']}_minus_{minus}"
             row |= {score: one["mean"], f"{score}_low": one["low"], f"{score}_high": one["high"]}
-            row[f"{score}_undefined"] = one["undefined"]
+            if minus is None:
+                row[f"{score}_undefined"] = one["undefined"]
         usage = run.usage
         cost = {"judge_calls": usage and usage.calls, "judge_cost": usage and usage.cost, "seconds": run.seconds}
         return row | cost | {"failed": None}
@@ -174,6 +177,7 @@ def release(
     descriptions: Any = None,
     explainer: str | None = None,
     scorers: Sequence[str] = ("fade",),
+    baselines: Sequence[str] = (),
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "float32",
     progress: bool = True,
@@ -198,7 +202,7 @@ def release(
         descriptions: "neuronpedia"; a table, or its file, with a column `sae` beside `index` and `description`; or a dict from an SAE's name to
             what `Fade.evaluate` takes. In the latter two, latents are drawn among those described, unless an explainer is given.
         explainer: who explains drawn latents that have no description.
-        scorers: as in `Fade.evaluate`.
+        scorers, baselines: as in `Fade.evaluate`.
         device, dtype: of a model that is loaded here.
         progress: show progress bars.
         told: called with an SAE's name and its `Results`, or why it has none, as soon as that is known.
@@ -217,6 +221,7 @@ def release(
     scorers_of(scorers)
     if explainer is not None:
         explainer_of(explainer)
+    check_baselines(baselines, explainer)
     chosen = settings_of(settings, overrides, neurons=False)
     given = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
     judged = Judge.parse(judge) if isinstance(judge, str) else judge
@@ -231,7 +236,7 @@ def release(
     opened, sources = sources_of(saes, sae_ids, model, device, dtype, fails)
     if texts is not None and (unknown := [name for name in texts if name not in sources and name not in failed]):
         raise InputError(Argument("descriptions"), f" are of {unknown[0]!r}, which is none of the SAEs{suggest(unknown[0], sources)}")  # fmt: skip
-    made = Scored(opened, given, judged, chosen, Path(folder), latents, texts, explainer, scorers, progress)
+    made = Scored(opened, given, judged, chosen, Path(folder), latents, texts, explainer, scorers, baselines, progress)
     for start in range(0, len(names := list(sources)), AT_ONCE):
         fades = dict[str, Fade]()
         for name in names[start : start + AT_ONCE]:
@@ -265,6 +270,7 @@ def release_estimate(
     latents: int = 100,
     explainer: str | None = None,
     scorers: Sequence[str] = ("fade",),
+    baselines: Sequence[str] = (),
     settings: Settings | None = None,
     **overrides: Any,
 ) -> Estimate:
@@ -272,14 +278,18 @@ def release_estimate(
 
     Args:
         n_saes: how many.
-        corpus, judge, latents, explainer, scorers, settings, overrides: as in `release`.
+        corpus, judge, latents, explainer, scorers, baselines, settings, overrides: as in `release`.
     """
-    chosen = settings_of(settings, overrides, neurons=False)
-    some = [] if explainer else [Description(i, f"what latent {i} is described as") for i in range(latents)]
-    missing = range(latents) if explainer else ()
+    check_baselines(baselines, explainer)
+    chosen, named = settings_of(settings, overrides, neurons=False), scorers_of(scorers)
+
+    def of(explainer: str | None) -> Estimate:
+        given = [] if explainer else [Description(i, f"what latent {i} is described as") for i in range(latents)]
+        missing = range(latents) if explainer else ()
+        return estimate(judge, chosen, corpus, given, missing, latents, scorers=named, explainer=explainer)
+
     return (
-        estimate(judge, chosen, corpus, some, missing, latents, scorers=scorers_of(scorers), explainer=explainer)
-        * n_saes
+        sum((of(None if kind in DESCRIBED else explainer) for kind in dict.fromkeys(baselines)), of(explainer)) * n_saes
     )
 
 
@@ -296,6 +306,7 @@ class Scored:
     texts: Mapping[str, Any] | None
     explainer: str | None
     scorers: Sequence[str]
+    baselines: Sequence[str]
     progress: bool
 
     def fade(self, source: Source) -> Fade:
@@ -350,7 +361,7 @@ class Scored:
             raise InputError(f"none of the {len(found.indices)} latents drawn has a description; give an ", Argument("explainer"), " that writes them")  # fmt: skip
         store = self.place(name)
         results = fade.evaluate(
-            [*known, *missing], scorers=self.scorers, explainer=self.explainer if missing else None, store=store, progress=self.progress
+            [*known, *missing], scorers=self.scorers, baselines=self.baselines, explainer=self.explainer if missing else None, store=store, progress=self.progress
         )  # fmt: skip
         results.save(store / "results.json.gz")
         results.frame.to_csv(store / "results.csv", index=False, errors="replace")

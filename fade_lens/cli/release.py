@@ -42,6 +42,7 @@ def release(
         typer.Option(help="Who explains drawn latents without a description: one-shot, or another explainer."),
     ] = None,
     scorers: Annotated[str, typer.Option(help="What to score by, as in `evaluate`.")] = "fade",
+    baselines: Annotated[str, typer.Option(help="Baseline features beside each SAE's, as in `evaluate`.")] = "",
     model: Annotated[str | None, typer.Option(help="Another model than the one the release names.")] = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -68,7 +69,14 @@ def release(
     asked = judging.open(judge)
     texts = corpus.open()
     estimated = release_estimate(
-        len(found), texts, asked, latents=latents, explainer=explainer, scorers=asked_scorers, settings=chosen_settings
+        len(found),
+        texts,
+        asked,
+        latents=latents,
+        explainer=explainer,
+        scorers=asked_scorers,
+        baselines=names(baselines),
+        settings=chosen_settings,
     )
     if judging.dry_run or not quiet:
         n = f"{len(found)} SAEs, {latents} latents of each: {estimated}"
@@ -86,7 +94,7 @@ def release(
 
     done = score(
         release, names(sae_ids), corpus=texts, folder=out, judge=asked, model=model, latents=latents, descriptions=given, explainer=explainer,
-        scorers=asked_scorers, device=device, dtype=dtype, progress=not quiet, told=None if quiet else told, settings=chosen_settings,
+        scorers=asked_scorers, baselines=names(baselines), device=device, dtype=dtype, progress=not quiet, told=None if quiet else told, settings=chosen_settings,
     )  # fmt: skip
     table, page = done.to_csv(out / "release.csv"), done.to_html(out / "release.html")
     if not quiet:

@@ -51,6 +51,13 @@ def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJud
     assert Results.load(tmp_path / "wrong" / "results.json.gz") == found.results["wrong"]
 
 
+def test_the_scores_minus_those_of_baseline_features_stand_beside_each_sae(server: FakeJudge, tmp_path: Path) -> None:
+    found = release({"right": planted_sae()}, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE}, baselines=("permuted",), **FAST)  # fmt: skip
+    row = found.frame.to_dict("records")[0]
+    assert row["detection"] > 0.9 and row["detection_minus_permuted"] == 0, "what they fire on is the same"
+    assert "SAE scored" in found.to_html(tmp_path / "release.html").read_text()
+
+
 def test_a_release_that_is_run_again_asks_nothing_and_draws_the_same(server: FakeJudge, tmp_path: Path) -> None:
     about: dict[str, Any] = {
         "model": planted_model(),
