@@ -15,7 +15,7 @@ from fade_lens.metrics.metric import Metric
 from fade_lens.metrics.reconstruction import LOSSES, NEARNESS, over_documents
 from fade_lens.subject.activations import spread
 from fade_lens.subject.features import unfolded
-from fade_lens.subject.health import L0_APART, LEAST_RECOVERED, Cause, HealthWarning
+from fade_lens.subject.health import L0_APART, LEAST_RECOVERED, LEAST_VARIANCE, Cause, HealthWarning
 from fade_lens.subject.hooks import dtype_of, model_name
 from fade_lens.subject.loading import UNFOLDED, otherwise_loaded
 from fade_lens.subject.reconstruction import Read, Reconstruction, reads, statistics
@@ -58,6 +58,8 @@ class Signs:
         """What is not as it should be, where the release states an L0."""
         if self.recovered is not None and self.recovered < LEAST_RECOVERED:
             yield f"only {number(self.recovered)} of the loss is recovered"
+        if self.variance is not None and self.variance < LEAST_VARIANCE:
+            yield f"the variance explained is {number(self.variance)}"
         if self.l0 is not None and l0 and not 1 / L0_APART <= self.l0 / l0 <= L0_APART:
             yield f"L0 is {amount(float(f'{self.l0:.3g}'))}, the release's {amount(l0)}"
 
@@ -121,7 +123,7 @@ def better(signs: Signs, before: float, l0: float | None) -> bool:
 
 def shown(signs: Signs) -> str:
     """Signs in words."""
-    return f"recovered {number(signs.recovered)}, L0 {amount(signs.l0 and float(f'{signs.l0:.3g}'))}"
+    return f"recovered {number(signs.recovered)}, variance explained {number(signs.variance)}, L0 {amount(signs.l0 and float(f'{signs.l0:.3g}'))}"
 
 
 def trials(made: Reconstruction, tokens: TokenizedTexts, context: int) -> Iterator[Trial]:

@@ -145,9 +145,9 @@ def health(
     reconstruction, or an ablation, is put in the place of the others. The arms are the model as it is, with the SAE, with the SAE and what
     it missed (which must be clean), with zero and with the mean in its place.
 
-    A warning is given where less than 0.7 of the loss is recovered, L0 differs by more than two times from what the release states, or SAE + error
-    is not clean. What is likely is then tried on a few texts: with or without BOS, centred activations (`model_from_pretrained_kwargs`), other
-    layers, other scales of activations; what mends it is named.
+    A warning is given where less than 0.7 of the loss is recovered, less than 0.2 of the variance explained, L0 differs by more than two times from what
+    the release states, or SAE + error is not clean. What is likely is then tried on a few texts: with or without BOS, centred activations
+    (`model_from_pretrained_kwargs`), other layers, other scales of activations; what mends it is named.
 
     Args:
         model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.

@@ -147,6 +147,17 @@ def test_an_sae_that_is_merely_poor_is_told_without_a_cause():
     assert code == "unknown" and "of the loss is recovered" in words
 
 
+def test_variance_that_is_not_explained_is_told_where_the_loss_does_not_show_it():
+    """As without BOS in Gemma 3, whose first tokens are massive: the demo's SAE still recovers 0.72 of the loss."""
+    sae = healthy_sae()
+    sae.b_dec.data += 20.0  # the same along every dimension, which the next norm takes away
+    found = health(MODEL, sae, TEXTS).items[0]
+    recovered = found.value("ce_recovered_zero")
+    assert recovered is not None and recovered > 0.99
+    (warning,) = found.warnings
+    assert warning.cause == "unknown" and warning.words.startswith("the variance explained is −")
+
+
 def test_an_sae_that_makes_something_else_each_time_is_told(monkeypatch):
     sae = healthy_sae()
 
