@@ -414,7 +414,8 @@ class Fade:
         given, missing = (
             (read_descriptions(descriptions), ()) if explainer is None else undescribed(self._named(descriptions))
         )
-        checked_indices(missing, self.n_features)
+        if missing:
+            checked_indices(missing, self.n_features)
         explaining = explainer or explained_by(given)
         self._check_baselines(baselines, explaining)
         checks: dict[str, Any] = {"nulls": nulls, "repeats": repeats, "second_judge": second_judge, "gold": gold}
