@@ -93,7 +93,7 @@ def main() -> None:
     began = time.perf_counter()
     found = fade_lens.patchscopes(model, torch.cat([planted, noise]))
     seconds = time.perf_counter() - began
-    best = found.best
+    best: Any = found.best
     best["answer"] = best["answer"].astype(object).where(best["answer"].notna(), None)
     names = [*words, *(f"(random {at})" for at in range(len(noise)))]
     print(f"{machine()}; {len(names)} directions and {len(found.random)} random ones beside them in {seconds:.0f} s\n")
