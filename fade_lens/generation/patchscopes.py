@@ -150,10 +150,10 @@ def check_answers(
     model: Model, about: Question, scales: Sequence[float], new_tokens: int, n_random: int = N_RANDOM
 ) -> tuple[float, ...]:
     """The scales as numbers. Raises `InputError` for scales or numbers that cannot be used, or a context that has no room for an answer."""
-    scales = plain("scales", scales, tuple[float, ...])
-    if not scales:
+    numbers: tuple[float, ...] = plain("scales", scales, tuple[float, ...])
+    if not numbers:
         raise InputError(Argument("scales"), " are none; give numbers above 0")
-    within("scales", scales, above=0, most=LARGEST)
+    within("scales", numbers, above=0, most=LARGEST)
     within("new_tokens", plain("new_tokens", new_tokens, int), least=1)
     within("n_random", plain("n_random", n_random, int), least=LEAST_RANDOM)
     if len(about.tokens) + new_tokens > int(model.cfg.n_ctx):
@@ -161,7 +161,7 @@ def check_answers(
             Argument("new_tokens"),
             f" is {new_tokens}, which the question of {len(about.tokens)} tokens leaves no room for",
         )
-    return scales
+    return numbers
 
 
 def unusable(directions: Float[Tensor, "feature d_model"]) -> list[int]:
@@ -189,9 +189,9 @@ def question(model: Model, ask: str | None = None, answer: str | None = None, la
     said = (QUESTION if ask is None else ask, ANSWER if answer is None else answer)
     if not any(PLACE in text for text in said):
         raise InputError(Argument("ask"), f" has no {PLACE}, where the direction is put in")
-    layer = min(2, n_layers - 1) if layer is None else plain("layer", layer, int)
-    if not 0 <= layer < n_layers:
-        raise InputError(Argument("layer"), f" is {layer}; the model has blocks 0 to {n_layers - 1}")
+    before: int = min(2, n_layers - 1) if layer is None else plain("layer", layer, int)
+    if not 0 <= before < n_layers:
+        raise InputError(Argument("layer"), f" is {before}; the model has blocks 0 to {n_layers - 1}")
     chat = bool(getattr(tokenizer, "chat_template", None))
     text = written(tokenizer, *said) if chat else "\n".join(said)
     parts = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split(PLACE)]
@@ -211,11 +211,11 @@ def question(model: Model, ask: str | None = None, answer: str | None = None, la
     usual = [at for at, token in enumerate(tokens) if token not in special and at not in places]
     if not usual:
         raise InputError(Argument("ask"), f" has no word beside {PLACE}")
-    hook = resolve_hook(model, f"blocks.{layer}.hook_resid_pre")
+    hook = resolve_hook(model, f"blocks.{before}.hook_resid_pre")
     with torch.no_grad():
         norms = read_hooks(model, torch.tensor([tokens]), [hook])[hook][0, usual].float().norm(dim=-1)
     ends = CLOSING.get(said[1].rstrip()[-1:], "\n")
-    return Question(tuple(tokens), tuple(places), layer, float(norms.mean()), ends)
+    return Question(tuple(tokens), tuple(places), before, float(norms.mean()), ends)
 
 
 class Patch:

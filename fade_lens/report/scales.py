@@ -25,7 +25,7 @@ def scales_figure(found: SelfExplanations, index: int) -> go.Figure:
     own = found[index]
     figure = make_subplots(2, 2, subplot_titles=list(PANELS.values()), vertical_spacing=0.16)
     for place, name in enumerate(PANELS):
-        at = {"row": place // 2 + 1, "col": place % 2 + 1}
+        at: dict[str, Any] = {"row": place // 2 + 1, "col": place % 2 + 1}
         for other in found.random:
             figure.add_trace(_line(other, name, GREY), **at)
         figure.add_trace(_line(own, name, BLUE), **at)

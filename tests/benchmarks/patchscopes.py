@@ -12,6 +12,7 @@ defaults, which sees the directions alone. An answer is right if it is the word;
 import argparse
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,15 @@ OTHERS = [
 ]
 
 
-def means(model: Any, words: list[str], layer: int) -> torch.Tensor:
-    """The mean residual stream at each word's last token, in front of a block."""
-    hook, found = resolve_hook(model, f"blocks.{layer}.hook_resid_pre"), list[torch.Tensor]()
-    for word in words:
-        begun = [
-            model.tokenizer(s.split("{w}")[0] + word)["input_ids"] for s in SENTENCES
-        ]  # what follows changes nothing before
-        found.append(
-            torch.stack([read_hooks(model, torch.tensor([ids]), [hook])[hook][0, -1].float() for ids in begun]).mean(0)
-        )
-    return torch.stack(found)
+def means(model: Any, words: Sequence[str], layer: int) -> torch.Tensor:
+    """The mean residual stream at each word's last token, in front of a block; what follows a token changes nothing before it."""
+    hook, total = resolve_hook(model, f"blocks.{layer}.hook_resid_pre"), torch.zeros(1)
+    for sentence in SENTENCES:
+        begun = [model.tokenizer(sentence.split("{w}")[0] + word)["input_ids"] for word in words]
+        whole = torch.tensor([[*ids, *[0] * (max(map(len, begun)) - len(ids))] for ids in begun])
+        seen = read_hooks(model, whole, [hook])[hook].float()
+        total = total + torch.stack([row[len(ids) - 1] for row, ids in zip(seen, begun, strict=True)]) / len(SENTENCES)
+    return total
 
 
 def says(answer: str | None, word: str) -> bool:
@@ -93,7 +92,7 @@ def main() -> None:
     began = time.perf_counter()
     found = fade_lens.patchscopes(model, torch.cat([planted, noise]))
     seconds = time.perf_counter() - began
-    best = found.best
+    best: Any = found.best
     best["answer"] = best["answer"].astype(object).where(best["answer"].notna(), None)
     names = [*words, *(f"(random {at})" for at in range(len(noise)))]
     print(f"{machine()}; {len(names)} directions and {len(found.random)} random ones beside them in {seconds:.0f} s\n")
