@@ -190,25 +190,27 @@ def sentence(a: str, b: str, rows: Sequence[Mapping[str, Any]], titles: Mapping[
     A score tells them apart where the interval of the difference leaves 0 out and the test agrees (p ≤ 0.05).
     """
     better: dict[str, list[str]] = {a: [], b: []}
-    alike: list[str] = []
+    alike, unknown = list[str](), list[str]()
     for row in rows:
         value, limits = row["difference"], (row["low"], row["high"])
         if row["metric"] not in titles or math.isnan(value):
             continue
-        title, known = titles[row["metric"]], not math.isnan(row["low"])
-        if known and limits[0] * limits[1] > 0 and row["p_value"] <= 0.05:
+        title = titles[row["metric"]]
+        if math.isnan(row["low"]):
+            unknown.append(f"{title} ({number(value)}{_settled_by(row)})")
+        elif limits[0] * limits[1] > 0 and row["p_value"] <= 0.05:
             near, far = sorted(map(abs, limits))
             better[a if value > 0 else b].append(f"{number(abs(value))} of {title} ({number(near)} to {number(far)})")
         else:
-            between = f", {number(limits[0])} to {number(limits[1])}" if known else ""
-            alike.append(f"{title} ({number(value)}{between}{_settled_by(row)})")
+            alike.append(f"{title} ({number(value)}, {number(limits[0])} to {number(limits[1])}{_settled_by(row)})")
     parts = [
         f"{one} is more interpretable than {b if one == a else a} by {_all(some)}"
         for one, some in better.items()
         if some
     ]
-    if alike:
-        parts.append(f"{'' if parts else f'{a} and {b}: '}not told apart by {_all(alike)}")
+    for words, some in (("not told apart by", alike), ("too few features to tell by", unknown)):
+        if some:
+            parts.append(f"{'' if parts else f'{a} and {b}: '}{words} {_all(some)}")
     return f"{'; '.join(parts)}." if parts else ""
 
 

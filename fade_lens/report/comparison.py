@@ -33,9 +33,8 @@ LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
 def comparison_page(comparison: Comparison, **more: Any) -> str:
     """One HTML file: what the runs scored, their means, plots against layer, width, L0 and recovered loss, differences."""
     style = joined("page.css")
-    return environment().get_template("compare.html").render(
-        policy=policy(style), style=style, **_parts(comparison) | more, plots=_plots(comparison)
-    )  # fmt: skip
+    shown = _parts(comparison) | {"kicker": "comparison", "links": {}, "drawn": [], "failed": []} | more
+    return environment().get_template("compare.html").render(policy=policy(style), style=style, plots=_plots(comparison), **shown)  # fmt: skip
 
 
 def release_page(release: "Release") -> str:
