@@ -18,6 +18,7 @@ TITLES = {
     "bias": "Reconstruction bias (1: none)",
     "ce_clean": "Loss of the model, nats a token",
     "ce_sae": "… with the SAE",
+    "ce_sae_error": "… with the SAE and what it missed, which must change nothing",
     "ce_zero": "… with zero in its place",
     "ce_mean": "… with the mean in its place",
     "ce_recovered_zero": "Loss recovered, of what zero ablation costs",
