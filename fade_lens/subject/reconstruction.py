@@ -21,7 +21,7 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Advance
 from fade_lens.subject.activations import PIECE_ON_ACCELERATOR, PIECE_ON_CPU, Batch, batches, usual_tokens
 from fade_lens.subject.features import Latents
-from fade_lens.subject.hooks import HookTensor, Model, layer_of, read_hooks, residual_hook
+from fade_lens.subject.hooks import HookTensor, Model, layer_of, read_hooks, residual_hook, resolve_hook
 from fade_lens.subject.tokens import TokenizedTexts
 
 KEPT_BYTES = 2**29
@@ -35,30 +35,33 @@ class Reconstruction:
 
     Args:
         model, sae: the SAE and the model that it is of.
+
+    Attributes:
         scale: what activations are multiplied by before the SAE reads them (its output is divided by it).
         centred: whether their mean over the dimensions is taken away before (and added to its output).
-        layers: how many blocks further the SAE is put than its config says.
+        maps_back: whether what it makes is in the space that it reads.
 
     Raises:
-        InputError: an SAE that does not fit the model, or no block so many further.
+        InputError: an SAE that does not fit the model.
     """
 
-    def __init__(self, model: Model, sae: SAE[Any], *, scale: float = 1.0, centred: bool = False, layers: int = 0) -> None:  # fmt: skip
-        self.model, self.sae, self.scale, self.centred, self.layers = model, sae, scale, centred, layers
-        features = Latents(model, sae, range(int(sae.cfg.d_sae)))
-        if layers:
-            features = copy.copy(features)
-            features.read_hook, features.write_hook = (moved(model, h, layers) for h in (features.read_hook, features.write_hook))  # fmt: skip
-            features.residual_hook = residual_hook(model, features.read_hook)
-        self.features, self.encoder = features, features.encoder
+    def __init__(self, model: Model, sae: SAE[Any]) -> None:
+        self.model, self.sae, self.scale, self.centred = model, sae, 1.0, False
+        self.features = Latents(model, sae, range(int(sae.cfg.d_sae)))
+        self.encoder = self.features.encoder
         self.maps_back = not sae.cfg.architecture().endswith("transcoder")
-        """Whether what it makes is in the space that it reads."""
         self._plain = type(sae).forward in (SAE.forward, Transcoder.forward)
         """Whether the reconstruction is decoded from the latents alone: others have a path around them."""
 
     def tried(self, *, scale: float = 1.0, centred: bool = False, layers: int = 0) -> "Reconstruction":
-        """The same SAE put otherwise."""
-        return Reconstruction(self.model, self.sae, scale=scale, centred=centred, layers=layers)
+        """The same SAE on scaled or centred activations, or so many blocks further. Raises `InputError` where there is no such block."""
+        other = copy.copy(self)
+        other.scale, other.centred = scale, centred
+        if layers:
+            other.features = features = copy.copy(self.features)
+            features.read_hook, features.write_hook = (moved(self.model, h, layers) for h in (features.read_hook, features.write_hook))  # fmt: skip
+            features.residual_hook = residual_hook(self.model, features.read_hook)
+        return other
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ def moved(model: Model, hook: str, layers: int) -> str:
     layer = layer_of(hook)
     if layer is None or not 0 <= layer + layers < int(model.cfg.n_layers):
         raise InputError(f"{hook!r} has no fellow {layers} blocks further")
-    return hook.replace(f"blocks.{layer}.", f"blocks.{layer + layers}.", 1)
+    return resolve_hook(model, hook.replace(f"blocks.{layer}.", f"blocks.{layer + layers}.", 1))
 
 
 class Read(NamedTuple):

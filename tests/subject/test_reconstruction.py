@@ -99,7 +99,7 @@ def test_scale_and_mean_are_taken_away_and_given_back():
     sae, hidden = tiny_sae("jumprelu"), torch.randn(2, 5, D_MODEL)
     mean = hidden.mean(-1, keepdim=True)
     want = sae((hidden - mean) * 3) / 3 + mean
-    torch.testing.assert_close(Reconstruction(MODEL, sae, scale=3, centred=True).of(hidden), want.detach())
+    torch.testing.assert_close(Reconstruction(MODEL, sae).tried(scale=3, centred=True).of(hidden), want.detach())
 
 
 def test_cosines_of_weights_are_those_of_a_plain_product(monkeypatch):
