@@ -91,9 +91,11 @@ def over_documents(
 def metric(values: Float[np.ndarray, " row"], n: int, name: str) -> Metric:
     """A figure of which the first value is that of the texts at hand and the others are replicates."""
     if not np.isfinite(values[0]):
-        ablation = "recovered" in name
-        words = "the ablation costs nothing here, so there is nothing to recover" if ablation else "the activations do not vary"  # fmt: skip
-        return Metric(None, Reason("no_harm" if ablation else "constant", words))
+        if "recovered" in name:
+            return Metric(None, Reason("no_harm", "the ablation costs nothing here, so there is nothing to recover"))
+        if name in LOSSES:
+            return Metric(None, Reason("no_next_token", "no token that counts has a next one"))
+        return Metric(None, Reason("constant", "the activations do not vary"))
     interval, why = None, None
     if n < 2:
         why = "one text tells nothing of how texts differ"

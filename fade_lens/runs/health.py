@@ -251,16 +251,22 @@ def read_by(made: Reconstruction, corpus: Corpus, settings: SubjectSettings, n: 
     """
     subject = Subject(made.model, made.sae, corpus, [0], settings)
     tokens = drawn(subject.tokens, n, settings.seed)
-    if not any((~tokens.special_of(text)[:-1]).any() for text in range(len(tokens))):
+    if not any(followed(tokens, text) for text in range(len(tokens))):
         raise InputError(f"none of the {len(tokens)} texts drawn of {corpus.source} holds two tokens of which the first is not special; give longer texts")  # fmt: skip
     return tokens, subject.context
 
 
 def drawn(tokens: TokenizedTexts, n: int, seed: int) -> TokenizedTexts:
-    """At most `n` texts that hold a token that counts, at random, in their order."""
-    counts = [bool((~tokens.special_of(text)).any()) for text in range(len(tokens))]
-    there = np.flatnonzero(counts)
-    return tokens.select(sorted(rng(seed, "health texts").permutation(there)[:n].tolist()))
+    """At most `n` texts that hold a token that counts, at random, in their order; those with a next token first."""
+    counts = [2 * followed(tokens, text) + (not tokens.special_of(text).all()) for text in range(len(tokens))]
+    order = rng(seed, "health texts").permutation(np.flatnonzero(counts))
+    order = order[np.argsort(-np.array(counts)[order] // 2, kind="stable")] if n < len(order) else order
+    return tokens.select(sorted(order[:n].tolist()))
+
+
+def followed(tokens: TokenizedTexts, text: int) -> bool:
+    """Whether a token that counts has a next one."""
+    return bool((~tokens.special_of(text)[:-1]).any())
 
 
 def measured(

@@ -9,6 +9,7 @@ from sae_lens.evals import EvalConfig, run_evals
 from sae_lens.training.activation_scaler import ActivationScaler
 
 import fade_lens
+from fade_lens.runs.answers import next_tokens
 from fade_lens.subject.tokens import tokenize
 from tests.healthy import HOOK, WORDS, circular_texts, healthy_model, healthy_sae
 from tests.tiny import WORDS as ALL_WORDS
@@ -199,6 +200,28 @@ def test_an_answer_is_said_with_the_sae_and_not_with_ablations():
     assert rows["early", "sae"]["probability"] < 0.1 and rows["early", "clean"]["probability"] > 0.9
 
 
+def test_an_answer_is_read_behind_its_prompt():
+    """Alone, some tokenizers begin it with a space of its own."""
+
+    def tokenizer(texts, **_):
+        return {"input_ids": [[ord(c) for c in (text if text.startswith("J") else f"_{text}")] for text in texts]}
+
+    assert next_tokens(tokenizer, "John", " M") == [32, 77] and next_tokens(tokenizer, "x", "") == []
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_texts_come_as_token_ids_and_in_windows_as_well(windows):
+    ids = [MODEL.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    corpus = fade_lens.Corpus.from_tokens(ids, windows=windows)
+    found = health(MODEL, healthy_sae(), corpus, context=6, texts=30)
+    assert not found.items[0].warnings and found.items[0].texts == 30 and found.items[0].tokens <= 30 * 5
+
+
+def test_losses_are_compared_on_texts_that_have_a_next_token():
+    found = health(MODEL, healthy_sae(), [*["the"] * 50, *TEXTS[:3]], texts=40, loss_texts=3).items[0]
+    assert found.loss_tokens > 3 and found.value("ce_recovered_zero") is not None
+
+
 def test_a_page_and_a_card_show_all_and_run_nothing(tmp_path):
     saes = {"<script>alert(1)</script>": healthy_sae(), "early": healthy_sae(hook_name="blocks.0.hook_resid_post")}
     found = health(MODEL, saes, TEXTS, prompts={WORDS[0]: WORDS[1]})
@@ -226,6 +249,7 @@ def test_a_page_and_a_card_show_all_and_run_nothing(tmp_path):
         (healthy_sae(), TEXTS, {"texts": 0}, "texts is 0"),
         (healthy_sae(), TEXTS, {"loss_tokens": 0}, "loss_tokens is 0"),
         (healthy_sae(), TEXTS, {"loss_texts": 0}, "loss_texts is 0"),
+        (healthy_sae(), TEXTS, {"prompts": {"": "a"}}, "prompts: '' has no token, or its answer has none"),
         (healthy_sae(), TEXTS, {"prompts": {"the": ""}}, "prompts: 'the' has no token, or its answer has none"),
         (healthy_sae(), TEXTS, {"prompts": {"the " * 80: "a"}}, "is longer than the model's context"),
         (healthy_sae(), TEXTS, {"context": 500}, "context is 500"),
