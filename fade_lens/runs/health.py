@@ -86,8 +86,8 @@ class Health:
     def frame(self) -> "pd.DataFrame":
         """One row an SAE: its figures with 95 % intervals (`_low`, `_high`), why any is undefined, how its latents fire, warnings.
 
-        `recovered_saelens` is what SAELens 6.54 prints as `ce_loss_score`: zero ablation of special tokens too, which BOS makes far more
-        harmful. `dead` is the share of latents silent on `tokens` tokens; the density of each of them is below `silent_bound`.
+        `recovered_saelens` is what SAELens 6.54 prints as `ce_loss_score`: there zero ablation destroys BOS as well, so that what is recovered is
+        a share of something else. `dead` is the share of latents silent on `tokens` tokens; the density of each of them is below `silent_bound`.
         """
         return table_of(row_of(one) for one in self.items)
 

@@ -39,9 +39,15 @@ def main() -> None:
     parser.add_argument("--wrong", nargs="?", const="", help="also mistakes, those alone whose name holds this")
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--loss-texts", type=int, default=64)
+    parser.add_argument("--loss-tokens", type=int, default=16, help="of each of these; 0: all")
     given = parser.parse_args()
     model, corpus = demo.model(), demo.corpus()
-    options: dict[str, Any] = {"texts": given.texts, "loss_texts": given.loss_texts, "progress": False}
+    options: dict[str, Any] = {
+        "texts": given.texts,
+        "loss_texts": given.loss_texts,
+        "loss_tokens": given.loss_tokens or None,
+        "progress": False,
+    }
     begun = time.process_time()
     found = fade_lens.health(model, demo.sae(), corpus, prompts=ANSWER, **options)
     row = found.frame.to_dict("records")[0]
