@@ -81,6 +81,21 @@ def healthy_sae(seed: int = 0, *, noise: float = 0.02, **metadata: Any) -> SAE:
     return sae
 
 
+def healthy_transcoder(layer: int = LAYER, seed: int = 0) -> SAE:
+    """One of the same block's attention, from the residual stream before it; at another `layer` it is out of place."""
+    hooks = {"hook": f"blocks.{layer}.hook_resid_pre", "meta_hook_name_out": f"blocks.{layer}.hook_attn_out"}
+    sae, at, n = tiny_sae("jumprelu_transcoder", d_in=D_MODEL, d_out=D_MODEL, d_sae=24, **hooks), directions(seed), len(WORDS)  # fmt: skip
+    with torch.no_grad():
+        sae.threshold.fill_(LENGTH / 2)
+        sae.b_enc.fill_(-LENGTH)
+        sae.b_dec.zero_()
+        sae.W_enc.zero_()
+        sae.W_enc[:, :n] = (at.words[LAYER - 1] + at.added - 1 / D_MODEL**0.5).T
+        sae.W_dec[:n] = at.words[LAYER] - at.words[LAYER - 1]
+    sae.cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
+    return sae
+
+
 def circular_texts(n: int = 60, seed: int = 0) -> list[str]:
     """Texts in which words follow one another as the model has it."""
     random = np.random.default_rng(seed)

@@ -87,7 +87,7 @@ def planted(model: Model, *, n_texts: int = 400, settings: Settings = SETTINGS, 
     with Judge(
         PlantedRule({c: tuple(of) for c, of in tokens.items()}), texts_per_request=200, price=(0.0, 0.0)
     ) as judge:
-        fade = Fade(model, sae, corpus=texts, judge=judge, settings=settings)
+        fade = Fade(model, sae, corpus=texts, judge=judge, settings=settings, health_texts=0)
         true = fade.evaluate(dict(enumerate(concepts)), progress=progress)
         shuffled = fade.evaluate(dict(enumerate(concepts[1:] + concepts[:1])), progress=progress)
     return Planted(true, shuffled)

@@ -144,9 +144,11 @@ def trials(made: Reconstruction, tokens: TokenizedTexts, context: int) -> Iterat
         words = f"The SAE is likely of another layer: it does better at {layer.features.read_hook!r} than at {features.read_hook!r}, which sae.cfg.metadata.hook_name says."  # fmt: skip
         yield Trial("layer", words, signs_of(layer, tokens))
     scaled = best_scale(made, kept)
-    words = f"The SAE was likely trained on activations {scaled.scale:.3g} times as large: fold it into its weights with sae.fold_activation_norm_scaling_factor({scaled.scale:.3g})."  # fmt: skip
+    by = f"{scaled.scale:.3g}"
+    fold = f"fold it into its weights with sae.fold_activation_norm_scaling_factor({by})" if made.maps_back else f"multiply sae.W_enc by {by}"  # fmt: skip
+    words = f"The SAE was likely trained on activations {by} times as large: {fold}."
     if made.sae.cfg.normalize_activations in UNFOLDED:
-        words = f"{unfolded(made.sae, features.read_hook)} On these texts {scaled.scale:.3g} does best."
+        words = f"{unfolded(made.sae, features.read_hook)} On these texts {by} does best."
     yield Trial("scale", words, signs_of(scaled, tokens))
 
 

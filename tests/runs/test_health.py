@@ -11,7 +11,7 @@ from sae_lens.training.activation_scaler import ActivationScaler
 import fade_lens
 from fade_lens.runs.answers import next_tokens
 from fade_lens.subject.tokens import tokenize
-from tests.healthy import HOOK, WORDS, circular_texts, healthy_model, healthy_sae
+from tests.healthy import HOOK, WORDS, circular_texts, healthy_model, healthy_sae, healthy_transcoder
 from tests.tiny import WORDS as ALL_WORDS
 from tests.tiny import tiny_model, tiny_sae
 
@@ -128,6 +128,17 @@ def test_a_wrong_scale_is_named_with_the_factor(factor):
     code, words = cause(MODEL, sae)
     told = float(words.split("fold_activation_norm_scaling_factor(")[1].split(")")[0])
     assert code == "scale" and 0.7 < told * factor < 1.4, words
+
+
+def test_of_a_transcoder_each_mistake_is_named_as_well():
+    right, early, large, other = healthy_transcoder(), healthy_transcoder(), healthy_transcoder(), healthy_transcoder(2)
+    early.cfg.metadata.prepend_bos = False
+    large.W_enc.data *= 6
+    saes = {"right": right, "bos": early, "scale": large, "layer": other}
+    found = health(MODEL, saes, TEXTS)
+    assert found.frame["causes"].tolist() == ["", "bos", "scale", "layer"] and found["right"].value("variance_explained") > 0.99  # fmt: skip
+    assert "multiply sae.W_enc by 0.177" in found["scale"].warnings[0].words
+    assert health(healthy_model(centred=False), right, TEXTS).frame["causes"].tolist() == ["loading"]
 
 
 def test_a_scale_that_was_never_folded_in_is_named_as_sae_lens_has_it():
