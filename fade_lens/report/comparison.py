@@ -30,11 +30,16 @@ WIDTH, HEIGHT = 300, 190
 LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
 
 
+PLAIN: Mapping[str, Any] = {"kicker": "comparison", "links": {}, "drawn": (), "failed": ()}
+"""What a release's page has beside a comparison's."""
+
+
 def comparison_page(comparison: Comparison, **more: Any) -> str:
     """One HTML file: what the runs scored, their means, plots against layer, width, L0 and recovered loss, differences."""
     style = joined("page.css")
-    shown = _parts(comparison) | {"kicker": "comparison", "links": {}, "drawn": [], "failed": []} | more
-    return environment().get_template("compare.html").render(policy=policy(style), style=style, plots=_plots(comparison), **shown)  # fmt: skip
+    return environment().get_template("compare.html").render(
+        policy=policy(style), style=style, **_parts(comparison) | PLAIN | more, plots=_plots(comparison)
+    )  # fmt: skip
 
 
 def release_page(release: "Release") -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -329,8 +330,10 @@ def test_every_command_speaks_to_a_screen_that_is_not_in_utf_8(parts, monkeypatc
     assert "0.9" in said and "\n - " in said.replace("\n- ", "\n - "), "dashes stand for no value"
     assert "Wörter für 猫" in (folder / "run" / "report.html").read_text(encoding="utf-8")
     assert "Wörter" in said_by(monkeypatch, "cp1252", *arguments, "--no-faithfulness")[1]
+    results = Results.load(folder / "run" / "results.json.gz")
+    other = str(replace(results, items=results.items[:-1]).save(folder / "other" / "results.json.gz").parent)
     for encoding in ("ascii", "cp932"):
-        for command in (log, [*log, "--full"], ["sanity", run], ["compare", run, run, "--out", run], ["--help"]):
+        for command in (log, [*log, "--full"], ["sanity", run], ["compare", run, other, "--out", run], ["--help"]):
             code, said = said_by(monkeypatch, encoding, *command)
             assert code == 0 and len(said) > 100, (encoding, command)
         code, said = said_by(monkeypatch, encoding, "judge", "log", "né…\udce9")

@@ -50,7 +50,8 @@ def test_the_entropy_of_its_activation_over_tokens_is_told(looked):
             assert np.isnan(row.token_entropy) and np.isnan(row.effective_tokens)
             continue
         assert row.token_entropy == pytest.approx(-(shares * np.log(shares)).sum())
-        assert 1 < row.effective_tokens == pytest.approx(np.exp(row.token_entropy)) < len(CLASSES[row.index]) + 0.001
+        assert row.effective_tokens == pytest.approx(np.exp(row.token_entropy))
+        assert 1 < row.effective_tokens < len(CLASSES[row.index]) + 0.001
     only = fade_lens.look(MODEL, SAE, [0], [f"the {CLASSES[0][0]} sat"] * 3 + TEXTS[:40], top_texts=1, progress=False)
     assert only.frame.token_entropy[0] == 0 and only.frame.effective_tokens[0] == 1
 
