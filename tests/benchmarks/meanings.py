@@ -17,9 +17,20 @@ from typing import Any
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from fade_lens import Fade, Judge, Results, RunStore, Subject, by_negative, compare, complexity, demo, polysemanticity
-from fade_lens.evidence.windows import Evidence
-from fade_lens.explainers.meanings import Meanings, vectors
+from fade_lens import (
+    Answer,
+    Fade,
+    Judge,
+    Request,
+    Results,
+    RunStore,
+    by_negative,
+    compare,
+    complexity,
+    demo,
+    polysemanticity,
+)
+from fade_lens.explainers.meanings import vectors
 from fade_lens.metrics.separability import APART, parts_of
 from tests.benchmarks.does_it_work import LEAST, explained, latents
 
@@ -87,44 +98,46 @@ def normal_p(shown: np.ndarray, held: np.ndarray, random: np.random.Generator, n
     return (1 + sum(cut(one[: len(shown)], one[len(shown) :]) >= seen for one in drawn)) / (n + 1)
 
 
-def made(folder: Path, n_texts: int, judge: Judge | None = None, **settings: Any) -> tuple[Fade, list[int]]:
-    """The demo's model and SAE, and the described latents, observed."""
-    folder.mkdir(parents=True, exist_ok=True)
+def made(store: Path, n_texts: int, judge: Judge, **settings: Any) -> tuple[Fade, list[int], np.ndarray]:
+    """The demo's model and SAE, the described latents, and their largest activations on every text, kept in a store of the judge's own."""
     fade = Fade(demo.model(), demo.sae(), corpus=demo.corpus(n_texts), judge=judge, showing="small", **settings)
     described = sorted(d.index for d in demo.descriptions())
-    if not (folder / "tfidf.csv").exists():
-        fade.explain(described, explainer="tfidf", store=folder / "store", progress=False).to_csv(folder / "tfidf.csv")
-    return fade, described
+    fade.explain(described, explainer="tfidf", store=store, progress=False)
+    with RunStore(store) as run:
+        passed = run.activations(described)
+    assert passed is not None
+    return fade, described, passed.values
+
+
+class Nothing:
+    """Stands for a judge that has nothing to say."""
+
+    name = "nothing"
+
+    async def ask(self, request: Request) -> Answer:
+        return Answer('{"description": ""}')
 
 
 def of_latents(folder: Path, n_texts: int) -> None:
     """How many meanings the described latents have that fire on enough texts."""
-    fade, described = made(folder, n_texts)
-    with RunStore(folder / "store") as run:
-        passed = run.activations(described)
-    assert passed is not None
-    chosen = latents(passed.values, described, int(((passed.values > 0).sum(axis=0) >= LEAST).sum()))
-    evidence = Evidence(Subject(fade.model, fade.source, fade.corpus, chosen, fade.settings))
-    explainer = Meanings(fade.settings)
-    explainer.gather(evidence, chosen)
-    parts = {index: explainer.parts[index] for index in chosen}
-    numbers = [found.k for found in parts.values()]
+    with Judge(Nothing()) as judge:
+        fade, described, values = made(folder / "looked", n_texts, judge)
+        chosen = latents(values, described, int(((values > 0).sum(axis=0) >= LEAST).sum()))
+        found = fade.explain(chosen, explainer="meanings", store=folder / "looked", progress=False).rows
+    numbers = [int(one.search["meanings"]) for one in found]
     print(f"{len(chosen)} latents that fire on {LEAST} of {n_texts} texts: " + ", ".join(f"{numbers.count(k)} have {k}" for k in sorted(set(numbers))))  # fmt: skip
-    print("| latent | meanings | separability of 2, 3, … parts | sizes |\n|---|---|---|---|")
-    for index, found in parts.items():
-        shares = ", ".join(f"{value:.2f}" for value in found.separability.values())
-        print(f"| {index} | {found.k} | {shares} | {', '.join(map(str, np.bincount(found.labels)))} |")
+    print("\n| latent | meanings | separability of 2, 3, … parts |\n|---|--:|---|")
+    for one, k in zip(found, numbers, strict=True):
+        shares = ", ".join(f"{value:.2f}" for name, value in one.search.items() if name.startswith("separability"))
+        print(f"| {one.index} | {k} | {shares} |")
 
 
 def judged(folder: Path, n_texts: int, n_latents: int, judge: Judge) -> None:
     """A few latents explained in one piece and by meanings, scored against kinds of silent texts, and graded."""
     started = time.monotonic()
     with judge:
-        fade, described = made(folder, n_texts, judge, detection_texts=24, detection_hard=HARD)
-        with RunStore(folder / "store") as run:
-            passed = run.activations(described)
-        assert passed is not None
-        chosen, store = latents(passed.values, described, n_latents), {"store": folder / "store", "progress": False}
+        fade, described, values = made(folder / "judged", n_texts, judge, detection_texts=24, detection_hard=HARD)
+        chosen, store = latents(values, described, n_latents), {"store": folder / "judged", "progress": False}
         results: dict[str, Results] = {}
         for name in ("one-shot", "meanings"):
             some = explained(fade, chosen, name, folder / f"{name}.csv", **store)
@@ -135,7 +148,7 @@ def judged(folder: Path, n_texts: int, n_latents: int, judge: Judge) -> None:
         print(f"\n{polysemanticity(results['meanings']).sweep.round(2).to_string(index=False)}\n", flush=True)
         hand = [d for d in demo.descriptions() if d.index in chosen]
         for name, some in (("hand-written", hand), *results.items()):
-            frame = complexity(some, judge, store=folder / "store", progress=False)
+            frame = complexity(some, judge, store=folder / "judged", progress=False)
             columns = ["index", "description", "complexity", "complexity_low", "complexity_high", "failed"]
             print(f"{name}: mean complexity {frame['complexity'].mean():.2f}\n{frame[columns].round(2).to_string(index=False, max_colwidth=80)}\n", flush=True)  # fmt: skip
 
@@ -148,6 +161,8 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=5)
     parser.add_argument("--judge", default="demo", help="demo, or a judge such as openai:gpt-4o-mini")
     options = parser.parse_args()
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     print(f"two parts are two from a separability of {APART}\n")
     if options.part == "words":
         words(options.corpus)

@@ -114,7 +114,8 @@ def test_labels_that_say_the_same_are_one_rule_and_clusters_without_one_are_coun
     explainer.parts[11] = Parts(np.arange(len(windows)) % 3, {2: 0.9, 3: 0.8})
     with fade.judge as judge:
         made = judge.submit(lambda asked: explainer.explain(FeatureEvidence(11, windows), asked)).result()
-    assert made.description is not None and [text for text, _ in made.description.rules] == ["Animals."]
+    assert made.description is not None and len(made.description.rules) == 1, "whichever is answered first"
+    assert made.description.text in ("Animals.", "animals")
     assert made.search == {"candidates": 3, "meanings": 3, "unnamed": 1, "separability_2": 0.9, "separability_3": 0.8}
     assert len(made.shown) == len(windows)
 
