@@ -94,7 +94,8 @@ def test_the_model_is_asked_about_the_latents_own_directions(server: FakeJudge) 
 
 
 def test_what_cannot_be_asked_is_told_by_the_names_of_settings_before_the_corpus_is_read(server: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(Subject, "observe", lambda *_, **__: pytest.fail("the corpus is read"))
+    for name in ("observe", "observe_each"):
+        monkeypatch.setattr(Subject, name, lambda *_, **__: pytest.fail("the corpus is read"))
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (planted_model(), {}, "no chat template.*or give patch_ask and patch_answer in words"),
         (instructed(), {"patch_layer": 5}, "patch_layer is 5"),
