@@ -49,8 +49,9 @@ def test_planted_latents_are_described_by_what_they_promote(server: FakeJudge) -
     made = fade.explain([0, 1, 2], explainer="output", progress=False)
     assert {d.index: d.text for d in made} == TRUE
     assert server.requests == 3 == fade.estimate([0, 1, 2], explainer="output", scorers=()).calls
-    said = server.bodies[0]["messages"][-1]["content"]
-    assert set(tokens(said, LEADS[0])[:6]) == set(CLASSES[0]) == set(tokens(said, LEADS[1])[:6])
+    prompts = [body["messages"][-1]["content"] for body in server.bodies]  # in any order
+    said = next(one for one in prompts if set(tokens(one, LEADS[0])[:6]) == set(CLASSES[0]))
+    assert set(tokens(said, LEADS[1])[:6]) == set(CLASSES[0])
     assert "excerpt" not in said and made[0].shown == ()
 
 
