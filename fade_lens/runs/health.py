@@ -154,7 +154,7 @@ def health(
         saes: an SAE or transcoder of this model; or several, at any hooks, in a list, or in a dict by names of your own.
         corpus: natural texts: a `Corpus`, or a list of strings.
         texts: how many of them, drawn at random.
-        loss_texts: of how many of these the model's predictions are compared, which costs seven passes through the whole model.
+        loss_texts: of how many of these the model's predictions are compared, which costs six passes through the whole model.
         loss_tokens: tokens of each of these at which they are compared, drawn at random; None: all.
         prompts: texts with what should follow, `{"When John and Mary went to the shops, John gave the bag to": " Mary"}`: can the model still say it?
         context: tokens of a text that count; by default what the SAE was trained on, at most 128.
