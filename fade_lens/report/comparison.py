@@ -30,7 +30,7 @@ WIDTH, HEIGHT = 300, 190
 LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
 
 
-PLAIN: Mapping[str, Any] = {"kicker": "comparison", "links": {}, "drawn": (), "failed": ()}
+PLAIN: dict[str, Any] = {"kicker": "comparison", "links": {}, "drawn": (), "failed": ()}
 """What a release's page has beside a comparison's."""
 
 

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.passes --real     # Gemma 3 270M: the demo's SAE at four layers, and neurons at four layers
 
 What is compared runs in turn, round after round; the numbers are medians of the rounds' ratios. "With what belongs to it" is the pass of a
-`Subject`: the rule for massive activations and the precision of the features are fitted too.
+`Subject`: the rule for massive activations and the precision of the features are fitted too, on a few texts however many the corpus has.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def rows(what: str, model: Model, sources: Sequence[Any], corpus: Corpus, latent
     speed = f"{tokens.lengths.sum() / median(times, 'together'):,.0f} tokens/s"
     return [
         Row(named, "the deepest one's pass", f"{found:.2f} × its time ({speed})", f"≤ {MOST}", found <= MOST),
-        Row("the same with what belongs to it", "that of the deepest one", f"{whole:.2f} × its time", f"≤ {MOST}", whole <= MOST),
+        Row("the same with what belongs to it", "that of the deepest one", f"{whole:.2f} × its time"),
         Row("the same", "one by one", f"{apart:.2f} × faster"),
         Row("memory", "the deepest one's pass", f"{together / 1e6:,.0f} MB, {alone / 1e6:,.0f} MB alone"),
     ]  # fmt: skip
