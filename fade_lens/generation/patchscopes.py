@@ -39,9 +39,10 @@ from fade_lens.subject.tokens import continued, tokenizer_of
 
 PLACE = "{x}"
 """Where the placeholder stands in a question."""
-QUESTION = f'Name the concept "{PLACE}" in one word.'
-ANSWER = f'The concept "{PLACE}" is called "'
-"""Asked for a meaning, the model defines ("a domesticated animal …"), and says as definite things of random directions."""
+QUESTION = f'Repeat the word between the quotation marks: "{PLACE}"'
+ANSWER = 'The word between the quotation marks is "'
+"""Asked for a meaning, a small model defines ("a domesticated animal …"), and says as definite things of random directions; asked to name a concept, it
+names a wider one ("currency" for money)."""
 CLOSING = {'"': '"“”', "“": '"“”', "„": '"“”', "«": "»", "‘": "’", "「": "」", "『": "』", "(": ")", "[": "]", "`": "`"}
 """What ends an answer, by the mark behind which it begins; behind any other character it ends with its line."""
 SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
