@@ -245,7 +245,7 @@ def token_entropy(texts: Iterable[tuple[Int[np.ndarray, " pos"], Sequence[float 
     Returns:
         In nats; None where the feature fires at none.
 
-    >>> token_entropy([([7, 8, 7], [1.0, None, 1.0]), ([9, 9], [2.0, 0.0])])
+    >>> token_entropy([(np.array([7, 8, 7]), [1.0, None, 1.0]), (np.array([9, 9]), [2.0, 0.0])])
     0.6931471805599453
     """
     share = defaultdict[int, float](float)

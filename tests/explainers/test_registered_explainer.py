@@ -118,8 +118,8 @@ def test_its_descriptions_are_scored_reported_and_compared(server: FakeJudge, tm
 
 def test_features_without_a_description_are_explained_first(server: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
     fade, passes = make(server), list[int]()
-    observe = Subject.observe
-    monkeypatch.setattr(Subject, "observe", lambda *a, **k: passes.append(1) or observe(*a, **k))
+    observe = Subject.observe_each
+    monkeypatch.setattr(Subject, "observe_each", lambda *a, **k: passes.append(1) or observe(*a, **k))
     results = fade.evaluate({0: "names of colours", 1: None, 2: "  "}, explainer="toy", progress=False)
     assert {r.description.index: r.description.text for r in results} == {**TRUE, 0: "names of colours"}
     assert len(passes) == 1, "one pass over the corpus serves both"
