@@ -30,6 +30,8 @@ from fade_lens import Corpus, Description, Fade, Judge, Results, RunStore, Subje
 from fade_lens.baselines.null_descriptions import null_descriptions
 
 ARMS = ("one-shot", "shuffled", "tfidf", "hand-written", "random")
+ABOVE_ZERO = 1e4
+"""A bias above any projection."""
 LEAST = 70
 """Texts on which a latent must fire: the 30 % that are kept for tests then have about 21 of them, of which 20 are asked about."""
 SCORES = {
@@ -47,7 +49,7 @@ def latents(activations: np.ndarray, indices: list[int], n: int, seed: int = 0) 
 
 
 def permuted(model: Any, corpus: Corpus, indices: list[int], rates: list[float], path: Path) -> Any:
-    """The SAE with the weights of some latents permuted, each with the threshold at which it fires on its share of the texts."""
+    """The SAE with the weights of some latents permuted, each with the bias at which it fires on its share of the texts."""
     if not path.exists():
         random = np.random.default_rng(0)
         sae: Any = demo.sae()
@@ -55,10 +57,10 @@ def permuted(model: Any, corpus: Corpus, indices: list[int], rates: list[float],
             for i in indices:
                 order = torch.tensor(random.permutation(len(sae.W_enc)))
                 sae.W_enc[:, i], sae.W_dec[i] = sae.W_enc[order, i], sae.W_dec[i, order]
-                sae.threshold[i] = 0.0
+                sae.threshold[i], sae.b_enc[i] = 0.0, ABOVE_ZERO  # so that it fires everywhere
             largest = Subject(model, sae, corpus, indices)
             for i, rate in zip(indices, rates, strict=True):
-                sae.threshold[i] = float(np.quantile(largest.natural(i), 1 - rate))
+                sae.b_enc[i] -= float(np.quantile(largest.natural(i), 1 - rate))
         sae.save_model(path.with_suffix(".new"))
         path.with_suffix(".new").rename(path)
     return SAE.load_from_disk(path, device="cpu")
