@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from fade_lens.analysis.compare import Comparison, side_by_side
 from fade_lens.baselines.kinds import DESCRIBED, check_baselines
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions
-from fade_lens.explainers.base import explainer_of
+from fade_lens.data.rows import by_sae
 from fade_lens.judge import Estimate, Judge
 from fade_lens.runs.estimating import estimate
-from fade_lens.runs.fade import Fade
+from fade_lens.runs.fade import Fade, check_judged
 from fade_lens.runs.health import drawn
 from fade_lens.runs.passes import one_pass
 from fade_lens.runs.results import Results
@@ -218,11 +218,9 @@ def release(
         raise InputError(Argument("latents"), f" is {latents}; give at least 1")
     if descriptions is None and explainer is None:
         raise InputError("give ", Argument("descriptions"), " (such as 'neuronpedia'), or an ", Argument("explainer"), " that writes them")  # fmt: skip
-    scorers_of(scorers)
-    if explainer is not None:
-        explainer_of(explainer)
-    check_baselines(baselines, explainer)
     chosen = settings_of(settings, overrides, neurons=False)
+    check_judged(chosen, scorers_of(scorers), explainer, judged=judge is not None)
+    check_baselines(baselines, explainer)
     given = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
     judged = Judge.parse(judge) if isinstance(judge, str) else judge
     texts = None if isinstance(descriptions, str) and descriptions == NEURONPEDIA else by_sae(descriptions)
@@ -384,24 +382,6 @@ def firing(fade: Fade, folder: Path, progress: bool) -> tuple[tuple[int, ...] | 
             known = {"texts": SEEN_TEXTS, "tokens": seen.n, "alive": np.flatnonzero(seen.fires).tolist()}
             kept.set_meta(FIRING, known)
         return tuple(known["alive"]), int(known["tokens"])
-
-
-def by_sae(descriptions: Any) -> Mapping[str, Any] | None:
-    """Descriptions by the name of their SAE. Raises `InputError` for a table that does not tell it."""
-    if descriptions is None:
-        return {}
-    if isinstance(descriptions, Mapping):
-        return cast("Mapping[str, Any]", descriptions)
-    table = descriptions
-    if isinstance(descriptions, str | Path):
-        import pandas as pd
-
-        if not Path(descriptions).is_file():
-            raise InputError(Argument("descriptions"), f" is {str(descriptions)!r}, which is no file; give 'neuronpedia', or a CSV file with columns sae, index, description")  # fmt: skip
-        table = pd.read_csv(descriptions, dtype={"sae": str})
-    if not hasattr(table, "columns") or "sae" not in table.columns:
-        raise InputError(Argument("descriptions"), " have no column 'sae', which tells the SAE of each; give a table with sae, index and description")  # fmt: skip
-    return {str(name): rows.drop(columns="sae") for name, rows in table.groupby("sae", sort=False)}
 
 
 def sources_of(

@@ -10,7 +10,7 @@ from fade_lens._util.options import names
 from fade_lens.cli.compare import means
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.judging import Judging
-from fade_lens.cli.options import Device, Dtype, JudgeSpec, Out, Quiet, check_model
+from fade_lens.cli.options import NEURONPEDIA, Device, Dtype, JudgeSpec, Out, Quiet, check_model
 from fade_lens.cli.settings import RunSettings
 from fade_lens.cli.subject import CorpusOptions
 
@@ -55,19 +55,24 @@ def release(
     Example: `fade-lens release gpt2-small-res-jb --sae-ids "blocks.*.hook_resid_pre" --latents 100 --descriptions neuronpedia
     --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/res-jb`
     """
-    from fade_lens.analysis.release import NEURONPEDIA, by_sae, names_in, release_estimate
-    from fade_lens.analysis.release import release as score
+    from fade_lens.data.rows import by_sae
     from fade_lens.runs.store import FILE
+    from fade_lens.scorers.base import scorers_of
 
     if descriptions is None and explainer is None:
         raise InputError("give --descriptions (such as neuronpedia), or --explainer to have latents described first")
-    chosen_settings, asked_scorers = settings.settings(neurons=False), names(scorers)
-    found = names_in(release, names(sae_ids))
+    chosen_settings = settings.settings(neurons=False)
+    scorers_of(asked_scorers := names(scorers))
     given: Any = descriptions if descriptions in (None, NEURONPEDIA) else by_sae(descriptions)
-    if model is not None:
-        check_model(model, device, dtype)
     asked = judging.open(judge)
     texts = corpus.open()
+    # What is told from here on needs torch.
+    from fade_lens.analysis.release import names_in, release_estimate
+    from fade_lens.analysis.release import release as score
+
+    found = names_in(release, names(sae_ids))
+    if model is not None:
+        check_model(model, device, dtype)
     estimated = release_estimate(
         len(found),
         texts,

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import TABLES, kind_of, parse_json, read_table, read_text, readable
 
 INDEX_COLUMNS = ("index", "feature", "latent", "neuron", "feature_index", "latent_index", "neuron_index", "feature_id", "latent_id", "neuron_id", "feature_idx", "latent_idx", "neuron_idx", "idx")  # fmt: skip
@@ -271,3 +271,24 @@ def column_among(columns: Iterable[Any], names: tuple[str, ...], where: str) -> 
     raise InputError(
         f"{where} has no column {names[0]!r} (or {', '.join(names[1:])}); its columns are {', '.join(map(str, there))[:300]}"
     )
+
+
+def by_sae(descriptions: Any) -> Mapping[str, Any]:
+    """Descriptions by the name of their SAE: of a mapping as it is, of a table or its file by the column `sae`; None has none.
+
+    Raises:
+        InputError: no such file, one that is damaged or empty, or a table that does not tell the SAE.
+    """
+    if descriptions is None:
+        return {}
+    if isinstance(descriptions, Mapping):
+        return cast("Mapping[str, Any]", descriptions)
+    table = descriptions
+    if isinstance(descriptions, str | Path):
+        if not (path := Path(descriptions)).is_file():
+            raise InputError(Argument("descriptions"), f" is {str(descriptions)!r}, which is no file; give 'neuronpedia', or a CSV file with columns sae, index, description")  # fmt: skip
+        with readable(path):
+            table = read_table(path)
+    if not hasattr(table, "columns") or "sae" not in table.columns:
+        raise InputError(Argument("descriptions"), " have no column 'sae', which tells the SAE of each; give a table with sae, index and description")  # fmt: skip
+    return {str(name): rows.drop(columns="sae") for name, rows in table.groupby("sae", sort=False)}

@@ -380,16 +380,7 @@ class Fade:
             raise InputError(Argument("baselines"), " holds 'random', whose latents fire on as many tokens as the run's, and ", Argument("activations"), " tell texts alone: leave them out")  # fmt: skip
 
     def _check_judged(self, scorers: Mapping[str, type[Scorer]], explainer: str | None, **about: Any) -> None:
-        """Raise `InputError` where something asks a judge and there is none, and what a scorer raises that cannot be used here."""
-        for made in scorers.values():
-            made.check(self.settings)
-        asking = [f"scorer {name!r}" for name, made in scorers.items() if made.asks_a_judge(self.settings)]
-        asking += [f"explainer {explainer!r}"] if explainer is not None and explainer_of(explainer).asks else []
-        asking += [name for name, value in about.items() if value is not None and value != 0]
-        if asking and self.given_judge is None:
-            raise InputError(
-                f"{asking[0]} asks a judge, and none was given: make it with Fade(model, source, corpus=…, judge='openai:gpt-4o-mini')"
-            )
+        check_judged(self.settings, scorers, explainer, judged=self.given_judge is not None, **about)
 
     def estimate(
         self,
@@ -427,3 +418,18 @@ class Fade:
             likewise = chosen if kind in DESCRIBED else sorted({d.index for d in chosen})
             found += self.estimate(likewise, scorers=scorers, explainer=None if kind in DESCRIBED else explaining)
         return found
+
+
+def check_judged(
+    settings: Settings, scorers: Mapping[str, type[Scorer]], explainer: str | None, *, judged: bool, **about: Any
+) -> None:
+    """Raise `InputError` where something asks a judge and there is none, and what a scorer raises that cannot be used with the settings."""
+    for made in scorers.values():
+        made.check(settings)
+    asking = [f"scorer {name!r}" for name, made in scorers.items() if made.asks_a_judge(settings)]
+    asking += [f"explainer {explainer!r}"] if explainer is not None and explainer_of(explainer).asks else []
+    asking += [name for name, value in about.items() if value is not None and value != 0]
+    if asking and not judged:
+        raise InputError(
+            f"{asking[0]} asks a judge, and none was given: make it with Fade(model, source, corpus=…, judge='openai:gpt-4o-mini')"
+        )

@@ -120,18 +120,23 @@ def test_a_budget_that_is_used_up_ends_the_whole_run_and_more_goes_on(server: Fa
         ({"saes": {}}, "no SAE"),
         ({"descriptions": "absent.csv"}, "absent.csv"),
         ({"descriptions": pd.DataFrame({"index": [0], "description": ["a"]})}, "column 'sae'"),
+        ({"descriptions": "empty.csv"}, "is empty"),
+        ({"judge": None}, "asks a judge, and none was given"),
         ({"saes": "gpt2-small-res-jp"}, "gpt2-small-res-jb"),
         ({"saes": "gpt2-small-res-jb", "sae_ids": "blocks.99.*"}, "matches none"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_run_is_told_before_anything_is_asked(changed: dict[str, Any], message: str, server: FakeJudge, tmp_path: Path) -> None:  # fmt: skip
+def test_what_cannot_be_run_is_told_before_anything_is_asked(changed: dict[str, Any], message: str, server: FakeJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("empty.csv").write_text("")
     about: dict[str, Any] = {
+        "judge": judge_of(server),
         "saes": {"right": planted_sae()},
         "model": planted_model(),
         "descriptions": {"right": TRUE},
     }
     with pytest.raises(InputError, match=message):
-        release(corpus=CORPUS, judge=judge_of(server), folder=tmp_path / "out", **FAST | about | changed)
+        release(corpus=CORPUS, folder=tmp_path / "out", **FAST | about | changed)
     assert not server.requests and not (tmp_path / "out").exists()
 
 
