@@ -51,6 +51,22 @@ def table_of(records: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text, such as a page, in UTF-8; its folder is made where it is not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_csv(frame: "pd.DataFrame", path: str | Path) -> Path:
+    """Write a table without its index; its folder is made where it is not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False, errors="replace")
+    return path
+
+
 def kind_of(path: Path) -> str:
     """What kind of file it is, whether packed or not, such as ".csv"."""
     return Path(path.name.lower().removesuffix(".gz")).suffix

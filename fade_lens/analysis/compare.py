@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.files import write_csv, write_text
 from fade_lens._util.words import amount, number, visible
 from fade_lens.analysis.summary import Key, compare_sources, difference, specs_among, summary
 from fade_lens.runs.health import L0_IN_NAME
@@ -86,21 +87,16 @@ class Comparison:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`, and `differences` beside it as NAME-differences.csv."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.frame.to_csv(path, index=False, errors="replace")
+        path = write_csv(self.frame, path)
         beside = path.with_name(f"{path.stem}-differences{path.suffix or '.csv'}")
-        self.differences.to_csv(beside, index=False, errors="replace")
+        write_csv(self.differences, beside)
         return path
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained HTML page with tables and plots."""
         from fade_lens.report.comparison import comparison_page
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(comparison_page(self), encoding="utf-8")
-        return path
+        return write_text(path, comparison_page(self))
 
     def plot(self, against: str = "run") -> "go.Figure":
         """Means with 95 % intervals, against "run", "layer", "width", "l0" or "recovered"."""

@@ -13,7 +13,7 @@ from sae_lens import SAE
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 from fade_lens._util.errors import Argument, InputError, suggest
-from fade_lens._util.files import table_of
+from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import rng
 from fade_lens.analysis.compare import Comparison, side_by_side
@@ -139,19 +139,13 @@ class Release:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.frame.to_csv(path, index=False, errors="replace")
-        return path
+        return write_csv(self.frame, path)
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page: the SAEs, their means against layer, width, L0 and recovered loss, their differences."""
         from fade_lens.report.comparison import release_page
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(release_page(self), encoding="utf-8")
-        return path
+        return write_text(path, release_page(self))
 
     def plot(self, against: str = "run") -> "go.Figure":
         """Means with 95 % intervals, against "run", "layer", "width", "l0" or "recovered"."""
@@ -361,9 +355,7 @@ class Scored:
         results = fade.evaluate(
             [*known, *missing], scorers=self.scorers, baselines=self.baselines, explainer=self.explainer if missing else None, store=store, progress=self.progress
         )  # fmt: skip
-        results.save(store / "results.json.gz")
-        results.frame.to_csv(store / "results.csv", index=False, errors="replace")
-        results.to_html(store / "report.html")
+        results.to_folder(store)
         n = len({result.description.index for result in results})
         return results, Drawn(found.indices, found.n_features, found.n_alive, found.n_tokens, n)
 

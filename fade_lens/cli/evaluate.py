@@ -196,9 +196,7 @@ def demo(
 
 def finish(results: "Results", out: Path, quiet: bool) -> None:
     """Write the run's files and show the table."""
-    results.save(out / "results.json.gz")
-    results.frame.to_csv(out / "results.csv", index=False, errors="replace")
-    page = results.to_html(out / "report.html")
+    page = results.to_folder(out)
     if not quiet:
         console.print(table(results))
         if results.nulls or results.baselines:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.files import write_csv
 from fade_lens._util.words import amount, clip
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.options import Quiet, numbers, open_tokenizer, run_folder
@@ -86,7 +87,7 @@ def look(
     }
     found = looked(model, source, features, texts, seed=seed, progress=not quiet, **numbers)
     page = found.to_html(out / "look.html")
-    found.frame.to_csv(out / "look.csv", index=False, errors="replace")
+    write_csv(found.frame, out / "look.csv")
     if not quiet:
         console.print(look_table(found))
         console.print(plain(f"Page:  {page}\nTable: {out / 'look.csv'}"), soft_wrap=True)
@@ -284,6 +285,5 @@ def search(
 def written(frame: "pd.DataFrame", path: Path | None) -> None:
     """Keep a table as a file, where one is asked for."""
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(path, index=False, errors="replace")
+        write_csv(frame, path)
         console.print(plain(f"Table: {path}"), soft_wrap=True)

@@ -56,6 +56,7 @@ def release(
     --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/res-jb`
     """
     from fade_lens.data.rows import by_sae
+    from fade_lens.explainers.base import explainer_of
     from fade_lens.runs.store import FILE
     from fade_lens.scorers.base import scorers_of
 
@@ -63,6 +64,8 @@ def release(
         raise InputError("give --descriptions (such as neuronpedia), or --explainer to have latents described first")
     chosen_settings = settings.settings(neurons=False)
     scorers_of(asked_scorers := names(scorers))
+    if explainer is not None:
+        explainer_of(explainer)
     given: Any = descriptions if descriptions in (None, NEURONPEDIA) else by_sae(descriptions)
     asked = judging.open(judge)
     texts = corpus.open()

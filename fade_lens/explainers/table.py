@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import table_of
+from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.reasons import Reason
 from fade_lens.data.collisions import Collisions, collisions, label_of
 from fade_lens.data.descriptions import (
@@ -196,10 +196,7 @@ class Explanations:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`; `read_descriptions` and `fade-lens evaluate --descriptions` read it with all that is known of each."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.frame.to_csv(path, index=False, errors="replace")
-        return path
+        return write_csv(self.frame, path)
 
     def __repr__(self) -> str:
         left = f", {self.counted}" if self.reasons else ""
@@ -209,10 +206,7 @@ class Explanations:
         """Write one self-contained HTML page: a table, and a card for every feature with what its explainer was shown."""
         from fade_lens.report.explaining import explanations_page
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(explanations_page(self), encoding="utf-8")
-        return path
+        return write_text(path, explanations_page(self))
 
     def _repr_html_(self) -> str:
         from fade_lens.report.notebook import explanation_cards

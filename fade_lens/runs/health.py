@@ -13,7 +13,7 @@ from jaxtyping import Float
 from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError
-from fade_lens._util.files import table_of
+from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.progress import Advance, Stages
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
@@ -98,21 +98,16 @@ class Health:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`, and `prompts` beside it as NAME-prompts.csv where there are any."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.frame.to_csv(path, index=False, errors="replace")
+        path = write_csv(self.frame, path)
         if self.answers:
-            self.prompts.to_csv(path.with_name(f"{path.stem}-prompts{path.suffix or '.csv'}"), index=False, errors="replace")  # fmt: skip
+            write_csv(self.prompts, path.with_name(f"{path.stem}-prompts{path.suffix or '.csv'}"))
         return path
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained HTML page: a card for every SAE."""
         from fade_lens.report.health import health_page
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(health_page(self), encoding="utf-8")
-        return path
+        return write_text(path, health_page(self))
 
     def plot(self) -> "go.Figure":
         """How many tokens have how many latents that are not zero, and how many latents have which density, a line an SAE."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import table_of
+from fade_lens._util.files import table_of, write_text
 from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
@@ -68,10 +68,7 @@ class Look:
         """Write one self-contained HTML page: a table, and a card for every feature."""
         from fade_lens.report.looking import look_page
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(look_page(self), encoding="utf-8")
-        return path
+        return write_text(path, look_page(self))
 
     def _repr_html_(self) -> str:
         from fade_lens.report.notebook import look_cards

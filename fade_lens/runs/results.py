@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import table_of
+from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens.baselines.cross_scores import NAMES, CrossScores
 from fade_lens.baselines.permutation import PermutationTest
@@ -326,10 +326,14 @@ class Results:
         """Write one self-contained HTML page: the table, and a card for every description; `notes` are an audit's."""
         from fade_lens.report.page import page
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(self, notes), encoding="utf-8")
-        return path
+        return write_text(path, page(self, notes))
+
+    def to_folder(self, folder: str | Path) -> Path:
+        """Write what a run leaves in its folder: results.json.gz, results.csv and report.html, whose path is given back."""
+        folder = Path(folder)
+        self.save(folder / "results.json.gz")
+        write_csv(self.frame, folder / "results.csv")
+        return self.to_html(folder / "report.html")
 
     def table(self, height: int = 640, notes: "Notes | None" = None) -> "Table":
         """The page's table inside a notebook, `height` pixels high: to sort, filter and search, with a card for every description."""
