@@ -1,0 +1,214 @@
+"""Where decoder directions lie: neighbours, a plane to look at, clusters and whether these are more than chance, and how wide SAEs split latents."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fade_lens._util.errors import MissingExtraError
+from fade_lens._util.seeds import rng, stream
+from fade_lens.baselines.permutation import benjamini_hochberg
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
+
+COSINE_BYTES = 2**28
+"""Cosines in memory at a time."""
+GATHERED_BYTES = 2**27
+"""Directions of random sets in memory at a time."""
+NOISE = -1
+"""The cluster of latents that are in none."""
+
+
+def check_extra() -> None:
+    """Raise `MissingExtraError` unless what lays directions out is installed."""
+    try:
+        import umap  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("umap-learn", "geometry", "A map of latents") from error
+
+
+def unit_rows(rows: Float[Tensor, "latent d_out"]) -> Float[Tensor, "latent d_out"]:
+    """Directions of length 1 in float32 on the CPU; those of no length stay zero."""
+    return normalize(rows.detach().float().cpu(), dim=-1)
+
+
+def nearest(
+    rows: Float[Tensor, "row d_out"], others: Float[Tensor, "other d_out"], k: int
+) -> tuple[Float[np.ndarray, "row k"], Int[np.ndarray, "row k"]]:
+    """The `k` largest cosines of each row to others, the largest first, and to which: exact, some rows at a time. All are of length 1."""
+    found: list[tuple[Tensor, Tensor]] = []
+    for some in rows.split(max(1, COSINE_BYTES // (4 * len(others)))):
+        found.append(tuple((some @ others.T).topk(min(k, len(others)), dim=1)))
+    cosines, at = zip(*found, strict=True)
+    return torch.cat(cosines).numpy(), torch.cat(at).numpy()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where directions lie on the map.
+
+    Attributes:
+        places: two coordinates to look at; only neighbourhoods mean something in them, distances between far points do not.
+        clusters: the cluster of each direction, the largest being 0; -1 for those in none.
+    """
+
+    places: Float[np.ndarray, "latent 2"]
+    clusters: Int[np.ndarray, " latent"]
+
+
+def layout(rows: Float[Tensor, "latent d_out"], *, neighbours: int = 15, least: int = 3, seed: int = 0) -> Layout:
+    """Directions in a plane by UMAP, and their clusters by HDBSCAN in ten dimensions of UMAP.
+
+    After ARENA's exercise: two dimensions with `min_dist` 0.05 to look at, ten with 0.1 for the clusters, by cosine. Both rest on the same
+    exact nearest neighbours, and on the seed.
+
+    Args:
+        rows: directions of length 1.
+        neighbours: how many of each count.
+        least: latents that make a cluster.
+        seed: of UMAP.
+
+    Raises:
+        MissingExtraError: umap-learn is not installed.
+    """
+    check_extra()
+    from sklearn.cluster import HDBSCAN
+    from umap import UMAP
+
+    k = min(neighbours, len(rows) - 1)
+    if k < 2 or len(rows) < 12:  # too few for ten dimensions: in a row, in no cluster
+        return Layout(np.stack([np.arange(len(rows)), np.zeros(len(rows))], axis=1).astype(np.float32), np.full(len(rows), NOISE))  # fmt: skip
+    cosines, at = nearest(rows, rows, k)
+    own = np.arange(len(rows))
+    # UMAP takes the first neighbour for the row itself; equal directions may have come before it.
+    at[:, 0], cosines[:, 0] = own, 1.0
+    known = (at.astype(np.int32), np.clip(1 - cosines, 0, None).astype(np.float32))
+
+    def reduced(dimensions: int, min_dist: float) -> Float[np.ndarray, "latent dimension"]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that new rows cannot be placed, and that a seed means one thread
+            made: Any = UMAP(n_components=dimensions, n_neighbors=k, min_dist=min_dist, metric="cosine", random_state=stream(seed, "map") % 2**32, n_jobs=1, precomputed_knn=known)  # fmt: skip
+            return np.asarray(made.fit_transform(rows.numpy()), dtype=np.float32)
+
+    labels = HDBSCAN(min_cluster_size=least, copy=True).fit_predict(reduced(10, 0.1))
+    return Layout(reduced(2, 0.05), by_size(np.asarray(labels)))
+
+
+def by_size(labels: Int[np.ndarray, " latent"]) -> Int[np.ndarray, " latent"]:
+    """Clusters numbered by their size, the largest 0; -1 stays.
+
+    >>> by_size(np.array([5, 2, 2, -1])).tolist()
+    [1, 0, 0, -1]
+    """
+    names, counts = np.unique(labels[labels >= 0], return_counts=True)
+    number = {name: place for place, name in enumerate(names[np.argsort(-counts, kind="stable")].tolist())}
+    return np.array([number.get(label, NOISE) for label in labels.tolist()], dtype=np.int64)
+
+
+def inside(rows: Float[Tensor, "set latent d_out"]) -> Float[np.ndarray, " set"]:
+    """The mean cosine between the directions of each set, of which each has at least two of length 1.
+
+    >>> inside(torch.eye(2)[None]).tolist(), inside(torch.ones(1, 3, 1)).tolist()
+    ([0.0], [1.0])
+    """
+    n = rows.shape[1]
+    return ((rows.sum(1).square().sum(-1) - n) / (n * (n - 1))).numpy()
+
+
+def lift(firing: "csc_array") -> float:
+    """How many times as often two latents of a set fire on one token as if each fired by itself; NaN where that would be never.
+
+    Args:
+        firing: 1 where a latent fires, tokens by latents.
+    """
+    each = np.asarray(firing.sum(axis=0), dtype=np.float64)
+    on = np.asarray(firing.sum(axis=1), dtype=np.float64)
+    chance = (each.sum() ** 2 - (each**2).sum()) / 2 / firing.shape[0]
+    return float((on * (on - 1)).sum() / 2 / chance) if chance > 0 else float("nan")
+
+
+def together(firing: "csc_array") -> float:
+    """The share of a set's latents that fire with others of it more often than by chance."""
+    each = np.asarray(firing.sum(axis=0), dtype=np.float64)
+    on = np.asarray(firing.sum(axis=1), dtype=np.float64)
+    return float((firing.T @ on - each > each * (each.sum() - each) / firing.shape[0]).mean())
+
+
+def clusters_tested(
+    clusters: Int[np.ndarray, " latent"],
+    rows: Float[Tensor, "latent d_out"],
+    firing: "csc_array | None" = None,
+    *,
+    n_random: int = 200,
+    seed: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Each cluster against random sets of as many of the same latents.
+
+    Directions were clustered by their cosines, so that a high mean cosine says little; that the same latents fire together is seen on
+    text, of which the clusters know nothing.
+
+    Args:
+        clusters: of each latent; -1 for none.
+        rows: directions of length 1.
+        firing: 1 where a latent fires, tokens by latents; None: not known.
+        n_random: random sets of each size.
+        seed: of these.
+
+    Yields:
+        A row a cluster: cluster, size, cosine (mean between members), cosine_random (mean over the random sets), cosine_p, cosine_q; with `firing`
+        also lift (see `lift`), lift_random (median), lift_p, lift_q, together (see `together`). p counts the random sets that reach as
+        much, q is the false discovery rate over all clusters (Benjamini and Hochberg).
+    """
+    members = [np.flatnonzero(clusters == c) for c in range(int(clusters.max(initial=NOISE)) + 1)]
+    nulls = dict[int, tuple[Any, Any]]()
+    for size in sorted({len(some) for some in members}):
+        draw, sets = rng(stream(seed, "random sets"), size), list[np.ndarray]()
+        for _ in range(n_random):
+            sets.append(draw.choice(len(rows), size, replace=False))
+        step = max(1, GATHERED_BYTES // (4 * size * rows.shape[1]))
+        cosines = np.concatenate([inside(rows[torch.from_numpy(np.stack(sets[s : s + step]))]) for s in range(0, n_random, step)])  # fmt: skip
+        nulls[size] = cosines, None if firing is None else np.array([lift(firing[:, some]) for some in sets])
+    found: list[dict[str, Any]] = []
+    for cluster, some in enumerate(members):
+        cosines, lifts = nulls[len(some)]
+        row: dict[str, Any] = {"cluster": cluster, "size": len(some)}
+        value = float(inside(rows[torch.from_numpy(some)][None])[0])
+        row |= {"cosine": value, "cosine_random": float(cosines.mean()), "cosine_p": reached(value, cosines)}
+        if firing is not None:
+            value = lift(firing[:, some])
+            row |= {"lift": value, "lift_random": float(np.nanmedian(lifts)), "lift_p": reached(value, lifts), "together": together(firing[:, some])}  # fmt: skip
+        found.append(row)
+    for name in ("cosine", "lift"):
+        if found and f"{name}_p" in found[0]:
+            for row, q in zip(found, benjamini_hochberg(np.array([row[f"{name}_p"] for row in found])), strict=True):
+                row[f"{name}_q"] = float(q)
+    yield from found
+
+
+def reached(value: float, nulls: Float[np.ndarray, " set"]) -> float:
+    """The share of the random sets, and the value itself, that reach the value; NaN for a value that is not known."""
+    known = nulls[np.isfinite(nulls)]
+    return float((1 + (known >= value).sum()) / (1 + len(known))) if np.isfinite(value) else float("nan")
+
+
+def shares(
+    narrow: "csc_array", wide: "csc_array", parents: Sequence[int] | Int[np.ndarray, " latent"]
+) -> Float[np.ndarray, " latent"]:
+    """Of the tokens on which each latent of a wide SAE fires, the share on which its parent does; NaN where it never fires."""
+    both = wide.multiply(narrow[:, np.asarray(parents)]).sum(axis=0)
+    each = np.asarray(wide.sum(axis=0), dtype=np.float64)
+    return np.divide(both, each, out=np.full(len(each), np.nan), where=each > 0)
+
+
+def covered(parent: "csc_array", children: "csc_array") -> float:
+    """Of the tokens on which a parent fires, the share on which one of its children does; NaN where it never fires."""
+    on = np.asarray(parent.sum(axis=1)).ravel() > 0
+    some = np.asarray(children.sum(axis=1)).ravel() > 0
+    return float((on & some).sum() / on.sum()) if on.any() else float("nan")

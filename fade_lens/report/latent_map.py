@@ -1,0 +1,139 @@
+"""A map of latents as a page to look around in, and as a figure for a notebook."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from fade_lens._util.errors import Argument, InputError, suggest
+from fade_lens._util.words import clip, plain
+from fade_lens.report.cards import compact
+from fade_lens.report.page import environment, hash_of, joined
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from fade_lens.analysis.latent_map import LatentMap
+
+SHARD = 2000
+"""Latents whose texts lie in one file."""
+INLINE = 20_000
+"""Up to so many latents their texts are in the page itself."""
+TEXT, WORDS, ROWS = 300, 160, 200
+SCRIPTS = ("base.js", "map.js")
+
+
+def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
+    """The page, and what lies in the folder beside it, by the names of the files: nothing where the page holds all."""
+    from plotly.offline import get_plotlyjs
+
+    frame = made.frame
+    texts = [shown_of(row) for row in frame.to_dict("records")]
+    beside = len(frame) > INLINE
+    shards = {} if not beside else {
+        f"{start // SHARD:04d}.js": f"fadeLensTexts({start // SHARD},{compact(texts[start : start + SHARD])});\n"
+        for start in range(0, len(texts), SHARD)
+    }  # fmt: skip
+    saes = list(dict.fromkeys(frame["sae"]))
+    data = {
+        "saes": [clip(name, 120) for name in saes],
+        "sae": [saes.index(name) for name in frame["sae"]],
+        "index": frame["index"].tolist(),
+        "cluster": frame["cluster"].tolist(),
+        "x": rounded(frame["x"], 3),
+        "y": rounded(frame["y"], 3),
+        "colours": [[clip(name, 80), rounded(frame[name], 4)] for name in made.colours[2:]],
+        "texts": None if beside else texts,
+        "shard": SHARD,
+        "shards": len(shards),
+        "folder": folder,
+    }
+    style, library, script = joined("page.css"), Markup(get_plotlyjs().replace("</", "<\\/")), joined(*SCRIPTS)
+    page = environment().get_template("map.html").render(
+        # The library draws with WebGL, whose programs it compiles at run time, and styles what it draws.
+        policy=f"default-src 'none'; script-src '{hash_of(library)}' '{hash_of(script)}' 'unsafe-eval'{' file: https: http:' if beside else ''}; "
+        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'",
+        style=style,
+        library=library,
+        script=script,
+        data=Markup(compact(plain(data))),
+        title=f"{len(frame):,} latents",
+        facts=[clip(said, 300) for said in made.facts],
+        failed=[(clip(name, 120), clip(why, 400)) for name, why in made.failed.items()],
+        colours=[clip(name, 80) for name in made.colours],
+        clusters=tabled(made.clusters),
+        splits=tabled(made.splits),
+        n_clusters=len(made.clusters),
+        n_splits=len(made.splits),
+        told=told_of(made),
+        beside=f"{folder}/" if beside else "",
+    )  # fmt: skip
+    return page, shards
+
+
+def shown_of(row: dict[str, Any]) -> list[Any]:
+    """What is said of a latent: description, promoted tokens, parent, address."""
+    parent = ""
+    if known(row.get("parent")):
+        parent = f"{row['parent_sae']} #{int(row['parent'])}, cosine {row['parent_cosine']:.2f}"
+        parent += "" if row["split"] else " (too little: new)"
+        parent += f", which fires on {row['inclusion']:.0%} of its tokens" if known(row.get("inclusion")) else ""
+    words = (row.get("description"), TEXT), (row.get("promoted"), WORDS), (parent, 200), (row.get("url"), 300)
+    return [clip(str(value), most) if known(value) else "" for value, most in words]
+
+
+def known(value: Any) -> bool:
+    """Whether a cell holds something."""
+    return value is not None and value == value and str(value) not in ("", "<NA>")
+
+
+def rounded(column: "pd.Series[Any]", digits: int) -> list[float | None]:
+    """Numbers that a page can hold; None for what is missing."""
+    return [round(v, digits) if isinstance(v, float | int) and math.isfinite(v) else None for v in column.astype("float64").tolist()]  # fmt: skip
+
+
+def tabled(table: "pd.DataFrame") -> dict[str, Any]:
+    """A table for the page, its first rows."""
+    return {"head": list(table.columns), "rows": [[cell(v) for v in row] for row in table.head(ROWS).itertuples(index=False)]}  # fmt: skip
+
+
+def cell(value: Any) -> str:
+    """A cell in words."""
+    if isinstance(value, float):
+        return "not known" if not math.isfinite(value) else f"{value:.3g}"
+    return clip(str(value), 120)
+
+
+def told_of(made: "LatentMap") -> str:
+    """How many clusters are more than random sets, in a sentence."""
+    table = made.clusters
+    if not len(table):
+        return "No clusters were found."
+    alike = int((table["cosine_q"] < 0.05).sum())
+    said = f"Of {len(table):,} clusters {alike:,} are more alike than random sets of as many latents (q < 0.05)"
+    if "lift_q" not in table:
+        return f"{said}; whether their latents fire together is not known without texts."
+    return f"{said}, and the latents of {int((table['lift_q'] < 0.05).sum()):,} fire together more than those of random sets."
+
+
+def map_figure(made: "LatentMap", colour: str) -> "go.Figure":
+    """The map, a point a latent, coloured by the SAE, the cluster, or a column of numbers."""
+    import plotly.graph_objects as go
+
+    from fade_lens.report.plots import GREY, label
+
+    if colour not in made.colours:
+        raise InputError(Argument("colour"), f" is {colour!r}; give one of {', '.join(made.colours)}{suggest(colour, made.colours)}")  # fmt: skip
+    figure = go.Figure()
+    groups = made.frame.groupby("sae", sort=False) if colour == "sae" else [("", made.frame)]
+    for name, rows in groups:
+        lines = [f"{label(r['sae'], 60)} #{r['index']}" + "".join(f"<br>{label(w, 80)}" for w in shown_of(r)[:3] if w) for r in rows.to_dict("records")]  # fmt: skip
+        marker: dict[str, Any] = {"size": 4, "opacity": 0.7}
+        if colour == "cluster":
+            marker |= {"color": [GREY if c < 0 else f"hsl({c * 137.5 % 360:.0f},65%,45%)" for c in rows["cluster"]]}
+        elif colour != "sae":
+            marker |= {"color": rounded(rows[colour], 4), "colorscale": "Viridis", "showscale": True, "colorbar": {"title": label(colour, 30)}}  # fmt: skip
+        figure.add_trace(go.Scattergl(x=rows["x"], y=rows["y"], mode="markers", marker=marker, name=label(str(name), 60), text=lines, hovertemplate="%{text}<extra></extra>"))  # fmt: skip
+    figure.update_xaxes(visible=False)
+    return figure.update_yaxes(visible=False, scaleanchor="x").update_layout(height=700, showlegend=colour == "sae", title=f"{len(made):,} latents")  # fmt: skip
