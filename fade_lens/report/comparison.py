@@ -12,7 +12,7 @@ from fade_lens._util.words import amount, clip, number
 from fade_lens.analysis.compare import Comparison, varying
 from fade_lens.analysis.summary import subtracted, unconditional
 from fade_lens.report.overview import minus
-from fade_lens.report.page import environment, joined, policy
+from fade_lens.report.page import environment, whole
 from fade_lens.scorers.base import ScoreSpec
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ PLAIN: dict[str, Any] = {"kicker": "comparison", "links": {}, "drawn": (), "fail
 
 def comparison_page(comparison: Comparison, **more: Any) -> str:
     """One HTML file: what the runs scored, their means, plots against layer, width, L0 and recovered loss, differences."""
-    style = joined("page.css")
-    return environment().get_template("compare.html").render(
-        policy=policy(style), style=style, **_parts(comparison) | PLAIN | more, plots=_plots(comparison)
-    )  # fmt: skip
+    return whole("compare.html", **_parts(comparison) | PLAIN | more, plots=_plots(comparison))
 
 
 def release_page(release: "Release") -> str:

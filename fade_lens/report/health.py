@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.words import clip, plain
 from fade_lens.report.health_card import health_card
-from fade_lens.report.page import environment, joined, policy
+from fade_lens.report.page import environment, whole
 from fade_lens.runs.health import Health
 
 if TYPE_CHECKING:
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 def health_page(health: Health) -> str:
     """One HTML file: a card for every SAE."""
-    style = joined("page.css")
-    return environment().get_template("health_page.html").render(policy=policy(style), style=style, **parts(health))
+    return whole("health_page.html", **parts(health))
 
 
 def health_cards(health: Health) -> str:

@@ -6,7 +6,7 @@ puts into text nodes. The page's policy (CSP) lets nothing run but that script, 
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -81,7 +81,6 @@ def page(
 
 def rendered(*, cards: Sequence[Any], **shown: Any) -> str:
     """The page's template; what is not shown is left out."""
-    style, script = joined("page.css"), joined(*SCRIPTS)
     absent: dict[str, Any] = {
         "panels": (),
         "reasons": (),
@@ -92,13 +91,22 @@ def rendered(*, cards: Sequence[Any], **shown: Any) -> str:
         "heat": None,
         "health": None,
     }
-    return environment().get_template("page.html").render(
-        **absent | {"audited": False, "table_only": False, "page_rows": PAGE_ROWS} | shown,
-        policy=policy(style, script),
-        style=style,
-        script=script,
-        cards=[Markup(compact(card)) for card in cards],
-    )  # fmt: skip
+    known = absent | {"audited": False, "table_only": False, "page_rows": PAGE_ROWS} | shown
+    script = joined(*SCRIPTS)
+    return whole("page.html", script, script=script, cards=[Markup(compact(card)) for card in cards], **known)
+
+
+def whole(template: str, *scripts: str, allowed: Mapping[str, str] | None = None, **shown: Any) -> str:
+    """A page from a template that extends `base.html`, with the style of all pages and its content security policy.
+
+    Args:
+        template: its file.
+        scripts: the text of each script that it runs.
+        allowed: of a page that needs more, further directives of its policy or others in place of the usual, `{"img-src": "data:"}`.
+        shown: what the template shows.
+    """
+    style = joined("page.css")
+    return environment().get_template(template).render(style=style, policy=policy(style, *scripts, allowed=allowed), **shown)  # fmt: skip
 
 
 def _card(entry: Entry, budget: int, gate: float) -> dict[str, Any]:
@@ -124,10 +132,11 @@ def _title(results: Results, rows: int) -> str:
     return f"{amount(n)} description{'' if n == 1 else 's'}" + (f" of {clip(name, 80)}" if name else "")
 
 
-def policy(style: str, script: str = "") -> str:
-    """The page's content security policy: this style and this script (if any), and nothing else."""
-    allowed = f"script-src '{_hash(script)}'; " if script else ""
-    return f"default-src 'none'; {allowed}style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+def policy(style: str, *scripts: str, allowed: Mapping[str, str] | None = None) -> str:
+    """A page's content security policy: this style, these scripts, what else is `allowed` by directive, and nothing else."""
+    hashes = " ".join(f"'{_hash(script)}'" for script in scripts)
+    usual = {"default-src": "'none'", "script-src": hashes, "style-src": f"'{_hash(style)}'", "base-uri": "'none'", "form-action": "'none'"}  # fmt: skip
+    return "; ".join(f"{name} {value}" for name, value in (usual | dict(allowed or {})).items() if value)
 
 
 @cache

@@ -153,6 +153,17 @@ def test_nothing_is_loaded_and_only_our_script_may_run(plain_run: Results, hosti
             assert word not in script
 
 
+def test_a_page_may_run_several_scripts_and_ask_for_more_than_others():
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in ("1 < 2", "plot()")]
+    plain_policy = pages.policy("p { }", "1 < 2", "plot()")
+    assert f"script-src 'sha256-{digests[0]}' 'sha256-{digests[1]}'; style-src 'sha256-" in plain_policy
+    laxer = pages.policy("p { }", "plot()", allowed={"style-src": "'unsafe-inline'", "img-src": "data:"})
+    assert laxer.startswith(
+        f"default-src 'none'; script-src 'sha256-{digests[1]}'; style-src 'unsafe-inline'; base-uri"
+    )
+    assert laxer.endswith("; img-src data:") and "script-src" not in pages.policy("p { }")
+
+
 def test_hostile_texts_are_text(hostile: Results) -> None:
     text = page(hostile)
     text.encode("utf-8")
