@@ -9,6 +9,8 @@ from ._util.errors import StoreError as StoreError
 from .analysis.by_negative import by_negative as by_negative
 from .analysis.compare import compare as compare
 from .analysis.complexity import complexity as complexity
+from .analysis.latent_map import LatentMap as LatentMap
+from .analysis.latent_map import latent_map as latent_map
 from .analysis.logit_weights import logit_weights as logit_weights
 from .analysis.polysemanticity import polysemanticity as polysemanticity
 from .analysis.release import Release as Release

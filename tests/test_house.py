@@ -23,6 +23,7 @@ SHOWN_LATE = {
     "runs/health.py": {"report"},
     "analysis/by_negative.py": {"report"},
     "runs/patchscopes.py": {"report"},
+    "analysis/latent_map.py": {"report"},
     "analysis/compare.py": {"report"},
     "analysis/release.py": {"report"},
     "analysis/polysemanticity.py": {"report"},

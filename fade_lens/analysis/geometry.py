@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ NOISE = -1
 def check_extra() -> None:
     """Raise `MissingExtraError` unless what lays directions out is installed."""
     try:
-        import umap  # noqa: F401
+        import_module("umap")
     except ImportError as error:
         raise MissingExtraError("umap-learn", "geometry", "A map of latents") from error
 
@@ -45,7 +46,8 @@ def nearest(
     """The `k` largest cosines of each row to others, the largest first, and to which: exact, some rows at a time. All are of length 1."""
     found: list[tuple[Tensor, Tensor]] = []
     for some in rows.split(max(1, COSINE_BYTES // (4 * len(others)))):
-        found.append(tuple((some @ others.T).topk(min(k, len(others)), dim=1)))
+        top = (some @ others.T).topk(min(k, len(others)), dim=1)
+        found.append((top.values, top.indices))
     cosines, at = zip(*found, strict=True)
     return torch.cat(cosines).numpy(), torch.cat(at).numpy()
 
@@ -93,11 +95,14 @@ def layout(rows: Float[Tensor, "latent d_out"], *, neighbours: int = 15, least: 
 
     def reduced(dimensions: int, min_dist: float) -> Float[np.ndarray, "latent dimension"]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that new rows cannot be placed, and that a seed means one thread
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # that new rows cannot be placed, and that a seed means one thread
             made: Any = UMAP(n_components=dimensions, n_neighbors=k, min_dist=min_dist, metric="cosine", random_state=stream(seed, "map") % 2**32, n_jobs=1, precomputed_knn=known)  # fmt: skip
             return np.asarray(made.fit_transform(rows.numpy()), dtype=np.float32)
 
-    labels = HDBSCAN(min_cluster_size=least, copy=True).fit_predict(reduced(10, 0.1))
+    grouping: Any = HDBSCAN
+    labels = grouping(min_cluster_size=least, copy=True).fit_predict(reduced(10, 0.1))
     return Layout(reduced(2, 0.05), by_size(np.asarray(labels)))
 
 
@@ -122,11 +127,11 @@ def inside(rows: Float[Tensor, "set latent d_out"]) -> Float[np.ndarray, " set"]
     return ((rows.sum(1).square().sum(-1) - n) / (n * (n - 1))).numpy()
 
 
-def lift(firing: "csc_array") -> float:
+def lift(firing: Any) -> float:
     """How many times as often two latents of a set fire on one token as if each fired by itself; NaN where that would be never.
 
     Args:
-        firing: 1 where a latent fires, tokens by latents.
+        firing: sparse, 1 where a latent fires, tokens by latents.
     """
     each = np.asarray(firing.sum(axis=0), dtype=np.float64)
     on = np.asarray(firing.sum(axis=1), dtype=np.float64)
@@ -134,7 +139,7 @@ def lift(firing: "csc_array") -> float:
     return float((on * (on - 1)).sum() / 2 / chance) if chance > 0 else float("nan")
 
 
-def together(firing: "csc_array") -> float:
+def together(firing: Any) -> float:
     """The share of a set's latents that fire with others of it more often than by chance."""
     each = np.asarray(firing.sum(axis=0), dtype=np.float64)
     on = np.asarray(firing.sum(axis=1), dtype=np.float64)
@@ -144,7 +149,7 @@ def together(firing: "csc_array") -> float:
 def clusters_tested(
     clusters: Int[np.ndarray, " latent"],
     rows: Float[Tensor, "latent d_out"],
-    firing: "csc_array | None" = None,
+    firing: Any = None,
     *,
     n_random: int = 200,
     seed: int = 0,
@@ -157,7 +162,7 @@ def clusters_tested(
     Args:
         clusters: of each latent; -1 for none.
         rows: directions of length 1.
-        firing: 1 where a latent fires, tokens by latents; None: not known.
+        firing: sparse, 1 where a latent fires, tokens by latents; None: not known.
         n_random: random sets of each size.
         seed: of these.
 
@@ -202,7 +207,8 @@ def shares(
     narrow: "csc_array", wide: "csc_array", parents: Sequence[int] | Int[np.ndarray, " latent"]
 ) -> Float[np.ndarray, " latent"]:
     """Of the tokens on which each latent of a wide SAE fires, the share on which its parent does; NaN where it never fires."""
-    both = wide.multiply(narrow[:, np.asarray(parents)]).sum(axis=0)
+    table: Any = narrow
+    both = wide.multiply(table[:, np.asarray(parents)]).sum(axis=0)
     each = np.asarray(wide.sum(axis=0), dtype=np.float64)
     return np.divide(both, each, out=np.full(len(each), np.nan), where=each > 0)
 

@@ -70,7 +70,7 @@ def table_at(given: Any) -> "pd.DataFrame | None":
             raise InputError(Argument("descriptions"), f" is {str(given)!r}, which is no file")
         with readable(path):
             return read_table(path)
-    return given if hasattr(given, "columns") else None
+    return cast(Any, given) if hasattr(given, "columns") else None
 
 
 def labelled(given: Any) -> "pd.DataFrame":
@@ -79,12 +79,15 @@ def labelled(given: Any) -> "pd.DataFrame":
 
     if isinstance(given, Results):
         scores = [spec.name for spec in given.specs if spec.name in given.frame]
-        return given.frame[["index", "description", *scores]].drop_duplicates("index")
+        frame: Any = given.frame
+        return frame[["index", "description", *scores]].drop_duplicates("index")
     texts = pd.DataFrame([(d.index, d.text) for d in read_descriptions(given)], columns=["index", "description"])
     texts, table = texts.drop_duplicates("index"), table_at(given)
     if table is None or (column := named(list(table.columns), INDEX_COLUMNS)) is None:
         return texts
-    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in scored(list(table.columns), column)}
+    numbers: dict[Any, Any] = {
+        name: pd.to_numeric(table[name], errors="coerce") for name in scored(list(table.columns), column)
+    }
     kept = {name: values for name, values in numbers.items() if values.notna().mean() >= MOSTLY}
     found = pd.DataFrame({"index": [whole_number(i) for i in table[column]], **kept}).drop_duplicates("index")
     return found.merge(texts, on="index", how="left")

@@ -29,10 +29,11 @@ from fade_lens.analysis.geometry import (
 from fade_lens.analysis.labels import KEYS, labels_of
 from fade_lens.analysis.release import names_in, published, same_model
 from fade_lens.data.corpus import Corpus
+from fade_lens.neuronpedia.links import dashboard
 from fade_lens.neuronpedia.resolving import names_of
 from fade_lens.runs.fires import by_name
 from fade_lens.runs.health import drawn, some_of
-from fade_lens.subject.features import Latents
+from fade_lens.subject.features import Latents, Source
 from fade_lens.subject.firing import firing_tokens
 from fade_lens.subject.hooks import Model, layer_of
 from fade_lens.subject.lens import RESIDUAL, promoted_tokens
@@ -43,7 +44,6 @@ from fade_lens.subject.subject import Subject
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-    from scipy.sparse import csc_array
 
 SPLIT = 0.7
 """The cosine from which a latent of a wide SAE is a part of one of a narrow SAE."""
@@ -112,7 +112,8 @@ class LatentMap:
     def colours(self) -> tuple[str, ...]:
         """The columns by which latents can be coloured: the SAE, the cluster, then all that hold numbers."""
         numbers = ("density", "parent_cosine", "inclusion", *self.scores)
-        return ("sae", "cluster", *(name for name in numbers if name in self.frame and self.frame[name].notna().any()))
+        frame: Any = self.frame
+        return ("sae", "cluster", *(name for name in numbers if name in frame and frame[name].notna().any()))
 
     def __repr__(self) -> str:
         return f"LatentMap({len(self)} latents of {self.frame['sae'].nunique()} SAEs, {len(self.clusters)} clusters)"
@@ -133,7 +134,7 @@ class Mapped:
     sae: SAE[Any]
     rows: Float[Tensor, "latent d_out"]
     indices: Int[np.ndarray, " latent"]
-    firing: "csc_array | None" = None
+    firing: Any = None
 
     @property
     def hook(self) -> str:
@@ -153,7 +154,7 @@ class Mapped:
 
 
 def latent_map(
-    saes: "str | SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]",
+    saes: Source | Sequence[Source] | Mapping[str, Source],
     sae_ids: str | Sequence[str] = "*",
     *,
     model: Model | str | None = None,
@@ -234,8 +235,8 @@ def latent_map(
             words = promoted(opened, one, stages) if opened is not None and tokens else None
             records += records_of(one, words)
     frame = table_of(records)
-    frame.insert(5, "x", laid.places[:, 0]), frame.insert(6, "y", laid.places[:, 1])
-    frame.insert(7, "cluster", laid.clusters)
+    for place, (name, values) in enumerate((("x", laid.places[:, 0]), ("y", laid.places[:, 1]), ("cluster", laid.clusters)), 5):  # fmt: skip
+        frame.insert(place, name, values)
     frame, scores = with_labels(frame, known)
     if parents is not None:
         frame = frame.merge(parents, on=["sae", "index"], how="left")
@@ -370,16 +371,9 @@ def records_of(one: Mapped, words: Sequence[str] | None) -> list[dict[str, Any]]
         {"sae": one.name, "hook": one.hook, "layer": layer, "width": one.width, "index": index}
         | ({} if density is None else {"density": float(density[place])})
         | ({} if words is None else {"promoted": words[place]})
-        | ({} if known is None else {"url": page_of(known, index)})
+        | ({} if known is None else {"url": dashboard(known, index)})
         for place, index in enumerate(one.indices.tolist())
     ]
-
-
-def page_of(neuronpedia_id: str, index: int) -> str:
-    """The address of a latent's page."""
-    from fade_lens.neuronpedia import dashboard
-
-    return dashboard(neuronpedia_id, index)
 
 
 def with_labels(frame: "pd.DataFrame", known: "Mapping[str, pd.DataFrame]") -> "tuple[pd.DataFrame, tuple[str, ...]]":

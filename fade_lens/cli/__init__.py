@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from fade_lens._util.errors import Argument, FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
-from fade_lens.cli import audit, compare, evaluate, explain, health, judge, look, release, sanity
+from fade_lens.cli import audit, compare, evaluate, explain, health, judge, look, map, release, sanity
 from fade_lens.cli.console import errors, make_printable, plain
 from fade_lens.cli.groups import with_options
 from fade_lens.neuronpedia.errors import NeuronpediaError
@@ -40,7 +40,7 @@ INTERRUPTED_MESSAGE = "Interrupted. What was done is kept: run the same command 
 
 COMMANDS = (
     look.look, look.fires, look.steer, look.patchscopes, look.search, health.health, explain.explain, evaluate.evaluate,
-    release.release, audit.audit, compare.compare, evaluate.demo,
+    release.release, map.map, audit.audit, compare.compare, evaluate.demo,
     sanity.sanity,
 )  # fmt: skip
 

@@ -282,7 +282,7 @@ def by_sae(descriptions: Any) -> Mapping[str, Any]:
     if descriptions is None:
         return {}
     if isinstance(descriptions, Mapping):
-        return cast("Mapping[str, Any]", descriptions)
+        return {str(name): some for name, some in cast("Mapping[Any, Any]", descriptions).items()}
     table = descriptions
     if isinstance(descriptions, str | Path):
         if not (path := Path(descriptions)).is_file():

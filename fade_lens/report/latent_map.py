@@ -8,7 +8,7 @@ from markupsafe import Markup
 from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.words import clip, plain
 from fade_lens.report.cards import compact
-from fade_lens.report.page import environment, hash_of, joined
+from fade_lens.report.page import hash_of, joined, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
     """The page, and what lies in the folder beside it, by the names of the files: nothing where the page holds all."""
     from plotly.offline import get_plotlyjs
 
-    frame = made.frame
+    frame: Any = made.frame
     texts = [shown_of(row) for row in frame.to_dict("records")]
     beside = len(frame) > INLINE
     shards = {} if not beside else {
@@ -49,12 +49,13 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
         "shards": len(shards),
         "folder": folder,
     }
-    style, library, script = joined("page.css"), Markup(get_plotlyjs().replace("</", "<\\/")), joined(*SCRIPTS)
-    page = environment().get_template("map.html").render(
-        # The library draws with WebGL, whose programs it compiles at run time, and styles what it draws.
-        policy=f"default-src 'none'; script-src '{hash_of(library)}' '{hash_of(script)}' 'unsafe-eval'{' file: https: http:' if beside else ''}; "
-        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'",
-        style=style,
+    library, script = Markup(get_plotlyjs().replace("</", "<\\/")), joined(*SCRIPTS)
+    # The library draws with WebGL, whose programs it compiles as it runs, and styles what it draws.
+    runs = f"'{hash_of(library)}' '{hash_of(script)}' 'unsafe-eval'" + (" file: https: http:" if beside else "")
+    allowed = {"script-src": runs, "style-src": "'unsafe-inline'", "img-src": "data: blob:"}
+    page = whole(
+        "map.html",
+        allowed=allowed,
         library=library,
         script=script,
         data=Markup(compact(plain(data))),
@@ -68,7 +69,7 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
         n_splits=len(made.splits),
         told=told_of(made),
         beside=f"{folder}/" if beside else "",
-    )  # fmt: skip
+    )
     return page, shards
 
 
@@ -88,7 +89,7 @@ def known(value: Any) -> bool:
     return value is not None and value == value and str(value) not in ("", "<NA>")
 
 
-def rounded(column: "pd.Series[Any]", digits: int) -> list[float | None]:
+def rounded(column: Any, digits: int) -> list[float | None]:
     """Numbers that a page can hold; None for what is missing."""
     return [round(v, digits) if isinstance(v, float | int) and math.isfinite(v) else None for v in column.astype("float64").tolist()]  # fmt: skip
 
@@ -107,7 +108,7 @@ def cell(value: Any) -> str:
 
 def told_of(made: "LatentMap") -> str:
     """How many clusters are more than random sets, in a sentence."""
-    table = made.clusters
+    table: Any = made.clusters
     if not len(table):
         return "No clusters were found."
     alike = int((table["cosine_q"] < 0.05).sum())
@@ -126,7 +127,8 @@ def map_figure(made: "LatentMap", colour: str) -> "go.Figure":
     if colour not in made.colours:
         raise InputError(Argument("colour"), f" is {colour!r}; give one of {', '.join(made.colours)}{suggest(colour, made.colours)}")  # fmt: skip
     figure = go.Figure()
-    groups = made.frame.groupby("sae", sort=False) if colour == "sae" else [("", made.frame)]
+    frame: Any = made.frame
+    groups: Any = frame.groupby("sae", sort=False) if colour == "sae" else [("", frame)]
     for name, rows in groups:
         lines = [f"{label(r['sae'], 60)} #{r['index']}" + "".join(f"<br>{label(w, 80)}" for w in shown_of(r)[:3] if w) for r in rows.to_dict("records")]  # fmt: skip
         marker: dict[str, Any] = {"size": 4, "opacity": 0.7}

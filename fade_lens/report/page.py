@@ -134,8 +134,8 @@ def _title(results: Results, rows: int) -> str:
 
 def policy(style: str, *scripts: str, allowed: Mapping[str, str] | None = None) -> str:
     """A page's content security policy: this style, these scripts, what else is `allowed` by directive, and nothing else."""
-    hashes = " ".join(f"'{_hash(script)}'" for script in scripts)
-    usual = {"default-src": "'none'", "script-src": hashes, "style-src": f"'{_hash(style)}'", "base-uri": "'none'", "form-action": "'none'"}  # fmt: skip
+    hashes = " ".join(f"'{hash_of(script)}'" for script in scripts)
+    usual = {"default-src": "'none'", "script-src": hashes, "style-src": f"'{hash_of(style)}'", "base-uri": "'none'", "form-action": "'none'"}  # fmt: skip
     return "; ".join(f"{name} {value}" for name, value in (usual | dict(allowed or {})).items() if value)
 
 
@@ -161,5 +161,6 @@ def joined(*names: str) -> Markup:
     return Markup("\n".join(templates.loader.get_source(templates, name)[0] for name in names))
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """A script or style as a policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -50,12 +50,12 @@ function draw() {
   const made = markers(byId("colour").value);
   const traces = members.map((rows, sae) => ({
     type: "scattergl", mode: "markers", name: data.saes[sae].replaceAll("<", "‹").replaceAll("&", "＆"), hoverinfo: "none", customdata: rows,
-    x: rows.map((i) => data.x[i]), y: rows.map((i) => data.y[i]), marker: made[sae], unselected: { marker: { opacity: 0.06 } },
+    x: rows.map((i) => data.x[i]), y: rows.map((i) => data.y[i]), marker: made[sae], selected: { marker: { opacity: 1, size: n > 3000 ? 9 : 11 } }, unselected: { marker: { opacity: 0.15 } },
     selectedpoints: chosen && rows.flatMap((i, at) => chosen.has(i) ? [at] : []),
   }));
   const axis = { visible: false, zeroline: false };
   Plotly.react(plot, traces, { margin: { l: 0, r: 0, t: 0, b: 0 }, xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, dragmode: "pan", hovermode: "closest",
-    showlegend: data.saes.length > 1, legend: { orientation: "h", font: { color: dark ? "#e6e8ea" : "#1a1c1e" } }, paper_bgcolor: "transparent", plot_bgcolor: "transparent", uirevision: "kept" },
+    showlegend: data.saes.length > 1, legend: { orientation: "h", font: { color: dark ? "#e6e8ea" : "#1a1c1e" } }, paper_bgcolor: "transparent", plot_bgcolor: "transparent", uirevision: "kept", modebar: { bgcolor: "transparent", color: GREY, activecolor: "#0072b2" } },
   { scrollZoom: true, responsive: true, displaylogo: false });
 }
 draw();

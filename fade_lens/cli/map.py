@@ -1,0 +1,104 @@
+"""`fade-lens map`: where the latents of SAEs lie, which belong together, what wide SAEs split."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fade_lens._util.errors import InputError
+from fade_lens._util.options import names
+from fade_lens.cli.console import console, plain
+from fade_lens.cli.options import (  # fmt: skip
+    DEMO,
+    Column,
+    Device,
+    Limit,
+    Quiet,
+    check_model,
+    check_subject,
+    open_corpus,
+    open_model,
+    open_sae,
+    run_folder,
+)
+
+
+def map(
+    release: Annotated[
+        str | None, typer.Argument(help="A release in SAELens' list, such as gpt2-small-res-jb; or give --sae.")
+    ] = None,
+    sae_ids: Annotated[
+        str, typer.Option(help="Which of its SAEs: patterns such as 'blocks.8.hook_resid_pre*', between commas.")
+    ] = "*",
+    sae: Annotated[
+        list[Path] | None,
+        typer.Option("--sae", help="Folder of an SAE saved by SAELens, or `demo`; may be given several times."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the page and the tables.", callback=run_folder)] = Path(
+        "fade-lens-map"
+    ),
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of the SAEs, for promoted tokens and texts; of a release it is the one that this names."),
+    ] = None,
+    descriptions: Annotated[
+        str | None,
+        typer.Option(
+            help="`neuronpedia`, a table with index, description and scores (and sae), or the folder of a release's run."
+        ),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="Texts, as in `evaluate`, that show which latents fire, and together; none unless given."),
+    ] = None,
+    corpus_column: Column = "text",
+    corpus_limit: Limit = None,
+    latents: Annotated[
+        int | None, typer.Option(min=1, help="Of each SAE at most so many, drawn at random; all unless given.")
+    ] = None,
+    texts: Annotated[int, typer.Option(min=1, help="Texts of the corpus, drawn at random.")] = 300,
+    tokens: Annotated[
+        bool, typer.Option("--tokens/--no-tokens", help="Find the tokens that latents promote; needs the model.")
+    ] = True,
+    neighbours: Annotated[int, typer.Option(min=2, help="Of each latent that UMAP keeps near.")] = 15,
+    least: Annotated[int, typer.Option(min=2, help="Latents that make a cluster.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="All randomness comes from it.")] = 0,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """A map of decoder directions: clusters, whether they are more than chance, what wide SAEs split; a page to look around in.
+
+    Example: `fade-lens map gpt2-small-res-jb --sae-ids blocks.8.hook_resid_pre --descriptions neuronpedia --corpus hf:NeelNanda/pile-10k`
+    """
+    if (release is None) == (not sae):
+        raise InputError(f"give a release, or --sae with the folder of an SAE; got {'both' if sae else 'neither'}")
+    if corpus is not None and sae and model is None:
+        raise InputError("--corpus is read by the SAEs' model: give --model too")
+    if descriptions is not None and Path(descriptions).suffix and not Path(descriptions).is_file():
+        raise InputError(f"--descriptions is {descriptions!r}, which is no file")
+    given = None if corpus is None else open_corpus(corpus, corpus_column, corpus_limit, False)
+    from fade_lens.analysis.geometry import check_extra
+
+    check_extra()
+    if model is not None:
+        check_model(model, device, "float32")
+    from fade_lens.analysis.latent_map import latent_map
+
+    needs = tokens or given is not None
+    subject: Any = model if needs else None
+    if needs and model is not None and sae:
+        subject = open_model(model, device, "float32", check_subject(model, None, None, sae[0], None, device, "float32"))  # fmt: skip
+    where = str(subject.cfg.device) if sae and subject is not None else "cpu"
+    source: Any = release or {DEMO if str(s) == DEMO else s.name: open_sae(None, None, s, where) for s in sae or ()}
+    made = latent_map(
+        source, names(sae_ids), model=subject, corpus=given, descriptions=descriptions, latents=latents, texts=texts, tokens=tokens,
+        neighbours=neighbours, least=least, seed=seed, device=device, progress=not quiet,
+    )  # fmt: skip
+    table, page = made.to_csv(out / "map.csv"), made.to_html(out / "map.html")
+    for name, why in made.failed.items():
+        console.print(plain(f"NOT MAPPED {name}: {why}"), soft_wrap=True)
+    if not quiet:
+        from fade_lens.report.latent_map import told_of
+
+        for said in (*made.facts, told_of(made), f"Page:  {page}\nTable: {table}"):
+            console.print(plain(said), soft_wrap=True)
