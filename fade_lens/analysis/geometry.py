@@ -23,6 +23,8 @@ COSINE_BYTES = 2**28
 """Cosines in memory at a time."""
 GATHERED_BYTES = 2**27
 """Directions of random sets in memory at a time."""
+FIRING_AT_ONCE = 2e7
+"""Times that latents of random sets fire, in memory at a time."""
 NOISE = -1
 """The cluster of latents that are in none."""
 
@@ -127,16 +129,27 @@ def inside(rows: Float[Tensor, "set latent d_out"]) -> Float[np.ndarray, " set"]
     return ((rows.sum(1).square().sum(-1) - n) / (n * (n - 1))).numpy()
 
 
-def lift(firing: Any) -> float:
-    """How many times as often two latents of a set fire on one token as if each fired by itself; NaN where that would be never.
+def lifts(firing: Any, sets: Sequence[Int[np.ndarray, " _some"]]) -> Float[np.ndarray, " set"]:
+    """Of each set of latents how many times as often two of it fire on one token as if each fired by itself; NaN where that would be never.
 
     Args:
         firing: sparse, 1 where a latent fires, tokens by latents.
+        sets: latents by their columns.
     """
-    each = np.asarray(firing.sum(axis=0), dtype=np.float64)
-    on = np.asarray(firing.sum(axis=1), dtype=np.float64)
-    chance = (each.sum() ** 2 - (each**2).sum()) / 2 / firing.shape[0]
-    return float((on * (on - 1)).sum() / 2 / chance) if chance > 0 else float("nan")
+    from scipy.sparse import csc_array
+
+    n_tokens, n_latents = firing.shape
+    each, found = np.asarray(firing.sum(axis=0), dtype=np.float64), list[np.ndarray]()
+    step = max(1, int(FIRING_AT_ONCE / max(float(np.mean([each[some].sum() for some in sets])), 1)))
+    for start in range(0, len(sets), step):
+        some = sets[start : start + step]
+        ends = np.concatenate([[0], np.cumsum([len(one) for one in some])])
+        chosen = csc_array((np.ones(ends[-1]), np.concatenate(some), ends), shape=(n_latents, len(some)))
+        on = firing @ chosen  # how many of each set fire on each token
+        together = (np.asarray(on.multiply(on).sum(axis=0)) - np.asarray(on.sum(axis=0))) / 2
+        chance = ((each @ chosen) ** 2 - (each**2) @ chosen) / 2 / n_tokens
+        found.append(np.divide(together, chance, out=np.full(len(some), np.nan), where=chance > 0))
+    return np.concatenate(found)
 
 
 def together(firing: Any) -> float:
@@ -151,7 +164,7 @@ def clusters_tested(
     rows: Float[Tensor, "latent d_out"],
     firing: Any = None,
     *,
-    n_random: int = 200,
+    n_random: int = 1000,
     seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Each cluster against random sets of as many of the same latents.
@@ -168,7 +181,7 @@ def clusters_tested(
 
     Yields:
         A row a cluster: cluster, size, cosine (mean between members), cosine_random (mean over the random sets), cosine_p, cosine_q; with `firing`
-        also lift (see `lift`), lift_random (median), lift_p, lift_q, together (see `together`). p counts the random sets that reach as
+        also lift (see `lifts`), lift_random (median), lift_p, lift_q, together (see `together`). p counts the random sets that reach as
         much, q is the false discovery rate over all clusters (Benjamini and Hochberg).
     """
     members = [np.flatnonzero(clusters == c) for c in range(int(clusters.max(initial=NOISE)) + 1)]
@@ -179,16 +192,16 @@ def clusters_tested(
             sets.append(draw.choice(len(rows), size, replace=False))
         step = max(1, GATHERED_BYTES // (4 * size * rows.shape[1]))
         cosines = np.concatenate([inside(rows[torch.from_numpy(np.stack(sets[s : s + step]))]) for s in range(0, n_random, step)])  # fmt: skip
-        nulls[size] = cosines, None if firing is None else np.array([lift(firing[:, some]) for some in sets])
+        nulls[size] = cosines, None if firing is None else lifts(firing, sets)
     found: list[dict[str, Any]] = []
     for cluster, some in enumerate(members):
-        cosines, lifts = nulls[len(some)]
+        cosines, tied = nulls[len(some)]
         row: dict[str, Any] = {"cluster": cluster, "size": len(some)}
         value = float(inside(rows[torch.from_numpy(some)][None])[0])
         row |= {"cosine": value, "cosine_random": float(cosines.mean()), "cosine_p": reached(value, cosines)}
         if firing is not None:
-            value = lift(firing[:, some])
-            row |= {"lift": value, "lift_random": float(np.nanmedian(lifts)), "lift_p": reached(value, lifts), "together": together(firing[:, some])}  # fmt: skip
+            value = float(lifts(firing, [some])[0])
+            row |= {"lift": value, "lift_random": float(np.nanmedian(tied)), "lift_p": reached(value, tied), "together": together(firing[:, some])}  # fmt: skip
         found.append(row)
     for name in ("cosine", "lift"):
         if found and f"{name}_p" in found[0]:

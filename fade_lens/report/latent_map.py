@@ -107,15 +107,15 @@ def cell(value: Any) -> str:
 
 
 def told_of(made: "LatentMap") -> str:
-    """How many clusters are more than random sets, in a sentence."""
+    """Whether clusters are more than random sets, in a sentence."""
     table: Any = made.clusters
     if not len(table):
         return "No clusters were found."
-    alike = int((table["cosine_q"] < 0.05).sum())
-    said = f"Of {len(table):,} clusters {alike:,} are more alike than random sets of as many latents (q < 0.05)"
-    if "lift_q" not in table:
+    said = f"{len(table):,} clusters"
+    if "lift_p" not in table:
         return f"{said}; whether their latents fire together is not known without texts."
-    return f"{said}, and the latents of {int((table['lift_q'] < 0.05).sum()):,} fire together more than those of random sets."
+    n, chance = int((table["lift_p"] < 0.05).sum()), len(table) / 20
+    return f"{said}, whose latents fire together {table['lift'].median():.1f} times as often as by chance (the median; random sets: {table['lift_random'].median():.1f}); {n:,} of them more than 95 % of random sets, where {chance:.0f} would without any tie."
 
 
 def map_figure(made: "LatentMap", colour: str) -> "go.Figure":

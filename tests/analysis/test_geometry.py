@@ -11,7 +11,7 @@ from fade_lens.analysis.geometry import (  # fmt: skip
     covered,
     inside,
     layout,
-    lift,
+    lifts,
     nearest,
     shares,
     together,
@@ -68,7 +68,7 @@ def test_neighbours_are_those_of_the_whole_product_however_it_is_cut(monkeypatch
     assert nearest(rows[:3], rows[:2], 9)[1].shape == (3, 2)
 
 
-def test_cosine_lift_and_together_are_those_of_a_plain_loop() -> None:
+def test_cosine_lift_and_together_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, groups = planted(0)
     pairs = [float(rows[i] @ rows[j]) for i in range(5) for j in range(i)]
     assert inside(rows[:5][None])[0] == pytest.approx(np.mean(pairs), abs=1e-6)
@@ -76,14 +76,16 @@ def test_cosine_lift_and_together_are_those_of_a_plain_loop() -> None:
     dense, n = on.toarray().astype(bool), 500
     both = sum((dense[:, i] & dense[:, j]).sum() for i in range(6) for j in range(i))
     chance = sum(dense[:, i].sum() * dense[:, j].sum() / n for i in range(6) for j in range(i))
-    assert lift(on) == pytest.approx(both / chance)
+    every, none = np.arange(6), csc_array((10, 6), dtype=np.int32)
+    monkeypatch.setattr(geometry, "FIRING_AT_ONCE", 1)
+    assert lifts(on, [every, np.array([0, 3]), every]) == pytest.approx([both / chance, (dense[:, 0] & dense[:, 3]).sum() * n / dense[:, 0].sum() / dense[:, 3].sum(), both / chance])  # fmt: skip
     more = [
         sum((dense[:, i] & dense[:, j]).sum() for j in range(6) if j != i)
         > sum(dense[:, i].sum() * dense[:, j].sum() / n for j in range(6) if j != i)
         for i in range(6)
     ]
     assert together(on) == pytest.approx(np.mean(more))
-    assert np.isnan(lift(csc_array((10, 3), dtype=np.int32)))
+    assert np.isnan(lifts(none, [every])).all()
 
 
 def test_clusters_are_tested_by_cosine_and_by_firing_each_for_itself() -> None:

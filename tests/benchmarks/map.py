@@ -55,7 +55,7 @@ def of_demo(folder: Path) -> None:
     made = latent_map(sae, model=demo.model(), corpus=demo.corpus(2000), progress=False)
     print(f"{made} in {time.monotonic() - started:.0f} s; {made.to_html(folder / 'map.html')}")
     table: Any = made.clusters
-    print(f"in a cluster {(made.frame['cluster'] >= 0).mean():.0%}; clusters {len(table)}: cosine q < 0.05 {(table['cosine_q'] < 0.05).mean():.0%}, lift q < 0.05 {(table['lift_q'] < 0.05).mean():.0%}, median lift {table['lift'].median():.2f} (random {table['lift_random'].median():.2f})")  # fmt: skip
+    print(f"in a cluster {(made.frame['cluster'] >= 0).mean():.0%}; clusters {len(table)}: cosine q < 0.05 {(table['cosine_q'] < 0.05).mean():.0%}, lift q < 0.05 {(table['lift_q'] < 0.05).mean():.0%}, p < 0.05 {(table['lift_p'] < 0.05).mean():.0%}, median lift {table['lift'].median():.2f} (random {table['lift_random'].median():.2f})")  # fmt: skip
     print(table.head(8).to_string())
     rows = unit_rows(sae.W_dec).numpy()
     alike = np.random.default_rng(0).multivariate_normal(
