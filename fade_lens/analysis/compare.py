@@ -34,7 +34,8 @@ class RunFacts:
     `l0` is the mean number of latents that fire on a token, `l0_from` how it is known: "given", "release" (SAELens lists it), "name" (of the
     SAE), "measured" (by the run before it scored), or "estimate" (mean firing rate of the run's features times the width, right as far as they are drawn at random from all).
     `release` is SAELens' name for what the SAE came with. `recovered` and `health` are what the run saw of its SAE before it scored: the share of
-    the loss recovered, and the figures that tell most with the causes of warnings.
+    the loss recovered, and the figures that tell most with the causes of warnings. `architecture` is the SAE's, or the kind of other features.
+    `weighted` runs have latents that stand for unequal numbers of others (`Results.weights`).
     """
 
     run: str
@@ -51,6 +52,8 @@ class RunFacts:
     n_features: int
     recovered: float | None = None
     health: str = ""
+    architecture: str = ""
+    weighted: bool = False
 
 
 @dataclass(frozen=True)
@@ -272,6 +275,8 @@ def facts_of(results: Results, l0: float | None = None) -> RunFacts:
         n_features=len(rates),
         recovered=None if run.health is None else run.health.value("ce_recovered_zero"),
         health="" if run.health is None else visible(run.health.summary),
+        architecture=visible(features.architecture or features.kind),
+        weighted=bool(results.weights),
     )
 
 
@@ -327,7 +332,8 @@ def _l0_of(results: Results, rates: Mapping[int, float]) -> tuple[float | None, 
     if results.run.health is not None and (l0 := results.run.health.value("l0")) is not None:
         return l0, "measured"
     if features.size and rates:
-        return features.size * sum(rates.values()) / len(rates), "estimate"
+        weights = {index: results.relative_weights.get(index, 1.0) for index in rates}
+        return features.size * sum(weights[i] * rate for i, rate in rates.items()) / sum(weights.values()), "estimate"
     return None, ""
 
 

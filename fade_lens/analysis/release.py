@@ -1,7 +1,7 @@
 """Whole releases: of each of many SAEs as many latents, drawn among those that fire, described, scored, and set side by side."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from fade_lens.baselines.kinds import DESCRIBED, check_baselines
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.data.rows import by_sae
+from fade_lens.data.sampling import by_density, check_strata
 from fade_lens.judge import Estimate, Judge
 from fade_lens.runs.estimating import estimate
 from fade_lens.runs.fade import Fade, check_judged
@@ -53,8 +54,8 @@ NEURONPEDIA = "neuronpedia"
 AT_ONCE = 8
 """SAEs that are in memory together and share a pass over the corpus."""
 SEEN_TEXTS = 300
-"""Texts on which is seen which latents fire at all."""
-FIRING = "latents that fire, format 1"
+"""Texts on which is seen which latents fire, and how often."""
+FIRING = "latents that fire, format 2"
 """Under what a store keeps them."""
 
 
@@ -66,6 +67,8 @@ class Drawn:
         indices: in ascending order.
         n_alive: latents that fire on the `n_tokens` tokens of some texts, of `n_features`; None for neurons, of which all may be drawn.
         n_described: how many of the drawn ones got a description.
+        density: of each drawn latent, the share of these tokens on which it fires; empty for neurons.
+        weights: of each, how many of those that could be drawn it stands for (1 / its probability): all alike unless drawn by strata.
     """
 
     indices: tuple[int, ...]
@@ -73,6 +76,8 @@ class Drawn:
     n_alive: int | None = None
     n_tokens: int = 0
     n_described: int = 0
+    density: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,26 @@ class Release:
     @cached_property
     def frame(self) -> "pd.DataFrame":
         """One row an SAE: what it is, its health, the latents drawn of it, the mean of each score with its 95 % interval over latents and the
-        share that is undefined, the means of score minus baseline (`clarity_minus_random`), what it cost; or why it could not be scored (`failed`)."""
+        share that is undefined, the means of score minus baseline (`clarity_minus_random`), what it cost; or why it could not be scored (`failed`).
+        Means and shares are of the latents that could be drawn, each drawn one weighed by how many it stands for."""
         return table_of([*map(self._row, self.results), *({"sae": name, "failed": why} for name, why in self.failed.items())])  # fmt: skip
+
+    @cached_property
+    def latents(self) -> "pd.DataFrame":
+        """One row a latent that was drawn (a description, where it has several): `density`, `weight` (see `Drawn`), description and scores, if it has any."""
+        rows = list[dict[str, Any]]()
+        for name, results in self.results.items():
+            found, scored = self.drawn[name], dict[int, list[dict[str, Any]]]()
+            for one in results:
+                row = {"description": one.description.text} | {
+                    score: metric.value for score, metric in one.metrics.items()
+                }
+                scored.setdefault(one.description.index, []).append(row)
+            density = found.density or (None,) * len(found.indices)
+            for index, *numbers in zip(found.indices, density, found.weights, strict=True):
+                about = {"sae": name, "index": index, **dict(zip(("density", "weight"), numbers, strict=True))}
+                rows += [about | row for row in scored.get(index, [{}])]
+        return table_of(rows)
 
     @staticmethod
     def place(name: str) -> str:
@@ -125,9 +148,7 @@ class Release:
             "latents": len(found.indices),
             "described": found.n_described / max(len(found.indices), 1),
         }
-        for one in means.to_dict("records"):
-            if one["run"] != fact.run or one["null"] is not None:
-                continue
+        for one in means[(means["run"] == fact.run) & means["null"].isna()].to_dict("records"):
             minus = one["baseline"]
             score = one["metric"] if minus is None else f"{one['metric']}_minus_{minus}"
             row |= {score: one["mean"], f"{score}_low": one["low"], f"{score}_high": one["high"]}
@@ -138,8 +159,10 @@ class Release:
         return row | cost | {"failed": None}
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write `frame`."""
-        return write_csv(self.frame, path)
+        """Write `frame`, and `latents` beside it as NAME-latents.csv."""
+        path = write_csv(self.frame, path)
+        write_csv(self.latents, path.with_name(f"{path.stem}-latents{path.suffix or '.csv'}"))
+        return path
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page: the SAEs, their means against layer, width, L0 and recovered loss, their differences."""
@@ -168,6 +191,7 @@ def release(
     judge: Judge | str | None = None,
     model: Model | str | None = None,
     latents: int = 100,
+    strata: int = 0,
     descriptions: Any = None,
     explainer: str | None = None,
     scorers: Sequence[str] = ("fade",),
@@ -181,8 +205,8 @@ def release(
 ) -> Release:
     """Score as many latents of every SAE of a release, and set the SAEs side by side.
 
-    The latents of an SAE are drawn by seed among those that fire on some hundred texts. Each SAE's health is seen before it is scored. Some SAEs
-    at a time share one pass over the corpus. An SAE that cannot be loaded or scored is told in the result, and the others go on; a judge
+    The latents of an SAE are drawn by seed among those that fire on some hundred texts, uniformly or by `strata`. Each SAE's health is seen
+    before it is scored. Some SAEs at a time share one pass over the corpus. An SAE that cannot be loaded or scored is told in the result, and the others go on; a judge
     that cannot be asked, or a budget that is used up, ends the run, which goes on where it stopped when called again.
 
     Args:
@@ -193,6 +217,10 @@ def release(
         judge: as `Fade` takes it; its limits (`max_calls`, `max_cost`) hold for all SAEs together.
         model: of these SAEs; unless given, the one that the release names, loaded as its SAEs ask.
         latents: how many are drawn of each.
+        strata: of how often latents fire: as many ranges, equally wide on a logarithmic scale, of each of which equally many latents are drawn, where
+            there are as many (see `fade_lens.data.sampling.by_density`). So rare and dense latents, of which a uniform draw holds hardly one, are
+            seen as well as others. Means, intervals and differences weigh each latent by how many it stands for: they are those of all latents
+            that fire, and less sure than of a uniform draw. 0: uniformly.
         descriptions: "neuronpedia"; a table, or its file, with a column `sae` beside `index` and `description`; or a dict from an SAE's name to
             what `Fade.evaluate` takes. In the latter two, latents are drawn among those described, unless an explainer is given.
         explainer: who explains drawn latents that have no description.
@@ -208,8 +236,9 @@ def release(
         JudgeError: the judge cannot be asked; what was done is in the folder.
         StoreError: a folder was made with other settings.
     """
-    if latents < 1:
-        raise InputError(Argument("latents"), f" is {latents}; give at least 1")
+    check_strata(latents, strata)
+    if strata and not isinstance(saes, str) and (hooks := [n for n, source in saes.items() if isinstance(source, str)]):
+        raise InputError(Argument("strata"), f" are of latents, by how often they fire, and {hooks[0]!r} has neurons, which always do: leave strata out")  # fmt: skip
     if descriptions is None and explainer is None:
         raise InputError("give ", Argument("descriptions"), " (such as 'neuronpedia'), or an ", Argument("explainer"), " that writes them")  # fmt: skip
     chosen = settings_of(settings, overrides, neurons=False)
@@ -228,7 +257,9 @@ def release(
     opened, sources = sources_of(saes, sae_ids, model, device, dtype, fails)
     if texts is not None and (unknown := [name for name in texts if name not in sources and name not in failed]):
         raise InputError(Argument("descriptions"), f" are of {unknown[0]!r}, which is none of the SAEs{suggest(unknown[0], sources)}")  # fmt: skip
-    made = Scored(opened, given, judged, chosen, Path(folder), latents, texts, explainer, scorers, baselines, progress)
+    made = Scored(
+        opened, given, judged, chosen, Path(folder), latents, strata, texts, explainer, scorers, baselines, progress
+    )
     for start in range(0, len(names := list(sources)), AT_ONCE):
         fades = dict[str, Fade]()
         for name in names[start : start + AT_ONCE]:
@@ -295,11 +326,14 @@ class Scored:
     settings: Settings
     folder: Path
     latents: int
+    strata: int
     texts: Mapping[str, Any] | None
     explainer: str | None
     scorers: Sequence[str]
     baselines: Sequence[str]
     progress: bool
+    read: dict[str, list[Description]] = field(default_factory=dict[str, list[Description]])
+    """The descriptions of an SAE from a table or dict, which are read once."""
 
     def fade(self, source: Source) -> Fade:
         """The evaluation of an SAE or hook."""
@@ -311,35 +345,46 @@ class Scored:
 
     def draw(self, name: str, fade: Fade) -> Drawn:
         """Which latents are scored: drawn among those that fire and, where only some are described and nobody explains, among these."""
-        alive, n_tokens = firing(fade, self.place(name), self.progress)
-        there = range(fade.n_features) if alive is None else alive
+        fires, n_tokens = firing(fade, self.place(name), self.progress)
+        there = np.array(range(fade.n_features) if fires is None else list(fires), dtype=np.int64)
         if self.texts is not None and self.explainer is None:
-            described = {d.index for d in self.given(name, fade, None)}
-            there = [index for index in there if index in described]
+            there = there[np.isin(there, [d.index for d in self.described(name)])]
         if not len(there):
-            words = "no latent that fires has a description" if alive else f"no latent fires on {n_tokens:,} tokens"
+            words = "no latent that fires has a description" if fires else f"no latent fires on {n_tokens:,} tokens"
             raise InputError(f"{words}; give other texts, or descriptions of latents that fire")
-        order = rng(self.settings.seed, "release").permutation(np.array(there, dtype=np.int64))[: self.latents]
-        return Drawn(tuple(sorted(order.tolist())), fade.n_features, None if alive is None else len(alive), n_tokens)
+        random = rng(self.settings.seed, "release")
+        if self.strata and fires is not None:
+            sample = by_density(np.array([float(fires[i]) for i in there.tolist()]), self.latents, self.strata, random)
+            chosen, weights = there[sample.indices].tolist(), sample.weights.tolist()
+        else:
+            chosen = sorted(random.permutation(there)[: self.latents].tolist())
+            weights = [len(there) / len(chosen)] * len(chosen)
+        density = () if fires is None else tuple(fires[index] / n_tokens for index in chosen)
+        n_alive = None if fires is None else len(fires)
+        return Drawn(tuple(chosen), fade.n_features, n_alive, n_tokens, density=density, weights=tuple(weights))
 
     def observe(self, fades: Mapping[str, Fade], found: Mapping[str, Drawn]) -> None:
         """One pass over the corpus for all of them."""
         places = [self.place(name) for name in fades]
         one_pass(list(fades.values()), [found[name].indices for name in fades], places, progress=self.progress)
 
-    def given(self, name: str, fade: Fade, indices: Sequence[int] | None) -> list[Description]:
-        """The descriptions that are known of some latents of an SAE, or of all."""
-        if self.texts is None:
-            from fade_lens.neuronpedia import descriptions
+    def described(self, name: str) -> list[Description]:
+        """The descriptions of an SAE that a table or dict holds."""
+        if name not in self.read:
+            some = (self.texts or {}).get(name, ())
+            self.read[name] = list(read_descriptions(some)) if len(some) else []
+        return self.read[name]
 
-            frame = descriptions(fade.source, indices)
-            some: Any = frame[frame["description"].notna()]
-        else:
-            some = self.texts.get(name, ())
-        if not len(some):
-            return []
-        wanted = None if indices is None else set(indices)
-        return [d for d in read_descriptions(some) if wanted is None or d.index in wanted]
+    def given(self, name: str, fade: Fade, indices: Sequence[int]) -> list[Description]:
+        """The descriptions that are known of some latents of an SAE."""
+        if self.texts is not None:
+            wanted = set(indices)
+            return [d for d in self.described(name) if d.index in wanted]
+        from fade_lens.neuronpedia import descriptions
+
+        frame = descriptions(fade.source, indices)
+        some: Any = frame[frame["description"].notna()]
+        return list(read_descriptions(some)) if len(some) else []
 
     def score(self, name: str, fade: Fade, found: Drawn) -> tuple[Results, Drawn]:
         """The results of one SAE, kept in its folder, and how many of its latents have a description.
@@ -355,13 +400,16 @@ class Scored:
         results = fade.evaluate(
             [*known, *missing], scorers=self.scorers, baselines=self.baselines, explainer=self.explainer if missing else None, store=store, progress=self.progress
         )  # fmt: skip
+        scored = {result.description.index for result in results}
+        if len(set(found.weights)) > 1:
+            pairs = zip(found.indices, found.weights, strict=True)
+            results = replace(results, weights=tuple((index, weight) for index, weight in pairs if index in scored))
         results.to_folder(store)
-        n = len({result.description.index for result in results})
-        return results, Drawn(found.indices, found.n_features, found.n_alive, found.n_tokens, n)
+        return results, replace(found, n_described=len(scored))
 
 
-def firing(fade: Fade, folder: Path, progress: bool) -> tuple[tuple[int, ...] | None, int]:
-    """The latents that fire on some texts, and the tokens of these, from the store where it has them; None for neurons."""
+def firing(fade: Fade, folder: Path, progress: bool) -> tuple[dict[int, int] | None, int]:
+    """The latents that fire on some texts, with the number of tokens, and the tokens of all, from the store where it has them; None for neurons."""
     if not isinstance(fade.source, SAE):
         return None, 0
     stages = Stages(progress)
@@ -371,9 +419,15 @@ def firing(fade: Fade, folder: Path, progress: bool) -> tuple[tuple[int, ...] | 
         if known is None or known["texts"] != SEEN_TEXTS:
             tokens = drawn(subject.tokens, SEEN_TEXTS, fade.settings.seed)
             seen = statistics(Reconstruction(fade.model, fade.source), tokens, progress=stages.stage("model: which latents fire", len(tokens)))  # fmt: skip
-            known = {"texts": SEEN_TEXTS, "tokens": seen.n, "alive": np.flatnonzero(seen.fires).tolist()}
+            alive = np.flatnonzero(seen.fires)
+            known = {
+                "texts": SEEN_TEXTS,
+                "tokens": seen.n,
+                "alive": alive.tolist(),
+                "fires": seen.fires[alive].tolist(),
+            }
             kept.set_meta(FIRING, known)
-        return tuple(known["alive"]), int(known["tokens"])
+        return dict(zip(known["alive"], known["fires"], strict=True)), int(known["tokens"])
 
 
 def sources_of(

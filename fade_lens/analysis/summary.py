@@ -18,6 +18,7 @@ from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.metrics.differences import (
+    deviation,
     difference_interval,
     further_to_settle,
     label_test,
@@ -46,12 +47,13 @@ def unconditional(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Row:
-    """One result with its null descriptions, the group it belongs to, and its feature."""
+    """One result with its null descriptions, the group it belongs to, its feature, and the weight of this."""
 
     result: Result
     nulls: Mapping[str, Result]
     group: str
     feature: Feature
+    weight: float
 
 
 def summary(
@@ -77,7 +79,8 @@ def summary(
         whose score is subtracted from the description's own; `baseline` is None, or the kind of baseline features whose mean is subtracted,
         paired where each stands beside one of the run's (see `compare_sources`), by feature.
         The interval resamples features with all their descriptions, `REPLICATES` times, by percentiles widened for few features
-        (Hesterberg 2015, section 5.5); None below `LEAST_FEATURES` features.
+        (Hesterberg 2015, section 5.5); None below `LEAST_FEATURES` features. Where a run's latents were drawn by strata (`Results.weights`),
+        means and shares weigh each by how many it stands for, and it is resampled within its stratum.
 
     Raises:
         InputError: no result, or no such column.
@@ -91,6 +94,7 @@ def summary(
     kinds = list(dict.fromkeys(kind for rows in groups.values() for row in rows for kind in row.nulls))
     records: list[dict[str, Any]] = []
     for group, rows in groups.items():
+        weights = {row.feature: row.weight for row in rows}
         measured: dict[tuple[str, str | None], list[tuple[float | None, str]]] = {
             (name, None): [_value(row.result, name) for row in rows] for name in scores
         }
@@ -102,7 +106,8 @@ def summary(
                 continue
             purpose = name if null is None else f"{name} - null:{null}"
             known = [(row.feature, value) for row, (value, _) in zip(rows, values, strict=True) if value is not None]
-            low, high = mean_interval(known, stream(seed, "summary", group, purpose))
+            low, high = mean_interval(known, stream(seed, "summary", group, purpose), weights)
+            own = [weights[feature] for feature, _ in known]
             why = Counter(_general(reason) for value, reason in values if value is None)
             records.append(
                 {
@@ -110,12 +115,12 @@ def summary(
                     "metric": name,
                     "null": null,
                     "baseline": None,
-                    "mean": float(np.mean([v for _, v in known])) if known else None,
+                    "mean": float(np.average([v for _, v in known], weights=own)) if known else None,
                     "low": low,
                     "high": high,
                     "n": len(known),
                     "n_features": len({feature for feature, _ in known}),
-                    "undefined": 1 - len(known) / len(rows),
+                    "undefined": 1 - sum(own) / sum(row.weight for row in rows),
                     "reasons": "; ".join(f"{reason} ({n})" for reason, n in why.most_common()),
                 }
             )
@@ -154,8 +159,10 @@ def compare_sources(
         InputError: fewer than two sources.
     """
     sources: dict[str, dict[Feature, list[Result]]] = {}
+    weights: dict[str, dict[Feature, float]] = {}
     for row in _rows(results, by):
         sources.setdefault(row.group, {}).setdefault(row.feature, []).append(row.result)
+        weights.setdefault(row.group, {})[row.feature] = row.weight
     if len(sources) < 2:
         raise InputError(
             f"the results have one source of descriptions ({', '.join(sources) or 'none'}) by {by!r}; two are compared. "
@@ -164,36 +171,48 @@ def compare_sources(
     names, records = rows_of(results, scores), list[dict[str, Any]]()
     for (a, of_a), (b, of_b) in combinations(sources.items(), 2):
         for name in names:
-            found = difference(_averages(of_a, name), _averages(of_b, name), stream(seed, "pairs", a, b, name))
+            averages = _averages(of_a, name), _averages(of_b, name)
+            found = difference(*averages, stream(seed, "pairs", a, b, name), (weights[a], weights[b]))
             records.append({"metric": name, "a": a, "b": b, **found})
     numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_value")
     return table_of(records).astype(dict.fromkeys(numbers, "float64") | {"further": "Int64"})
 
 
-def difference(a: Mapping[Feature, float], b: Mapping[Feature, float], seed: int) -> dict[str, Any]:
-    """The difference between two sources' scores by feature, NaN where undefined: the columns of `compare_sources` behind the names."""
+def difference(
+    a: Mapping[Feature, float],
+    b: Mapping[Feature, float],
+    seed: int,
+    weights: tuple[Mapping[Feature, float], Mapping[Feature, float]] = ({}, {}),
+) -> dict[str, Any]:
+    """The difference between two sources' scores by feature, NaN where undefined: the columns of `compare_sources` behind the names.
+
+    Args:
+        a, b: of each source.
+        seed: of bootstrap and permutations.
+        weights: of their features, 1 of those that are not there; of paired ones the first's, or the second's where the first's are equal.
+    """
     shared = [feature for feature in a if feature in b]
     paired = 2 * len(shared) >= min(len(a), len(b))
-    one, other = (np.array([some[f] for f in (shared if paired else some)], dtype=np.float64) for some in (a, b))
-    n = len(shared) if paired else len(a) + len(b)
-    if paired:
-        one, other = np.stack([one, other])[:, ~(np.isnan(one) | np.isnan(other))]
-        (low, high), p_value = (
-            mean_interval(list(enumerate((one - other).tolist())), seed),
-            sign_flip_test(one - other, seed),
-        )
-        spread = float(np.std(one - other, ddof=1)) if len(one) > 1 else math.nan
-    else:
-        one, other = one[~np.isnan(one)], other[~np.isnan(other)]
-        (low, high), p_value = difference_interval(one, other, seed), label_test(one, other, seed)
-        spread = (
-            math.hypot(*(np.std(some, ddof=1) for some in (one, other))) if min(len(one), len(other)) > 1 else math.nan
-        )
+    both = [f for f in shared if not math.isnan(a[f] + b[f])]
+    compared = (both, both) if paired else tuple([f for f in of if not math.isnan(of[f])] for of in (a, b))
+    one, other = (np.array([of[f] for f in some], dtype=np.float64) for of, some in zip((a, b), compared, strict=True))
+    of_one, of_other = (np.array([of.get(f, 1.0) for f in some]) for of, some in zip(weights, compared, strict=True))
     known = min(len(one), len(other)) > 0
-    found = float((one - other).mean() if paired else one.mean() - other.mean()) if known else None
+    if paired:
+        of_one = of_other = of_one if known and np.ptp(of_one) else of_other
+        each = dict(enumerate(of_one.tolist()))
+        low, high = mean_interval(list(enumerate((one - other).tolist())), seed, each)
+        p_value, spread = sign_flip_test(of_one * (one - other), seed), deviation(one - other, of_one)
+    else:
+        both_weights = of_one, of_other
+        low, high = difference_interval(one, other, seed, both_weights)
+        p_value = label_test(one, other, seed, both_weights)
+        spread = math.hypot(deviation(one, of_one), deviation(other, of_other))
+    means = [float(np.average(*some)) for some in ((one, None, of_one), (other, None, of_other))] if known else []
+    found = means[0] - means[1] if known else None
     return {
-        "mean_a": float(one.mean()) if known else None,
-        "mean_b": float(other.mean()) if known else None,
+        "mean_a": means[0] if known else None,
+        "mean_b": means[1] if known else None,
         "difference": found,
         "low": low,
         "high": high,
@@ -201,7 +220,7 @@ def difference(a: Mapping[Feature, float], b: Mapping[Feature, float], seed: int
         "paired": paired,
         "n_a": len(one),
         "n_b": len(other),
-        "left_out": n - len(one) - (0 if paired else len(other)),
+        "left_out": len(shared) - len(one) if paired else len(a) + len(b) - len(one) - len(other),
         "further": None if found is None else further_to_settle(found, spread, min(len(one), len(other))),
     }
 
@@ -229,10 +248,12 @@ def rows_of(results: Results | Sequence[Results], wanted: Sequence[str] | None =
 def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
     for number, run in enumerate([results] if isinstance(results, Results) else results):
         columns = {"run": f"run {number}", **_facts(run.run.features)}
+        weights = run.relative_weights
         for place, result in enumerate(run):
             nulls = {kind: items[place] for kind, items in run.nulls.items()}
             feature = run.run.features.words, result.description.index
-            yield _Row(result, nulls, _group(result, by, columns), feature)
+            weight = weights.get(result.description.index, 1.0)
+            yield _Row(result, nulls, _group(result, by, columns), feature, weight)
 
 
 def _group(result: Result, by: str | Key | None, columns: Mapping[str, str]) -> str:
@@ -293,11 +314,12 @@ def _minus_baselines(
                 beside.setdefault(kind, {}).setdefault(key, []).append(one)
             beside.setdefault(kind, {})
     own: dict[Feature, list[Result]] = {}
+    weights = {row.feature: row.weight for row in rows}
     for row in rows:
         own.setdefault(row.feature, []).append(row.result)
     for (kind, others), name in product(beside.items(), scores):
         purpose = stream(seed, "summary", group, f"{name} - baseline:{kind}")
-        found = difference(_averages(own, name), _averages(others, name), purpose)
+        found = difference(_averages(own, name), _averages(others, name), purpose, (weights, {}))
         missing = len(own) - found["n_a"]
         yield {
             "group": group,

@@ -47,6 +47,7 @@ def release_page(release: "Release") -> str:
         f"{clip(name, 120)}: {amount(len(one.indices))} latents"
         + ("" if one.n_alive is None else f" of the {amount(one.n_alive)} that fire on {amount(one.n_tokens)} tokens, of {amount(one.n_features)}")
         + f"; {amount(one.n_described)} described"
+        + (f"; each stands for {amount(float(f'{min(one.weights):.3g}'))} to {amount(float(f'{max(one.weights):.3g}'))} latents" if len(set(one.weights)) > 1 else "")
         for name, one in release.drawn.items()
         if name in release.results
     ]  # fmt: skip
@@ -73,6 +74,7 @@ def _parts(comparison: Comparison) -> dict[str, Any]:
     return {
         "title": f"{len(comparison.runs)} runs compared",
         "by": comparison.by,
+        "weighted": any(fact.weighted for fact in comparison.runs),
         "runs": [_facts(place, fact) for place, fact in enumerate(comparison.runs, 1)],
         "metrics": [
             (titled(m, shown), questions.get(m, "")) if null is None else (minus(m, null), "") for m, null in names

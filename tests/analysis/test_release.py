@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sae_lens import SAE
 from typer.testing import CliRunner
 
-from fade_lens import Corpus, InputError, Judge, JudgeError, Results, release
+from fade_lens import Corpus, InputError, Judge, JudgeError, Results, compare, release
 from fade_lens.cli import app
 from tests.explainers.test_explainers import names_marked
 from tests.fake_judge import FakeJudge
 from tests.hub import gpt2_config, hub, publish_model, publish_sae  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule
-from tests.tiny import tiny_sae
+from tests.tiny import HOOK, tiny_sae
 
 FAST: dict[str, Any] = {"scorers": ("detection",), "detection_texts": 16, "progress": False}
 CORPUS = Corpus.from_texts(natural_texts(400))
@@ -56,6 +57,49 @@ def test_the_scores_minus_those_of_baseline_features_stand_beside_each_sae(serve
     row = found.frame.to_dict("records")[0]
     assert row["detection"] > 0.9 and row["detection_minus_permuted"] == 0, "what they fire on is the same"
     assert "SAE scored" in found.to_html(tmp_path / "release.html").read_text()
+
+
+def graded() -> SAE[Any]:
+    """A few latents that fire on the rare names of animals, and many that fire on ever more of the common words."""
+    sae = tiny_sae("jumprelu", d_sae=40, hook=HOOK)
+    with torch.no_grad():
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+        sae.threshold.fill_(1.0)
+        sae.W_enc.zero_()
+        sae.W_enc[0, :6] = 1.0
+        for latent in range(6, 40):
+            sae.W_enc[8 : 8 + latent // 4, latent] = 1.0
+    return sae
+
+
+def test_latents_drawn_by_strata_of_density_give_the_means_of_all_that_fire(server: FakeJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    about: dict[str, Any] = {"model": planted_model(), "corpus": CORPUS, "folder": tmp_path, "latents": 10, "strata": 2}
+    about |= {"descriptions": {name: dict.fromkeys(range(40), TRUE[0]) for name in "ab"}} | FAST
+    found = release({"a": graded(), "b": graded()}, judge=judge_of(server), **about)
+    latents, row = found.latents[found.latents["sae"] == "a"], found.frame.set_index("sae").loc["a"]
+    n_alive = found.drawn["a"].n_alive
+    assert n_alive and latents["weight"].sum() == pytest.approx(n_alive) and n_alive == 40
+    assert latents["density"].between(0, 1, inclusive="neither").all() and latents["weight"].nunique() > 1
+    scored = latents[latents["detection"].notna()]
+    mean = np.average(scored["detection"], weights=scored["weight"])
+    assert row["detection"] == pytest.approx(mean) and abs(mean - scored["detection"].mean()) > 0.02
+    assert row["detection_low"] < mean < row["detection_high"]
+    assert found.comparison.differences["mean_a"].iloc[0] == pytest.approx(mean)
+    page = found.to_html(tmp_path / "release.html").read_text()
+    assert "each counts for as many as it stands for" in page and "; each stands for " in page
+    assert "by how many it stands for" in (tmp_path / "a" / "report.html").read_text()
+    # What is in the folder tells as much: whole runs, the table of latents, and where a run goes on.
+    again = compare(tmp_path / "a", tmp_path / "b")
+    assert again.frame["mean"].iloc[0] == pytest.approx(mean) and again.frame["low"].iloc[0] == row["detection_low"]
+    assert pd.read_csv(tmp_path / "a" / "results.csv")["weight"].tolist() == pytest.approx(latents["weight"].tolist())
+    table = pd.read_csv(found.to_csv(tmp_path / "release.csv").with_name("release-latents.csv"))
+    assert table["weight"].tolist() == pytest.approx(found.latents["weight"].tolist()) and len(table) == 20
+    asked = server.requests
+    monkeypatch.setattr("fade_lens.analysis.release.statistics", None)  # how often latents fire is in the folder
+    about["descriptions"] = {"a": about["descriptions"]["a"]}
+    assert release({"a": graded()}, judge=judge_of(server), **about).drawn == {"a": found.drawn["a"]}
+    assert server.requests == asked
 
 
 def test_a_release_that_is_run_again_asks_nothing_and_draws_the_same(server: FakeJudge, tmp_path: Path) -> None:
@@ -114,6 +158,9 @@ def test_a_budget_that_is_used_up_ends_the_whole_run_and_more_goes_on(server: Fa
     [
         ({"descriptions": None}, "descriptions"),
         ({"latents": 0}, "latents is 0"),
+        ({"strata": -1}, "strata is -1"),
+        ({"latents": 9, "strata": 2}, "at least 5 a stratum, 10"),
+        ({"saes": {"right": planted_sae(), "neurons": "blocks.0.mlp.hook_post"}, "strata": 2}, "'neurons' has neurons"),
         ({"descriptions": {"wright": TRUE}}, "did you mean 'right'"),
         ({"scorers": ("detetcion",)}, "detection"),
         ({"model": "gpt2"}, "model"),
