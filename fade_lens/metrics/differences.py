@@ -26,6 +26,7 @@ PERMUTATIONS = 2**13
 """All permutations are gone through where there are no more than this; else as many are drawn."""
 CHUNK = 2**20
 """Numbers of permutations in memory at a time."""
+MOST_FURTHER = 10**9
 POWER = 0.8416212335729143
 """Deviations of a normal distribution below which 80 % of it lies."""
 
@@ -201,11 +202,13 @@ def further_to_settle(difference: float, deviation: float, n: int) -> int | None
         n: features compared, or in each group.
 
     Returns:
-        How many more, of each group; 0: enough already. None where the difference is 0 or the deviation is not known.
+        How many more, of each group; 0: enough already. None where the difference is 0 or the deviation is not known, and where more than
+        `MOST_FURTHER` would be needed: such a difference is one of rounding.
 
     >>> further_to_settle(0.1, 0.4, 50)
     76
     """
     if not difference or not math.isfinite(difference) or not math.isfinite(deviation):
         return None
-    return max(0, math.ceil(((NORMAL + POWER) * deviation / difference) ** 2) - n)
+    needed = ((NORMAL + POWER) * deviation / difference) ** 2 - n
+    return max(0, math.ceil(needed)) if needed <= MOST_FURTHER else None
