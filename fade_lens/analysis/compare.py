@@ -102,7 +102,7 @@ class Comparison:
         return write_text(path, comparison_page(self))
 
     def plot(self, against: str = "run") -> "go.Figure":
-        """Means with 95 % intervals, against "run", "layer", "width", "l0" or "recovered"."""
+        """Means with 95 % intervals, against "run", "layer", "width", "l0", "recovered" or "architecture"."""
         from fade_lens.report.comparison import comparison_figure
 
         return comparison_figure(self, against)
@@ -311,10 +311,10 @@ def told_apart(facts: Sequence[RunFacts]) -> list[str]:
 
 
 def varying(comparison: Comparison) -> Iterator[str]:
-    """Which of layer, width, L0 and the loss recovered are known of all runs and differ between them."""
-    for name in ("layer", "width", "l0", "recovered"):
+    """Which of layer, width, L0, the loss recovered and architecture are known of all runs and differ between them."""
+    for name in ("layer", "width", "l0", "recovered", "architecture"):
         values = [getattr(fact, name) for fact in comparison.runs]
-        if None not in values and len(set(values)) > 1:
+        if not {None, ""} & set(values) and len(set(values)) > 1:
             yield name
 
 

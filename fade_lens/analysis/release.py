@@ -165,13 +165,13 @@ class Release:
         return path
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page: the SAEs, their means against layer, width, L0 and recovered loss, their differences."""
+        """Write one self-contained page: the SAEs, their means against layer, width, L0, recovered loss and architecture, their differences."""
         from fade_lens.report.comparison import release_page
 
         return write_text(path, release_page(self))
 
     def plot(self, against: str = "run") -> "go.Figure":
-        """Means with 95 % intervals, against "run", "layer", "width", "l0" or "recovered"."""
+        """Means with 95 % intervals, against "run", "layer", "width", "l0", "recovered" or "architecture"."""
         return self.comparison.plot(against)
 
     def __repr__(self) -> str:

@@ -210,5 +210,6 @@ def further_to_settle(difference: float, deviation: float, n: int) -> int | None
     """
     if not difference or not math.isfinite(difference) or not math.isfinite(deviation):
         return None
-    needed = ((NORMAL + POWER) * deviation / difference) ** 2 - n
+    ratio = (NORMAL + POWER) * deviation / difference
+    needed = ratio * ratio - n
     return max(0, math.ceil(needed)) if needed <= MOST_FURTHER else None

@@ -1,5 +1,6 @@
 """Runs side by side: names, facts, means and pairs as `aggregates` gives them, files, the page, the command."""
 
+import re
 import sys
 from dataclasses import replace
 
@@ -171,6 +172,28 @@ def test_the_page_and_its_fragment_are_sound_and_hostile_names_are_text():
     assert len(comparison.plot("layer").data) == 4
     with pytest.raises(InputError, match="give 'run', or what is known of all runs and differs: layer"):
         comparison.plot("width")
+
+
+def test_architectures_are_an_axis_of_the_page_and_the_figure():
+    kinds = ["topk", "jumprelu", "jumprelu", HOSTILE[0]]
+    comparison = compare(*(run_of(5, architecture=kind, weights=str(n)) for n, kind in enumerate(kinds)))
+    assert list(varying(comparison)) == ["architecture"]
+    document = Document(page_of(comparison))
+    assert (
+        "Against architecture" in document.text and "run 1: 0." in document.text and " at topk; run 2:" in document.text
+    )
+    assert not {"script", "img"} & {tag for tag, _ in document.elements}
+    xs = comparison.plot("architecture").data[0].x
+    assert list(xs[:3]) == kinds[:3]
+    places = re.findall(
+        r'stroke-width="8" d="M([\d.]+) [\d.]+h0"', page_of(comparison).split("Against architecture")[1]
+    )
+    assert len(set(places[:4])) == 4 and float(places[1]) < float(places[2]) < float(places[0]) < 300, (
+        "two side by side"
+    )
+    neurons = compare(run_of(5), run_of(5, kind="neurons", architecture=""))
+    assert [fact.architecture for fact in neurons.runs] == ["jumprelu", "neurons"]
+    assert list(varying(compare(run_of(5), run_of(9, kind="", architecture="")))) == ["layer"], "one is not known"
 
 
 def test_a_metric_undefined_everywhere():

@@ -87,7 +87,7 @@ def test_so_many_more_settle_it_four_times_of_five():
     means = random.normal(difference, deviation, (2000, n + more)).mean(axis=1)
     assert np.mean(means > 1.96 * deviation / np.sqrt(n + more)) == pytest.approx(0.8, abs=0.03)
     assert further_to_settle(1.0, 0.1, 20) == 0 and further_to_settle(0.0, 1.0, 20) is None
-    assert further_to_settle(0.1, float("nan"), 20) is None and further_to_settle(1e-17, 0.3, 20) is None
+    assert further_to_settle(0.1, float("nan"), 20) is None and further_to_settle(1e-200, 0.3, 20) is None
 
 
 def test_weights_give_the_mean_of_all_latents_and_an_interval_that_holds_it():
