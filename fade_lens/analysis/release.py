@@ -17,6 +17,7 @@ from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import rng
 from fade_lens.analysis.compare import Comparison, side_by_side
+from fade_lens.analysis.summary import check_reference
 from fade_lens.baselines.kinds import DESCRIBED, check_baselines
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions
@@ -89,17 +90,20 @@ class Release:
         drawn: which latents were drawn.
         failed: the SAEs that could not be scored, and why.
         folder: holds a folder an SAE, as `Fade.evaluate` and `fade-lens evaluate` leave it.
+        reference: the SAE that every other is compared with, or "best" (see `fade_lens.compare`).
     """
 
     results: Mapping[str, Results]
     drawn: Mapping[str, Drawn]
     failed: Mapping[str, str]
     folder: Path
+    reference: str | None = None
 
     @cached_property
     def comparison(self) -> Comparison:
         """Means and differences over latents, by SAE (see `fade_lens.compare`)."""
-        return side_by_side(list(self.results.values()), list(self.results))
+        reference = None if self.reference in self.failed else self.reference
+        return side_by_side(list(self.results.values()), list(self.results), reference=reference)
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
@@ -133,7 +137,7 @@ class Release:
     def _row(self, name: str) -> dict[str, Any]:
         run, found = self.results[name].run, self.drawn[name]
         fact = self.comparison.runs[list(self.results).index(name)]
-        means = self.comparison.frame
+        means: Any = self.comparison.frame
         row: dict[str, Any] = {
             "sae": name,
             "hook": run.features.hook,
@@ -196,6 +200,7 @@ def release(
     explainer: str | None = None,
     scorers: Sequence[str] = ("fade",),
     baselines: Sequence[str] = (),
+    reference: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "float32",
     progress: bool = True,
@@ -225,6 +230,7 @@ def release(
             what `Fade.evaluate` takes. In the latter two, latents are drawn among those described, unless an explainer is given.
         explainer: who explains drawn latents that have no description.
         scorers, baselines: as in `Fade.evaluate`.
+        reference: the SAE that every other is compared with, or "best", as in `fade_lens.compare`.
         device, dtype: of a model that is loaded here.
         progress: show progress bars.
         told: called with an SAE's name and its `Results`, or why it has none, as soon as that is known.
@@ -241,6 +247,7 @@ def release(
         raise InputError(Argument("strata"), f" are of latents, by how often they fire, and {hooks[0]!r} has neurons, which always do: leave strata out")  # fmt: skip
     if descriptions is None and explainer is None:
         raise InputError("give ", Argument("descriptions"), " (such as 'neuronpedia'), or an ", Argument("explainer"), " that writes them")  # fmt: skip
+    check_reference(reference, names_in(saes, sae_ids) if isinstance(saes, str) else saes)
     chosen = settings_of(settings, overrides, neurons=False)
     check_judged(chosen, scorers_of(scorers), explainer, judged=judge is not None)
     check_baselines(baselines, explainer)
@@ -282,7 +289,7 @@ def release(
     if not results:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(failed.items())[:3])
         raise InputError(f"none of {len(failed)} SAEs could be scored; {reasons}")
-    return Release(results, found, failed, Path(folder))
+    return Release(results, found, failed, Path(folder), reference)
 
 
 def release_estimate(

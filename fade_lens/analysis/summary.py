@@ -37,6 +37,8 @@ Key = Callable[[Result], object]
 Feature = tuple[str, int]
 """The SAE or hook in words, and the index: runs of one SAE or hook share theirs."""
 
+BEST = "best"
+"""Stands for the source whose mean of a score is highest."""
 _UNCONDITIONAL = "_unconditional"
 
 
@@ -137,6 +139,7 @@ def compare_sources(
     *,
     scores: Sequence[str] | None = None,
     seed: int = 0,
+    reference: str | None = None,
 ) -> "pd.DataFrame":
     """Differences between sources of descriptions: paired on the features that both describe, else between different features.
 
@@ -145,6 +148,8 @@ def compare_sources(
         by: what tells the sources apart, as in `summary`.
         scores: which, and any column of numbers of `Results.frame`, such as "detection_auroc"; None: every score of the runs.
         seed: of bootstraps and permutations.
+        reference: the source that is compared with every other, in place of all pairs; "best": of each score the one whose mean is highest. As it
+            is picked by the same numbers, its lead over the others is a little overstated.
 
     Returns:
         One row a metric and pair of sources: `mean_a`, `mean_b`, `difference` (a − b) with a 95 % interval (`low`, `high`) of a bootstrap
@@ -156,7 +161,7 @@ def compare_sources(
         feature by one source are averaged first. Fewer than `LEAST_FEATURES` features: no interval and no test.
 
     Raises:
-        InputError: fewer than two sources.
+        InputError: fewer than two sources, a reference that is none of them.
     """
     sources: dict[str, dict[Feature, list[Result]]] = {}
     weights: dict[str, dict[Feature, float]] = {}
@@ -168,14 +173,40 @@ def compare_sources(
             f"the results have one source of descriptions ({', '.join(sources) or 'none'}) by {by!r}; two are compared. "
             "Give Description(index, text, origin) with an origin each, or another `by`"
         )
+    check_reference(reference, sources)
     names, records = rows_of(results, scores), list[dict[str, Any]]()
-    for (a, of_a), (b, of_b) in combinations(sources.items(), 2):
-        for name in names:
-            averages = _averages(of_a, name), _averages(of_b, name)
-            found = difference(*averages, stream(seed, "pairs", a, b, name), (weights[a], weights[b]))
-            records.append({"metric": name, "a": a, "b": b, **found})
+    averages = {name: {source: _averages(found, name) for source, found in sources.items()} for name in names}
+    for a, b, name in _pairs(averages, weights, reference):
+        of = averages[name]
+        found = difference(of[a], of[b], stream(seed, "pairs", a, b, name), (weights[a], weights[b]))
+        records.append({"metric": name, "a": a, "b": b, **found})
     numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_value")
     return table_of(records).astype(dict.fromkeys(numbers, "float64") | {"further": "Int64"})
+
+
+def check_reference(reference: str | None, sources: Iterable[str]) -> None:
+    """Raise `InputError` for a reference that is none of the sources."""
+    if reference not in (None, BEST, *(there := list(sources))):
+        raise InputError(Argument("reference"), f" is {reference!r}, which is none of those compared{suggest(reference, there)}; give one of them, or {BEST!r}")  # fmt: skip
+
+
+def _pairs(
+    averages: Mapping[str, Mapping[str, Mapping[Feature, float]]],
+    weights: Mapping[str, Mapping[Feature, float]],
+    reference: str | None,
+) -> Iterator[tuple[str, str, str]]:
+    """The sources that are compared, and by which score: `averages` are by score and source."""
+    if reference is None:
+        sources = combinations(weights, 2)
+        yield from ((a, b, name) for a, b in sources for name in averages)
+        return
+    for name, found in averages.items():
+        known = {source: {f: v for f, v in some.items() if not math.isnan(v)} for source, some in found.items()}
+        means = {
+            s: np.average([*some.values()], weights=[weights[s][f] for f in some]) for s, some in known.items() if some
+        }
+        first = reference if reference in found else max(means, key=lambda source: means[source], default=None)
+        yield from ((first, other, name) for other in found if first not in (None, other))
 
 
 def difference(

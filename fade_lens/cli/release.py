@@ -50,6 +50,12 @@ def release(
     ] = None,
     scorers: Annotated[str, typer.Option(help="What to score by, as in `evaluate`.")] = "fade",
     baselines: Annotated[str, typer.Option(help="Baseline features beside each SAE's, as in `evaluate`.")] = "",
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="What every other SAE is compared with: its id, or best. Else all pairs; of over 20 SAEs, the best with each other."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Another model than the one the release names.")] = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -111,7 +117,7 @@ def release(
 
     done = score(
         release, names(sae_ids), corpus=texts, folder=out, judge=asked, model=model, latents=latents, strata=strata, descriptions=given, explainer=explainer,
-        scorers=asked_scorers, baselines=names(baselines), device=device, dtype=dtype, progress=not quiet, told=None if quiet else told, settings=chosen_settings,
+        scorers=asked_scorers, baselines=names(baselines), reference=reference, device=device, dtype=dtype, progress=not quiet, told=None if quiet else told, settings=chosen_settings,
     )  # fmt: skip
     table, page = done.to_csv(out / "release.csv"), done.to_html(out / "release.html")
     if not quiet:

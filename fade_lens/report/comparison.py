@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from fade_lens._util.words import amount, clip, number
-from fade_lens.analysis.compare import Comparison, varying
-from fade_lens.analysis.summary import subtracted, unconditional
+from fade_lens._util.words import amount, clip, number, visible
+from fade_lens.analysis.compare import ALIKE, UNKNOWN, Comparison, further, told, varying
+from fade_lens.analysis.summary import BEST, subtracted, unconditional
 from fade_lens.report.overview import minus
 from fade_lens.report.page import environment, whole
 from fade_lens.scorers.base import ScoreSpec
@@ -89,8 +89,16 @@ def _parts(comparison: Comparison) -> dict[str, Any]:
             for place, (name, found) in enumerate(groups.items(), 1)
         ],
         "pairs": [_pair(row, shown) for row in comparison.differences.to_dict("records")],
+        "against": _against(comparison.reference),
         "sentences": [clip(said, 1000) for said in comparison.sentences],
     }
+
+
+def _against(reference: str | None) -> str:
+    """With what every other run is compared, in a sentence; "" where all pairs are."""
+    if reference == BEST:
+        return "Of each score, the run whose mean is highest is compared with every other; picked for that, its lead is a little overstated."
+    return "" if reference is None else f"Every other run is compared with {clip(visible(reference), 120)}."
 
 
 def shown_of(comparison: Comparison) -> dict[str, ScoreSpec]:
@@ -161,6 +169,7 @@ def _pair(row: Mapping[str, Any], shown: Mapping[str, ScoreSpec]) -> dict[str, A
         "n": amount(int(row["n_a"])) if row["paired"] else f"{amount(int(row['n_a']))} and {amount(int(row['n_b']))}",
         "left_out": amount(int(row["left_out"])),
         "apart": interval is not None and (interval[0] > 0 or interval[1] < 0),
+        "further": "".join(further(row)) if told(row)[0] in (ALIKE, UNKNOWN) else "",
     }
 
 

@@ -40,13 +40,15 @@ def shuffled(sae: SAE[Any]) -> SAE[Any]:
 
 def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJudge, tmp_path: Path) -> None:
     saes = {"right": planted_sae(), "wrong": shuffled(planted_sae())}
-    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "wrong": TRUE}, **FAST)  # fmt: skip
+    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "wrong": TRUE}, reference="wrong", **FAST)  # fmt: skip
     frame: Any = found.frame.set_index("sae")
     assert frame.loc["right", "detection"] > 0.9 > 0.6 > frame.loc["wrong", "detection"]
     assert (
         frame["latents"].tolist() == [3, 3] and frame["described"].tolist() == [1, 1] and frame["failed"].isna().all()
     )
     assert 0.3 < frame.loc["right", "alive"] < 1, "latent 3 never fires"
+    (row,) = found.comparison.differences.to_dict("records")
+    assert (row["a"], row["b"]) == ("wrong", "right") and row["difference"] < -0.3
     page = found.to_html(tmp_path / "release.html").read_text()
     assert 'href="right/report.html"' in page and (tmp_path / "right" / "report.html").is_file()
     assert Results.load(tmp_path / "wrong" / "results.json.gz") == found.results["wrong"]
@@ -126,7 +128,7 @@ def test_an_sae_that_cannot_be_scored_is_told_and_the_others_go_on(server: FakeJ
         dead.threshold.fill_(1e9)
     told: list[str] = []
     saes = {"narrow": narrow, "dead": dead, "right": planted_sae(), "bare": planted_sae()}
-    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "dead": TRUE, "narrow": TRUE}, told=lambda name, _: told.append(name), **FAST)  # fmt: skip
+    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "dead": TRUE, "narrow": TRUE}, told=lambda name, _: told.append(name), reference="dead", **FAST)  # fmt: skip
     assert list(found.results) == ["right"] and set(told) == set(saes)
     assert "fires" in found.failed["dead"] and "description" in found.failed["bare"] and "narrow" in found.failed
     page = found.to_html(tmp_path / "release.html").read_text()
@@ -163,6 +165,8 @@ def test_a_budget_that_is_used_up_ends_the_whole_run_and_more_goes_on(server: Fa
         ({"saes": {"right": planted_sae(), "neurons": "blocks.0.mlp.hook_post"}, "strata": 2}, "'neurons' has neurons"),
         ({"descriptions": {"wright": TRUE}}, "did you mean 'right'"),
         ({"scorers": ("detetcion",)}, "detection"),
+        ({"reference": "wright"}, "reference is 'wright', which is none of those compared; did you mean 'right'"),
+        ({"saes": "gpt2-small-res-jb", "reference": "blocks.99.hook_resid_pre"}, "none of those compared"),
         ({"model": "gpt2"}, "model"),
         ({"saes": {}}, "no SAE"),
         ({"descriptions": "absent.csv"}, "absent.csv"),
