@@ -1,8 +1,8 @@
 """Whole releases: of each of many SAEs as many latents, drawn among those that fire, described, scored, and set side by side."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from sae_lens import SAE
-from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import rng
 from fade_lens.analysis.compare import Comparison, side_by_side
+from fade_lens.analysis.opening import names_in, sources_of
 from fade_lens.analysis.summary import check_reference
 from fade_lens.baselines.kinds import DESCRIBED, check_baselines
 from fade_lens.data.corpus import Corpus
@@ -24,6 +24,8 @@ from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.data.rows import by_sae
 from fade_lens.data.sampling import by_density, check_strata
 from fade_lens.judge import Estimate, Judge
+from fade_lens.neuronpedia import NeuronpediaError
+from fade_lens.neuronpedia.errors import NotThereError
 from fade_lens.runs.estimating import estimate
 from fade_lens.runs.fade import Fade, check_judged
 from fade_lens.runs.health import drawn
@@ -31,24 +33,15 @@ from fade_lens.runs.passes import one_pass
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, settings_of
 from fade_lens.scorers.base import scorers_of
-from fade_lens.subject.hooks import Model, device_of
-from fade_lens.subject.loading import (
-    Published,
-    asked_of_model,
-    check_published,
-    load_model,
-    load_sae,
-    model_of,
-    read_config,
-    words_of,
-)
+from fade_lens.subject.features import Source
+from fade_lens.subject.hooks import Model
 from fade_lens.subject.reconstruction import Reconstruction, statistics
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-Source = SAE[Any] | str
+logger = logging.getLogger(__name__)
 Told = Callable[[str, "Results | str"], None]
 
 NEURONPEDIA = "neuronpedia"
@@ -226,7 +219,7 @@ def release(
             there are as many (see `fade_lens.data.sampling.by_density`). So rare and dense latents, of which a uniform draw holds hardly one, are
             seen as well as others. Means, intervals and differences weigh each latent by how many it stands for: they are those of all latents
             that fire, and less sure than of a uniform draw. 0: uniformly.
-        descriptions: "neuronpedia"; a table, or its file, with a column `sae` beside `index` and `description`; or a dict from an SAE's name to
+        descriptions: "neuronpedia", of an SAE that has an id there; a table, or its file, with a column `sae` beside `index` and `description`; or a dict from an SAE's name to
             what `Fade.evaluate` takes. In the latter two, latents are drawn among those described, unless an explainer is given.
         explainer: who explains drawn latents that have no description.
         scorers, baselines: as in `Fade.evaluate`.
@@ -273,7 +266,7 @@ def release(
             try:
                 fades[name] = made.fade(sources[name]())
                 found[name] = made.draw(name, fades[name])
-            except InputError as error:
+            except (InputError, NeuronpediaError) as error:
                 fades.pop(name, None)
                 fails(name, error)
         if fades:
@@ -281,7 +274,7 @@ def release(
         for name, fade in fades.items():
             try:
                 results[name], found[name] = made.score(name, fade, found[name])
-            except InputError as error:
+            except (InputError, NeuronpediaError) as error:
                 fails(name, error)
                 continue
             if told is not None:
@@ -340,7 +333,7 @@ class Scored:
     baselines: Sequence[str]
     progress: bool
     read: dict[str, list[Description]] = field(default_factory=dict[str, list[Description]])
-    """The descriptions of an SAE from a table or dict, which are read once."""
+    """The descriptions of each SAE that are known, read once."""
 
     def fade(self, source: Source) -> Fade:
         """The evaluation of an SAE or hook."""
@@ -355,7 +348,7 @@ class Scored:
         fires, n_tokens = firing(fade, self.place(name), self.progress)
         there = np.array(range(fade.n_features) if fires is None else list(fires), dtype=np.int64)
         if self.texts is not None and self.explainer is None:
-            there = there[np.isin(there, [d.index for d in self.described(name)])]
+            there = there[np.isin(there, [d.index for d in self.described(name, fade)])]
         if not len(there):
             words = "no latent that fires has a description" if fires else f"no latent fires on {n_tokens:,} tokens"
             raise InputError(f"{words}; give other texts, or descriptions of latents that fire")
@@ -366,6 +359,8 @@ class Scored:
         else:
             chosen = sorted(random.permutation(there)[: self.latents].tolist())
             weights = [len(there) / len(chosen)] * len(chosen)
+        if self.explainer is None and {*chosen}.isdisjoint(d.index for d in self.described(name, fade, chosen)):
+            raise InputError(f"none of the {len(chosen)} latents drawn has a description; give an ", Argument("explainer"), " that writes them")  # fmt: skip
         density = () if fires is None else tuple(fires[index] / n_tokens for index in chosen)
         n_alive = None if fires is None else len(fires)
         return Drawn(tuple(chosen), fade.n_features, n_alive, n_tokens, density=density, weights=tuple(weights))
@@ -375,34 +370,27 @@ class Scored:
         places = [self.place(name) for name in fades]
         one_pass(list(fades.values()), [found[name].indices for name in fades], places, progress=self.progress)
 
-    def described(self, name: str) -> list[Description]:
-        """The descriptions of an SAE that a table or dict holds."""
+    def described(self, name: str, fade: Fade, drawn: Sequence[int] = ()) -> list[Description]:
+        """The descriptions that are known of an SAE: those that a table or dict holds, or Neuronpedia's of the latents drawn."""
         if name not in self.read:
-            some = (self.texts or {}).get(name, ())
+            some: Any = () if self.texts is None else self.texts.get(name, ())
+            if self.texts is None:
+                from fade_lens.neuronpedia import descriptions
+
+                try:
+                    some = descriptions(fade.source, drawn)
+                    some = some[some["description"].notna()]
+                except (InputError, NotThereError) as error:
+                    if self.explainer is None:
+                        raise
+                    logger.info("%s: %s; its latents are explained", name, error)
             self.read[name] = list(read_descriptions(some)) if len(some) else []
         return self.read[name]
 
-    def given(self, name: str, fade: Fade, indices: Sequence[int]) -> list[Description]:
-        """The descriptions that are known of some latents of an SAE."""
-        if self.texts is not None:
-            wanted = set(indices)
-            return [d for d in self.described(name) if d.index in wanted]
-        from fade_lens.neuronpedia import descriptions
-
-        frame = descriptions(fade.source, indices)
-        some: Any = frame[frame["description"].notna()]
-        return list(read_descriptions(some)) if len(some) else []
-
     def score(self, name: str, fade: Fade, found: Drawn) -> tuple[Results, Drawn]:
-        """The results of one SAE, kept in its folder, and how many of its latents have a description.
-
-        Raises:
-            InputError: none has one.
-        """
-        known = [] if self.texts is None and self.explainer else self.given(name, fade, found.indices)
+        """The results of one SAE, kept in its folder, and how many of its latents have a description."""
+        known = [d for d in self.described(name, fade, found.indices) if d.index in {*found.indices}]
         missing = sorted({*found.indices} - {d.index for d in known}) if self.explainer else []
-        if not known and not missing:
-            raise InputError(f"none of the {len(found.indices)} latents drawn has a description; give an ", Argument("explainer"), " that writes them")  # fmt: skip
         store = self.place(name)
         results = fade.evaluate(
             [*known, *missing], scorers=self.scorers, baselines=self.baselines, explainer=self.explainer if missing else None, store=store, progress=self.progress
@@ -435,84 +423,3 @@ def firing(fade: Fade, folder: Path, progress: bool) -> tuple[dict[int, int] | N
             }
             kept.set_meta(FIRING, known)
         return dict(zip(known["alive"], known["fires"], strict=True)), int(known["tokens"])
-
-
-def sources_of(
-    saes: str | Mapping[str, Source],
-    sae_ids: str | Sequence[str],
-    model: Model | str | None,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype,
-    fails: Callable[[str, object], None],
-) -> tuple[Model, dict[str, Callable[[], Source]]]:
-    """The model, and what opens each SAE when its turn comes; an SAE whose config cannot be read `fails`.
-
-    Raises:
-        InputError: an unknown release, a pattern that matches nothing, SAEs of different models or that ask for differently loaded ones.
-    """
-    if isinstance(saes, str):
-        return published(saes, names_in(saes, sae_ids), model, device, dtype, fails)
-    if not saes:
-        raise InputError(Argument("saes"), " holds no SAE; give at least one")
-    if model is None or isinstance(model, str):
-        raise InputError(Argument("model"), " must be given as an object with SAEs of your own; `fade_lens.load` gives both")  # fmt: skip
-    same_model({name: sae.cfg.metadata.model_name for name, sae in saes.items() if isinstance(sae, SAE)})
-    return model, {name: (lambda source=source: source) for name, source in saes.items()}
-
-
-def names_in(release: str, sae_ids: str | Sequence[str]) -> list[str]:
-    """The SAEs of a release that patterns name, in the release's order."""
-    patterns = [sae_ids] if isinstance(sae_ids, str) else list(sae_ids)
-    listed = get_pretrained_saes_directory().get(release)
-    if listed is None:
-        for name in patterns:
-            check_published(release, name)
-        if any(set(pattern) & set("*?[") for pattern in patterns):
-            raise InputError(Argument("sae_ids"), f" is {patterns}: SAELens does not list what {release!r} holds; give the SAEs by name")  # fmt: skip
-        return patterns
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in listed.saes_map):
-            near = suggest(pattern, listed.saes_map) or f"; it has {', '.join(list(listed.saes_map)[:3])}, …"
-            raise InputError(Argument("sae_ids"), f": {pattern!r} matches none of the {len(listed.saes_map)} SAEs of {release!r}{near}")  # fmt: skip
-    return [name for name in listed.saes_map if any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def published(
-    release: str,
-    names: Sequence[str],
-    model: Model | str | None,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype,
-    fails: Callable[[str, object], None],
-) -> tuple[Model, dict[str, Callable[[], Source]]]:
-    """`sources_of` for SAEs of a release: their configs are read first, the model is loaded once."""
-    configs = dict[str, Published]()
-    why: object = ""
-    for name in names:
-        try:
-            configs[name] = read_config(release, name)
-        except InputError as error:
-            why = error
-            fails(name, error)
-    if not configs:
-        raise InputError(f"the config of none of {len(names)} SAEs of {release!r} can be read: {why}")
-    first = next(iter(configs.values()))
-    if model is None:
-        same_model({name: model_of(config, release) for name, config in configs.items()})
-    asked = {name: asked_of_model(config) for name, config in configs.items()}
-    for name, options in asked.items():
-        if options != asked_of_model(first):
-            raise InputError(f"{next(iter(configs))!r} and {name!r} ask for a model that is loaded in different ways; run them one after the other")  # fmt: skip
-    opened: Any = model
-    if model is None or isinstance(model, str):
-        opened = load_model(model or model_of(first, release), first, device=device, dtype=dtype)
-    where = str(device_of(opened))
-    return opened, {name: (lambda name=name: load_sae(release, name, device=where)) for name in configs}
-
-
-def same_model(named: Mapping[str, Any]) -> None:
-    """Raise `InputError` for SAEs that name different models."""
-    known = [(name, model) for name, model in named.items() if model]
-    for name, model in known:
-        if words_of(model) != words_of(known[0][1]):
-            raise InputError(f"{known[0][0]!r} is an SAE of {known[0][1]!r}, {name!r} of {model!r}; give SAEs of one model at a time")  # fmt: skip

@@ -85,8 +85,9 @@ def release(
     asked = judging.open(judge)
     texts = corpus.open()
     # What is told from here on needs torch.
-    from fade_lens.analysis.release import names_in, release_estimate
+    from fade_lens.analysis.opening import names_in
     from fade_lens.analysis.release import release as score
+    from fade_lens.analysis.release import release_estimate
 
     found = names_in(release, names(sae_ids))
     if model is not None:

@@ -16,6 +16,8 @@ from fade_lens.cli import app
 from tests.explainers.test_explainers import names_marked
 from tests.fake_judge import FakeJudge
 from tests.hub import gpt2_config, hub, publish_model, publish_sae  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from tests.neuronpedia.conftest import site  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from tests.neuronpedia.fake_site import FakeSite, explanation
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule
 from tests.tiny import HOOK, tiny_sae
 
@@ -134,6 +136,55 @@ def test_an_sae_that_cannot_be_scored_is_told_and_the_others_go_on(server: FakeJ
     page = found.to_html(tmp_path / "release.html").read_text()
     assert "Not scored" in page and "narrow" in page
     assert sum(map(bool, found.frame["failed"].fillna("").tolist())) == 3
+
+
+def on_neuronpedia(**sources: str) -> dict[str, SAE[Any]]:
+    """SAEs by name, each with its id there; "" for one that has none."""
+    saes = {name: planted_sae() for name in sources}
+    for name, source in sources.items():
+        saes[name].cfg.metadata.neuronpedia_id = f"gpt2-small/{source}" if source else None
+    return saes
+
+
+def test_descriptions_come_from_neuronpedia_and_an_sae_that_has_none_there_is_told(
+    server: FakeJudge, site: FakeSite, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    site.add("batch-0.jsonl.gz", [*(explanation(i, text) for i, text in TRUE.items()), explanation(3, "a dead latent")])
+    site.add("batch-0.jsonl.gz", [explanation(1, TRUE[1], layer="7-res-jb")], source="7-res-jb")
+    site.add("batch-0.jsonl.gz", [explanation(3, "a dead latent", layer="8-res-jb")], source="8-res-jb")
+    saes = on_neuronpedia(labelled="6-res-jb", few="7-res-jb", dead="8-res-jb", absent="9-res-jb", unnamed="")
+    about: dict[str, Any] = {
+        "model": planted_model(),
+        "corpus": CORPUS,
+        "folder": tmp_path,
+        "descriptions": "neuronpedia",
+    }
+    found = release(saes, judge=judge_of(server), **about, **FAST)
+    assert {name: [r.description.index for r in run] for name, run in found.results.items()} == {"labelled": [0, 1, 2], "few": [1]}  # fmt: skip
+    frame: Any = found.frame.set_index("sae")
+    n = found.drawn["few"].n_alive
+    assert n and frame.loc["labelled", "described"] == 3 / n and frame.loc["few", "described"] == 1 / n
+    assert found.latents["detection"].notna().sum() == 4 and len(found.latents) == 2 * n
+    assert "none of the" in found.failed["dead"] and "neuronpedia_id" in found.failed["unnamed"]
+    assert "gpt2-small/9-res-jb" in found.failed["absent"]
+    origins = {r.description.provenance.kind for run in found.results.values() for r in run}
+    assert origins == {"neuronpedia"} and found.results["few"].run.features.neuronpedia_id == "gpt2-small/7-res-jb"
+    assert "gpt2-small/7-res-jb/1" in (tmp_path / "few" / "report.html").read_text()
+    asked = server.requests
+    assert release(saes, judge=judge_of(server), **about, **FAST).drawn == found.drawn and server.requests == asked
+
+
+def test_latents_that_neuronpedia_does_not_describe_are_explained_where_somebody_does(
+    server: FakeJudge, site: FakeSite, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    site.add("batch-0.jsonl.gz", [explanation(0, "an animal, as Neuronpedia says")])
+    found = release(on_neuronpedia(labelled="6-res-jb", absent="9-res-jb", unnamed=""), model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions="neuronpedia", explainer="one-shot", least_texts=1, **FAST)  # fmt: skip
+    kinds = {
+        name: {r.description.index: r.description.provenance.kind for r in run} for name, run in found.results.items()
+    }
+    assert kinds["labelled"].pop(0) == "neuronpedia" and not found.failed
+    assert {kind for known in kinds.values() for kind in known.values()} == {"explained"}
+    assert 0 in kinds["unnamed"] and kinds["unnamed"] == kinds["absent"]
 
 
 def test_a_budget_that_is_used_up_ends_the_whole_run_and_more_goes_on(server: FakeJudge, tmp_path: Path) -> None:
