@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import write_csv, write_text
 from fade_lens._util.words import amount, number, visible
-from fade_lens.analysis.summary import Key, compare_sources, difference, specs_among, summary
+from fade_lens.analysis.summary import BEST, Key, check_reference, compare_sources, difference, specs_among, summary
 from fade_lens.runs.health import L0_IN_NAME
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 RESULTS_FILE = "results.json.gz"
 MOST_PAIRED = 20
-"""Runs of which every pair is compared: a pair takes about a second."""
+"""Runs of which every pair is compared; of more, the best with each other one. A pair takes about a second, and a sentence to read."""
+ALIKE, UNKNOWN = "not told apart", "too few features to tell"
+MOST_NAMED = 8
+"""Runs that a sentence names of one kind."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class RunFacts:
     `l0` is the mean number of latents that fire on a token, `l0_from` how it is known: "given", "release" (SAELens lists it), "name" (of the
     SAE), "measured" (by the run before it scored), or "estimate" (mean firing rate of the run's features times the width, right as far as they are drawn at random from all).
     `release` is SAELens' name for what the SAE came with. `recovered` and `health` are what the run saw of its SAE before it scored: the share of
-    the loss recovered, and the figures that tell most with the causes of warnings.
+    the loss recovered, and the figures that tell most with the causes of warnings. `architecture` is the SAE's, or the kind of other features.
+    `weighted` runs have latents that stand for unequal numbers of others (`Results.weights`).
     """
 
     run: str
@@ -51,6 +55,8 @@ class RunFacts:
     n_features: int
     recovered: float | None = None
     health: str = ""
+    architecture: str = ""
+    weighted: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Comparison:
         frame: one row a group (a run unless other groups were asked for) and metric: the facts of the run, then `mean`, `low`, `high`,
             `n`, `n_features`, `undefined`, `reasons` as in `fade_lens.analysis.summary.summary`.
         differences: one row a metric and pair of runs, as in `fade_lens.analysis.summary.compare_sources`.
+        reference: the run that was compared with every other, or "best"; None where all pairs were.
         by: what the groups of `frame` are.
         specs: the scores of any of the runs.
     """
@@ -71,6 +78,7 @@ class Comparison:
     differences: "pd.DataFrame"
     by: str = "run"
     specs: tuple[ScoreSpec, ...] = ()
+    reference: str | None = None
 
     @property
     def paired(self) -> "pd.DataFrame":
@@ -79,11 +87,18 @@ class Comparison:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """For each pair of runs one sentence: which is more interpretable, by what scores, and how many latents would settle the others."""
-        titles, pairs = {spec.name: spec.title for spec in self.specs}, dict[tuple[str, str], list[Mapping[str, Any]]]()
-        for row in self.differences.to_dict("records"):
+        """For each pair of runs one sentence: which is more interpretable, by what scores, and how many latents would settle the others.
+
+        With a `reference`, for each score one sentence: which runs are lower or higher, which are not told apart, and what would settle these.
+        """
+        titles, rows = {spec.name: spec.title for spec in self.specs}, self.differences.to_dict("records")
+        if self.reference is not None:
+            by_score = ((title, [row for row in rows if row["metric"] == name]) for name, title in titles.items())
+            return tuple(standing(title, some, self.reference) for title, some in by_score if some)
+        pairs = dict[tuple[str, str], list[Mapping[str, Any]]]()
+        for row in rows:
             pairs.setdefault((row["a"], row["b"]), []).append(row)
-        return tuple(filter(None, (sentence(a, b, rows, titles) for (a, b), rows in pairs.items())))
+        return tuple(filter(None, (sentence(a, b, some, titles) for (a, b), some in pairs.items())))
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `frame`, and `differences` beside it as NAME-differences.csv."""
@@ -99,7 +114,7 @@ class Comparison:
         return write_text(path, comparison_page(self))
 
     def plot(self, against: str = "run") -> "go.Figure":
-        """Means with 95 % intervals, against "run", "layer", "width", "l0" or "recovered"."""
+        """Means with 95 % intervals, against "run", "layer", "width", "l0", "recovered" or "architecture"."""
         from fade_lens.report.comparison import comparison_figure
 
         return comparison_figure(self, against)
@@ -117,6 +132,7 @@ def compare(
     by: str | Key = "run",
     scores: Sequence[str] | None = None,
     seed: int = 0,
+    reference: str | None = None,
 ) -> Comparison:
     """Two or more runs side by side.
 
@@ -128,9 +144,11 @@ def compare(
             `Results.frame`, a function of a `Result`.
         scores: which, and any column of numbers of `Results.frame`, such as "detection_auroc"; None: every score of the runs.
         seed: of bootstraps and permutations.
+        reference: the run, by its name, that every other is compared with; "best": of each score the run whose mean is highest. Without it all
+            pairs are compared, of more than 20 runs the best with every other.
 
     Raises:
-        InputError: fewer than two runs, a run given twice, names that do not fit, a file that holds no results.
+        InputError: fewer than two runs, a run given twice, names that do not fit, a file that holds no results, an unknown reference.
     """
     runs = [opened(r) for r in results]
     if len(runs) < 2:
@@ -146,7 +164,9 @@ def compare(
     if names is not None and len(set(names)) < len(names):
         raise InputError(f"names {list(names)} holds a name twice; give each run its own")
     facts = [facts_of(run, given) for run, given in zip(runs, l0 or [None] * len(runs), strict=True)]
-    return side_by_side(runs, names or called_by(results, facts), l0=l0, by=by, scores=scores, seed=seed)
+    return side_by_side(
+        runs, names or called_by(results, facts), l0=l0, by=by, scores=scores, seed=seed, reference=reference
+    )
 
 
 def side_by_side(
@@ -157,20 +177,26 @@ def side_by_side(
     by: str | Key = "run",
     scores: Sequence[str] | None = None,
     seed: int = 0,
+    reference: str | None = None,
 ) -> Comparison:
-    """`compare` for runs that are there, one alone too, each with its name; of more than `MOST_PAIRED` the differences are left out."""
+    """`compare` for runs that are there, one alone too, each with its name."""
+    check_reference(reference, names)
     facts = [facts_of(run, given) for run, given in zip(runs, l0 or [None] * len(runs), strict=True)]
     known = tuple(replace(fact, run=visible(name)) for fact, name in zip(facts, names, strict=True))
     renamed = {f"run {place}": fact for place, fact in enumerate(known)}
     frame = summary([_with_l0(run, fact) for run, fact in zip(runs, known, strict=True)], by, scores=scores, seed=seed)
     if by == "run":
         frame = _with_facts(frame, renamed)
-    few = 1 < len(runs) <= MOST_PAIRED
-    differences = compare_sources(runs, "run", scores=scores, seed=seed) if few else no_differences()
+    if reference is None and len(runs) > MOST_PAIRED:
+        reference = BEST
+    first = next((f"run {place}" for place, name in enumerate(names) if name == reference), reference)
+    differences = no_differences()
+    if len(runs) > 1:
+        differences = compare_sources(runs, "run", scores=scores, seed=seed, reference=first)
     for side in ("a", "b"):
         differences[side] = [renamed[name].run for name in differences[side]]
     shown = tuple(spec for spec in specs_among(runs) if spec.name in set(frame["metric"]))
-    return Comparison(known, frame, differences, by if isinstance(by, str) else "group", shown)
+    return Comparison(known, frame, differences, by if isinstance(by, str) else "group", shown, reference)
 
 
 def no_differences() -> "pd.DataFrame":
@@ -181,44 +207,62 @@ def no_differences() -> "pd.DataFrame":
 
 
 def sentence(a: str, b: str, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
-    """Two runs in one sentence, from the rows of their differences: those of the scores in `titles`; "" where none is defined.
-
-    A score tells them apart where the interval of the difference leaves 0 out and the test agrees (p ≤ 0.05).
-    """
-    better: dict[str, list[str]] = {a: [], b: []}
-    alike, unknown = list[str](), list[str]()
+    """Two runs in one sentence, from the rows of their differences: those of the scores in `titles`; "" where none is defined."""
+    found: dict[str, list[str]] = {a: [], b: [], ALIKE: [], UNKNOWN: []}
     for row in rows:
-        value, limits = row["difference"], (row["low"], row["high"])
-        if row["metric"] not in titles or math.isnan(value):
-            continue
-        title = titles[row["metric"]]
-        if math.isnan(row["low"]):
-            unknown.append(f"{title} ({number(value)}{_settled_by(row)})")
-        elif limits[0] * limits[1] > 0 and row["p_value"] <= 0.05:
-            near, far = sorted(map(abs, limits))
-            better[a if value > 0 else b].append(f"{number(abs(value))} of {title} ({number(near)} to {number(far)})")
-        else:
-            alike.append(f"{title} ({number(value)}, {number(limits[0])} to {number(limits[1])}{_settled_by(row)})")
+        if row["metric"] in titles and not math.isnan(row["difference"]):
+            kind, words = told(row)
+            title = titles[row["metric"]]
+            apart = f"{number(abs(row['difference']))} of {title} ({words})"
+            found[kind].append(apart if kind in (a, b) else f"{title} ({words})")
     parts = [
-        f"{one} is more interpretable than {b if one == a else a} by {_all(some)}"
-        for one, some in better.items()
-        if some
+        f"{one} is more interpretable than {b if one == a else a} by {_all(found[one])}" for one in (a, b) if found[one]
     ]
-    for words, some in (("not told apart by", alike), ("too few features to tell by", unknown)):
-        if some:
-            parts.append(f"{'' if parts else f'{a} and {b}: '}{words} {_all(some)}")
+    for kind in (ALIKE, UNKNOWN):
+        if found[kind]:
+            parts.append(f"{'' if parts else f'{a} and {b}: '}{kind} by {_all(found[kind])}")
     return f"{'; '.join(parts)}." if parts else ""
 
 
-def _settled_by(row: Mapping[str, Any]) -> str:
-    """How many further latents would settle a difference, in words."""
+def standing(title: str, rows: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """How the runs stand to the first of each pair by one score, in one sentence: the highest first."""
+    found: dict[str, list[str]] = {"higher": [], "lower": [], ALIKE: [], UNKNOWN: []}
+    for row in sorted((row for row in rows if not math.isnan(row["difference"])), key=lambda row: row["difference"]):
+        kind, words = told(row)
+        apart = {row["a"]: "lower", row["b"]: "higher"}.get(kind)
+        size = f"{number(abs(row['difference']))}, " if apart else ""
+        found[apart or kind].append(f"{row['b']} ({size}{words})")
+    parts = [f"{'highest is' if reference == BEST else 'against'} {rows[0]['a']}"]
+    for kind, some in found.items():
+        if some:
+            more = [f"{len(some) - MOST_NAMED} more"] * (len(some) > MOST_NAMED)
+            parts.append(f"{kind}: {_all(some[:MOST_NAMED] + more)}")
+    return f"{title}: {'; '.join(parts)}."
+
+
+def told(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Which of two runs is higher by one score, if they are told apart: where the interval leaves 0 out and the test agrees (p ≤ 0.05); in numbers."""
+    value, low, high = row["difference"], row["low"], row["high"]
+    if math.isnan(low):
+        return UNKNOWN, f"{number(value)}{_settled_by(row)}"
+    if low * high > 0 and row["p_value"] <= 0.05:
+        near, far = sorted(map(abs, (low, high)))
+        return row["a" if value > 0 else "b"], f"{number(near)} to {number(far)}"
+    return ALIKE, f"{number(value)}, {number(low)} to {number(high)}{_settled_by(row)}"
+
+
+def further(row: Mapping[str, Any]) -> tuple[str, str]:
+    """About how many further latents would settle a difference, and whether of each of the two; empty where none would, or none are needed."""
     import pandas as pd
 
     if pd.isna(row["further"]) or not row["further"]:
-        return ""
-    each = "" if row["paired"] else " of each"
-    n = amount(int(float(f"{row['further']:.2g}")))
-    return f"; about {n} further latents{each} would settle it"
+        return "", ""
+    return amount(int(float(f"{row['further']:.2g}"))), "" if row["paired"] else " of each"
+
+
+def _settled_by(row: Mapping[str, Any]) -> str:
+    n, each = further(row)
+    return n and f"; about {n} further latents{each} would settle it"
 
 
 def _all(parts: Sequence[str]) -> str:
@@ -272,6 +316,8 @@ def facts_of(results: Results, l0: float | None = None) -> RunFacts:
         n_features=len(rates),
         recovered=None if run.health is None else run.health.value("ce_recovered_zero"),
         health="" if run.health is None else visible(run.health.summary),
+        architecture=visible(features.architecture or features.kind),
+        weighted=bool(results.weights),
     )
 
 
@@ -306,10 +352,10 @@ def told_apart(facts: Sequence[RunFacts]) -> list[str]:
 
 
 def varying(comparison: Comparison) -> Iterator[str]:
-    """Which of layer, width, L0 and the loss recovered are known of all runs and differ between them."""
-    for name in ("layer", "width", "l0", "recovered"):
+    """Which of layer, width, L0, the loss recovered and architecture are known of all runs and differ between them."""
+    for name in ("layer", "width", "l0", "recovered", "architecture"):
         values = [getattr(fact, name) for fact in comparison.runs]
-        if None not in values and len(set(values)) > 1:
+        if not {None, ""} & set(values) and len(set(values)) > 1:
             yield name
 
 
@@ -327,7 +373,8 @@ def _l0_of(results: Results, rates: Mapping[int, float]) -> tuple[float | None, 
     if results.run.health is not None and (l0 := results.run.health.value("l0")) is not None:
         return l0, "measured"
     if features.size and rates:
-        return features.size * sum(rates.values()) / len(rates), "estimate"
+        weights = {index: results.relative_weights.get(index, 1.0) for index in rates}
+        return features.size * sum(weights[i] * rate for i, rate in rates.items()) / sum(weights.values()), "estimate"
     return None, ""
 
 

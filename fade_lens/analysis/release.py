@@ -1,8 +1,8 @@
 """Whole releases: of each of many SAEs as many latents, drawn among those that fire, described, scored, and set side by side."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from sae_lens import SAE
-from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import rng
 from fade_lens.analysis.compare import Comparison, side_by_side
+from fade_lens.analysis.opening import names_in, sources_of
+from fade_lens.analysis.summary import check_reference
 from fade_lens.baselines.kinds import DESCRIBED, check_baselines
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions
 from fade_lens.data.rows import by_sae
+from fade_lens.data.sampling import by_density, check_strata
 from fade_lens.judge import Estimate, Judge
+from fade_lens.neuronpedia import NeuronpediaError
+from fade_lens.neuronpedia.errors import NotThereError
 from fade_lens.runs.estimating import estimate
 from fade_lens.runs.fade import Fade, check_judged
 from fade_lens.runs.health import drawn
@@ -29,32 +33,23 @@ from fade_lens.runs.passes import one_pass
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, settings_of
 from fade_lens.scorers.base import scorers_of
-from fade_lens.subject.hooks import Model, device_of
-from fade_lens.subject.loading import (
-    Published,
-    asked_of_model,
-    check_published,
-    load_model,
-    load_sae,
-    model_of,
-    read_config,
-    words_of,
-)
+from fade_lens.subject.features import Source
+from fade_lens.subject.hooks import Model
 from fade_lens.subject.reconstruction import Reconstruction, statistics
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-Source = SAE[Any] | str
+logger = logging.getLogger(__name__)
 Told = Callable[[str, "Results | str"], None]
 
 NEURONPEDIA = "neuronpedia"
 AT_ONCE = 8
 """SAEs that are in memory together and share a pass over the corpus."""
 SEEN_TEXTS = 300
-"""Texts on which is seen which latents fire at all."""
-FIRING = "latents that fire, format 1"
+"""Texts on which is seen which latents fire, and how often."""
+FIRING = "latents that fire, format 2"
 """Under what a store keeps them."""
 
 
@@ -66,6 +61,8 @@ class Drawn:
         indices: in ascending order.
         n_alive: latents that fire on the `n_tokens` tokens of some texts, of `n_features`; None for neurons, of which all may be drawn.
         n_described: how many of the drawn ones got a description.
+        density: of each drawn latent, the share of these tokens on which it fires; empty for neurons.
+        weights: of each, how many of those that could be drawn it stands for (1 / its probability): all alike unless drawn by strata.
     """
 
     indices: tuple[int, ...]
@@ -73,6 +70,8 @@ class Drawn:
     n_alive: int | None = None
     n_tokens: int = 0
     n_described: int = 0
+    density: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,23 +83,44 @@ class Release:
         drawn: which latents were drawn.
         failed: the SAEs that could not be scored, and why.
         folder: holds a folder an SAE, as `Fade.evaluate` and `fade-lens evaluate` leave it.
+        reference: the SAE that every other is compared with, or "best" (see `fade_lens.compare`).
     """
 
     results: Mapping[str, Results]
     drawn: Mapping[str, Drawn]
     failed: Mapping[str, str]
     folder: Path
+    reference: str | None = None
 
     @cached_property
     def comparison(self) -> Comparison:
         """Means and differences over latents, by SAE (see `fade_lens.compare`)."""
-        return side_by_side(list(self.results.values()), list(self.results))
+        reference = None if self.reference in self.failed else self.reference
+        return side_by_side(list(self.results.values()), list(self.results), reference=reference)
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
         """One row an SAE: what it is, its health, the latents drawn of it, the mean of each score with its 95 % interval over latents and the
-        share that is undefined, the means of score minus baseline (`clarity_minus_random`), what it cost; or why it could not be scored (`failed`)."""
+        share that is undefined, the means of score minus baseline (`clarity_minus_random`), what it cost; or why it could not be scored (`failed`).
+        Means and shares are of the latents that could be drawn, each drawn one weighed by how many it stands for."""
         return table_of([*map(self._row, self.results), *({"sae": name, "failed": why} for name, why in self.failed.items())])  # fmt: skip
+
+    @cached_property
+    def latents(self) -> "pd.DataFrame":
+        """One row a latent that was drawn (a description, where it has several): `density`, `weight` (see `Drawn`), description and scores, if it has any."""
+        rows = list[dict[str, Any]]()
+        for name, results in self.results.items():
+            found, scored = self.drawn[name], dict[int, list[dict[str, Any]]]()
+            for one in results:
+                row = {"description": one.description.text} | {
+                    score: metric.value for score, metric in one.metrics.items()
+                }
+                scored.setdefault(one.description.index, []).append(row)
+            density = found.density or (None,) * len(found.indices)
+            for index, *numbers in zip(found.indices, density, found.weights, strict=True):
+                about = {"sae": name, "index": index, **dict(zip(("density", "weight"), numbers, strict=True))}
+                rows += [about | row for row in scored.get(index, [{}])]
+        return table_of(rows)
 
     @staticmethod
     def place(name: str) -> str:
@@ -110,7 +130,7 @@ class Release:
     def _row(self, name: str) -> dict[str, Any]:
         run, found = self.results[name].run, self.drawn[name]
         fact = self.comparison.runs[list(self.results).index(name)]
-        means = self.comparison.frame
+        means: Any = self.comparison.frame
         row: dict[str, Any] = {
             "sae": name,
             "hook": run.features.hook,
@@ -125,9 +145,7 @@ class Release:
             "latents": len(found.indices),
             "described": found.n_described / max(len(found.indices), 1),
         }
-        for one in means.to_dict("records"):
-            if one["run"] != fact.run or one["null"] is not None:
-                continue
+        for one in means[(means["run"] == fact.run) & means["null"].isna()].to_dict("records"):
             minus = one["baseline"]
             score = one["metric"] if minus is None else f"{one['metric']}_minus_{minus}"
             row |= {score: one["mean"], f"{score}_low": one["low"], f"{score}_high": one["high"]}
@@ -138,17 +156,19 @@ class Release:
         return row | cost | {"failed": None}
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write `frame`."""
-        return write_csv(self.frame, path)
+        """Write `frame`, and `latents` beside it as NAME-latents.csv."""
+        path = write_csv(self.frame, path)
+        write_csv(self.latents, path.with_name(f"{path.stem}-latents{path.suffix or '.csv'}"))
+        return path
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page: the SAEs, their means against layer, width, L0 and recovered loss, their differences."""
+        """Write one self-contained page: the SAEs, their means against layer, width, L0, recovered loss and architecture, their differences."""
         from fade_lens.report.comparison import release_page
 
         return write_text(path, release_page(self))
 
     def plot(self, against: str = "run") -> "go.Figure":
-        """Means with 95 % intervals, against "run", "layer", "width", "l0" or "recovered"."""
+        """Means with 95 % intervals, against "run", "layer", "width", "l0", "recovered" or "architecture"."""
         return self.comparison.plot(against)
 
     def __repr__(self) -> str:
@@ -168,10 +188,12 @@ def release(
     judge: Judge | str | None = None,
     model: Model | str | None = None,
     latents: int = 100,
+    strata: int = 0,
     descriptions: Any = None,
     explainer: str | None = None,
     scorers: Sequence[str] = ("fade",),
     baselines: Sequence[str] = (),
+    reference: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "float32",
     progress: bool = True,
@@ -181,8 +203,8 @@ def release(
 ) -> Release:
     """Score as many latents of every SAE of a release, and set the SAEs side by side.
 
-    The latents of an SAE are drawn by seed among those that fire on some hundred texts. Each SAE's health is seen before it is scored. Some SAEs
-    at a time share one pass over the corpus. An SAE that cannot be loaded or scored is told in the result, and the others go on; a judge
+    The latents of an SAE are drawn by seed among those that fire on some hundred texts, uniformly or by `strata`. Each SAE's health is seen
+    before it is scored. Some SAEs at a time share one pass over the corpus. An SAE that cannot be loaded or scored is told in the result, and the others go on; a judge
     that cannot be asked, or a budget that is used up, ends the run, which goes on where it stopped when called again.
 
     Args:
@@ -193,10 +215,15 @@ def release(
         judge: as `Fade` takes it; its limits (`max_calls`, `max_cost`) hold for all SAEs together.
         model: of these SAEs; unless given, the one that the release names, loaded as its SAEs ask.
         latents: how many are drawn of each.
-        descriptions: "neuronpedia"; a table, or its file, with a column `sae` beside `index` and `description`; or a dict from an SAE's name to
+        strata: of how often latents fire: as many ranges, equally wide on a logarithmic scale, of each of which equally many latents are drawn, where
+            there are as many (see `fade_lens.data.sampling.by_density`). So rare and dense latents, of which a uniform draw holds hardly one, are
+            seen as well as others. Means, intervals and differences weigh each latent by how many it stands for: they are those of all latents
+            that fire, and less sure than of a uniform draw. 0: uniformly.
+        descriptions: "neuronpedia", of an SAE that has an id there; a table, or its file, with a column `sae` beside `index` and `description`; or a dict from an SAE's name to
             what `Fade.evaluate` takes. In the latter two, latents are drawn among those described, unless an explainer is given.
         explainer: who explains drawn latents that have no description.
         scorers, baselines: as in `Fade.evaluate`.
+        reference: the SAE that every other is compared with, or "best", as in `fade_lens.compare`.
         device, dtype: of a model that is loaded here.
         progress: show progress bars.
         told: called with an SAE's name and its `Results`, or why it has none, as soon as that is known.
@@ -208,10 +235,12 @@ def release(
         JudgeError: the judge cannot be asked; what was done is in the folder.
         StoreError: a folder was made with other settings.
     """
-    if latents < 1:
-        raise InputError(Argument("latents"), f" is {latents}; give at least 1")
+    check_strata(latents, strata)
+    if strata and not isinstance(saes, str) and (hooks := [n for n, source in saes.items() if isinstance(source, str)]):
+        raise InputError(Argument("strata"), f" are of latents, by how often they fire, and {hooks[0]!r} has neurons, which always do: leave strata out")  # fmt: skip
     if descriptions is None and explainer is None:
         raise InputError("give ", Argument("descriptions"), " (such as 'neuronpedia'), or an ", Argument("explainer"), " that writes them")  # fmt: skip
+    check_reference(reference, names_in(saes, sae_ids) if isinstance(saes, str) else saes)
     chosen = settings_of(settings, overrides, neurons=False)
     check_judged(chosen, scorers_of(scorers), explainer, judged=judge is not None)
     check_baselines(baselines, explainer)
@@ -228,14 +257,16 @@ def release(
     opened, sources = sources_of(saes, sae_ids, model, device, dtype, fails)
     if texts is not None and (unknown := [name for name in texts if name not in sources and name not in failed]):
         raise InputError(Argument("descriptions"), f" are of {unknown[0]!r}, which is none of the SAEs{suggest(unknown[0], sources)}")  # fmt: skip
-    made = Scored(opened, given, judged, chosen, Path(folder), latents, texts, explainer, scorers, baselines, progress)
+    made = Scored(
+        opened, given, judged, chosen, Path(folder), latents, strata, texts, explainer, scorers, baselines, progress
+    )
     for start in range(0, len(names := list(sources)), AT_ONCE):
         fades = dict[str, Fade]()
         for name in names[start : start + AT_ONCE]:
             try:
                 fades[name] = made.fade(sources[name]())
                 found[name] = made.draw(name, fades[name])
-            except InputError as error:
+            except (InputError, NeuronpediaError) as error:
                 fades.pop(name, None)
                 fails(name, error)
         if fades:
@@ -243,7 +274,7 @@ def release(
         for name, fade in fades.items():
             try:
                 results[name], found[name] = made.score(name, fade, found[name])
-            except InputError as error:
+            except (InputError, NeuronpediaError) as error:
                 fails(name, error)
                 continue
             if told is not None:
@@ -251,7 +282,7 @@ def release(
     if not results:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(failed.items())[:3])
         raise InputError(f"none of {len(failed)} SAEs could be scored; {reasons}")
-    return Release(results, found, failed, Path(folder))
+    return Release(results, found, failed, Path(folder), reference)
 
 
 def release_estimate(
@@ -295,11 +326,14 @@ class Scored:
     settings: Settings
     folder: Path
     latents: int
+    strata: int
     texts: Mapping[str, Any] | None
     explainer: str | None
     scorers: Sequence[str]
     baselines: Sequence[str]
     progress: bool
+    read: dict[str, list[Description]] = field(default_factory=dict[str, list[Description]])
+    """The descriptions of each SAE that are known, read once."""
 
     def fade(self, source: Source) -> Fade:
         """The evaluation of an SAE or hook."""
@@ -311,57 +345,66 @@ class Scored:
 
     def draw(self, name: str, fade: Fade) -> Drawn:
         """Which latents are scored: drawn among those that fire and, where only some are described and nobody explains, among these."""
-        alive, n_tokens = firing(fade, self.place(name), self.progress)
-        there = range(fade.n_features) if alive is None else alive
+        fires, n_tokens = firing(fade, self.place(name), self.progress)
+        there = np.array(range(fade.n_features) if fires is None else list(fires), dtype=np.int64)
         if self.texts is not None and self.explainer is None:
-            described = {d.index for d in self.given(name, fade, None)}
-            there = [index for index in there if index in described]
+            there = there[np.isin(there, [d.index for d in self.described(name, fade)])]
         if not len(there):
-            words = "no latent that fires has a description" if alive else f"no latent fires on {n_tokens:,} tokens"
+            words = "no latent that fires has a description" if fires else f"no latent fires on {n_tokens:,} tokens"
             raise InputError(f"{words}; give other texts, or descriptions of latents that fire")
-        order = rng(self.settings.seed, "release").permutation(np.array(there, dtype=np.int64))[: self.latents]
-        return Drawn(tuple(sorted(order.tolist())), fade.n_features, None if alive is None else len(alive), n_tokens)
+        random = rng(self.settings.seed, "release")
+        if self.strata and fires is not None:
+            sample = by_density(np.array([float(fires[i]) for i in there.tolist()]), self.latents, self.strata, random)
+            chosen, weights = there[sample.indices].tolist(), sample.weights.tolist()
+        else:
+            chosen = sorted(random.permutation(there)[: self.latents].tolist())
+            weights = [len(there) / len(chosen)] * len(chosen)
+        if self.explainer is None and {*chosen}.isdisjoint(d.index for d in self.described(name, fade, chosen)):
+            raise InputError(f"none of the {len(chosen)} latents drawn has a description; give an ", Argument("explainer"), " that writes them")  # fmt: skip
+        density = () if fires is None else tuple(fires[index] / n_tokens for index in chosen)
+        n_alive = None if fires is None else len(fires)
+        return Drawn(tuple(chosen), fade.n_features, n_alive, n_tokens, density=density, weights=tuple(weights))
 
     def observe(self, fades: Mapping[str, Fade], found: Mapping[str, Drawn]) -> None:
         """One pass over the corpus for all of them."""
         places = [self.place(name) for name in fades]
         one_pass(list(fades.values()), [found[name].indices for name in fades], places, progress=self.progress)
 
-    def given(self, name: str, fade: Fade, indices: Sequence[int] | None) -> list[Description]:
-        """The descriptions that are known of some latents of an SAE, or of all."""
-        if self.texts is None:
-            from fade_lens.neuronpedia import descriptions
+    def described(self, name: str, fade: Fade, drawn: Sequence[int] = ()) -> list[Description]:
+        """The descriptions that are known of an SAE: those that a table or dict holds, or Neuronpedia's of the latents drawn."""
+        if name not in self.read:
+            some: Any = () if self.texts is None else self.texts.get(name, ())
+            if self.texts is None:
+                from fade_lens.neuronpedia import descriptions
 
-            frame = descriptions(fade.source, indices)
-            some: Any = frame[frame["description"].notna()]
-        else:
-            some = self.texts.get(name, ())
-        if not len(some):
-            return []
-        wanted = None if indices is None else set(indices)
-        return [d for d in read_descriptions(some) if wanted is None or d.index in wanted]
+                try:
+                    some = descriptions(fade.source, drawn)
+                    some = some[some["description"].notna()]
+                except (InputError, NotThereError) as error:
+                    if self.explainer is None:
+                        raise
+                    logger.info("%s: %s; its latents are explained", name, error)
+            self.read[name] = list(read_descriptions(some)) if len(some) else []
+        return self.read[name]
 
     def score(self, name: str, fade: Fade, found: Drawn) -> tuple[Results, Drawn]:
-        """The results of one SAE, kept in its folder, and how many of its latents have a description.
-
-        Raises:
-            InputError: none has one.
-        """
-        known = [] if self.texts is None and self.explainer else self.given(name, fade, found.indices)
+        """The results of one SAE, kept in its folder, and how many of its latents have a description."""
+        known = [d for d in self.described(name, fade, found.indices) if d.index in {*found.indices}]
         missing = sorted({*found.indices} - {d.index for d in known}) if self.explainer else []
-        if not known and not missing:
-            raise InputError(f"none of the {len(found.indices)} latents drawn has a description; give an ", Argument("explainer"), " that writes them")  # fmt: skip
         store = self.place(name)
         results = fade.evaluate(
             [*known, *missing], scorers=self.scorers, baselines=self.baselines, explainer=self.explainer if missing else None, store=store, progress=self.progress
         )  # fmt: skip
+        scored = {result.description.index for result in results}
+        if len(set(found.weights)) > 1:
+            pairs = zip(found.indices, found.weights, strict=True)
+            results = replace(results, weights=tuple((index, weight) for index, weight in pairs if index in scored))
         results.to_folder(store)
-        n = len({result.description.index for result in results})
-        return results, Drawn(found.indices, found.n_features, found.n_alive, found.n_tokens, n)
+        return results, replace(found, n_described=len(scored))
 
 
-def firing(fade: Fade, folder: Path, progress: bool) -> tuple[tuple[int, ...] | None, int]:
-    """The latents that fire on some texts, and the tokens of these, from the store where it has them; None for neurons."""
+def firing(fade: Fade, folder: Path, progress: bool) -> tuple[dict[int, int] | None, int]:
+    """The latents that fire on some texts, with the number of tokens, and the tokens of all, from the store where it has them; None for neurons."""
     if not isinstance(fade.source, SAE):
         return None, 0
     stages = Stages(progress)
@@ -371,87 +414,12 @@ def firing(fade: Fade, folder: Path, progress: bool) -> tuple[tuple[int, ...] | 
         if known is None or known["texts"] != SEEN_TEXTS:
             tokens = drawn(subject.tokens, SEEN_TEXTS, fade.settings.seed)
             seen = statistics(Reconstruction(fade.model, fade.source), tokens, progress=stages.stage("model: which latents fire", len(tokens)))  # fmt: skip
-            known = {"texts": SEEN_TEXTS, "tokens": seen.n, "alive": np.flatnonzero(seen.fires).tolist()}
+            alive = np.flatnonzero(seen.fires)
+            known = {
+                "texts": SEEN_TEXTS,
+                "tokens": seen.n,
+                "alive": alive.tolist(),
+                "fires": seen.fires[alive].tolist(),
+            }
             kept.set_meta(FIRING, known)
-        return tuple(known["alive"]), int(known["tokens"])
-
-
-def sources_of(
-    saes: str | Mapping[str, Source],
-    sae_ids: str | Sequence[str],
-    model: Model | str | None,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype,
-    fails: Callable[[str, object], None],
-) -> tuple[Model, dict[str, Callable[[], Source]]]:
-    """The model, and what opens each SAE when its turn comes; an SAE whose config cannot be read `fails`.
-
-    Raises:
-        InputError: an unknown release, a pattern that matches nothing, SAEs of different models or that ask for differently loaded ones.
-    """
-    if isinstance(saes, str):
-        return published(saes, names_in(saes, sae_ids), model, device, dtype, fails)
-    if not saes:
-        raise InputError(Argument("saes"), " holds no SAE; give at least one")
-    if model is None or isinstance(model, str):
-        raise InputError(Argument("model"), " must be given as an object with SAEs of your own; `fade_lens.load` gives both")  # fmt: skip
-    same_model({name: sae.cfg.metadata.model_name for name, sae in saes.items() if isinstance(sae, SAE)})
-    return model, {name: (lambda source=source: source) for name, source in saes.items()}
-
-
-def names_in(release: str, sae_ids: str | Sequence[str]) -> list[str]:
-    """The SAEs of a release that patterns name, in the release's order."""
-    patterns = [sae_ids] if isinstance(sae_ids, str) else list(sae_ids)
-    listed = get_pretrained_saes_directory().get(release)
-    if listed is None:
-        for name in patterns:
-            check_published(release, name)
-        if any(set(pattern) & set("*?[") for pattern in patterns):
-            raise InputError(Argument("sae_ids"), f" is {patterns}: SAELens does not list what {release!r} holds; give the SAEs by name")  # fmt: skip
-        return patterns
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in listed.saes_map):
-            near = suggest(pattern, listed.saes_map) or f"; it has {', '.join(list(listed.saes_map)[:3])}, …"
-            raise InputError(Argument("sae_ids"), f": {pattern!r} matches none of the {len(listed.saes_map)} SAEs of {release!r}{near}")  # fmt: skip
-    return [name for name in listed.saes_map if any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def published(
-    release: str,
-    names: Sequence[str],
-    model: Model | str | None,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype,
-    fails: Callable[[str, object], None],
-) -> tuple[Model, dict[str, Callable[[], Source]]]:
-    """`sources_of` for SAEs of a release: their configs are read first, the model is loaded once."""
-    configs = dict[str, Published]()
-    why: object = ""
-    for name in names:
-        try:
-            configs[name] = read_config(release, name)
-        except InputError as error:
-            why = error
-            fails(name, error)
-    if not configs:
-        raise InputError(f"the config of none of {len(names)} SAEs of {release!r} can be read: {why}")
-    first = next(iter(configs.values()))
-    if model is None:
-        same_model({name: model_of(config, release) for name, config in configs.items()})
-    asked = {name: asked_of_model(config) for name, config in configs.items()}
-    for name, options in asked.items():
-        if options != asked_of_model(first):
-            raise InputError(f"{next(iter(configs))!r} and {name!r} ask for a model that is loaded in different ways; run them one after the other")  # fmt: skip
-    opened: Any = model
-    if model is None or isinstance(model, str):
-        opened = load_model(model or model_of(first, release), first, device=device, dtype=dtype)
-    where = str(device_of(opened))
-    return opened, {name: (lambda name=name: load_sae(release, name, device=where)) for name in configs}
-
-
-def same_model(named: Mapping[str, Any]) -> None:
-    """Raise `InputError` for SAEs that name different models."""
-    known = [(name, model) for name, model in named.items() if model]
-    for name, model in known:
-        if words_of(model) != words_of(known[0][1]):
-            raise InputError(f"{known[0][0]!r} is an SAE of {known[0][1]!r}, {name!r} of {model!r}; give SAEs of one model at a time")  # fmt: skip
+        return dict(zip(known["alive"], known["fires"], strict=True)), int(known["tokens"])

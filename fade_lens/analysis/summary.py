@@ -18,6 +18,7 @@ from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of
 from fade_lens._util.seeds import stream
 from fade_lens.metrics.differences import (
+    deviation,
     difference_interval,
     further_to_settle,
     label_test,
@@ -36,6 +37,8 @@ Key = Callable[[Result], object]
 Feature = tuple[str, int]
 """The SAE or hook in words, and the index: runs of one SAE or hook share theirs."""
 
+BEST = "best"
+"""Stands for the source whose mean of a score is highest."""
 _UNCONDITIONAL = "_unconditional"
 
 
@@ -46,12 +49,13 @@ def unconditional(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Row:
-    """One result with its null descriptions, the group it belongs to, and its feature."""
+    """One result with its null descriptions, the group it belongs to, its feature, and the weight of this."""
 
     result: Result
     nulls: Mapping[str, Result]
     group: str
     feature: Feature
+    weight: float
 
 
 def summary(
@@ -77,7 +81,8 @@ def summary(
         whose score is subtracted from the description's own; `baseline` is None, or the kind of baseline features whose mean is subtracted,
         paired where each stands beside one of the run's (see `compare_sources`), by feature.
         The interval resamples features with all their descriptions, `REPLICATES` times, by percentiles widened for few features
-        (Hesterberg 2015, section 5.5); None below `LEAST_FEATURES` features.
+        (Hesterberg 2015, section 5.5); None below `LEAST_FEATURES` features. Where a run's latents were drawn by strata (`Results.weights`),
+        means and shares weigh each by how many it stands for, and it is resampled within its stratum.
 
     Raises:
         InputError: no result, or no such column.
@@ -91,6 +96,7 @@ def summary(
     kinds = list(dict.fromkeys(kind for rows in groups.values() for row in rows for kind in row.nulls))
     records: list[dict[str, Any]] = []
     for group, rows in groups.items():
+        weights = {row.feature: row.weight for row in rows}
         measured: dict[tuple[str, str | None], list[tuple[float | None, str]]] = {
             (name, None): [_value(row.result, name) for row in rows] for name in scores
         }
@@ -102,7 +108,8 @@ def summary(
                 continue
             purpose = name if null is None else f"{name} - null:{null}"
             known = [(row.feature, value) for row, (value, _) in zip(rows, values, strict=True) if value is not None]
-            low, high = mean_interval(known, stream(seed, "summary", group, purpose))
+            low, high = mean_interval(known, stream(seed, "summary", group, purpose), weights)
+            own = [weights[feature] for feature, _ in known]
             why = Counter(_general(reason) for value, reason in values if value is None)
             records.append(
                 {
@@ -110,12 +117,12 @@ def summary(
                     "metric": name,
                     "null": null,
                     "baseline": None,
-                    "mean": float(np.mean([v for _, v in known])) if known else None,
+                    "mean": float(np.average([v for _, v in known], weights=own)) if known else None,
                     "low": low,
                     "high": high,
                     "n": len(known),
                     "n_features": len({feature for feature, _ in known}),
-                    "undefined": 1 - len(known) / len(rows),
+                    "undefined": 1 - sum(own) / sum(row.weight for row in rows),
                     "reasons": "; ".join(f"{reason} ({n})" for reason, n in why.most_common()),
                 }
             )
@@ -132,6 +139,7 @@ def compare_sources(
     *,
     scores: Sequence[str] | None = None,
     seed: int = 0,
+    reference: str | None = None,
 ) -> "pd.DataFrame":
     """Differences between sources of descriptions: paired on the features that both describe, else between different features.
 
@@ -140,6 +148,8 @@ def compare_sources(
         by: what tells the sources apart, as in `summary`.
         scores: which, and any column of numbers of `Results.frame`, such as "detection_auroc"; None: every score of the runs.
         seed: of bootstraps and permutations.
+        reference: the source that is compared with every other, in place of all pairs; "best": of each score the one whose mean is highest. As it
+            is picked by the same numbers, its lead over the others is a little overstated.
 
     Returns:
         One row a metric and pair of sources: `mean_a`, `mean_b`, `difference` (a − b) with a 95 % interval (`low`, `high`) of a bootstrap
@@ -151,49 +161,89 @@ def compare_sources(
         feature by one source are averaged first. Fewer than `LEAST_FEATURES` features: no interval and no test.
 
     Raises:
-        InputError: fewer than two sources.
+        InputError: fewer than two sources, a reference that is none of them.
     """
     sources: dict[str, dict[Feature, list[Result]]] = {}
+    weights: dict[str, dict[Feature, float]] = {}
     for row in _rows(results, by):
         sources.setdefault(row.group, {}).setdefault(row.feature, []).append(row.result)
+        weights.setdefault(row.group, {})[row.feature] = row.weight
     if len(sources) < 2:
         raise InputError(
             f"the results have one source of descriptions ({', '.join(sources) or 'none'}) by {by!r}; two are compared. "
             "Give Description(index, text, origin) with an origin each, or another `by`"
         )
+    check_reference(reference, sources)
     names, records = rows_of(results, scores), list[dict[str, Any]]()
-    for (a, of_a), (b, of_b) in combinations(sources.items(), 2):
-        for name in names:
-            found = difference(_averages(of_a, name), _averages(of_b, name), stream(seed, "pairs", a, b, name))
-            records.append({"metric": name, "a": a, "b": b, **found})
+    averages = {name: {source: _averages(found, name) for source, found in sources.items()} for name in names}
+    for a, b, name in _pairs(averages, weights, reference):
+        of = averages[name]
+        found = difference(of[a], of[b], stream(seed, "pairs", a, b, name), (weights[a], weights[b]))
+        records.append({"metric": name, "a": a, "b": b, **found})
     numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_value")
     return table_of(records).astype(dict.fromkeys(numbers, "float64") | {"further": "Int64"})
 
 
-def difference(a: Mapping[Feature, float], b: Mapping[Feature, float], seed: int) -> dict[str, Any]:
-    """The difference between two sources' scores by feature, NaN where undefined: the columns of `compare_sources` behind the names."""
+def check_reference(reference: str | None, sources: Iterable[str]) -> None:
+    """Raise `InputError` for a reference that is none of the sources."""
+    if reference not in (None, BEST, *(there := list(sources))):
+        raise InputError(Argument("reference"), f" is {reference!r}, which is none of those compared{suggest(reference, there)}; give one of them, or {BEST!r}")  # fmt: skip
+
+
+def _pairs(
+    averages: Mapping[str, Mapping[str, Mapping[Feature, float]]],
+    weights: Mapping[str, Mapping[Feature, float]],
+    reference: str | None,
+) -> Iterator[tuple[str, str, str]]:
+    """The sources that are compared, and by which score: `averages` are by score and source."""
+    if reference is None:
+        sources = combinations(weights, 2)
+        yield from ((a, b, name) for a, b in sources for name in averages)
+        return
+    for name, found in averages.items():
+        known = {source: {f: v for f, v in some.items() if not math.isnan(v)} for source, some in found.items()}
+        means = {
+            s: np.average([*some.values()], weights=[weights[s][f] for f in some]) for s, some in known.items() if some
+        }
+        first = reference if reference in found else max(means, key=lambda source: means[source], default=None)
+        yield from ((first, other, name) for other in found if first not in (None, other))
+
+
+def difference(
+    a: Mapping[Feature, float],
+    b: Mapping[Feature, float],
+    seed: int,
+    weights: tuple[Mapping[Feature, float], Mapping[Feature, float]] = ({}, {}),
+) -> dict[str, Any]:
+    """The difference between two sources' scores by feature, NaN where undefined: the columns of `compare_sources` behind the names.
+
+    Args:
+        a, b: of each source.
+        seed: of bootstrap and permutations.
+        weights: of their features, 1 of those that are not there; of paired ones the first's, or the second's where the first's are equal.
+    """
     shared = [feature for feature in a if feature in b]
     paired = 2 * len(shared) >= min(len(a), len(b))
-    one, other = (np.array([some[f] for f in (shared if paired else some)], dtype=np.float64) for some in (a, b))
-    n = len(shared) if paired else len(a) + len(b)
-    if paired:
-        one, other = np.stack([one, other])[:, ~(np.isnan(one) | np.isnan(other))]
-        (low, high), p_value = (
-            mean_interval(list(enumerate((one - other).tolist())), seed),
-            sign_flip_test(one - other, seed),
-        )
-        spread = float(np.std(one - other, ddof=1)) if len(one) > 1 else math.nan
-    else:
-        one, other = one[~np.isnan(one)], other[~np.isnan(other)]
-        (low, high), p_value = difference_interval(one, other, seed), label_test(one, other, seed)
-        spread = (
-            math.hypot(*(np.std(some, ddof=1) for some in (one, other))) if min(len(one), len(other)) > 1 else math.nan
-        )
+    both = [f for f in shared if not math.isnan(a[f] + b[f])]
+    compared = (both, both) if paired else tuple([f for f in of if not math.isnan(of[f])] for of in (a, b))
+    one, other = (np.array([of[f] for f in some], dtype=np.float64) for of, some in zip((a, b), compared, strict=True))
+    of_one, of_other = (np.array([of.get(f, 1.0) for f in some]) for of, some in zip(weights, compared, strict=True))
     known = min(len(one), len(other)) > 0
-    found = float((one - other).mean() if paired else one.mean() - other.mean()) if known else None
+    if paired:
+        of_one = of_other = of_one if known and np.ptp(of_one) else of_other
+        each = dict(enumerate(of_one.tolist()))
+        low, high = mean_interval(list(enumerate((one - other).tolist())), seed, each)
+        p_value, spread = sign_flip_test(of_one * (one - other), seed), deviation(one - other, of_one)
+    else:
+        both_weights = of_one, of_other
+        low, high = difference_interval(one, other, seed, both_weights)
+        p_value = label_test(one, other, seed, both_weights)
+        spread = math.hypot(deviation(one, of_one), deviation(other, of_other))
+    means = [float(np.average(*some)) for some in ((one, None, of_one), (other, None, of_other))] if known else []
+    found = means[0] - means[1] if known else None
     return {
-        "mean_a": float(one.mean()) if known else None,
-        "mean_b": float(other.mean()) if known else None,
+        "mean_a": means[0] if known else None,
+        "mean_b": means[1] if known else None,
         "difference": found,
         "low": low,
         "high": high,
@@ -201,7 +251,7 @@ def difference(a: Mapping[Feature, float], b: Mapping[Feature, float], seed: int
         "paired": paired,
         "n_a": len(one),
         "n_b": len(other),
-        "left_out": n - len(one) - (0 if paired else len(other)),
+        "left_out": len(shared) - len(one) if paired else len(a) + len(b) - len(one) - len(other),
         "further": None if found is None else further_to_settle(found, spread, min(len(one), len(other))),
     }
 
@@ -229,10 +279,12 @@ def rows_of(results: Results | Sequence[Results], wanted: Sequence[str] | None =
 def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
     for number, run in enumerate([results] if isinstance(results, Results) else results):
         columns = {"run": f"run {number}", **_facts(run.run.features)}
+        weights = run.relative_weights
         for place, result in enumerate(run):
             nulls = {kind: items[place] for kind, items in run.nulls.items()}
             feature = run.run.features.words, result.description.index
-            yield _Row(result, nulls, _group(result, by, columns), feature)
+            weight = weights.get(result.description.index, 1.0)
+            yield _Row(result, nulls, _group(result, by, columns), feature, weight)
 
 
 def _group(result: Result, by: str | Key | None, columns: Mapping[str, str]) -> str:
@@ -293,11 +345,12 @@ def _minus_baselines(
                 beside.setdefault(kind, {}).setdefault(key, []).append(one)
             beside.setdefault(kind, {})
     own: dict[Feature, list[Result]] = {}
+    weights = {row.feature: row.weight for row in rows}
     for row in rows:
         own.setdefault(row.feature, []).append(row.result)
     for (kind, others), name in product(beside.items(), scores):
         purpose = stream(seed, "summary", group, f"{name} - baseline:{kind}")
-        found = difference(_averages(own, name), _averages(others, name), purpose)
+        found = difference(_averages(own, name), _averages(others, name), purpose, (weights, {}))
         missing = len(own) - found["n_a"]
         yield {
             "group": group,

@@ -32,6 +32,12 @@ def compare(
             help="Groups to compare: run, or layer, width, l0, release, sae, explainer over all runs together."
         ),
     ] = "run",
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="What every other run is compared with: a run's name, or best. Else all pairs; of over 20 runs, the best with each other."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the tables and the page.")] = Path("fade-lens-comparison"),
     quiet: Quiet = False,
 ) -> None:
@@ -41,7 +47,7 @@ def compare(
     """
     from fade_lens.analysis.compare import compare as compared
 
-    comparison = compared(*runs, names=name or None, l0=numbers("l0", l0) if l0 else None, by=by)
+    comparison = compared(*runs, names=name or None, l0=numbers("l0", l0) if l0 else None, by=by, reference=reference)
     table = comparison.to_csv(out / "comparison.csv")
     page = comparison.to_html(out / "comparison.html")
     if not quiet:

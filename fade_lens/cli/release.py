@@ -31,6 +31,13 @@ def release(
     latents: Annotated[
         int, typer.Option(min=1, help="Latents drawn of each SAE, among those that fire on some hundred texts.")
     ] = 100,
+    strata: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Ranges of how often latents fire, of each of which equally many are drawn; means weigh them. 0: uniformly.",
+        ),
+    ] = 0,
     descriptions: Annotated[
         str | None,
         typer.Option(
@@ -43,6 +50,12 @@ def release(
     ] = None,
     scorers: Annotated[str, typer.Option(help="What to score by, as in `evaluate`.")] = "fade",
     baselines: Annotated[str, typer.Option(help="Baseline features beside each SAE's, as in `evaluate`.")] = "",
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="What every other SAE is compared with: its id, or best. Else all pairs; of over 20 SAEs, the best with each other."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Another model than the one the release names.")] = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -56,12 +69,14 @@ def release(
     --corpus hf:NeelNanda/pile-10k --judge openai:gpt-4o-mini --out runs/res-jb`
     """
     from fade_lens.data.rows import by_sae
+    from fade_lens.data.sampling import check_strata
     from fade_lens.explainers.base import explainer_of
     from fade_lens.runs.store import FILE
     from fade_lens.scorers.base import scorers_of
 
     if descriptions is None and explainer is None:
         raise InputError("give --descriptions (such as neuronpedia), or --explainer to have latents described first")
+    check_strata(latents, strata)
     chosen_settings = settings.settings(neurons=False)
     scorers_of(asked_scorers := names(scorers))
     if explainer is not None:
@@ -70,8 +85,9 @@ def release(
     asked = judging.open(judge)
     texts = corpus.open()
     # What is told from here on needs torch.
-    from fade_lens.analysis.release import names_in, release_estimate
+    from fade_lens.analysis.opening import names_in
     from fade_lens.analysis.release import release as score
+    from fade_lens.analysis.release import release_estimate
 
     found = names_in(release, names(sae_ids))
     if model is not None:
@@ -101,8 +117,8 @@ def release(
         console.print(plain(f"{name}: {said}"), soft_wrap=True)
 
     done = score(
-        release, names(sae_ids), corpus=texts, folder=out, judge=asked, model=model, latents=latents, descriptions=given, explainer=explainer,
-        scorers=asked_scorers, baselines=names(baselines), device=device, dtype=dtype, progress=not quiet, told=None if quiet else told, settings=chosen_settings,
+        release, names(sae_ids), corpus=texts, folder=out, judge=asked, model=model, latents=latents, strata=strata, descriptions=given, explainer=explainer,
+        scorers=asked_scorers, baselines=names(baselines), reference=reference, device=device, dtype=dtype, progress=not quiet, told=None if quiet else told, settings=chosen_settings,
     )  # fmt: skip
     table, page = done.to_csv(out / "release.csv"), done.to_html(out / "release.html")
     if not quiet:

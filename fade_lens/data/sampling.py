@@ -14,6 +14,9 @@ from jaxtyping import Float, Int
 
 from fade_lens._util.errors import Argument, InputError
 
+LEAST_OF_STRATUM = 5
+"""Latents of each stratum: with three of each of four, a 95 % interval of the mean holds it in 86 % of simulations, with ten in 95 %."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -164,6 +167,31 @@ def design(
     return _interleaved(chosen, [*map(len, strata)])
 
 
+def by_density(density: Float[np.ndarray, "latent"], n: int, strata: int, rng: np.random.Generator) -> Sample:
+    """Choose `n` latents, equally many from each of `strata` ranges of how often they fire; where a range has fewer, the others give more.
+
+    The ranges are equally wide on a logarithmic scale, from the rarest latent to the densest. An SAE's densities go over four decades or more,
+    and few latents are very rare or very dense: a uniform sample hardly holds one, and so would strata of equally many latents, whose weights would
+    all be alike. Here each range gets a mean of its own that is about as sure as another's, and weights give the mean over all latents. This
+    one mean is less sure than a uniform sample's: one latent then stands for many, another for few.
+
+    Args:
+        density: share of tokens, or number of them, on which each latent fires; above 0.
+        n: how many, or all where there are no more.
+        strata: how many ranges.
+        rng: decides; with the same state, a larger `n` holds all latents of a smaller one.
+
+    >>> density = np.exp(np.random.default_rng(0).normal(-7, 1.5, 1000))
+    >>> sample = by_density(density, 40, 4, np.random.default_rng(0))
+    >>> np.unique(sample.inclusion, return_counts=True)[1].tolist(), round(float(sample.weights.sum()))
+    ([10, 10, 10, 10], 1000)
+    """
+    counts, _ = np.histogram(np.log(density), strata)
+    edges = [0.0, *(100 * np.cumsum(counts[counts > 0]) / len(density)).tolist()]
+    made = design(density, n, rng, edges=edges, top=0.0, power=0.0, silent_apart=False)
+    return made.first(len(made))
+
+
 def _most_alike(
     texts: Int[np.ndarray, "_"], likeness: Float[np.ndarray, "text"] | None, n: int
 ) -> Int[np.ndarray, "_"]:
@@ -207,6 +235,16 @@ def _allocate(sizes: Int[np.ndarray, "stratum"], n: int, power: float) -> Int[np
         nearest = room[np.argsort((taken - exact)[room] * np.sign(left), kind="stable")]
         taken[nearest[: abs(left)]] += np.sign(left)
     return taken
+
+
+def check_strata(latents: int, strata: int) -> None:
+    """Raise `InputError` for so many latents to be drawn by so many strata of density (0: none)."""
+    if latents < 1:
+        raise InputError(Argument("latents"), f" is {latents}; give at least 1")
+    if strata < 0:
+        raise InputError(Argument("strata"), f" is {strata}; give a number of strata, or 0 to draw uniformly")
+    if latents < LEAST_OF_STRATUM * strata:
+        raise InputError(Argument("latents"), f" is {latents} with {strata} strata; give at least {LEAST_OF_STRATUM} a stratum, {LEAST_OF_STRATUM * strata}")  # fmt: skip
 
 
 def _check_count(name: str, value: int) -> None:

@@ -2,15 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from fade_lens._util.words import amount, clip, number
-from fade_lens.analysis.compare import Comparison, varying
-from fade_lens.analysis.summary import subtracted, unconditional
+from fade_lens._util.words import amount, clip, number, visible
+from fade_lens.analysis.compare import ALIKE, UNKNOWN, Comparison, further, told, varying
+from fade_lens.analysis.summary import BEST, subtracted, unconditional
 from fade_lens.report.overview import minus
 from fade_lens.report.page import environment, whole
 from fade_lens.scorers.base import ScoreSpec
@@ -25,6 +25,7 @@ AXES = {
     "width": "width (latents)",
     "l0": "L0 (latents a token)",
     "recovered": "loss recovered by the SAE",
+    "architecture": "architecture",
 }
 WIDTH, HEIGHT = 300, 190
 LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
@@ -35,7 +36,7 @@ PLAIN: dict[str, Any] = {"kicker": "comparison", "links": {}, "drawn": (), "fail
 
 
 def comparison_page(comparison: Comparison, **more: Any) -> str:
-    """One HTML file: what the runs scored, their means, plots against layer, width, L0 and recovered loss, differences."""
+    """One HTML file: what the runs scored, their means, plots against layer, width, L0, recovered loss and architecture, differences."""
     return whole("compare.html", **_parts(comparison) | PLAIN | more, plots=_plots(comparison))
 
 
@@ -47,6 +48,7 @@ def release_page(release: "Release") -> str:
         f"{clip(name, 120)}: {amount(len(one.indices))} latents"
         + ("" if one.n_alive is None else f" of the {amount(one.n_alive)} that fire on {amount(one.n_tokens)} tokens, of {amount(one.n_features)}")
         + f"; {amount(one.n_described)} described"
+        + (f"; each stands for {amount(float(f'{min(one.weights):.3g}'))} to {amount(float(f'{max(one.weights):.3g}'))} latents" if len(set(one.weights)) > 1 else "")
         for name, one in release.drawn.items()
         if name in release.results
     ]  # fmt: skip
@@ -73,6 +75,7 @@ def _parts(comparison: Comparison) -> dict[str, Any]:
     return {
         "title": f"{len(comparison.runs)} runs compared",
         "by": comparison.by,
+        "weighted": any(fact.weighted for fact in comparison.runs),
         "runs": [_facts(place, fact) for place, fact in enumerate(comparison.runs, 1)],
         "metrics": [
             (titled(m, shown), questions.get(m, "")) if null is None else (minus(m, null), "") for m, null in names
@@ -86,8 +89,16 @@ def _parts(comparison: Comparison) -> dict[str, Any]:
             for place, (name, found) in enumerate(groups.items(), 1)
         ],
         "pairs": [_pair(row, shown) for row in comparison.differences.to_dict("records")],
+        "against": _against(comparison.reference),
         "sentences": [clip(said, 1000) for said in comparison.sentences],
     }
+
+
+def _against(reference: str | None) -> str:
+    """With what every other run is compared, in a sentence; "" where all pairs are."""
+    if reference == BEST:
+        return "Of each score, the run whose mean is highest is compared with every other; picked for that, its lead is a little overstated."
+    return "" if reference is None else f"Every other run is compared with {clip(visible(reference), 120)}."
 
 
 def shown_of(comparison: Comparison) -> dict[str, ScoreSpec]:
@@ -158,6 +169,7 @@ def _pair(row: Mapping[str, Any], shown: Mapping[str, ScoreSpec]) -> dict[str, A
         "n": amount(int(row["n_a"])) if row["paired"] else f"{amount(int(row['n_a']))} and {amount(int(row['n_b']))}",
         "left_out": amount(int(row["left_out"])),
         "apart": interval is not None and (interval[0] > 0 or interval[1] < 0),
+        "further": "".join(further(row)) if told(row)[0] in (ALIKE, UNKNOWN) else "",
     }
 
 
@@ -173,12 +185,14 @@ def bar(value: float, interval: tuple[float, float] | None, limits: tuple[float,
 
 
 def _plots(comparison: Comparison) -> list[dict[str, Any]]:
-    """A row of panels for each of layer, width and L0 that differs between the runs."""
+    """A row of panels for each of the `AXES` on which the runs differ; on that of architectures each has a place."""
     if comparison.by != "run":
         return []
     made: list[dict[str, Any]] = []
     for fact in varying(comparison):
-        xs = {run.run: float(getattr(run, fact)) for run in comparison.runs}
+        known = [getattr(run, fact) for run in comparison.runs]
+        names = sorted(set(known)) if isinstance(known[0], str) else []
+        xs = {run.run: float(names.index(x) if names else x) for run, x in zip(comparison.runs, known, strict=True)}
         panels: list[dict[str, Any]] = []
         for spec in comparison.specs:
             rows = _means(comparison, spec.name)
@@ -187,7 +201,11 @@ def _plots(comparison: Comparison) -> list[dict[str, Any]]:
                 for r in rows
             ]  # fmt: skip
             panels.append(
-                {"title": spec.title, "drawing": scatter(points, spec.range, AXES[fact]), "said": _said(points)}
+                {
+                    "title": spec.title,
+                    "drawing": scatter(points, spec.range, AXES[fact], names),
+                    "said": _said(points, names),
+                }
             )
         estimated = fact == "l0" and any(run.l0_from == "estimate" for run in comparison.runs)
         made.append({"axis": AXES[fact], "panels": panels, "estimated": estimated})
@@ -201,11 +219,14 @@ def _means(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
 
 
 def scatter(
-    points: Sequence[tuple[float, float, tuple[float, float] | None, int]], limits: tuple[float, float], axis: str
+    points: Sequence[tuple[float, float, tuple[float, float] | None, int]],
+    limits: tuple[float, float],
+    axis: str,
+    names: Sequence[str] = (),
 ) -> Markup:
-    """Means with intervals against a number; each point has its run's number. An axis over more than a factor of ten is logarithmic."""
+    """Means with intervals against a number, or the place of one of `names`; each point has its run's number. An axis over more than a factor of ten is logarithmic."""
     values = [p[0] for p in points] or [0.0]
-    least, most = min(values), max(values)
+    least, most = (0.0, float(len(names))) if names else (min(values), max(values))
     log = least > 0 and most / least > 10
     turn = math.log10 if log else float
     first, span = turn(least), (turn(most) - turn(least)) or 1.0
@@ -222,14 +243,18 @@ def scatter(
         f'<text x="{LEFT - 5}" y="{float(y(t)) + 3:.1f}" text-anchor="end">{number(t, 1)}</text>'
         for t in (0.0, 0.5, 1.0)
     ]
-    for value in _spaced(sorted(set(values)), turn, span):
-        parts.append(f'<text x="{x(value)}" y="{HEIGHT - 18}" text-anchor="middle">{_tick(value)}</text>')
+    for value in range(len(names)) if names else _spaced(sorted(set(values)), turn, span):
+        words = escape(clip(names[int(value)], max(4, 44 // len(names)))) if names else _tick(value)
+        parts.append(
+            f'<text x="{x(value)}" y="{HEIGHT - 18}" text-anchor="{"start" if names else "middle"}">{words}</text>'
+        )
     parts.append(
         f'<text x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{axis}{", log scale" if log else ""}</text>'
     )
-    seen = Counter[float]()
+    seen, room = Counter[float](), (WIDTH - LEFT - RIGHT) / max(len(set(values)), len(names))
+    step = min(11.0, room / max(Counter(values).values()))
     for value, mean, interval, run in points:
-        place = float(x(value)) + 11 * seen[value]  # runs at the same place stand side by side
+        place = float(x(value)) + step * seen[value]  # runs at the same place stand side by side
         seen[value] += 1
         if interval:
             parts.append(
@@ -241,7 +266,7 @@ def scatter(
 
 
 def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
-    """A panel of means with intervals for each score, by group or against "layer", "width" or "l0"."""
+    """A panel of means with intervals for each score, by group or against one of the `AXES`."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -266,7 +291,7 @@ def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
         ends = [(r["mean"], r["mean"]) if _missing(r["low"]) else (r["low"], r["high"]) for r in rows]
         names = [label(str(r[key]), 60) for r in rows]
         trace = go.Scatter(
-            x=names if against == "run" else [float(r[against]) for r in rows],
+            x=names if against == "run" else [label(r[against], 60) if isinstance(r[against], str) else float(r[against]) for r in rows],
             y=[r["mean"] for r in rows],
             error_y={"type": "data", "array": [e[1] - r["mean"] for e, r in zip(ends, rows, strict=True)], "arrayminus": [r["mean"] - e[0] for e, r in zip(ends, rows, strict=True)]},
             mode="markers",
@@ -280,9 +305,12 @@ def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
     return figure.update_layout(showlegend=False, height=340 * high)
 
 
-def _said(points: Iterable[tuple[float, float, Any, int]]) -> str:
+def _said(points: Sequence[tuple[float, float, Any, int]], names: Sequence[str] = ()) -> str:
     """The panel in words, for those who do not see it."""
-    return "; ".join(f"run {run}: {number(mean)} at {_tick(x)}" for x, mean, _, run in points) or "undefined"
+    at = [clip(names[int(x)], 40) if names else _tick(x) for x, *_ in points]
+    return (
+        "; ".join(f"run {p[3]}: {number(p[1])} at {place}" for p, place in zip(points, at, strict=True)) or "undefined"
+    )
 
 
 def _spaced(values: Sequence[float], turn: Any, span: float) -> list[float]:

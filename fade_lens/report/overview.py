@@ -163,6 +163,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Evaluated", f"{amount(len(results))} descriptions of {amount(n_features)} features" if n_features else "nothing: flags only"),
         ("Without a description", ", ".join(f"{n} {code.replace('_', ' ')}" for code, n in without.items())),
         *subject_facts(run),
+        ("Means", "weigh each latent by how many it stands for, for latents were drawn by strata" if results.weights else ""),
         ("Held out", "" if run.held_out is None else f"scores rest on the {amount(run.held_out)} texts that no explainer saw"),
         ("Judge", "" if judge is None else _listed(judge.model, judge.rating, judge.endpoint)),
         ("Seed", str(run.settings.get("seed", ""))),

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import math
 import os
 import types
 import typing
@@ -223,6 +224,8 @@ class Results:
         without: features that an explainer gave no description, each with the reason; they are not scored.
         baselines: for each kind of baseline features asked for, their results (see `fade_lens.baselines.features`).
         beside: in the results of such a baseline, each of its features with the one of the run that it stands beside; empty where none does.
+        weights: of features that were drawn with unequal probabilities, how many each stands for (1 / probability); means over the run then
+            weigh them. Empty where all are alike.
     """
 
     items: tuple[Result, ...]
@@ -232,6 +235,7 @@ class Results:
     without: tuple[Explanation, ...] = ()
     baselines: "Mapping[str, Results]" = field(default_factory=dict[str, "Results"])
     beside: tuple[tuple[int, int], ...] = ()
+    weights: tuple[tuple[int, float], ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -259,6 +263,19 @@ class Results:
         found = (r for r in self.items if r.description.index == index)
         return tuple(replace(r, neuronpedia=known) if known and not r.neuronpedia else r for r in found)
 
+    @property
+    def relative_weights(self) -> dict[int, float]:
+        """The weights by feature, their mean 1, so that a run counts by its features beside others; empty where all are alike.
+
+        Raises:
+            InputError: weights that are not above 0, as of a file that somebody wrote.
+        """
+        found = dict(self.weights)
+        if not all(0 < weight < math.inf for weight in found.values()):
+            raise InputError("the weights of these results hold one that is not above 0; evaluate again")
+        mean = sum(found.values()) / max(len(found), 1)
+        return {index: weight / mean for index, weight in found.items()}
+
     @cached_property
     def specs(self) -> tuple[ScoreSpec, ...]:
         """The scores of the run, in the order of its scorers."""
@@ -268,12 +285,14 @@ class Results:
     def frame(self) -> "pd.DataFrame":
         """One row a description: its scores with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page.
 
-        Features of `without` follow, with the reason as `no_description` and nothing else.
+        Features of `without` follow, with the reason as `no_description` and nothing else. `weight` stands there where the run has `weights`.
         """
         from fade_lens.report.links import urls_of
 
         frame = table_of(r.to_row() for r in self.items)
         frame["dashboard_url"] = urls_of(self)
+        if self.weights:
+            frame["weight"] = [dict(self.weights).get(index) for index in frame["index"]]
         if self.without:
             rows = [
                 {"index": row.index, "description": None, "no_description": str(row.reason)} for row in self.without
@@ -397,6 +416,7 @@ class Results:
             "nulls": to_plain(self.nulls),
             "without": to_plain(self.without),
             "beside": to_plain(self.beside),
+            "weights": to_plain(self.weights),
             "baselines": {kind: found._to_record() for kind, found in self.baselines.items()},
         }
 
@@ -408,7 +428,8 @@ class Results:
         baselines = {kind: cls._from_record(found) for kind, found in record.get("baselines", {}).items()}
         items, run = tuple(map(result_of, record["items"])), from_plain(RunRecord, record["run"])
         pairs = from_plain(tuple[tuple[int, int], ...], record.get("beside", []))
-        return cls(items, run, cross, nulls, without, baselines, pairs)
+        weights = from_plain(tuple[tuple[int, float], ...], record.get("weights", []))
+        return cls(items, run, cross, nulls, without, baselines, pairs, weights)
 
     def _repr_html_(self) -> str:
         from fade_lens.report.notebook import results_table

@@ -1,5 +1,6 @@
 """Runs side by side: names, facts, means and pairs as `aggregates` gives them, files, the page, the command."""
 
+import re
 import sys
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import fade_lens
 from fade_lens._util.errors import InputError
 from fade_lens._util.reasons import Reason
+from fade_lens.analysis import compare as compare_module
 from fade_lens.analysis.compare import compare, facts_of, told_apart, varying
 from fade_lens.analysis.summary import compare_sources, summary
 from fade_lens.cli import main
@@ -173,6 +175,28 @@ def test_the_page_and_its_fragment_are_sound_and_hostile_names_are_text():
         comparison.plot("width")
 
 
+def test_architectures_are_an_axis_of_the_page_and_the_figure():
+    kinds = ["topk", "jumprelu", "jumprelu", HOSTILE[0]]
+    comparison = compare(*(run_of(5, architecture=kind, weights=str(n)) for n, kind in enumerate(kinds)))
+    assert list(varying(comparison)) == ["architecture"]
+    document = Document(page_of(comparison))
+    assert (
+        "Against architecture" in document.text and "run 1: 0." in document.text and " at topk; run 2:" in document.text
+    )
+    assert not {"script", "img"} & {tag for tag, _ in document.elements}
+    xs = comparison.plot("architecture").data[0].x
+    assert list(xs[:3]) == kinds[:3]
+    places = re.findall(
+        r'stroke-width="8" d="M([\d.]+) [\d.]+h0"', page_of(comparison).split("Against architecture")[1]
+    )
+    assert len(set(places[:4])) == 4 and float(places[1]) < float(places[2]) < float(places[0]) < 300, (
+        "two side by side"
+    )
+    neurons = compare(run_of(5), run_of(5, kind="neurons", architecture=""))
+    assert [fact.architecture for fact in neurons.runs] == ["jumprelu", "neurons"]
+    assert list(varying(compare(run_of(5), run_of(9, kind="", architecture="")))) == ["layer"], "one is not known"
+
+
 def test_a_metric_undefined_everywhere():
     runs = [
         replace(
@@ -257,3 +281,40 @@ def test_releases_widths_and_l0_tell_runs_apart_and_group_them():
     assert compare(*runs, by="release").frame["group"].unique().tolist() == ["res", "res-all"]
     assert compare(*runs[:2], l0=[3, 4], by="l0").frame["group"].unique().tolist() == ["3", "4"]
     assert compare(*runs, by="width").frame["group"].unique().tolist() == ["4096"]
+
+
+def test_of_many_runs_the_best_is_compared_with_every_other_in_a_sentence_a_score(monkeypatch):
+    monkeypatch.setattr(compare_module, "MOST_PAIRED", 4)
+    monkeypatch.setattr(compare_module, "MOST_NAMED", 2)
+    shifts = [-0.02, -0.04, 0.0, -0.03, -0.01]
+    runs = [run_of(5, shift=shift, weights=str(n)) for n, shift in enumerate(shifts)]
+    found = compare(*runs, names=list("abcde"))
+    rows = found.differences.query("metric == 'clarity'")
+    assert set(rows["a"]) == {"c"} and rows["b"].tolist() == ["a", "b", "d", "e"]
+    assert len(found.sentences) == len(found.specs)
+    number = r"0\.0\d, −0\.\d\d to 0\.\d\d; about [\d,]+ further latents of each would settle it"
+    assert re.fullmatch(
+        rf"Clarity: highest is c; not told apart: e \({number}\), a \({number}\) and 2 more\.", found.sentences[0]
+    )
+    text = Document(page_of(found)).text
+    assert "its lead is a little overstated" in text and re.search(r"[\d,]{3,} of each", text)
+    monkeypatch.setattr(compare_module, "MOST_PAIRED", 5)
+    assert len(compare(*runs, scores=["clarity"]).differences) == 10
+
+
+def test_every_run_is_compared_with_the_one_that_is_named():
+    runs = {"low": run_of(5), "middle": run_of(5, shift=0.1), "high": run_of(5, shift=0.3), "few": run_of(5, n=3)}
+    found = compare(*runs.values(), names=list(runs), reference="middle", scores=["clarity"])
+    assert set(found.differences["a"]) == {"middle"} and found.differences["b"].tolist() == ["low", "high", "few"]
+    (said,) = found.sentences
+    assert said.startswith(
+        "Clarity: against middle; higher: high (0.20, 0.20 to 0.20); lower: low (0.10, 0.10 to 0.10)"
+    )
+    assert "too few features to tell: few (" in said
+    assert "Every other run is compared with middle." in Document(page_of(found)).text
+    best = compare(*runs.values(), names=list(runs), reference="best", scores=["clarity"])
+    assert set(best.differences["a"]) == {"high"} and best.sentences[0].startswith(
+        "Clarity: highest is high; lower: middle"
+    )
+    with pytest.raises(InputError, match="reference is 'hihg', which is none of those compared; did you mean 'high'"):
+        compare(*runs.values(), names=list(runs), reference="hihg")

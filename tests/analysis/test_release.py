@@ -4,19 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sae_lens import SAE
 from typer.testing import CliRunner
 
-from fade_lens import Corpus, InputError, Judge, JudgeError, Results, release
+from fade_lens import Corpus, InputError, Judge, JudgeError, Results, compare, release
 from fade_lens.cli import app
 from tests.explainers.test_explainers import names_marked
 from tests.fake_judge import FakeJudge
 from tests.hub import gpt2_config, hub, publish_model, publish_sae  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from tests.neuronpedia.conftest import site  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from tests.neuronpedia.fake_site import FakeSite, explanation
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule
-from tests.tiny import tiny_sae
+from tests.tiny import HOOK, tiny_sae
 
 FAST: dict[str, Any] = {"scorers": ("detection",), "detection_texts": 16, "progress": False}
 CORPUS = Corpus.from_texts(natural_texts(400))
@@ -39,13 +42,15 @@ def shuffled(sae: SAE[Any]) -> SAE[Any]:
 
 def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJudge, tmp_path: Path) -> None:
     saes = {"right": planted_sae(), "wrong": shuffled(planted_sae())}
-    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "wrong": TRUE}, **FAST)  # fmt: skip
+    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "wrong": TRUE}, reference="wrong", **FAST)  # fmt: skip
     frame: Any = found.frame.set_index("sae")
     assert frame.loc["right", "detection"] > 0.9 > 0.6 > frame.loc["wrong", "detection"]
     assert (
         frame["latents"].tolist() == [3, 3] and frame["described"].tolist() == [1, 1] and frame["failed"].isna().all()
     )
     assert 0.3 < frame.loc["right", "alive"] < 1, "latent 3 never fires"
+    (row,) = found.comparison.differences.to_dict("records")
+    assert (row["a"], row["b"]) == ("wrong", "right") and row["difference"] < -0.3
     page = found.to_html(tmp_path / "release.html").read_text()
     assert 'href="right/report.html"' in page and (tmp_path / "right" / "report.html").is_file()
     assert Results.load(tmp_path / "wrong" / "results.json.gz") == found.results["wrong"]
@@ -56,6 +61,49 @@ def test_the_scores_minus_those_of_baseline_features_stand_beside_each_sae(serve
     row = found.frame.to_dict("records")[0]
     assert row["detection"] > 0.9 and row["detection_minus_permuted"] == 0, "what they fire on is the same"
     assert "SAE scored" in found.to_html(tmp_path / "release.html").read_text()
+
+
+def graded() -> SAE[Any]:
+    """A few latents that fire on the rare names of animals, and many that fire on ever more of the common words."""
+    sae = tiny_sae("jumprelu", d_sae=40, hook=HOOK)
+    with torch.no_grad():
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+        sae.threshold.fill_(1.0)
+        sae.W_enc.zero_()
+        sae.W_enc[0, :6] = 1.0
+        for latent in range(6, 40):
+            sae.W_enc[8 : 8 + latent // 4, latent] = 1.0
+    return sae
+
+
+def test_latents_drawn_by_strata_of_density_give_the_means_of_all_that_fire(server: FakeJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    about: dict[str, Any] = {"model": planted_model(), "corpus": CORPUS, "folder": tmp_path, "latents": 10, "strata": 2}
+    about |= {"descriptions": {name: dict.fromkeys(range(40), TRUE[0]) for name in "ab"}} | FAST
+    found = release({"a": graded(), "b": graded()}, judge=judge_of(server), **about)
+    latents, row = found.latents[found.latents["sae"] == "a"], found.frame.set_index("sae").loc["a"]
+    n_alive = found.drawn["a"].n_alive
+    assert n_alive and latents["weight"].sum() == pytest.approx(n_alive) and n_alive == 40
+    assert latents["density"].between(0, 1, inclusive="neither").all() and latents["weight"].nunique() > 1
+    scored = latents[latents["detection"].notna()]
+    mean = np.average(scored["detection"], weights=scored["weight"])
+    assert row["detection"] == pytest.approx(mean) and abs(mean - scored["detection"].mean()) > 0.02
+    assert row["detection_low"] < mean < row["detection_high"]
+    assert found.comparison.differences["mean_a"].iloc[0] == pytest.approx(mean)
+    page = found.to_html(tmp_path / "release.html").read_text()
+    assert "each counts for as many as it stands for" in page and "; each stands for " in page
+    assert "by how many it stands for" in (tmp_path / "a" / "report.html").read_text()
+    # What is in the folder tells as much: whole runs, the table of latents, and where a run goes on.
+    again = compare(tmp_path / "a", tmp_path / "b")
+    assert again.frame["mean"].iloc[0] == pytest.approx(mean) and again.frame["low"].iloc[0] == row["detection_low"]
+    assert pd.read_csv(tmp_path / "a" / "results.csv")["weight"].tolist() == pytest.approx(latents["weight"].tolist())
+    table = pd.read_csv(found.to_csv(tmp_path / "release.csv").with_name("release-latents.csv"))
+    assert table["weight"].tolist() == pytest.approx(found.latents["weight"].tolist()) and len(table) == 20
+    asked = server.requests
+    monkeypatch.setattr("fade_lens.analysis.release.statistics", None)  # how often latents fire is in the folder
+    about["descriptions"] = {"a": about["descriptions"]["a"]}
+    assert release({"a": graded()}, judge=judge_of(server), **about).drawn == {"a": found.drawn["a"]}
+    assert server.requests == asked
 
 
 def test_a_release_that_is_run_again_asks_nothing_and_draws_the_same(server: FakeJudge, tmp_path: Path) -> None:
@@ -82,12 +130,61 @@ def test_an_sae_that_cannot_be_scored_is_told_and_the_others_go_on(server: FakeJ
         dead.threshold.fill_(1e9)
     told: list[str] = []
     saes = {"narrow": narrow, "dead": dead, "right": planted_sae(), "bare": planted_sae()}
-    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "dead": TRUE, "narrow": TRUE}, told=lambda name, _: told.append(name), **FAST)  # fmt: skip
+    found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "dead": TRUE, "narrow": TRUE}, told=lambda name, _: told.append(name), reference="dead", **FAST)  # fmt: skip
     assert list(found.results) == ["right"] and set(told) == set(saes)
     assert "fires" in found.failed["dead"] and "description" in found.failed["bare"] and "narrow" in found.failed
     page = found.to_html(tmp_path / "release.html").read_text()
     assert "Not scored" in page and "narrow" in page
     assert sum(map(bool, found.frame["failed"].fillna("").tolist())) == 3
+
+
+def on_neuronpedia(**sources: str) -> dict[str, SAE[Any]]:
+    """SAEs by name, each with its id there; "" for one that has none."""
+    saes = {name: planted_sae() for name in sources}
+    for name, source in sources.items():
+        saes[name].cfg.metadata.neuronpedia_id = f"gpt2-small/{source}" if source else None
+    return saes
+
+
+def test_descriptions_come_from_neuronpedia_and_an_sae_that_has_none_there_is_told(
+    server: FakeJudge, site: FakeSite, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    site.add("batch-0.jsonl.gz", [*(explanation(i, text) for i, text in TRUE.items()), explanation(3, "a dead latent")])
+    site.add("batch-0.jsonl.gz", [explanation(1, TRUE[1], layer="7-res-jb")], source="7-res-jb")
+    site.add("batch-0.jsonl.gz", [explanation(3, "a dead latent", layer="8-res-jb")], source="8-res-jb")
+    saes = on_neuronpedia(labelled="6-res-jb", few="7-res-jb", dead="8-res-jb", absent="9-res-jb", unnamed="")
+    about: dict[str, Any] = {
+        "model": planted_model(),
+        "corpus": CORPUS,
+        "folder": tmp_path,
+        "descriptions": "neuronpedia",
+    }
+    found = release(saes, judge=judge_of(server), **about, **FAST)
+    assert {name: [r.description.index for r in run] for name, run in found.results.items()} == {"labelled": [0, 1, 2], "few": [1]}  # fmt: skip
+    frame: Any = found.frame.set_index("sae")
+    n = found.drawn["few"].n_alive
+    assert n and frame.loc["labelled", "described"] == 3 / n and frame.loc["few", "described"] == 1 / n
+    assert found.latents["detection"].notna().sum() == 4 and len(found.latents) == 2 * n
+    assert "none of the" in found.failed["dead"] and "neuronpedia_id" in found.failed["unnamed"]
+    assert "gpt2-small/9-res-jb" in found.failed["absent"]
+    origins = {r.description.provenance.kind for run in found.results.values() for r in run}
+    assert origins == {"neuronpedia"} and found.results["few"].run.features.neuronpedia_id == "gpt2-small/7-res-jb"
+    assert "gpt2-small/7-res-jb/1" in (tmp_path / "few" / "report.html").read_text()
+    asked = server.requests
+    assert release(saes, judge=judge_of(server), **about, **FAST).drawn == found.drawn and server.requests == asked
+
+
+def test_latents_that_neuronpedia_does_not_describe_are_explained_where_somebody_does(
+    server: FakeJudge, site: FakeSite, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    site.add("batch-0.jsonl.gz", [explanation(0, "an animal, as Neuronpedia says")])
+    found = release(on_neuronpedia(labelled="6-res-jb", absent="9-res-jb", unnamed=""), model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions="neuronpedia", explainer="one-shot", least_texts=1, **FAST)  # fmt: skip
+    kinds = {
+        name: {r.description.index: r.description.provenance.kind for r in run} for name, run in found.results.items()
+    }
+    assert kinds["labelled"].pop(0) == "neuronpedia" and not found.failed
+    assert {kind for known in kinds.values() for kind in known.values()} == {"explained"}
+    assert 0 in kinds["unnamed"] and kinds["unnamed"] == kinds["absent"]
 
 
 def test_a_budget_that_is_used_up_ends_the_whole_run_and_more_goes_on(server: FakeJudge, tmp_path: Path) -> None:
@@ -114,8 +211,13 @@ def test_a_budget_that_is_used_up_ends_the_whole_run_and_more_goes_on(server: Fa
     [
         ({"descriptions": None}, "descriptions"),
         ({"latents": 0}, "latents is 0"),
+        ({"strata": -1}, "strata is -1"),
+        ({"latents": 9, "strata": 2}, "at least 5 a stratum, 10"),
+        ({"saes": {"right": planted_sae(), "neurons": "blocks.0.mlp.hook_post"}, "strata": 2}, "'neurons' has neurons"),
         ({"descriptions": {"wright": TRUE}}, "did you mean 'right'"),
         ({"scorers": ("detetcion",)}, "detection"),
+        ({"reference": "wright"}, "reference is 'wright', which is none of those compared; did you mean 'right'"),
+        ({"saes": "gpt2-small-res-jb", "reference": "blocks.99.hook_resid_pre"}, "none of those compared"),
         ({"model": "gpt2"}, "model"),
         ({"saes": {}}, "no SAE"),
         ({"descriptions": "absent.csv"}, "absent.csv"),

@@ -155,3 +155,36 @@ def test_runs_over_the_same_features_are_compared():
     assert not apart.paired and (apart.n_a, apart.n_b, apart.left_out) == (6, 6, 0)
     with pytest.raises(InputError, match="one source"):
         compare_sources(first)
+
+
+def test_features_count_by_how_many_they_stand_for():
+    items = tuple(result(i, 0.9 if i < 6 else 0.3 + i / 1000) for i in range(12))
+    items += (result(12, "no text"),)
+    weights = tuple((i, 10.0 if i < 6 else 2.0) for i in range(13))
+    run = replace(Results(items, RUN), weights=weights)
+    plain, clear = (row(summary(one), "clarity") for one in (replace(run, weights=()), run))
+    mean = np.average([r.clarity.value for r in items[:12]], weights=[w for _, w in weights[:12]])
+    assert clear["mean"] == pytest.approx(mean) and abs(plain["mean"] - mean) > 0.1
+    assert clear.undefined == pytest.approx(2 / 74) and plain.undefined == pytest.approx(1 / 13)
+    assert clear.high - clear.low < 0.01 < plain.high - plain.low, "the strata hardly vary within"
+    nulls = {"shuffled": tuple(result(i, 0.1) for i in range(13))}
+    minus = summary(replace(run, nulls=nulls)).query("null == 'shuffled'").set_index("metric").loc["clarity"]
+    assert minus["mean"] == pytest.approx(mean - 0.1)
+    # A run of the same SAE that was drawn otherwise keeps its own weights, and pooled runs count by their features.
+    both = [run, replace(run, weights=())]
+    found = summary(both, "run")
+    assert [row(found, "clarity", f"run {n}")["mean"] for n in (0, 1)] == pytest.approx([mean, plain["mean"]])
+    elsewhere = replace(run, weights=tuple((i, 100 * w) for i, w in weights), run=RunRecord(features=FeaturesRecord(hook="blocks.1.hook_resid_post")))  # fmt: skip
+    for others in (run, elsewhere):
+        pair = compare_sources([run, others], "run").set_index("metric").loc["clarity"]
+        assert pair.mean_a == pytest.approx(mean) == pair.mean_b and pair.paired == (others is run)
+    assert row(summary([run, elsewhere]), "clarity")["mean"] == pytest.approx(mean)
+    with pytest.raises(InputError, match="not above 0"):
+        summary(replace(run, weights=((0, float("nan")),)))
+
+
+def test_weights_are_saved_and_stand_in_the_table(tmp_path):
+    run = replace(Results(tuple(result(i, 0.5) for i in range(3)), RUN), weights=((0, 2.5), (1, 10.0), (2, 1.0)))
+    found = Results.load(run.save(tmp_path / "results.json.gz"))
+    assert found == run and found.frame["weight"].tolist() == [2.5, 10.0, 1.0]
+    assert "weight" not in replace(run, weights=()).frame

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fade_lens._util.errors import InputError
-from fade_lens.data.sampling import Sample, design, uniform
+from fade_lens.data.sampling import Sample, by_density, design, uniform
 from fade_lens.metrics.fade import purity
 from fade_lens.metrics.ranking import average_precision
 from tests.samples import stratified
@@ -277,3 +277,27 @@ def test_two_descriptions_of_a_feature_share_most_of_their_other_texts():
         set(design(values, 200, np.random.default_rng(0), likeness=rng.normal(size=5000)).order) for _ in range(2)
     ]
     assert len(chosen[0] & chosen[1]) > 150
+
+
+def test_as_many_latents_of_every_range_of_density_where_there_are():
+    density = np.repeat([2e-5, 3e-4, 3e-3, 0.2], [900, 80, 16, 4])  # a range of each, a decade or more apart
+    sample = by_density(density, 44, 4, np.random.default_rng(0))
+    drawn = {float(d): int(n) for d, n in zip(*np.unique(density[sample.indices], return_counts=True), strict=True)}
+    assert drawn == {2e-5: 14, 3e-4: 13, 3e-3: 13, 0.2: 4}, (
+        "the densest have no more, and the others share what they leave"
+    )
+    for value, n in drawn.items():
+        assert sample.weights[density[sample.indices] == value] == pytest.approx((density == value).sum() / n)
+    assert sample.weights.sum() == pytest.approx(1000)
+
+
+@given(
+    st.lists(st.integers(1, 10**5), min_size=1, max_size=80), st.integers(1, 90), st.integers(1, 6), st.integers(0, 99)
+)
+@settings(deadline=None, max_examples=200)
+def test_a_larger_draw_by_density_holds_the_smaller_one(counts, n, strata, seed):
+    density = np.array(counts) / 10**5
+    small, large = (by_density(density, k, strata, np.random.default_rng(seed)) for k in (n, n + 7))
+    assert len(small) == min(n, len(counts)) and (np.diff(small.indices) > 0).all()
+    assert small.weights.sum() == pytest.approx(len(counts))
+    assert n < strata or set(small.indices) <= set(large.indices)

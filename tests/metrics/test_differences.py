@@ -5,8 +5,10 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
+from fade_lens.data.sampling import by_density
 from fade_lens.metrics import differences as differences_module
 from fade_lens.metrics.differences import (
+    deviation,
     difference_interval,
     further_to_settle,
     label_test,
@@ -85,4 +87,46 @@ def test_so_many_more_settle_it_four_times_of_five():
     means = random.normal(difference, deviation, (2000, n + more)).mean(axis=1)
     assert np.mean(means > 1.96 * deviation / np.sqrt(n + more)) == pytest.approx(0.8, abs=0.03)
     assert further_to_settle(1.0, 0.1, 20) == 0 and further_to_settle(0.0, 1.0, 20) is None
-    assert further_to_settle(0.1, float("nan"), 20) is None
+    assert further_to_settle(0.1, float("nan"), 20) is None and further_to_settle(1e-200, 0.3, 20) is None
+
+
+def test_weights_give_the_mean_of_all_latents_and_an_interval_that_holds_it():
+    random, n = np.random.default_rng(4), 40
+    density = np.exp(random.normal(-7, 1.5, 2000))
+    score = np.clip(0.6 + 0.08 * (np.log(density) + 7) + random.normal(0, 0.15, 2000), 0, 1)
+    found = []
+    for seed in range(100):
+        sample = by_density(density, n, 4, np.random.default_rng(seed))
+        values, weights = score[sample.indices], sample.weights
+        low, high = mean_interval(list(enumerate(values)), seed, dict(enumerate(weights)))
+        mean = np.average(values, weights=weights)
+        found.append((low <= score.mean() <= high, mean, values.mean(), deviation(values, weights) / np.sqrt(n)))
+    held, means, plain, deviations = np.array(found).T
+    assert 0.88 < held.mean() < 0.99
+    assert abs(means.mean() - score.mean()) < 0.012 < 0.03 < abs(plain.mean() - score.mean()), (
+        "each latent counts once without"
+    )
+    assert deviations.mean() == pytest.approx(means.std(), rel=0.2)
+
+
+def test_latents_of_one_stratum_are_resampled_among_themselves():
+    values, weights = np.repeat([0.1, 0.9], 10), np.repeat([1.0, 30.0], 10)
+    each = list(enumerate(values)), 0
+    assert mean_interval(*each, dict(enumerate(weights))) == pytest.approx((0.9 - 0.8 / 31,) * 2)
+    assert np.ptp(mean_interval(*each)) > 0.2
+    assert difference_interval(values, values, 0, (weights, weights)) == pytest.approx((0, 0))
+    alone = mean_interval(list(enumerate([*values, 0.0])), 0, dict(enumerate([*weights, 7.0])))
+    assert alone[1] - alone[0] > 0.05, "what is alone in its stratum is resampled with those of the next"
+
+
+def test_tests_of_a_difference_weigh_as_its_mean_does(monkeypatch):
+    monkeypatch.setattr(differences_module, "PERMUTATIONS", 200)
+    random, p_values = np.random.default_rng(5), []
+    for seed in range(200):
+        weights = [random.choice([1.0, 9.0], size) for size in (15, 25)]
+        a, b = (random.normal(w / 9, 1) for w in weights)  # the heavy ones score more, in both
+        p_values.append(label_test(a, b, seed, (weights[0], 100 * weights[1])))
+    assert abs(np.mean(np.array(p_values) <= 0.05) - 0.05) < 0.045 and abs(np.mean(p_values) - 0.5) < 0.07
+    heavy, light = np.repeat([9.0, 1.0], 15), np.ones(30)
+    a, b = np.where(heavy > 1, 0.8, 0.0) + 1e-3 * random.normal(size=30), np.full(30, 0.4)
+    assert label_test(a, b, 0) > 0.9 and label_test(a, b, 0, (heavy, light)) < 0.05, "their plain means are alike"
