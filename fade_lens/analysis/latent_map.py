@@ -27,7 +27,7 @@ from fade_lens.analysis.geometry import (
     unit_rows,
 )
 from fade_lens.analysis.labels import KEYS, labels_of
-from fade_lens.analysis.release import names_in, published, same_model
+from fade_lens.analysis.opening import names_in, published, same_model
 from fade_lens.data.corpus import Corpus
 from fade_lens.neuronpedia.links import dashboard
 from fade_lens.neuronpedia.resolving import names_of

@@ -91,7 +91,7 @@ def rendered(*, cards: Sequence[Any], **shown: Any) -> str:
         "heat": None,
         "health": None,
     }
-    known = absent | {"audited": False, "table_only": False, "page_rows": PAGE_ROWS} | shown
+    known: dict[str, Any] = absent | {"audited": False, "table_only": False, "page_rows": PAGE_ROWS} | shown
     script = joined(*SCRIPTS)
     return whole("page.html", script, script=script, cards=[Markup(compact(card)) for card in cards], **known)
 
