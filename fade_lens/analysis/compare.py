@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -373,8 +374,9 @@ def _l0_of(results: Results, rates: Mapping[int, float]) -> tuple[float | None, 
     if results.run.health is not None and (l0 := results.run.health.value("l0")) is not None:
         return l0, "measured"
     if features.size and rates:
-        weights = {index: results.relative_weights.get(index, 1.0) for index in rates}
-        return features.size * sum(weights[i] * rate for i, rate in rates.items()) / sum(weights.values()), "estimate"
+        known = results.relative_weights
+        weights = [known.get(index, 1.0) for index in rates]
+        return features.size * sum(map(mul, weights, rates.values())) / sum(weights), "estimate"
     return None, ""
 
 

@@ -22,6 +22,7 @@ from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_
 from tests.tiny import HOOK, tiny_sae
 
 FAST: dict[str, Any] = {"scorers": ("detection",), "detection_texts": 16, "progress": False}
+QUICK = FAST | {"health_texts": 0}
 CORPUS = Corpus.from_texts(natural_texts(400))
 
 
@@ -79,9 +80,10 @@ def graded() -> SAE[Any]:
 
 def test_latents_drawn_by_strata_of_density_give_the_means_of_all_that_fire(server: FakeJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     about: dict[str, Any] = {"model": planted_model(), "corpus": CORPUS, "folder": tmp_path, "latents": 10, "strata": 2}
-    about |= {"descriptions": {name: dict.fromkeys(range(40), TRUE[0]) for name in "ab"}} | FAST
+    about |= {"descriptions": {name: dict.fromkeys(range(40), TRUE[0]) for name in "ab"}} | QUICK
     found = release({"a": graded(), "b": graded()}, judge=judge_of(server), **about)
-    latents, row = found.latents[found.latents["sae"] == "a"], found.frame.set_index("sae").loc["a"]
+    latents: Any = found.latents[found.latents["sae"] == "a"]
+    row: Any = found.frame.set_index("sae").loc["a"]
     n_alive = found.drawn["a"].n_alive
     assert n_alive and latents["weight"].sum() == pytest.approx(n_alive) and n_alive == 40
     assert latents["density"].between(0, 1, inclusive="neither").all() and latents["weight"].nunique() > 1
@@ -159,7 +161,7 @@ def test_descriptions_come_from_neuronpedia_and_an_sae_that_has_none_there_is_to
         "folder": tmp_path,
         "descriptions": "neuronpedia",
     }
-    found = release(saes, judge=judge_of(server), **about, **FAST)
+    found = release(saes, judge=judge_of(server), **about, **QUICK)
     assert {name: [r.description.index for r in run] for name, run in found.results.items()} == {"labelled": [0, 1, 2], "few": [1]}  # fmt: skip
     frame: Any = found.frame.set_index("sae")
     n = found.drawn["few"].n_alive
@@ -171,14 +173,14 @@ def test_descriptions_come_from_neuronpedia_and_an_sae_that_has_none_there_is_to
     assert origins == {"neuronpedia"} and found.results["few"].run.features.neuronpedia_id == "gpt2-small/7-res-jb"
     assert "gpt2-small/7-res-jb/1" in (tmp_path / "few" / "report.html").read_text()
     asked = server.requests
-    assert release(saes, judge=judge_of(server), **about, **FAST).drawn == found.drawn and server.requests == asked
+    assert release(saes, judge=judge_of(server), **about, **QUICK).drawn == found.drawn and server.requests == asked
 
 
 def test_latents_that_neuronpedia_does_not_describe_are_explained_where_somebody_does(
     server: FakeJudge, site: FakeSite, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip
     site.add("batch-0.jsonl.gz", [explanation(0, "an animal, as Neuronpedia says")])
-    found = release(on_neuronpedia(labelled="6-res-jb", absent="9-res-jb", unnamed=""), model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions="neuronpedia", explainer="one-shot", least_texts=1, **FAST)  # fmt: skip
+    found = release(on_neuronpedia(labelled="6-res-jb", absent="9-res-jb", unnamed=""), model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions="neuronpedia", explainer="one-shot", least_texts=1, **QUICK)  # fmt: skip
     kinds = {
         name: {r.description.index: r.description.provenance.kind for r in run} for name, run in found.results.items()
     }
@@ -263,11 +265,13 @@ def test_a_published_release_goes_through_the_command_end_to_end(
     command = [
         "release", "gpt2-small-res-jb", "--sae-ids", "blocks.[012].hook_resid_pre", "--latents", "3", "--explainer", "one-shot", "--scorers", "detection",
         "--detection-texts", "16", "--least-texts", "1", "--corpus", "c.txt", "--judge", f"{server.base_url}#planted", "--out", "out", "--device", "cpu",
+        "--reference", "blocks.1.hook_resid_pre",
     ]  # fmt: skip
     dry = CliRunner().invoke(app, [*command, "--dry-run"], catch_exceptions=False)
     assert dry.exit_code == 0 and "3 SAEs" in dry.output and not server.requests and not Path("out").exists()
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    assert "against blocks.1.hook_resid_pre" in done.output
     table: Any = pd.read_csv("out/release.csv").set_index("sae")
     assert table["latents"].tolist()[:2] == [3, 3] and table["layer"].tolist()[:2] == [0, 1]
     assert "blocks.2.hook_resid_pre" in table.index[table["failed"].notna()]
