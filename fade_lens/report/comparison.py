@@ -27,6 +27,8 @@ AXES = {
     "recovered": "loss recovered by the SAE",
     "architecture": "architecture",
 }
+BETTER = {"width": -1, "l0": -1, "recovered": 1}
+"""Of which axes less (-1) or more (1) is better, so that runs can be traded off against a score."""
 WIDTH, HEIGHT = 300, 190
 LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
 
@@ -203,12 +205,12 @@ def _plots(comparison: Comparison) -> list[dict[str, Any]]:
             panels.append(
                 {
                     "title": spec.title,
-                    "drawing": scatter(points, spec.range, AXES[fact], names),
-                    "said": _said(points, names),
+                    "drawing": scatter(points, spec.range, AXES[fact], names, BETTER.get(fact, 0)),
+                    "said": _said(points, names, BETTER.get(fact, 0)),
                 }
             )
         estimated = fact == "l0" and any(run.l0_from == "estimate" for run in comparison.runs)
-        made.append({"axis": AXES[fact], "panels": panels, "estimated": estimated})
+        made.append({"axis": AXES[fact], "panels": panels, "estimated": estimated, "traded": fact in BETTER})
     return made
 
 
@@ -223,8 +225,12 @@ def scatter(
     limits: tuple[float, float],
     axis: str,
     names: Sequence[str] = (),
+    better: int = 0,
 ) -> Markup:
-    """Means with intervals against a number, or the place of one of `names`; each point has its run's number. An axis over more than a factor of ten is logarithmic."""
+    """Means with intervals against a number, or the place of one of `names`; each point has its run's number. An axis over more than a factor of ten is logarithmic.
+
+    Where more (`better` 1) or less (-1) of the number is better, a line joins the Pareto front.
+    """
     values = [p[0] for p in points] or [0.0]
     least, most = (0.0, float(len(names))) if names else (min(values), max(values))
     log = least > 0 and most / least > 10
@@ -251,6 +257,8 @@ def scatter(
     parts.append(
         f'<text x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{axis}{", log scale" if log else ""}</text>'
     )
+    if len(best := front(points, better)) > 1:
+        parts.append(f'<path class="front" d="M{"L".join(f"{x(p[0])} {y(p[1])}" for p in best)}"/>')
     seen, room = Counter[float](), (WIDTH - LEFT - RIGHT) / max(len(set(values)), len(names))
     step = min(11.0, room / max(Counter(values).values()))
     for value, mean, interval, run in points:
@@ -263,6 +271,19 @@ def scatter(
         parts.append(f'<path class="dot" stroke-width="8" d="M{place:.1f} {y(mean)}h0"/>')
         parts.append(f'<text class="name" x="{place + 3:.1f}" y="{float(y(mean)) - 6:.1f}">{run}</text>')
     return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
+
+
+def front(points: Sequence[tuple[float, float, Any, int]], better: int) -> list[tuple[float, float, Any, int]]:
+    """The Pareto front: points than which none has both a better number and a higher mean, by their numbers; none where no number is better.
+
+    >>> [run for *_, run in front([(1, 0.2, None, 1), (2, 0.5, None, 2), (3, 0.4, None, 3)], better=-1)]
+    [1, 2]
+    """
+    best = list[tuple[float, float, Any, int]]()
+    for point in sorted(points, key=lambda p: (-better * p[0], -p[1])) if better else ():
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    return sorted(best, key=lambda p: p[0])
 
 
 def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
@@ -305,12 +326,12 @@ def comparison_figure(comparison: Comparison, against: str) -> "go.Figure":
     return figure.update_layout(showlegend=False, height=340 * high)
 
 
-def _said(points: Sequence[tuple[float, float, Any, int]], names: Sequence[str] = ()) -> str:
+def _said(points: Sequence[tuple[float, float, Any, int]], names: Sequence[str] = (), better: int = 0) -> str:
     """The panel in words, for those who do not see it."""
     at = [clip(names[int(x)], 40) if names else _tick(x) for x, *_ in points]
-    return (
-        "; ".join(f"run {p[3]}: {number(p[1])} at {place}" for p, place in zip(points, at, strict=True)) or "undefined"
-    )
+    said = "; ".join(f"run {p[3]}: {number(p[1])} at {place}" for p, place in zip(points, at, strict=True))
+    best = ", ".join(str(run) for *_, run in front(points, better))
+    return f"{said}; none beats {best} in both" if best else said or "undefined"
 
 
 def _spaced(values: Sequence[float], turn: Any, span: float) -> list[float]:

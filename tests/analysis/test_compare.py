@@ -197,6 +197,19 @@ def test_architectures_are_an_axis_of_the_page_and_the_figure():
     assert list(varying(compare(run_of(5), run_of(9, kind="", architecture="")))) == ["layer"], "one is not known"
 
 
+def test_the_pareto_front_is_drawn_where_less_or_more_is_better_and_nowhere_else():
+    from fade_lens.report.comparison import front
+
+    runs = [run_of(5, 4096), run_of(5, 8192, shift=-0.1), run_of(5, 16384, shift=0.05)]
+    page = page_of(compare(*runs, l0=[20, 40, 60]))
+    narrow = page.split("Against width")[1].split("<h2>")[0]
+    assert "none beats 1, 3 in both" in narrow and narrow.count('class="front"') >= 1
+    assert "none beats" not in page_of(compare(run_of(5), run_of(9))), "no layer is better"
+    points = [(1.0, 0.5, None, 1), (1.0, 0.6, None, 2), (2.0, 0.6, None, 3), (3.0, 0.7, None, 4)]
+    assert [p[3] for p in front(points, -1)] == [2, 4] and [p[3] for p in front(points, 1)] == [4]
+    assert front(points, 0) == [] and front([], 1) == []
+
+
 def test_a_metric_undefined_everywhere():
     runs = [
         replace(
