@@ -250,7 +250,7 @@ def scatter(
         for t in (0.0, 0.5, 1.0)
     ]
     for value in range(len(names)) if names else _spaced(sorted(set(values)), turn, span):
-        words = escape(clip(names[int(value)], max(4, 44 // len(names)))) if names else _tick(value)
+        words = escape(clip(names[int(value)], max(4, 36 // len(names)))) if names else _tick(value)
         parts.append(
             f'<text x="{x(value)}" y="{HEIGHT - 18}" text-anchor="{"start" if names else "middle"}">{words}</text>'
         )

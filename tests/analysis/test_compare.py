@@ -266,6 +266,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     for wrong, message in (
         ([str(tmp_path)], "holds no results.json.gz"),
         ([folders[0], "--l0", "x"], "--l0 is 'x'; give numbers"),
+        ([*folders, "--reference", "d"], "--reference is 'd', which is none of those compared"),
     ):
         monkeypatch.setattr(sys, "argv", ["fade-lens", "compare", *wrong])
         with pytest.raises(SystemExit) as stopped:

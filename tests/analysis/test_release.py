@@ -11,7 +11,7 @@ import torch
 from sae_lens import SAE
 from typer.testing import CliRunner
 
-from fade_lens import Corpus, InputError, Judge, JudgeError, Results, compare, release
+from fade_lens import Corpus, InputError, Judge, JudgeError, Results, compare, read_descriptions, release
 from fade_lens.cli import app
 from tests.explainers.test_explainers import names_marked
 from tests.fake_judge import FakeJudge
@@ -41,7 +41,9 @@ def shuffled(sae: SAE[Any]) -> SAE[Any]:
     return sae
 
 
-def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJudge, tmp_path: Path) -> None:
+def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    read: list[Any] = []
+    monkeypatch.setattr("fade_lens.analysis.release.read_descriptions", lambda some: read.append(some) or read_descriptions(some))  # fmt: skip
     saes = {"right": planted_sae(), "wrong": shuffled(planted_sae())}
     found = release(saes, model=planted_model(), corpus=CORPUS, judge=judge_of(server), folder=tmp_path, descriptions={"right": TRUE, "wrong": TRUE}, reference="wrong", **FAST)  # fmt: skip
     frame: Any = found.frame.set_index("sae")
@@ -50,6 +52,7 @@ def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJud
         frame["latents"].tolist() == [3, 3] and frame["described"].tolist() == [1, 1] and frame["failed"].isna().all()
     )
     assert 0.3 < frame.loc["right", "alive"] < 1, "latent 3 never fires"
+    assert len(read) == 2, "once an SAE"
     (row,) = found.comparison.differences.to_dict("records")
     assert (row["a"], row["b"]) == ("wrong", "right") and row["difference"] < -0.3
     page = found.to_html(tmp_path / "release.html").read_text()
