@@ -1,4 +1,7 @@
-"""SAE latents and neurons behind one face: where to read, how to encode the columns asked for, which way to steer."""
+"""SAE latents and neurons behind one face: where to read, how to encode the columns asked for, which way to steer.
+
+Matching-pursuit, top-k and temporal SAEs cannot be encoded column by column, so they cost a full encoder pass. Temporal ones steer additively only.
+"""
 
 import copy
 import logging

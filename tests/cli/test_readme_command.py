@@ -1,7 +1,5 @@
 """The README's own shell command, word for word, on stand-ins for what it downloads and for OpenAI."""
 
-import re
-import shlex
 from pathlib import Path
 
 import datasets
@@ -19,6 +17,7 @@ from tests.fake_judge import FakeJudge
 from tests.families import official
 from tests.hub import snapshot
 from tests.planted import natural_texts
+from tests.readme import shell_lines
 from tests.releases import hub_cache, published
 from tests.tiny import OTHERS, WORDS
 
@@ -26,13 +25,8 @@ KEY = "sk-SECRET-readme"
 
 
 def readme_command() -> list[str]:
-    """The first command of the section on the command line, as a shell splits it, without the program's name."""
-    section = Path("README.md").read_text().split("## On the command line", 1)[1]
-    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    program, *arguments = shlex.split(block[1].replace("\\\n", " "))
-    assert program == "fade-lens"
-    return arguments
+    """The README's `fade-lens evaluate`, as a shell splits it, without the program's name."""
+    return next(line[1:] for line in shell_lines() if line[:2] == ["fade-lens", "evaluate"])
 
 
 def cache_dataset(cache: Path, name: str, texts: list[str]) -> None:
