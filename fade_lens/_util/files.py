@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import tomllib
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ LINES_BYTES = 16 * 2**30
 """The largest JSONL file, unpacked."""
 JSON_BYTES = 2 * 2**30
 """The largest file that is one JSON value."""
+TOML_BYTES = 2**18
+"""The largest TOML file."""
 GZIP = b"\x1f\x8b"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """How a file begins that Excel ("Unicode text") or PowerShell (`>`) wrote."""
@@ -251,3 +254,22 @@ def json_value(path: Path, limit: int = JSON_BYTES) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path.name} is not valid JSON: {error}") from error
+
+
+def toml_table(path: Path, what: str) -> dict[str, Any]:
+    """The table that a TOML file is; messages call it `what`.
+
+    Raises:
+        InputError: no such file, too large, no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(TOML_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{what} {str(path)!r} cannot be read: {error.strerror or error}") from None
+    if len(content) > TOML_BYTES:
+        raise InputError(f"{what} {path.name!r} is larger than {TOML_BYTES >> 10} KiB: give a {what}")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # TOML's and decoding's
+        raise InputError(f"{what} {path.name!r} is no TOML file in UTF-8: {error}") from None

@@ -9,15 +9,16 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from fade_lens._util.errors import Argument, FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
 from fade_lens.cli import audit, compare, evaluate, explain, health, judge, look, map, release, sanity
 from fade_lens.cli.console import errors, make_printable, plain
 from fade_lens.cli.groups import with_options
+from fade_lens.cli.help import ThemedCommand, ThemedGroup
 from fade_lens.neuronpedia.errors import NeuronpediaError
 
 EXIT_CODES: dict[type[FadeLensError], int] = {
@@ -45,7 +46,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-class Commands(TyperGroup):
+class Commands(ThemedGroup):
     """The commands, of which only the one that is called learns its options: some come from modules that `--help` need not wait for."""
 
     called_options: Mapping[str, str] = {}
@@ -61,8 +62,8 @@ class Commands(TyperGroup):
 
 def whole(command: Callable[..., None]) -> Any:
     """A command with all of its options."""
-    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-    alone.command(command.__name__)(with_options(command))
+    alone = typer.Typer(add_completion=False)
+    alone.command(command.__name__, cls=ThemedCommand)(with_options(command))
     return typer.main.get_command(alone)
 
 
@@ -71,8 +72,6 @@ app = typer.Typer(
     help="Does this description of this feature tell the truth? Scores descriptions of SAE latents and neurons by "
     "Clarity, Responsiveness, Purity and Faithfulness.\n\nStart with `fade-lens demo`: it needs no account and no model hub.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 unexpected error, 2 bad input, 3 the judge cannot be asked, 4 the run folder cannot be "
     "used, 5 an optional package is missing, 6 Neuronpedia cannot be read, 130 interrupted (run the same command again to go on).",
@@ -80,6 +79,22 @@ app = typer.Typer(
 for command in COMMANDS:
     app.command(command.__name__, help=inspect.getdoc(command))(lambda: None)
 app.add_typer(judge.app, name="judge")
+
+
+def show_version(asked: bool | None) -> None:
+    """Print the version and stop."""
+    if asked:
+        typer.echo(f"fade-lens {version('fade-lens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    show: Annotated[
+        bool | None, typer.Option("--version", help="Print the version.", is_eager=True, callback=show_version)
+    ] = None,
+) -> None:
+    """What stands before the command's name."""
 
 
 def as_option(argument: Argument, options: Mapping[str, str]) -> str:

@@ -44,7 +44,9 @@ class AuditedSubject(SubjectOptions):
     """As elsewhere, but that it can do without a model."""
 
     model: Annotated[
-        str, typer.Option(help="Subject model, as for `evaluate`; not needed with --flags-only.", show_default=False)
+        str,
+        typer.Option(help="Subject model, as for `evaluate`; not needed with --flags-only.", show_default=False),
+        Path,
     ] = ""
 
 
@@ -53,7 +55,9 @@ class AuditCorpus(CorpusOptions):
     """As elsewhere, but that it can do without."""
 
     corpus: Annotated[
-        str, typer.Option(help="Natural texts, as for `evaluate`; not needed with --flags-only.", show_default=False)
+        str,
+        typer.Option(help="Natural texts, as for `evaluate`; not needed with --flags-only.", show_default=False),
+        Path,
     ] = ""
 
 
@@ -62,13 +66,16 @@ def audit(
     subject: AuditedSubject,
     corpus: AuditCorpus,
     judging: Judging,
-    judge: Annotated[str | None, typer.Option(help="Judge, as for `evaluate`; not needed with --flags-only.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Judge, as for `evaluate`; not needed with --flags-only."), Path
+    ] = None,
     neuronpedia: Annotated[
         str | None,
         typer.Option(
             metavar="ID|FOLDER|FILE",
             help="Where the descriptions are: an id such as gpt2-small/8-res-jb, a folder in the bulk layout, a file. The SAE's own id unless given.",
         ),
+        Path,
     ] = None,
     features: Only = None,
     flags_only: Annotated[

@@ -9,11 +9,12 @@ import typer
 
 from fade_lens._util.errors import InputError
 from fade_lens.cli.console import console, plain
+from fade_lens.cli.help import ThemedCommand, ThemedGroup
 
 if TYPE_CHECKING:
     from fade_lens.judge.log import Entry
 
-app = typer.Typer(help="Look into what the judge was asked.", no_args_is_help=True)
+app = typer.Typer(cls=ThemedGroup, help="Look into what the judge was asked.", no_args_is_help=True)
 SHOWN = 160
 """Characters of a text that are shown unless all is asked for."""
 
@@ -23,7 +24,7 @@ def judge() -> None:
     """Look into what the judge was asked."""
 
 
-@app.command()
+@app.command(cls=ThemedCommand)
 def log(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or a file of shared answers.")],
     concept: Annotated[str | None, typer.Option(help="Only questions about descriptions that hold this text.")] = None,

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fade_lens.cli.groups import Group
+from fade_lens.cli.groups import THEMES, Group
 from fade_lens.cli.options import (
-    PANEL,
     Batch,
     Concurrency,
     Gold,
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
     from fade_lens.judge import Judge
 
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print judge calls, tokens and price, then stop.", rich_help_panel=PANEL)
+    bool,
+    typer.Option("--dry-run", help="Print judge calls, tokens and price, then stop.", rich_help_panel=THEMES["out"]),
 ]
 
 
@@ -39,6 +39,7 @@ DryRun = Annotated[
 class Judging(Group):
     """What a command was told about the judge; each field is an option."""
 
+    theme = "Judge"
     rating: Rating = "auto"
     writer: Writer = None
     max_calls: MaxCalls = None

@@ -28,7 +28,9 @@ class MaybeCorpus(CorpusOptions):
     """Natural texts, or none."""
 
     corpus: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
-        str | None, typer.Option(help="Natural texts that tell the unit of factors, as for `look`; or give --unit.")
+        str | None,
+        typer.Option(help="Natural texts that tell the unit of factors, as for `look`; or give --unit."),
+        Path,
     ] = None
 
 

@@ -20,7 +20,9 @@ DEMO = "demo"
 NEURONPEDIA = "neuronpedia"
 
 Model = Annotated[
-    str, typer.Option(help="Subject model, by its TransformerLens name (gpt2-small, google/gemma-2-2b), or `demo`.")
+    str,
+    typer.Option(help="Subject model, by its TransformerLens name (gpt2-small, google/gemma-2-2b), or `demo`."),
+    Path,
 ]
 Release = Annotated[str | None, typer.Option(help="SAELens release, such as gpt2-small-res-jb.")]
 SaeId = Annotated[str | None, typer.Option(help="SAE within the release, such as blocks.7.hook_resid_pre.")]
@@ -42,7 +44,7 @@ Explain = Annotated[
 ]
 Only = Annotated[str | None, typer.Option(help="Only these features of the file, such as 0:200,512.")]
 Texts = Annotated[
-    str, typer.Option(help="Natural texts: hf:DATASET, a .txt/.jsonl/.json/.csv/.parquet file, or `demo`.")
+    str, typer.Option(help="Natural texts: hf:DATASET, a .txt/.jsonl/.json/.csv/.parquet file, or `demo`."), Path
 ]
 Column = Annotated[str, typer.Option(help="Column of the corpus that holds the text.")]
 Limit = Annotated[
@@ -59,6 +61,7 @@ JudgeSpec = Annotated[
     typer.Option(
         help="openai:MODEL, ollama:MODEL, http://HOST:PORT/v1#MODEL, gguf:PATH, or `demo`. Keys come from the environment or .env."
     ),
+    Path,
 ]
 
 
@@ -84,83 +87,63 @@ Out = Annotated[
         help="Folder for the run: run it again with the same folder to go on where it stopped.", callback=run_folder
     ),
 ]
-PANEL = "Judge"
 Rating = Annotated[
     str,
-    typer.Option(
-        help="How texts are rated: batched (strong models), single (small ones) or auto.", rich_help_panel=PANEL
-    ),
+    typer.Option(help="How texts are rated: batched (strong models), single (small ones) or auto."),
 ]
 Writer = Annotated[
-    str | None, typer.Option(help="Another judge, given likewise, that writes the texts.", rich_help_panel=PANEL)
+    str | None,
+    typer.Option(help="Another judge, given likewise, that writes the texts."),
+    Path,
 ]
-Concurrency = Annotated[
-    int | None, typer.Option(help="Most requests in flight at once (16; 4 for Ollama and GGUF).", rich_help_panel=PANEL)
-]
-RequestsPerMinute = Annotated[
-    float | None, typer.Option(help="Most requests a minute; no limit unless given.", rich_help_panel=PANEL)
-]
-TokensPerMinute = Annotated[
-    float | None, typer.Option(help="Most tokens a minute; no limit unless given.", rich_help_panel=PANEL)
-]
+Concurrency = Annotated[int | None, typer.Option(help="Most requests in flight at once (16; 4 for Ollama and GGUF).")]
+RequestsPerMinute = Annotated[float | None, typer.Option(help="Most requests a minute; no limit unless given.")]
+TokensPerMinute = Annotated[float | None, typer.Option(help="Most tokens a minute; no limit unless given.")]
 MaxCalls = Annotated[
     int | None,
-    typer.Option(help="Stop after so many requests; the same command with more goes on.", rich_help_panel=PANEL),
+    typer.Option(help="Stop after so many requests; the same command with more goes on."),
 ]
 MaxCost = Annotated[
     float | None,
     typer.Option(
         help="Stop before more US dollars than this are spent; the same command with more goes on.",
-        rich_help_panel=PANEL,
     ),
 ]
 Price = Annotated[
     str | None,
     typer.Option(
         help="US dollars a million prompt and completion tokens, such as 0.15,0.60; OpenAI's list price unless given.",
-        rich_help_panel=PANEL,
     ),
 ]
 Batch = Annotated[
     bool,
-    typer.Option(
-        "--batch", help="Ask through the server's Batch API: half the price, within a day.", rich_help_panel=PANEL
-    ),
+    typer.Option("--batch", help="Ask through the server's Batch API: half the price, within a day."),
 ]
 JudgeName = Annotated[
     str | None,
     typer.Option(
         help="What to know the judge by in place of its address: tells two servers apart, or says that they are the same judge.",
-        rich_help_panel=PANEL,
     ),
 ]
 JudgePrompts = Annotated[
     Path | None,
     typer.Option(
         help="TOML file with words of your own for the judge: rating, writing, single and others (see `fade_lens.Prompts`).",
-        rich_help_panel=PANEL,
     ),
 ]
 SecondJudge = Annotated[
     str | None,
-    typer.Option(
-        help="Another judge, given likewise, that rates some texts too: reports Cohen's kappa.", rich_help_panel=PANEL
-    ),
+    typer.Option(help="Another judge, given likewise, that rates some texts too: reports Cohen's kappa."),
+    Path,
 ]
-Repeats = Annotated[
-    int, typer.Option(help="Times that some texts are rated again: reports Cohen's kappa.", rich_help_panel=PANEL)
-]
+Repeats = Annotated[int, typer.Option(help="Times that some texts are rated again: reports Cohen's kappa.")]
 Gold = Annotated[
     Path | None,
-    typer.Option(
-        help="CSV with concept, text, rating (0, 1, 2): reports how often the judge errs.", rich_help_panel=PANEL
-    ),
+    typer.Option(help="CSV with concept, text, rating (0, 1, 2): reports how often the judge errs."),
 ]
 Transcripts = Annotated[
     Path | None,
-    typer.Option(
-        help="File, or another run's folder, whose judge answers are shared with this run.", rich_help_panel=PANEL
-    ),
+    typer.Option(help="File, or another run's folder, whose judge answers are shared with this run."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")]
 Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")]

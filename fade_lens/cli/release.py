@@ -1,5 +1,6 @@
 """`fade-lens release`: many SAEs of one model, scored and set side by side."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,6 +44,7 @@ def release(
         typer.Option(
             help="`neuronpedia`, or a CSV file with sae, index and description, of whose latents are then drawn."
         ),
+        Path,
     ] = None,
     explainer: Annotated[
         str | None,
@@ -56,7 +58,7 @@ def release(
             help="What every other SAE is compared with: its id, or best. Else all pairs; of over 20 SAEs, the best with each other."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Another model than the one the release names.")] = None,
+    model: Annotated[str | None, typer.Option(help="Another model than the one the release names."), Path] = None,
     device: Device = None,
     dtype: Dtype = "float32",
     quiet: Quiet = False,

@@ -30,7 +30,9 @@ def sanity(
             "--planted", help="Also plant latents of known truth in a model and score them; no judge is asked."
         ),
     ] = False,
-    model: Annotated[str, typer.Option(help="Model for --planted, by its TransformerLens name, or `demo`.")] = DEMO,
+    model: Annotated[
+        str, typer.Option(help="Model for --planted, by its TransformerLens name, or `demo`."), Path
+    ] = DEMO,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
     draws: Annotated[int, typer.Option(min=1, help="Random changes of the labels of each description.")] = 20,

@@ -6,13 +6,13 @@ them can close the tag. These tags, and the form of the answer, are the same wha
 
 import random
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.files import toml_table
 from fade_lens._util.wording import EXAMPLES, occurrence, quoted
 from fade_lens.llm.request import Message, Structure, object_of
 
@@ -21,8 +21,6 @@ VERSION = "1"
 
 MAX_CONCEPT_CHARS = 2000
 MAX_TEXT_CHARS = 4000
-MOST_BYTES = 1 << 18
-"""Of a file of prompts."""
 LONGEST_QUOTED = 40
 """Characters of a quoted string that is looked up."""
 
@@ -164,19 +162,7 @@ class Prompts:
             InputError: no such file, no TOML, an unknown key, or what `Prompts` raises.
         """
         path = Path(path)
-        try:
-            with path.open("rb") as file:
-                content = file.read(MOST_BYTES + 1)
-        except OSError as error:
-            raise InputError(f"prompts file {str(path)!r} cannot be read: {error.strerror or error}") from None
-        if len(content) > MOST_BYTES:
-            raise InputError(
-                f"prompts file {path.name!r} is larger than {MOST_BYTES >> 10} KiB: give a file of prompts"
-            )
-        try:
-            given = tomllib.loads(content.decode("utf-8"))
-        except (ValueError, RecursionError) as error:  # TOML's and decoding's
-            raise InputError(f"prompts file {path.name!r} is no TOML file in UTF-8: {error}") from None
+        given = toml_table(path, "prompts file")
         known = [field.name for field in fields(cls)]
         if unknown := next((name for name in given if name not in known), None):
             near = f"{unknown!r}{suggest(unknown, known)}"
