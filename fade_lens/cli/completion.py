@@ -7,8 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import typer
-
 LIST = "pretrained_saes.yaml"
 """SAELens' releases, in its package."""
 
@@ -52,7 +50,7 @@ def listed() -> str:
     return file.read_text(encoding="utf-8") if file and file.is_file() else ""
 
 
-def saes(ctx: typer.Context, incomplete: str) -> list[str]:
+def saes(ctx: Any, incomplete: str) -> list[str]:
     """The SAEs of the release that was given."""
     release = re.escape(str(ctx.params.get("sae_release")))
     found = re.search(rf"(?ms)^{release}:\n(.*?)(?=^\S|\Z)", listed())

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
 
-import typer
-
 from fade_lens._util.errors import InputError, suggest
 from fade_lens._util.files import clean, toml_table, write_text
 
@@ -49,7 +47,7 @@ def options_of_file(path: Path, options: Mapping[str, Parameter], command: str) 
 
 
 @contextmanager
-def keeping(ctx: typer.Context, command: str, options: Mapping[str, Parameter], given: Mapping[str, Any]) -> Generator[None]:  # fmt: skip
+def keeping(ctx: Any, command: str, options: Mapping[str, Parameter], given: Mapping[str, Any]) -> Generator[None]:  # fmt: skip
     """The time of a run, whose options are left beside what it writes: at its end, or where it stops and there is no such file yet."""
     out = given.get("out")
     if out is None or given.get("dry_run"):

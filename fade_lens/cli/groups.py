@@ -71,12 +71,12 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             shown.setdefault(option.name, (p.name, told(option, group.theme if group else THEMES.get(p.name, ""))))
     options = {name: option for name, (_, option) in shown.items()}
 
-    def from_file(ctx: typer.Context, config: Path | None) -> Path | None:
+    def from_file(ctx: Any, config: Path | None) -> Path | None:
         if config is not None:
             ctx.default_map = options_of_file(config, options, command.__name__)
         return config
 
-    def called(ctx: typer.Context, config: Path | None, **given: Any) -> None:  # noqa: ARG001
+    def called(ctx: Any, config: Path | None, **given: Any) -> None:  # noqa: ARG001
         parts: dict[str, dict[str, Any]] = {p.name: {} for p in own}
         for name, value in given.items():
             parts[shown[name][0]][name] = value

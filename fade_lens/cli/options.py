@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 NEURONPEDIA = "neuronpedia"
+SAE_CONFIG = "cfg.json"
+"""In the folder of an SAE that SAELens saved."""
 
 Model = Annotated[
     str,
@@ -204,7 +206,7 @@ def known_ratings(gold: Path | None) -> Any:
 
 
 def one_source(release: str | None, sae_id: str | None, folder: Path | None, hook: str | None) -> None:
-    """Check that exactly one of SAE release, SAE folder and hook was given, and that the hook is no module's path."""
+    """Check that exactly one of SAE release, SAE folder and hook was given, that the hook is no module's path, and that the folder holds an SAE."""
     given = [name for name, value in (("--sae-release", release), ("--sae", folder), ("--hook", hook)) if value]
     if len(given) != 1:
         raise InputError(
@@ -216,6 +218,9 @@ def one_source(release: str | None, sae_id: str | None, folder: Path | None, hoo
         from fade_lens.subject.module_paths import check_no_module
 
         check_no_module(hook)
+    if folder is not None and str(folder) != DEMO and not (folder / SAE_CONFIG).is_file():
+        what = f"holds no {SAE_CONFIG}" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"--sae {str(folder)!r} {what}; give the folder of an SAE that SAELens saved")
 
 
 def open_judge(spec: str, *, price: str | None = None, **options: Any) -> "Judge":
@@ -262,6 +267,27 @@ def check_subject(
     from fade_lens.subject.loading import read_config
 
     return read_config(release, sae_id, folder)
+
+
+def check_hook(model: str, hook: str | None, published: dict[str, Any]) -> int | None:
+    """How wide a hook is, or None where an SAE reads it or that cannot be told without weights.
+
+    Raises `InputError` for a hook that the model has not, the SAE's too, or one of another width than the SAE's.
+    """
+    from fade_lens.subject.outline import check_fits, outline, width_of_hook
+
+    if hook is None and not published.get("hook_name"):
+        return None
+    if model == DEMO:
+        from fade_lens.demo.parts import MODEL_NAME, gemma_folder
+
+        made = outline(MODEL_NAME, gemma_folder())
+    else:
+        made = outline(model)
+    if made is None:
+        return None
+    check_fits(made, published)
+    return None if hook is None else width_of_hook(made, hook)
 
 
 def check_model(name: str, device: str | None, dtype: str) -> None:
@@ -312,7 +338,7 @@ def width_of(folder: Path) -> int | None:
     if str(folder) == DEMO:
         from fade_lens.demo.parts import SAE_FOLDER as folder
     try:
-        width = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))["d_sae"]
+        width = json.loads((folder / SAE_CONFIG).read_text(encoding="utf-8"))["d_sae"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return width if type(width) is int else None

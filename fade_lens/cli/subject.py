@@ -11,6 +11,7 @@ import typer
 from fade_lens._util.errors import InputError
 from fade_lens.cli.groups import Group
 from fade_lens.cli.options import (
+    DEMO,
     Column,
     Device,
     Dtype,
@@ -23,6 +24,7 @@ from fade_lens.cli.options import (
     Texts,
     Windows,
     check_features,
+    check_hook,
     check_subject,
     one_source,
     open_corpus,
@@ -58,9 +60,17 @@ class SubjectOptions(Group):
         Raises `InputError`.
         """
         found = check_subject(self.model, self.sae_release, self.sae_id, self.sae, self.hook, self.device, self.dtype)
+        width = check_hook(self.model, self.hook, found)
+        found |= {} if width is None else {"width": width}
         if features is not None:
-            check_features(features, found.get("d_sae"))
+            check_features(features, self.n_features(found))
         return found
+
+    def n_features(self, published: dict[str, Any]) -> int | None:
+        """How many latents the SAE has, or how wide the hook is, by what `check` found; None where that is not known yet."""
+        if str(self.sae) == DEMO:
+            return width_of(Path(DEMO))
+        return published.get("d_sae", published.get("width"))
 
     def check_explainer(self, name: str, settings: Any) -> None:
         """Raise `InputError` for an explainer that the model's tokenizer tells to be of no use; no weights are read."""

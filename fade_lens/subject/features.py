@@ -193,12 +193,7 @@ class Latents(Features):
         if metadata.prepend_bos is not None:
             self.prepend_bos = bool(metadata.prepend_bos)
         for hook, size, field in ((read, d_in, "d_in"), (write, d_out, "d_out")):
-            width = hook_size(model, hook, head=self.head)
-            if width != size:
-                raise InputError(
-                    f"The SAE's {field} is {size}, but {hook!r} of {model_name(model)} is {width} wide: "
-                    "this SAE was made for another model or hook."
-                )
+            check_width(model, hook, hook_size(model, hook, head=self.head), field, size)
         for message in (
             *(other_model(metadata.model_name, model_name(model))),
             *otherwise_loaded(metadata, model, read),
@@ -308,6 +303,15 @@ def features_of(model: Model, source: Source, indices: Sequence[int]) -> Feature
     if isinstance(source, Features):
         return source.select(indices)
     raise InputError(f"Expected an SAE object or a hook name, got {type(source).__name__}: {source!r:.80}")
+
+
+def check_width(model: Model, hook: str, width: int, field: str, size: int) -> None:
+    """Raise `InputError` where a field of an SAE's config is not the width of the hook that it is about."""
+    if width != size:
+        raise InputError(
+            f"The SAE's {field} is {size}, but {hook!r} of {model_name(model)} is {width} wide: "
+            "this SAE was made for another model or hook."
+        )
 
 
 def hook_size(model: Model, hook: str, head: int | None = None) -> int:

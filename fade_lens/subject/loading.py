@@ -26,6 +26,7 @@ from transformer_lens.utilities import get_device
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fade_lens._util.errors import Argument, InputError, suggest
+from fade_lens._util.words import clip
 from fade_lens.subject.hooks import MLP_INPUT, Model, device_of, is_bridge, model_name
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def load(
 
 
 def read_config(release: str | None = None, sae_id: str | None = None, folder: Path | None = None) -> Published:
-    """What the config of a published SAE, or of one in a folder, says of its model and hooks, and its width; no weights are read.
+    """What the config of a published SAE, or of one in a folder, says of its model and hooks, and its widths; no weights are read.
 
     Raises:
         InputError: an unknown release or SAE, or a config that cannot be read.
@@ -117,8 +118,8 @@ def read_config(release: str | None = None, sae_id: str | None = None, folder: P
             config = handle_config_defaulting(get_sae_lens_config_from_disk(folder))
         else:
             config = load_sae_config_from_huggingface(str(release), str(sae_id))
-        width = {"d_sae": config["d_sae"]} if "d_sae" in config else {}
-        return width | dict(config.get("metadata") or {}) | listed_overrides(release, sae_id)
+        widths = {name: config[name] for name in ("d_sae", "d_in", "d_out") if name in config}
+        return widths | dict(config.get("metadata") or {}) | listed_overrides(release, sae_id)
     except UNREADABLE as error:
         raise InputError(f"the config of the SAE {name} could not be read: {brief(error)}") from error
 
@@ -389,4 +390,4 @@ def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 def brief(error: Exception) -> str:
     """The first line of an error, for TransformerLens lists every model that it knows."""
-    return f"{(str(error).strip() or type(error).__name__).splitlines()[0]:.200}"
+    return clip((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), 200)
