@@ -43,9 +43,11 @@ class Stages:
 
     @contextmanager
     def showing(self) -> Generator[None]:
-        """The bars on screen."""
+        """The bars on screen. At the end each is full: what was left out, as where enough is known, is not to be done any more."""
         with self._bars:
             yield
+            for task in self._bars.tasks:
+                self._bars.update(task.id, total=task.completed)
 
     def stage(self, name: str, total: int) -> Advance:
         """Begin a stage of `total` steps; call the result with the number of steps done."""

@@ -21,7 +21,7 @@ from fade_lens.neuronpedia.frames import explained
 from fade_lens.neuronpedia.ids import SourceId
 from fade_lens.neuronpedia.records import Score, Stats
 from fade_lens.runs.record import FeaturesRecord, RunRecord
-from fade_lens.runs.results import Results
+from fade_lens.runs.results import RESULTS_FILE, Results
 from fade_lens.scorers.fade import METRICS
 from fade_lens.subject.summary import FeatureSummary
 
@@ -139,7 +139,7 @@ class Audit:
         if self.source is not None:
             written |= self._save_links(folder)
         if self.results is not None:
-            written["results"] = self.results.save(folder / "results.json.gz")
+            written["results"] = self.results.save(folder / RESULTS_FILE)
         features = FeaturesRecord(neuronpedia_id=str(self.source or ""))
         shown = self.results or Results((), RunRecord(features=features))
         written["report"] = shown.to_html(folder / "report.html", self.notes())

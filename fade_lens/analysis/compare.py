@@ -15,15 +15,14 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.files import write_csv, write_text
 from fade_lens._util.words import amount, number, visible
 from fade_lens.analysis.summary import BEST, Key, check_reference, compare_sources, difference, specs_among, summary
-from fade_lens.runs.health import L0_IN_NAME
-from fade_lens.runs.results import Result, Results
+from fade_lens.runs.record import L0_IN_NAME
+from fade_lens.runs.results import RESULTS_FILE, Result, Results
 from fade_lens.scorers.base import ScoreSpec
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-RESULTS_FILE = "results.json.gz"
 MOST_PAIRED = 20
 """Runs of which every pair is compared; of more, the best with each other one. A pair takes about a second, and a sentence to read."""
 ALIKE, UNKNOWN = "not told apart", "too few features to tell"
@@ -151,11 +150,12 @@ def compare(
     Raises:
         InputError: fewer than two runs, a run given twice, names that do not fit, a file that holds no results, an unknown reference.
     """
-    runs = [opened(r) for r in results]
+    runs = [one if isinstance(one, Results) else Results.load(one) for one in results]
     if len(runs) < 2:
         raise InputError(f"{len(runs)} run was given; a comparison needs at least two")
+    places = [one if isinstance(one, Results) else folder_of(one) for one in results]
     for a, b in combinations(range(len(runs)), 2):
-        if runs[a] is runs[b] or runs[a] == runs[b]:
+        if runs[a] is runs[b] or places[a] == places[b] or runs[a] == runs[b]:
             raise InputError(f"runs {a + 1} and {b + 1} are the same run: give two that were made apart")
     if empty := [place for place, run in enumerate(runs, 1) if not len(run)]:
         raise InputError(f"run {empty[0]} holds no description; leave it out")
@@ -270,30 +270,21 @@ def _all(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
+def folder_of(source: str | Path) -> Path:
+    """The folder of a run, or a file that has another name than the one in it."""
+    path = Path(source).expanduser().absolute()
+    return path.parent if path.name == RESULTS_FILE else path
+
+
 def called_by(results: Sequence[Results | str | Path], facts: Sequence[RunFacts]) -> list[str]:
     """Folders and files by the ends of their paths that tell them apart; `Results` by their facts."""
     told = told_apart(facts)
-    paths = [None if isinstance(one, Results) else Path(one).expanduser().absolute() for one in results]
-    paths = [path.parent if path and path.name == RESULTS_FILE else path for path in paths]
+    paths = [None if isinstance(one, Results) else folder_of(one) for one in results]
     for size in range(1, max((len(path.parts) for path in paths if path), default=0) + 1):
         names = ["/".join(path.parts[-size:]) if path else name for path, name in zip(paths, told, strict=True)]
         if len(set(names)) == len(names):
             return names
     return told
-
-
-def opened(source: Results | str | Path) -> Results:
-    """Results, or those of a file or a run's folder."""
-    if isinstance(source, Results):
-        return source
-    path = Path(source)
-    if path.is_dir():
-        if not (path / RESULTS_FILE).is_file():
-            raise InputError(
-                f"folder {str(path)!r} holds no {RESULTS_FILE}; give a folder that `fade-lens evaluate` finished"
-            )
-        path = path / RESULTS_FILE
-    return Results.load(path)
 
 
 def facts_of(results: Results, l0: float | None = None) -> RunFacts:

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from fade_lens._util.errors import InputError
+from fade_lens._util.words import clip
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.evaluate import about_the_judge
 from fade_lens.cli.judging import Judging
@@ -98,6 +99,7 @@ def audit(
     """
     from fade_lens.data.descriptions import parse_indices
     from fade_lens.neuronpedia import load
+    from fade_lens.neuronpedia.loading import path_of
 
     if not flags_only:
         given = {"--model": subject.model, "--corpus": corpus.corpus, "--judge": judge}
@@ -106,34 +108,47 @@ def audit(
     wanted = None if features is None else parse_indices(features)
     if not flags_only or subject.hook or subject.sae or neuronpedia is None:
         subject.check_given(wanted)
-    source = neuronpedia or neuronpedia_source(subject.sae_release, subject.sae_id, subject.sae)
-    published = {} if flags_only else subject.check(wanted)
-    if not quiet:
-        console.print(plain(f"Reading the descriptions of {source} …"))
-    found = load(source, wanted, activations=0 if flags_only else CONTEXTS, stats=True, scores=scores)
-    if not quiet:
-        console.print(plain(f"{len(found.rows)} descriptions" + (f" of {found.source}" if found.source else "")))
-    if flags_only:
-        done = by_flags(found, wanted, open_sae(None, None, subject.sae, "cpu") if subject.sae else None)
-    else:
-        from fade_lens.explainers.table import Explanations
-        from fade_lens.runs.fade import Fade
-        from fade_lens.runs.store import file_of
-        from fade_lens.scorers.base import scorer_of
+    if neuronpedia is not None and (file := path_of(neuronpedia)) is not None and not file.exists():
+        raise InputError(f"--neuronpedia {neuronpedia!r} does not exist; give a file, a folder, or an id such as gpt2-small/8-res-jb")  # fmt: skip
 
-        chosen_settings = settings.settings(neurons=subject.hook is not None)
-        scorer_of("fade").check(chosen_settings)
-        asked = judging.open(str(judge))
-        checks = judging.checks()  # a gold set that cannot be read is told now
-        texts = corpus.open()
-        if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
-            asked.check()  # before a model is loaded
-        model, opened = subject.open(published)
-        fade = Fade(model, opened, corpus=texts, judge=asked, settings=chosen_settings)
-        given = None if neuronpedia is None else Explanations.read(neuronpedia)
-        done = scored(found, wanted, fade, judging, checks, out, given, force=force, quiet=quiet)
-    if done is not None:
-        finish(done, out, quiet)
+    def read() -> "Imported":
+        source = neuronpedia or neuronpedia_source(subject.sae_release, subject.sae_id, subject.sae)
+        if not quiet:
+            console.print(plain(f"Reading the descriptions of {source} …"))
+        found = load(source, wanted, activations=0 if flags_only else CONTEXTS, stats=True, scores=scores)
+        if not quiet:
+            console.print(plain(f"{len(found.rows)} descriptions" + (f" of {found.source}" if found.source else "")))
+        return found
+
+    if flags_only:
+        finish(by_flags(read(), wanted, open_sae(None, None, subject.sae, "cpu") if subject.sae else None), out, quiet)
+        return
+    from fade_lens.explainers.table import Explanations
+    from fade_lens.runs.estimating import MANY, estimate_run
+    from fade_lens.runs.store import file_of
+    from fade_lens.scorers.base import scorer_of
+
+    chosen_settings = settings.settings(neurons=subject.hook is not None)
+    scorer_of("fade").check(chosen_settings)
+    asked = judging.open(str(judge))
+    checks = judging.checks()  # a gold set that cannot be read is told now
+    texts = corpus.open()
+    published = subject.check(wanted)
+    found, given = read(), None if neuronpedia is None else Explanations.read(neuronpedia)
+    if judging.dry_run:
+        n_features = subject.n_features(published)
+        _, chosen = to_be_scored(found, wanted, n_features, given)
+        if len(chosen):
+            cost = estimate_run(asked, chosen_settings, texts, chosen, n_features or MANY, **checks)
+            console.print(plain(f"{len(chosen)} to score: {cost}"), soft_wrap=True)
+        return
+    if not file_of(out).exists():  # what goes on may have nothing left to ask
+        asked.check()  # before a model is loaded
+    from fade_lens.runs.fade import Fade
+
+    model, opened = subject.open(published)
+    fade = Fade(model, opened, corpus=texts, judge=asked, settings=chosen_settings)
+    finish(scored(found, wanted, fade, judging, checks, out, given, force=force, quiet=quiet), out, quiet)
 
 
 def by_flags(found: "Imported", wanted: tuple[int, ...] | None, sae: Any) -> "Audit":
@@ -164,13 +179,11 @@ def scored(
     *,
     force: bool,
     quiet: bool,
-) -> "Audit | None":
-    """An audit with everything, explanations that were `given` on the texts that no explainer saw; None after a dry run."""
+) -> "Audit":
+    """An audit with everything, explanations that were `given` on the texts that no explainer saw."""
     from fade_lens.analysis.audit import audit as verdicts
-    from fade_lens.analysis.audit import to_score
-    from fade_lens.neuronpedia import check_mapping, flags
+    from fade_lens.neuronpedia import check_mapping
     from fade_lens.neuronpedia.flagging import mismatches
-    from fade_lens.neuronpedia.frames import frame
     from fade_lens.neuronpedia.resolving import names_of
     from fade_lens.subject.features import features_of
 
@@ -197,28 +210,36 @@ def scored(
             if not force:
                 raise InputError(*error.args, "; --force scores anyway") from error
             logger.warning("scored although %s", error)
+    table, chosen = to_be_scored(found, wanted, n_features, given)
+    results = None
+    if len(chosen):
+        if not quiet:
+            console.print(plain(f"{len(chosen)} to score: {fade.estimate(chosen, **checks)}"), soft_wrap=True)
+        results = fade.evaluate(chosen, store=out, transcripts=judging.transcripts, progress=not quiet, **checks)
+        for line in () if quiet else about_the_judge(results.run):
+            console.print(plain(line), soft_wrap=True)
+    done = verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping)
+    scored_ones = {result.description.index for result in results or ()}
+    others = [index for index, _ in done.relabelling.undescribed if index not in scored_ones][:DESCRIBED_ANEW]
+    return replace(done, summaries=fade.summaries(others)) if others else done
+
+
+def to_be_scored(
+    found: "Imported", wanted: tuple[int, ...] | None, n_features: int | None, given: "Explanations | None"
+) -> tuple[Any, Any]:
+    """The table of flags, and the descriptions in it that are worth scoring."""
+    from fade_lens.analysis.audit import to_score
+    from fade_lens.neuronpedia import flags
+    from fade_lens.neuronpedia.frames import frame
+
     table = flags(frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features)
     chosen: Any = to_score(table)
     if given is not None:
         known = {f"{row['index']}:{row['description']}" for row in chosen.to_dict("records")}
         chosen = [d for d in given if d.words in known]
-    results = None
     if not len(chosen):
         logger.warning("no description is worth scoring; the audit rests on the flags")
-    else:
-        if not quiet or judging.dry_run:
-            console.print(plain(f"{len(chosen)} to score: {fade.estimate(chosen, **checks)}"), soft_wrap=True)
-        if not judging.dry_run:
-            results = fade.evaluate(chosen, store=out, transcripts=judging.transcripts, progress=not quiet, **checks)
-        if results is not None and not quiet:
-            for line in about_the_judge(results.run):
-                console.print(plain(line), soft_wrap=True)
-    if judging.dry_run:
-        return None
-    done = verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping)
-    scored_ones = {result.description.index for result in results or ()}
-    others = [index for index, _ in done.relabelling.undescribed if index not in scored_ones][:DESCRIBED_ANEW]
-    return replace(done, summaries=fade.summaries(others)) if others else done
+    return table, chosen
 
 
 def asked_for(found: "Imported", wanted: tuple[int, ...] | None, n_features: int | None) -> tuple[int, ...] | None:
@@ -267,7 +288,7 @@ def table_of(done: "Audit") -> Table:
             flag for flag in row["flags"] if flag.kind not in ("swapped", "mislabelled", "copied")
         ]  # the suggestion says it
         why = "; ".join(filter(None, [row["suggestion"], *flags]))
-        shown.add_row(str(row["index"]), row["verdict"], plain((text_of(row) or "–")[:120]), plain(why[:200]))
+        shown.add_row(str(row["index"]), row["verdict"], plain(clip(text_of(row) or "–", 120)), plain(clip(why, 200)))
     if len(bad) > SHOWN:
         shown.caption = f"{len(bad) - SHOWN} more in the report"
     return shown

@@ -1,17 +1,20 @@
 """`fade-lens evaluate` and `fade-lens demo`."""
 
+import re
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.options import names
+from fade_lens._util.words import number
 from fade_lens.cli.console import console, plain
-from fade_lens.cli.judging import Judging
+from fade_lens.cli.judging import DryRun, Judging
 from fade_lens.cli.options import (
     DEMO,
     Concurrency,
@@ -31,11 +34,16 @@ from fade_lens.cli.settings import RunSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
 if TYPE_CHECKING:
+    from fade_lens.metrics.metric import Metric
     from fade_lens.runs.record import RunRecord
     from fade_lens.runs.results import Results
 
 DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 1.5)}
 DEMO_TEXTS = 700
+TABLE = "results.csv"
+"""In the folder of a run."""
+SHOWN, REASONS = 40, 8
+"""Descriptions that are printed, the worst, and reasons below them; files have all."""
 
 
 def evaluate(
@@ -88,9 +96,9 @@ def evaluate(
     from fade_lens.baselines.kinds import check_baselines
     from fade_lens.baselines.null_descriptions import check_nulls
     from fade_lens.data.descriptions import Description
-    from fade_lens.data.indices import chosen_indices
     from fade_lens.explainers.base import check_evidence
     from fade_lens.explainers.table import explained_by
+    from fade_lens.runs.estimating import MANY, estimate_run
     from fade_lens.runs.store import file_of
     from fade_lens.scorers.base import scorers_of
 
@@ -118,20 +126,23 @@ def evaluate(
         subject.check_explainer(explainer, chosen_settings)
     if not judging.dry_run and not file_of(out).exists():  # what goes on may have nothing left to ask
         asked.check()  # before a model is loaded
-    from fade_lens.generation.arms import EVERY_ARM
-    from fade_lens.runs.fade import Fade
-    from fade_lens.runs.health import LOSS_SHARE, texts_before
-
-    model, source = subject.open(published)
-    fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
-    if isinstance(chosen, str):
-        chosen = chosen_indices(chosen, fade.n_features, fade.settings.seed)
     if judging.dry_run:
-        console.print(plain(f"{len(chosen)} descriptions: {fade.estimate(chosen, **more)}"), soft_wrap=True)
-        if subject.hook is None and (n := texts_before(fade.settings, len(texts))):
+        from fade_lens.generation.arms import EVERY_ARM
+        from fade_lens.runs.health import LOSS_SHARE, texts_before
+
+        n_features = subject.n_features(published) or MANY
+        chosen = as_indices(chosen, n_features, chosen_settings.seed)
+        cost = estimate_run(asked, chosen_settings, texts, chosen, n_features, **more)
+        console.print(plain(f"{len(chosen)} descriptions: {cost}"), soft_wrap=True)
+        if subject.hook is None and (n := texts_before(chosen_settings, len(texts))):
             arms = f"{n // LOSS_SHARE} of them {1 + len(EVERY_ARM)} times more"
             console.print(plain(f"before them, without the judge: {n} texts through the model, {arms}, for the SAE's health"), soft_wrap=True)  # fmt: skip
         return
+    from fade_lens.runs.fade import Fade
+
+    model, source = subject.open(published)
+    fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
+    chosen = as_indices(chosen, fade.n_features, chosen_settings.seed)
     more |= {"store": out, "transcripts": judging.transcripts, "progress": not quiet, "held_out": held_out}
     finish(fade.evaluate(chosen, **more), out, quiet)
 
@@ -162,6 +173,13 @@ def to_evaluate(descriptions: Path | None, features: str | None, explainer: str 
     return [*given, *missing]
 
 
+def as_indices(chosen: Any, n_features: int, seed: int) -> Any:
+    """Words as the indices that they name; what is given otherwise stays."""
+    from fade_lens.data.indices import chosen_indices
+
+    return chosen_indices(chosen, n_features, seed) if isinstance(chosen, str) else chosen
+
+
 def demo(
     judge: JudgeSpec = DEMO,
     out: Out = Path("fade-lens-demo"),
@@ -171,6 +189,7 @@ def demo(
     price: Price = None,
     concurrency: Concurrency = None,
     quiet: Quiet = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Score four descriptions of a real SAE on Gemma 3 270M, one of them wrong on purpose.
 
@@ -178,19 +197,25 @@ def demo(
     no key, no model hub. With a stronger judge, such as `--judge openai:gpt-4o-mini`, the same run is more exact.
     """
     from fade_lens import demo as parts
+    from fade_lens.demo.parts import check_extra
+    from fade_lens.runs.estimating import MANY, estimate_run
     from fade_lens.runs.settings import Settings
 
+    check_extra()
     asked = open_judge(
         judge, rating=rating, max_calls=max_calls, max_cost=max_cost, price=price, concurrency=concurrency
     )
-    settings = replace(Settings(), **DEMO_SETTINGS)
+    settings, texts = replace(Settings(), **DEMO_SETTINGS), parts.corpus(DEMO_TEXTS)
+    if dry_run or not quiet:
+        cost = estimate_run(asked, settings, texts, parts.DESCRIPTIONS, MANY)
+        console.print(plain(f"{len(parts.DESCRIPTIONS)} descriptions, {cost}"), soft_wrap=True)
+    if dry_run:
+        return
     if not quiet:
         console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
     from fade_lens.runs.fade import Fade
 
-    fade = Fade(parts.model(), parts.sae(), corpus=parts.corpus(DEMO_TEXTS), judge=asked, settings=settings)
-    if not quiet:
-        console.print(f"{len(parts.DESCRIPTIONS)} descriptions, {fade.estimate(parts.DESCRIPTIONS)}")
+    fade = Fade(parts.model(), parts.sae(), corpus=texts, judge=asked, settings=settings)
     finish(fade.evaluate(parts.DESCRIPTIONS, store=out, progress=not quiet), out, quiet)
 
 
@@ -198,12 +223,12 @@ def finish(results: "Results", out: Path, quiet: bool) -> None:
     """Write the run's files and show the table."""
     page = results.to_folder(out)
     if not quiet:
-        console.print(table(results))
+        console.print(table(results, out / TABLE))
         if results.nulls or results.baselines:
             console.print(subtracted_table(results))
         for line in [*about_explanations(results.run), *about_the_judge(results.run)]:
             console.print(plain(line), soft_wrap=True)
-        console.print(plain(f"Report: {page}\nTable:  {out / 'results.csv'}"), soft_wrap=True)
+        console.print(plain(f"Report: {page}\nTable:  {out / TABLE}"), soft_wrap=True)
 
 
 def about_explanations(run: "RunRecord") -> list[str]:
@@ -235,21 +260,42 @@ def about_the_judge(run: "RunRecord") -> list[str]:
     return lines
 
 
-def table(results: "Results") -> Table:
-    """The scores of every description."""
-    shown = Table(title="Does the description tell the truth?", title_justify="left")
+def table(results: "Results", file: Path) -> Table:
+    """The scores of the worst descriptions with their 95 % intervals; `file` has all."""
+    from fade_lens.report.standing import worst_first
+
+    specs = [spec for spec in results.specs if any(not left_out(result.metric(spec.name)) for result in results)]
+    shown = Table(title="Does the description tell the truth?", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     shown.add_column("feature", justify="right")
-    shown.add_column("description", overflow="fold", max_width=44)
-    for spec in results.specs:
-        shown.add_column(spec.title, justify="right", min_width=len(spec.title))
-    for result in results:
-        scores = [result.metric(spec.name).value for spec in results.specs]
-        cells = ["–" if value is None else f"{value:.2f}" for value in scores]
+    shown.add_column("description", overflow="fold", min_width=16, max_width=44)
+    for spec in specs:
+        # A hyphen where a heading is wider than what stands below it: eighty columns hold four scores.
+        heading = re.sub(r"(?<=\w{6})ness$", "-\nness", spec.title)
+        shown.add_column(heading, justify="right", min_width=max(map(len, heading.split())), no_wrap=True)
+    worst = worst_first(results, results.run.gate)[:SHOWN]
+    for result in worst:
+        cells = [cell_of(result.metric(spec.name)) for spec in specs]
         shown.add_row(str(result.description.index), plain(result.description.text), *cells)
-    reasons = {f"{r.description.index}: {m.reason}" for r in results for m in r.metrics.values() if m.reason}
-    shown.caption = plain("\n".join(f"– {reason}" for reason in sorted(reasons)[:8])) if reasons else None
+    reasons = {f"{r.description.index}: {m.reason}" for r in worst for s in specs if (m := r.metric(s.name)).reason}
+    lines = [f"{len(results) - SHOWN:,} more in {file}"] if len(results) > SHOWN else []
+    lines += [f"– {reason}" for reason in sorted(reasons)[:REASONS]]
+    lines += [f"and {len(reasons) - REASONS} more such" for _ in range(1) if len(reasons) > REASONS]
+    shown.caption = plain("\n".join(lines)) if lines else None
     shown.caption_justify = "left"
     return shown
+
+
+def left_out(metric: "Metric") -> bool:
+    """Whether the user asked for no such score, so that there is no reason to tell."""
+    return metric.value is None and getattr(metric.reason, "code", "") in ("no_factors", "not_scored")
+
+
+def cell_of(metric: "Metric") -> str:
+    """A score, and its interval below."""
+    if metric.value is None:
+        return "–"
+    low, high = metric.interval or (None, None)
+    return number(metric.value) + ("" if low is None else f"\n{number(low)}–{number(high)}")
 
 
 def subtracted_table(results: "Results") -> Table:

@@ -46,6 +46,7 @@ def explain(
     """
     from fade_lens.data.indices import asked_indices, chosen_indices
     from fade_lens.explainers.base import explainer_of
+    from fade_lens.runs.estimating import MANY, estimate_run
     from fade_lens.runs.store import file_of
 
     chosen_settings = settings.settings()
@@ -58,15 +59,17 @@ def explain(
     subject.check_explainer(explainer, chosen_settings)
     if asks and not judging.dry_run and not file_of(folder).exists():  # what goes on may have nothing left to ask
         asked.check(rates=False)  # before a model is loaded
+    if judging.dry_run:
+        n_features = subject.n_features(published) or MANY
+        chosen = chosen_indices(features, n_features, chosen_settings.seed)
+        cost = estimate_run(asked, chosen_settings, texts, chosen, n_features, explainer=explainer, scorers=())
+        console.print(plain(f"{len(chosen)} features: {cost}"), soft_wrap=True)
+        return
     from fade_lens.runs.fade import Fade
 
     model, source = subject.open(published)
     fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
-    chosen = chosen_indices(features, fade.n_features, fade.settings.seed)
-    if judging.dry_run:
-        cost = fade.estimate(chosen, explainer=explainer, scorers=())
-        console.print(plain(f"{len(chosen)} features: {cost}"), soft_wrap=True)
-        return
+    chosen = chosen_indices(features, fade.n_features, chosen_settings.seed)
     found = fade.explain(chosen, explainer=explainer, store=folder, transcripts=judging.transcripts, progress=not quiet)
     found.to_csv(out)
     if not quiet:

@@ -10,13 +10,11 @@ import typer
 from rich.table import Table
 
 from fade_lens.cli.console import console
-from fade_lens.cli.options import DEMO, open_model
+from fade_lens.cli.options import DEMO, check_model, open_model
 
 if TYPE_CHECKING:
     from fade_lens.analysis.planted import Planted
     from fade_lens.analysis.sanity import Check
-
-RESULTS = "results.json.gz"
 
 
 def sanity(
@@ -48,11 +46,15 @@ def sanity(
     """
     from fade_lens.analysis import sanity as tests
 
-    found: dict[str, Any] = {"ideal feature": tests.simulated()}
+    if planted:
+        check_model(model, device, dtype)
+    results = None
     if run is not None:
         from fade_lens.runs.results import Results
 
-        results = Results.load(run / RESULTS if run.is_dir() else run)
+        results = Results.load(run)
+    found: dict[str, Any] = {"ideal feature": tests.simulated()}
+    if results is not None:
         found["run"] = tests.of_run(results, draws=draws, seed=seed)
     truth = None
     if planted:

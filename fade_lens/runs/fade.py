@@ -12,7 +12,7 @@ from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.progress import Stages
 from fade_lens._util.words import evenly
 from fade_lens.baselines.features import check_source
-from fade_lens.baselines.kinds import DESCRIBED, check_baselines
+from fade_lens.baselines.kinds import check_baselines
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import read_descriptions, undescribed
@@ -26,7 +26,7 @@ from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
 from fade_lens.runs.baselines import scored_beside
-from fade_lens.runs.estimating import as_described, estimate
+from fade_lens.runs.estimating import estimate_run
 from fade_lens.runs.explaining import check_against, explain
 from fade_lens.runs.fires import Fires, fires
 from fade_lens.runs.health import Health, health
@@ -400,24 +400,12 @@ class Fade:
         With an explainer the price of explaining is in it, as if every feature got a description with as many rules as the explainer may
         give; `scorers=()` tells that price alone.
         """
-        named = scorers_of(scorers) if scorers or explainer is None else {}
-        self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
-        given, missing = (
-            (read_descriptions(descriptions), ()) if explainer is None else undescribed(self._named(descriptions))
-        )
-        if missing:
-            checked_indices(missing, self.n_features)
-        explaining = explainer or explained_by(given)
-        self._check_baselines(baselines, explaining)
-        checks: dict[str, Any] = {"nulls": nulls, "repeats": repeats, "second_judge": second_judge, "gold": gold}
-        found = estimate(
-            self.judge, self.settings, self.corpus, given, missing, self.n_features, scorers=named, explainer=explainer, **checks
-        )  # fmt: skip
-        chosen = as_described(given, missing, explainer, self.settings)
-        for kind in dict.fromkeys(baselines if named else ()):  # as many features, whose indices change no price
-            likewise = chosen if kind in DESCRIBED else sorted({d.index for d in chosen})
-            found += self.estimate(likewise, scorers=scorers, explainer=None if kind in DESCRIBED else explaining)
-        return found
+        checks: dict[str, Any] = {"repeats": repeats, "second_judge": second_judge, "gold": gold}
+        self._check_judged(scorers_of(scorers) if scorers or explainer is None else {}, explainer, **checks)
+        given = descriptions if explainer is None else self._named(descriptions)
+        self._check_baselines(baselines, explainer or explained_by(read_descriptions(given)))
+        asked: dict[str, Any] = {"scorers": scorers, "explainer": explainer, "baselines": baselines, "nulls": nulls}
+        return estimate_run(self.judge, self.settings, self.corpus, given, self.n_features, **asked, **checks)
 
 
 def check_judged(

@@ -25,6 +25,7 @@ from fade_lens.neuronpedia.resolving import names_of, noted_names
 from fade_lens.runs.answers import asked_of, said
 from fade_lens.runs.diagnosis import Signs, diagnosed, unsteady
 from fade_lens.runs.fires import Source, by_name
+from fade_lens.runs.record import L0_IN_NAME
 from fade_lens.runs.results import from_plain, to_plain
 from fade_lens.runs.store import RunStore
 from fade_lens.subject.health import HealthWarning, SaeHealth, l0_histogram, of_latents
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CROSS_LAYER = re.compile(r"(?<![a-z])clt(?![a-z])", re.IGNORECASE)
-L0_IN_NAME = re.compile(r"l0[-_](\d+(?:\.\d+)?)", re.IGNORECASE)
 STORED = "health, format 1"
 """Under what a store keeps it."""
 LOSS_TOKENS = 16

@@ -10,6 +10,8 @@ from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import GATE
 from fade_lens.subject.health import SaeHealth
 
+L0_IN_NAME = re.compile(r"l0[-_](\d+(?:\.\d+)?)", re.IGNORECASE)
+"""How names of SAEs tell their L0."""
 Facts = Mapping[str, Any]
 """Facts by name that no code here reads."""
 

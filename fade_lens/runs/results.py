@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FORMAT = 5
+RESULTS_FILE = "results.json.gz"
+"""In the folder of a run."""
 MAX_FILE_BYTES = 2 * 2**30
 
 
@@ -350,7 +352,7 @@ class Results:
     def to_folder(self, folder: str | Path) -> Path:
         """Write what a run leaves in its folder: results.json.gz, results.csv and report.html, whose path is given back."""
         folder = Path(folder)
-        self.save(folder / "results.json.gz")
+        self.save(folder / RESULTS_FILE)
         write_csv(self.frame, folder / "results.csv")
         return self.to_html(folder / "report.html")
 
@@ -376,12 +378,18 @@ class Results:
 
     @classmethod
     def load(cls, path: str | Path) -> "Results":
-        """Results that `save` wrote.
+        """Results that `save` wrote, or those of a finished run's folder.
 
         Raises:
-            InputError: no such file, or one that `save` did not write.
+            InputError: no such file, or one that `save` did not write; a folder without one.
         """
         path = Path(path)
+        if path.is_dir():
+            if not (path / RESULTS_FILE).is_file():
+                raise InputError(
+                    f"folder {str(path)!r} holds no {RESULTS_FILE}; give a folder that `fade-lens evaluate` finished"
+                )
+            path = path / RESULTS_FILE
         if not path.is_file():
             raise InputError(f"results file {str(path)!r} does not exist")
         try:

@@ -74,7 +74,7 @@ EVALUATE = ["evaluate", "--model", "tiny", "--corpus", "c.txt", "--judge", "open
         ),
         ([*EVALUATE, "--descriptions", "d.json", "--hook", "h", "--nulls", "shufled"], 2, "--nulls holds 'shufled'"),
         (
-            [*EVALUATE, "--features", "0:3", "--explainer", "tfidf", "--sae", "s", "--baselines", "randm"],
+            [*EVALUATE, "--features", "0:3", "--explainer", "tfidf", "--sae", "demo", "--baselines", "randm"],
             2,
             "--baselines holds 'randm'; give some of 'random'",
         ),
