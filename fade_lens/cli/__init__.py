@@ -125,7 +125,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, interrupted)
     commands: Any = typer.main.get_command(app)
     try:
-        commands()
+        commands(prog_name="fade-lens")  # for completion, too
     except SystemExit as end:  # typer makes an interrupt of it
         if end.code == INTERRUPTED:
             leave()

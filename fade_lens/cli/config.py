@@ -39,7 +39,7 @@ def options_of_file(path: Path, options: Mapping[str, Parameter], command: str) 
             given = "a table" if isinstance(value, dict) else json.dumps(value, default=str)
             raise InputError(f"{str(path)!r}: {key} is {given}; give {words_of(kind)}")
         if Path in members(kind):
-            value = each(value, partial(anchored, folder=path.parent, sure=Path in members(declared)))
+            value = each(value, partial(moved, source=path.parent, target=Path(), sure=Path in members(declared)))
         # A setting is an option of text, of several values between commas.
         text = str in members(declared) and not isinstance(value, bool | str)
         found[option.name] = (",".join(map(str, value)) if isinstance(value, list) else str(value)) if text else value
@@ -82,32 +82,32 @@ def as_file(command: str, options: Mapping[str, Parameter], given: Mapping[str, 
         kind, declared = kinds_of(options[name])
         plain = each(value, lambda one: str(one) if isinstance(one, Path) else one)
         if Path in members(kind):
-            plain = each(plain, partial(anchored, folder=folder, sure=Path in members(declared), back=True))
+            plain = each(plain, partial(moved, source=Path(), target=folder, sure=Path in members(declared)))
         plain = each(plain, lambda one: redact(one, None) if isinstance(one, str) else one)
         lines.append(f"{key_of(options[name])} = {as_toml(number_in(plain) if number_of(kind) else plain)}")
     return "\n".join(lines) + "\n"
 
 
-def anchored(text: str, folder: Path, sure: bool, *, back: bool = False) -> str:
-    """A value that is a path, or may be one (it is where there is such a file), as seen from elsewhere.
+def moved(text: str, source: Path, target: Path, sure: bool) -> str:
+    """A path relative to one folder as one relative to another; links among its folders are followed, as they are when it is opened.
 
     Args:
-        text: as a file in `folder` has it; with `back` as seen from where the command runs.
-        folder: of the file.
+        text: a value that is a path, or may be one: it is where there is such a file.
+        source, target: the folders.
         sure: whether it is a path in any case, but for the words that may stand in its place.
-        back: from where the command runs to the folder.
     """
     scheme = LOCAL if text.startswith(LOCAL) else ""
     path = Path(text.removeprefix(scheme)).expanduser()
-    seen = path if back else folder / path
-    if not text or text in WORDS or not (sure or scheme or seen.exists()):
+    there = source / path
+    if not text or text in WORDS or not (sure or scheme or there.exists()):
         return text
-    if back and not path.is_absolute():
+    if not path.is_absolute():
+        real = Path(os.path.realpath(there.parent)) / there.name
         try:
-            seen = Path(os.path.relpath(path, folder))
+            path = Path(os.path.relpath(real, os.path.realpath(target)))
         except ValueError:  # on another drive
-            seen = path.absolute()
-    return f"{scheme}{seen.as_posix() if back else seen}"
+            path = real
+    return scheme + path.as_posix()
 
 
 def key_of(option: Parameter) -> str:
@@ -149,7 +149,9 @@ def number_of(kind: Any) -> type | None:
 def fits(value: Any, kind: Any, declared: Any) -> bool:
     """Whether a value of a file is of an option's type. What is declared as text may be text: a setting's value is read, and told, later."""
     if isinstance(value, list):
-        return several(kind) and all(not isinstance(one, list) and fits(one, kind, declared) for one in value)
+        return several(kind) and all(fits(one, *(members(part)[0] for part in (kind, declared))) for one in value)
+    if several(declared):
+        return False
     if isinstance(value, bool):
         return bool in members(kind)
     if isinstance(value, int | float):

@@ -35,8 +35,8 @@ def outline(name: str, folder: Path | None = None) -> Model | None:
                 config = AutoConfig.from_pretrained(place)
                 whole = config.get_text_config() is config  # of a model that also sees only a half is loaded
                 return SAETransformerBridge.boot_transformers(place, load_weights=False) if whole else None
-            known = {} if folder is None else {"hf_cfg": AutoConfig.from_pretrained(place).to_dict()}
-            config = get_pretrained_model_config(official, device="cpu", **known)
+            known = None if folder is None else AutoConfig.from_pretrained(place).to_dict()
+            config = get_pretrained_model_config(official, hf_cfg=known, device="cpu")
             config.tokenizer_name = None
             model = HookedTransformer(config, move_to_device=False)
         model.cfg.device = NOWHERE
