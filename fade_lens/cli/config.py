@@ -41,7 +41,7 @@ def options_of_file(path: Path, options: Mapping[str, Parameter], command: str) 
         if Path in members(kind):
             value = each(value, partial(moved, source=path.parent, target=Path(), sure=Path in members(declared)))
         # A setting is an option of text, of several values between commas.
-        text = str in members(declared) and not isinstance(value, bool | str)
+        text = str in members(declared) and not several(declared) and not isinstance(value, bool | str)
         found[option.name] = (",".join(map(str, value)) if isinstance(value, list) else str(value)) if text else value
     return found
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sae_lens import HookedSAETransformer
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
-from transformer_lens import HookedTransformer
 from transformer_lens.loading_from_pretrained import get_pretrained_model_config
 from transformers import AutoConfig
 
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import InputError, renamed
 from fade_lens.subject.features import check_width, hook_size
 from fade_lens.subject.hooks import Model, resolve_hook
 from fade_lens.subject.loading import UNREADABLE, Published, official_name
@@ -38,7 +38,7 @@ def outline(name: str, folder: Path | None = None) -> Model | None:
             known = None if folder is None else AutoConfig.from_pretrained(place).to_dict()
             config = get_pretrained_model_config(official, hf_cfg=known, device="cpu")
             config.tokenizer_name = None
-            model = HookedTransformer(config, move_to_device=False)
+            model = HookedSAETransformer(config, move_to_device=False)
         model.cfg.device = NOWHERE
         return model
     except UNREADABLE:
@@ -71,6 +71,7 @@ def check_fits(model: Model, published: Published) -> None:
         name, wanted = published.get(hook), published.get(size)
         if not isinstance(name, str):
             continue
-        width = width_of_hook(model, name, None if head is None else int(head))
+        with renamed({"hook": f"the SAE's {hook}"}):
+            width = width_of_hook(model, name, None if head is None else int(head))
         if width is not None and isinstance(wanted, int):
             check_width(model, name, width, size, wanted)

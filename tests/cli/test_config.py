@@ -44,7 +44,19 @@ def test_a_run_leaves_its_options_which_do_it_again_from_anywhere(parts, tmp_pat
     monkeypatch.chdir(folder)
     relative = [one.replace(f"{folder}/", "") for one in arguments]
     assert "sae" in relative and "run" in relative
-    more = ["--features", "0:2", "--bin-power", "0.5", "--scorers", "fade", "--quiet"]
+    more = [
+        "--features",
+        "0:2",
+        "--bin-power",
+        "0.5",
+        "--scorers",
+        "fade",
+        "--quiet",
+        "--prompts",
+        "2",
+        "--health-texts",
+        "0",
+    ]
     CliRunner().invoke(app, [*relative, *more], catch_exceptions=False)
     found = kept(folder / "run")
     assert found["sae"] == "../sae" and found["corpus"] == "../c.jsonl" and found["out"] == "."

@@ -2,12 +2,11 @@
 
 import re
 import sys
-from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
 
-from fade_lens.cli import COMMANDS, app, main
+from fade_lens.cli import COMMANDS, app, completion, main
 from fade_lens.cli.completion import COMPLETIONS, saes
 
 
@@ -75,8 +74,8 @@ def completions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         ("fade-lens evaluate --preset pa", {"paper"}),
         ("fade-lens evaluate --baselines perm", {"permuted"}),
         ("fade-lens evaluate --mode cl", {"clamp"}),
-        ("fade-lens evaluate --sae-release gpt2-small-res-j", {"gpt2-small-res-jb"}),
-        ("fade-lens release gpt2-small-res-j", {"gpt2-small-res-jb"}),
+        ("fade-lens evaluate --sae-release gpt2-small-res-jb-", {"gpt2-small-res-jb-feature-splitting"}),
+        ("fade-lens release gpt2-small-res-jb-", {"gpt2-small-res-jb-feature-splitting"}),
     ],
 )
 def test_a_shell_is_offered_commands_options_and_values(monkeypatch, capsys, typed, offered):
@@ -93,12 +92,9 @@ def test_the_saes_of_the_release_are_offered():
 
 
 def test_without_sae_lens_no_release_is_offered(monkeypatch):
-    from fade_lens.cli import completion
-
     monkeypatch.setattr("fade_lens.cli.completion.find_spec", lambda _: None)
     completion.listed.cache_clear()
     try:
         assert COMPLETIONS["sae_release"]("") == []
     finally:
         completion.listed.cache_clear()
-    assert isinstance(completion, ModuleType)
