@@ -50,5 +50,28 @@ def test_bad_input_is_told_before_torch_is_there(option, tmp_path):
     assert not imported_by(code) & {"torch", "transformer_lens", "sae_lens"}
 
 
+def test_runs_are_read_and_bad_paths_told_without_torch(tmp_path):
+    from fade_lens.runs.store import RunStore
+
+    with RunStore(tmp_path / "run") as store:
+        store.put("k", {"kind": "write", "messages": [{"role": "user", "content": "write"}]}, {"content": "a text"})
+    d = str(tmp_path / "d.json")
+    (tmp_path / "d.json").write_text('{"0": "x"}')
+    judged = ["--model", "gpt2", "--corpus", d, "--judge", "openai:x", "--out", str(tmp_path / "o")]
+    commands = [
+        ["--version"], ["judge", "log", str(tmp_path / "run"), "--full"], ["compare", d, d], ["sanity", d],
+        ["evaluate", *judged, "--descriptions", d, "--sae", str(tmp_path)],
+        ["evaluate", *judged, "--descriptions", d, "--config", d],
+        ["audit", *judged, "--sae", "demo", "--neuronpedia", str(tmp_path / "no.csv")],
+        ["health", "--model", "gpt2", "--corpus", d, "--sae", str(tmp_path)],
+        ["fires", "a text", "--model", "gpt2", "--sae", str(tmp_path)],
+        ["evaluate", *judged, "--descriptions", d, "--hook", "h", "--gold", str(tmp_path / "no.csv")],
+    ]  # fmt: skip
+    lines = ["from fade_lens.cli import main"]
+    for command in commands:
+        lines += [f"sys.argv[1:] = {command!r}", "with contextlib.suppress(SystemExit): main()"]
+    assert not imported_by("\n    ".join(lines)) & {"torch", "transformer_lens", "sae_lens", "transformers"}
+
+
 def test_the_check_sees_what_is_imported():
     assert "torch" in imported_by("from fade_lens import Fade")

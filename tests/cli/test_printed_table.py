@@ -1,0 +1,87 @@
+"""What a run prints: the worst forty with intervals, no reason that the user asked for, and where the others are."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fade_lens._util.progress import Stages
+from fade_lens._util.reasons import Reason
+from fade_lens.cli.evaluate import table
+from fade_lens.metrics.metric import Metric
+from fade_lens.report.standing import worst_first
+from fade_lens.runs.results import Results
+from tests.made_up import made_up_results
+
+
+def printed(results: Results, width: int = 80) -> str:
+    screen = Console(file=io.StringIO(), width=width)
+    screen.print(table(results, Path("runs/x/results.csv")))
+    return screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_worst_forty_are_shown_with_intervals_and_how_many_more_there_are():
+    results = made_up_results(43)
+    shown, worst = printed(results), worst_first(results, results.run.gate)
+    rows = [int(line.split()[0]) for line in shown.splitlines() if line[:8].strip().isdigit()]
+    assert rows == [result.description.index for result in worst[:40]]
+    assert f"{len(results) - 40} more in runs/x/results.csv" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    clarity = next(result.clarity for result in worst if result.clarity.interval)
+    assert clarity.interval is not None
+    low, high = (f"{limit:.2f}".replace("-", "−") for limit in clarity.interval)
+    assert f"{low}–{high}" in shown
+    assert "more in" not in printed(replace(results, items=results.items[:40]))
+
+
+def test_a_heading_is_whole_or_has_a_hyphen():
+    wide = printed(made_up_results(3), 120)
+    for title in ("Clarity", "Purity", "Responsive-", "Faithful-", "ness"):
+        assert title in wide and title in printed(made_up_results(3))
+
+
+@pytest.mark.parametrize(("code", "told"), [("no_factors", False), ("never_fires", True)])
+def test_what_the_user_left_out_has_no_column_and_no_reason(code, told):
+    why = Metric(None, Reason(code, "not measured: the reason in words"))
+    items = []
+    for result in made_up_results(3):
+        fade = result.fade
+        left_out = replace(fade, faithfulness=replace(fade.faithfulness, faithfulness=why))
+        items.append(replace(result, evidence={**result.evidence, "fade": left_out}))
+    shown = printed(Results(tuple(items)))
+    assert ("Faithful" in shown) is told and ("the reason in words" in shown) is told
+
+
+def test_bars_end_full_though_less_was_done_than_could_have_been(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    stages = Stages()
+    with stages.showing():
+        stages.stage("judge: rating", 50)(20)
+        stages.stage("model: nothing to do", 7)
+        stages.stage("model: all of it", 3)(3)
+    said = capsys.readouterr().out
+    assert "20/20" in said and "0/0" in said and "3/3" in said
+    with pytest.raises(RuntimeError), Stages().showing():
+        raise RuntimeError
+
+
+def test_results_are_loaded_from_a_runs_folder(tmp_path):
+    from fade_lens._util.errors import InputError
+
+    results = made_up_results(2)
+    results.to_folder(tmp_path / "run")
+    assert Results.load(tmp_path / "run") == Results.load(tmp_path / "run" / "results.json.gz") == results
+    with pytest.raises(InputError, match=r"holds no results\.json\.gz; give a folder"):
+        Results.load(tmp_path)
+
+
+def test_a_run_is_not_compared_with_itself(tmp_path):
+    from fade_lens import compare
+    from fade_lens._util.errors import InputError
+
+    made_up_results(3).to_folder(tmp_path / "run")
+    for other in (tmp_path / "run" / "results.json.gz", tmp_path / "run"):
+        with pytest.raises(InputError, match="are the same run"):
+            compare(tmp_path / "run", other)
