@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 
 from fade_lens._util.errors import InputError, suggest
 from fade_lens._util.files import clean, toml_table, write_text
+from fade_lens._util.words import clip
 
 FILE = "run.toml"
 CONFIG = f"TOML file with any of these options, such as the {FILE} that a run leaves in its folder; options given here win over it."
@@ -36,7 +37,7 @@ def options_of_file(path: Path, options: Mapping[str, Parameter], command: str) 
             raise InputError(f"{str(path)!r} has the key {key!r}, which is no option of `fade-lens {command}`{suggest(key, known)}")  # fmt: skip
         kind, declared = kinds_of(option)
         if not fits(value, kind, declared):
-            given = "a table" if isinstance(value, dict) else json.dumps(value, default=str)
+            given = "a table" if isinstance(value, dict) else clip(without_keys(json.dumps(value, default=str)), 80)
             raise InputError(f"{str(path)!r}: {key} is {given}; give {words_of(kind)}")
         if Path in members(kind):
             value = each(value, partial(moved, source=path.parent, target=Path(), sure=Path in members(declared)))
@@ -57,7 +58,8 @@ def keeping(ctx: Any, command: str, options: Mapping[str, Parameter], given: Map
     chosen = {
         name: value
         for name, value in given.items()
-        if name not in NOT_KEPT and getattr(ctx.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+        if name not in NOT_KEPT
+        and (name == "out" or getattr(ctx.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT")
     }
     try:
         yield
@@ -72,8 +74,6 @@ def keeping(ctx: Any, command: str, options: Mapping[str, Parameter], given: Map
 
 def as_file(command: str, options: Mapping[str, Parameter], given: Mapping[str, Any], folder: Path) -> str:
     """Options as the text of a file in this folder; no key of a judge is among them."""
-    from fade_lens.llm.endpoint import redact
-
     lines = [
         f"# fade-lens {version('fade-lens')}: `fade-lens {command} --config` with this file does it again; options given beside it win.",
         "# Paths are relative to this file's folder. API keys are not kept: they come from the environment or .env.",
@@ -83,7 +83,7 @@ def as_file(command: str, options: Mapping[str, Parameter], given: Mapping[str, 
         plain = each(value, lambda one: str(one) if isinstance(one, Path) else one)
         if Path in members(kind):
             plain = each(plain, partial(moved, source=Path(), target=folder, sure=Path in members(declared)))
-        plain = each(plain, lambda one: redact(one, None) if isinstance(one, str) else one)
+        plain = each(plain, lambda one: without_keys(one) if isinstance(one, str) else one)
         lines.append(f"{key_of(options[name])} = {as_toml(number_in(plain) if number_of(kind) else plain)}")
     return "\n".join(lines) + "\n"
 
@@ -97,9 +97,9 @@ def moved(text: str, source: Path, target: Path, sure: bool) -> str:
         sure: whether it is a path in any case, but for the words that may stand in its place.
     """
     scheme = LOCAL if text.startswith(LOCAL) else ""
-    path = Path(text.removeprefix(scheme)).expanduser()
+    path = Path(os.path.expanduser(text.removeprefix(scheme)))  # noqa: PTH111, pathlib's fails where there is no such user
     there = source / path
-    if not text or text in WORDS or not (sure or scheme or there.exists()):
+    if not text or text in WORDS or not (sure or scheme or os.path.exists(there)):  # noqa: PTH110, and for what is too long
         return text
     if not path.is_absolute():
         real = Path(os.path.realpath(there.parent)) / there.name
@@ -108,6 +108,13 @@ def moved(text: str, source: Path, target: Path, sure: bool) -> str:
         except ValueError:  # on another drive
             path = real
     return scheme + path.as_posix()
+
+
+def without_keys(text: str) -> str:
+    """A text without anything that looks like a judge's key."""
+    from fade_lens.llm.endpoint import redact
+
+    return redact(text, None)
 
 
 def key_of(option: Parameter) -> str:

@@ -108,6 +108,7 @@ GOOD = {"model": "tiny", "hook": "h", "descriptions": "d.json", "corpus": "c.txt
         ({"corpus-limit": True}, "corpus-limit is true; give a whole number"),
         ({"corpus-limit": 0}, "--corpus-limit"),
         ({"batch": 1}, "batch is 1; give true or false"),
+        ({"judge": ["sk-abcdefghijkl" * 9]}, 'judge is ["***"]; give a text in quotes'),
         ({"corpus": 7}, "corpus is 7; give a text in quotes"),
         ({"rated-texts": 1.5}, "rated-texts is 1.5; give a whole number"),
         ({"rated-texts": True}, "rated-texts is true; give a whole number"),
