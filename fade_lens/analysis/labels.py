@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import read_table, readable
-from fade_lens.analysis.compare import opened
 from fade_lens.analysis.release import NEURONPEDIA, Release
 from fade_lens.data.descriptions import read_descriptions
 from fade_lens.data.rows import INDEX_COLUMNS, by_sae, named, whole_number
@@ -43,7 +42,7 @@ def labels_of(given: Any, saes: Mapping[str, Any]) -> dict[str, "pd.DataFrame"]:
         found = {name: folder / Release.place(name) for name in saes if (folder / Release.place(name)).is_dir()}
         if not found and len(saes) > 1:
             raise InputError(Argument("descriptions"), f" is the folder {str(given)!r}, which holds no run of these SAEs: {', '.join(list(saes)[:3])}")  # fmt: skip
-        return {name: labelled(opened(run)) for name, run in found.items()} or {next(iter(saes)): labelled(opened(folder))}  # fmt: skip
+        return {name: labelled(Results.load(run)) for name, run in found.items()} or {next(iter(saes)): labelled(Results.load(folder))}  # fmt: skip
     if len(saes) == 1 and not told_apart(given, saes):
         return {next(iter(saes)): labelled(given)}
     if isinstance(given, Results):

@@ -16,11 +16,14 @@ from fade_lens.cli.config import CONFIG, keeping, options_of_file
 THEMES = {
     **dict.fromkeys(("descriptions", "features", "explainer", "held_out", "neuronpedia"), "Descriptions"),
     **dict.fromkeys(("scorers", "nulls", "baselines", "scores"), "Scores"),
-    **dict.fromkeys(("judge",), "Judge"),
-    **dict.fromkeys(("model", "device", "dtype", "sae_ids"), "Subject"),
+    "judge": "Judge",
+    **dict.fromkeys(
+        ("model", "sae_release", "sae_id", "sae_ids", "sae", "hook", "feature", "device", "dtype"), "Subject"
+    ),
+    **dict.fromkeys(("corpus", "corpus_column", "corpus_limit", "corpus_windows"), "Natural texts"),
     **dict.fromkeys(("out", "csv", "store", "as_json", "quiet", "dry_run", "config"), "Output"),
 }
-"""Under which title help shows options that no group has."""
+"""Under which title help shows options whose group has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,9 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     for p in own:
         group = groups.get(p.name)
         for option in group.options() if group else [parameter(p.name, p.annotation, p.default)]:
-            shown.setdefault(option.name, (p.name, told(option, group.theme if group else THEMES.get(p.name, ""))))
+            shown.setdefault(
+                option.name, (p.name, told(option, (group and group.theme) or THEMES.get(option.name, "")))
+            )
     options = {name: option for name, (_, option) in shown.items()}
 
     def from_file(ctx: Any, config: Path | None) -> Path | None:

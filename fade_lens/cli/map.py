@@ -40,16 +40,19 @@ def map(
     model: Annotated[
         str | None,
         typer.Option(help="Of the SAEs, for promoted tokens and texts; of a release it is the one that this names."),
+        Path,
     ] = None,
     descriptions: Annotated[
         str | None,
         typer.Option(
             help="`neuronpedia`, a table with index, description and scores (and sae), or the folder of a release's run."
         ),
+        Path,
     ] = None,
     corpus: Annotated[
         str | None,
         typer.Option(help="Texts, as in `evaluate`, that show which latents fire, and together; none unless given."),
+        Path,
     ] = None,
     corpus_column: Column = "text",
     corpus_limit: Limit = None,

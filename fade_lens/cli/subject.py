@@ -39,7 +39,6 @@ from fade_lens.cli.options import (
 class SubjectOptions(Group):
     """A model and some of its features: SAE latents, or neurons at a hook."""
 
-    theme = "Subject"
     model: Model
     sae_release: Release = None
     sae_id: SaeId = None
@@ -92,7 +91,6 @@ class SubjectOptions(Group):
 class SubjectsOptions(Group):
     """A model and one or several of its SAEs and hooks."""
 
-    theme = "Subject"
     model: Model
     sae_release: Release = None
     sae_id: Annotated[list[str] | None, typer.Option(help="SAE within the release; may be given several times.")] = None
@@ -146,7 +144,6 @@ class SubjectsOptions(Group):
 class CorpusOptions(Group):
     """Natural texts."""
 
-    theme = "Natural texts"
     corpus: Texts
     corpus_column: Column = "text"
     corpus_limit: Limit = None
