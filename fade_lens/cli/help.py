@@ -58,7 +58,7 @@ def themes(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
     for param in command.get_params(ctx):
         if (record := param.get_help_record(ctx)) is not None:
             untitled = "Arguments" if param.param_type_name == "argument" else OTHER
-            name, text = record[0], DEFAULT.sub(r"default: \1", record[1])
+            name, text = record[0], DEFAULT.sub(r"default: \1", record[1].replace("\\[", "["))  # older typer's escape
             found.setdefault(getattr(param, "rich_help_panel", None) or untitled, []).append((name, text))
     for name in command.list_commands(ctx) if isinstance(command, TyperGroup) else ():
         one: Any = command.get_command(ctx, name)

@@ -16,6 +16,8 @@ from fade_lens.subject.loading import UNREADABLE, Published, official_name
 
 NOWHERE = "meta"
 """torch's device of tensors that have a shape and no numbers."""
+UNTOLD = (*UNREADABLE, RuntimeError, AssertionError, LookupError)
+"""What is raised for a model that cannot be made of its config, or not run without numbers (a router of experts): loading it will tell."""
 
 
 def outline(name: str, folder: Path | None = None) -> Model | None:
@@ -34,14 +36,16 @@ def outline(name: str, folder: Path | None = None) -> Model | None:
             if (official := official_name(name)) is None:
                 config = AutoConfig.from_pretrained(place)
                 whole = config.get_text_config() is config  # of a model that also sees only a half is loaded
-                return SAETransformerBridge.boot_transformers(place, load_weights=False) if whole else None
+                return (
+                    SAETransformerBridge.boot_transformers(place, device="cpu", load_weights=False) if whole else None
+                )
             known = None if folder is None else AutoConfig.from_pretrained(place).to_dict()
             config = get_pretrained_model_config(official, hf_cfg=known, device="cpu")
             config.tokenizer_name = None
             model = HookedSAETransformer(config, move_to_device=False)
         model.cfg.device = NOWHERE
         return model
-    except UNREADABLE:
+    except UNTOLD:
         return None
 
 
@@ -56,7 +60,7 @@ def width_of_hook(model: Model, hook: str, head: int | None = None) -> int | Non
         return hook_size(model, resolved, head)
     except InputError:
         raise
-    except (RuntimeError, TypeError, ValueError, AttributeError):  # such as a router of experts; loading tells
+    except UNTOLD:
         return None
 
 
