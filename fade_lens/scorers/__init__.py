@@ -10,14 +10,14 @@
 | `intruder` | have the feature's texts anything in common? (of a feature, not a description) | 0.2 | 20 a feature |
 | `embedding` | are the feature's texts nearer in meaning to the description? (extra `similarity`) | 0.5 | 0 |
 
-Calls are at ten texts a request; a judge that rates singly is asked once a text. Each rule of a description with rules costs what a description does.
-Each score has an interval, and counts what the judge left unanswered.
+Calls are at ten texts a request; a judge that rates singly is asked once a text. Each score has an interval, and counts what the judge left unanswered.
 
-The evaluators of FADE's scores can each be used alone on a `Subject` and a `Judge`.
+Of a description with rules each rule is tested alone, and costs what a description does; the further scorers join them, FADE adds Clarity and
+Responsiveness of each, which tell the true rule from the false one (`results.rules`; `score_rules=False`: not).
+
+The evaluators of FADE's scores can each be used alone on a `Subject(model, sae_or_hook, corpus, indices)` and a `Judge`.
 """
 
-from fade_lens.scorers.clarity import ClarityEvaluator
-from fade_lens.scorers.faithfulness import FaithfulnessEvaluator
-from fade_lens.scorers.ratings import RatingEvaluator
-
-__all__ = ["ClarityEvaluator", "FaithfulnessEvaluator", "RatingEvaluator"]
+from fade_lens.scorers.clarity import ClarityEvaluator as ClarityEvaluator
+from fade_lens.scorers.faithfulness import FaithfulnessEvaluator as FaithfulnessEvaluator
+from fade_lens.scorers.ratings import RatingEvaluator as RatingEvaluator
