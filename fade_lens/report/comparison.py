@@ -29,8 +29,8 @@ AXES = {
 }
 BETTER = {"width": -1, "l0": -1, "recovered": 1}
 """Of which axes less (-1) or more (1) is better, so that runs can be traded off against a score."""
-WIDTH, HEIGHT = 300, 190
-LEFT, BOTTOM, TOP, RIGHT = 34, 32, 10, 14
+WIDTH, HEIGHT = 300, 198
+LEFT, BOTTOM, TOP, RIGHT = 34, 32, 18, 14
 
 
 PLAIN: dict[str, Any] = {"kicker": "comparison", "links": {}, "drawn": (), "failed": ()}
@@ -210,7 +210,14 @@ def _plots(comparison: Comparison) -> list[dict[str, Any]]:
                 }
             )
         estimated = fact == "l0" and any(run.l0_from == "estimate" for run in comparison.runs)
-        made.append({"axis": AXES[fact], "panels": panels, "estimated": estimated, "traded": fact in BETTER})
+        made.append(
+            {
+                "axis": AXES[fact],
+                "panels": panels,
+                "estimated": estimated,
+                "traded": any("front" in panel["drawing"] for panel in panels),
+            }
+        )
     return made
 
 
