@@ -10,21 +10,23 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from fade_lens._util.errors import MissingExtraError
 from fade_lens._util.seeds import rng, stream
 from fade_lens.baselines.permutation import benjamini_hochberg
+from fade_lens.subject.neighbours import nearest
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array
 
-COSINE_BYTES = 2**28
-"""Cosines in memory at a time."""
 GATHERED_BYTES = 2**27
 """Directions of random sets in memory at a time."""
 FIRING_AT_ONCE = 2e7
 """Times that latents of random sets fire, in memory at a time."""
+DRAWN, LEAST_RANDOM = 2_000_000, 99
+"""Latents in all random sets of one size; of a cluster so large that these are few sets, so many sets all the same."""
+FAR = 1.999
+"""Of opposite directions: at a distance of 2, UMAP takes a point off the map."""
 NOISE = -1
 """The cluster of latents that are in none."""
 
@@ -35,23 +37,6 @@ def check_extra() -> None:
         import_module("umap")
     except ImportError as error:
         raise MissingExtraError("umap-learn", "geometry", "A map of latents") from error
-
-
-def unit_rows(rows: Float[Tensor, "latent d_out"]) -> Float[Tensor, "latent d_out"]:
-    """Directions of length 1 in float32 on the CPU; those of no length stay zero."""
-    return normalize(rows.detach().float().cpu(), dim=-1)
-
-
-def nearest(
-    rows: Float[Tensor, "row d_out"], others: Float[Tensor, "other d_out"], k: int
-) -> tuple[Float[np.ndarray, "row k"], Int[np.ndarray, "row k"]]:
-    """The `k` largest cosines of each row to others, the largest first, and to which: exact, some rows at a time. All are of length 1."""
-    found: list[tuple[Tensor, Tensor]] = []
-    for some in rows.split(max(1, COSINE_BYTES // (4 * len(others)))):
-        top = (some @ others.T).topk(min(k, len(others)), dim=1)
-        found.append((top.values, top.indices))
-    cosines, at = zip(*found, strict=True)
-    return torch.cat(cosines).numpy(), torch.cat(at).numpy()
 
 
 @dataclass(frozen=True)
@@ -89,17 +74,15 @@ def layout(rows: Float[Tensor, "latent d_out"], *, neighbours: int = 15, least: 
     k = min(neighbours, len(rows) - 1)
     if k < 2 or len(rows) < 12:  # too few for ten dimensions: in a row, in no cluster
         return Layout(np.stack([np.arange(len(rows)), np.zeros(len(rows))], axis=1).astype(np.float32), np.full(len(rows), NOISE))  # fmt: skip
-    cosines, at = nearest(rows, rows, k)
-    own = np.arange(len(rows))
-    # UMAP takes the first neighbour for the row itself; equal directions may have come before it.
-    at[:, 0], cosines[:, 0] = own, 1.0
-    known = (at.astype(np.int32), np.clip(1 - cosines, 0, None).astype(np.float32))
+    own = torch.arange(len(rows))
+    cosines, at = nearest(rows, lambda some: rows[some], len(rows), k - 1, but=own)
+    # UMAP takes the first neighbour for the row itself.
+    known = np.column_stack([own, at]).astype(np.int32), np.column_stack([0 * own, (1 - cosines).clip(0, FAR)]).astype(np.float32)  # fmt: skip
 
     def reduced(dimensions: int, min_dist: float) -> Float[np.ndarray, "latent dimension"]:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # that new rows cannot be placed, and that a seed means one thread
+            # That new rows cannot be placed, and that a seed means one thread.
+            warnings.simplefilter("ignore", UserWarning)
             made: Any = UMAP(n_components=dimensions, n_neighbors=k, min_dist=min_dist, metric="cosine", random_state=stream(seed, "map") % 2**32, n_jobs=1, precomputed_knn=known)  # fmt: skip
             return np.asarray(made.fit_transform(rows.numpy()), dtype=np.float32)
 
@@ -139,8 +122,8 @@ def lifts(firing: Any, sets: Sequence[Int[np.ndarray, " _some"]]) -> Float[np.nd
     from scipy.sparse import csc_array
 
     n_tokens, n_latents = firing.shape
-    each, found = np.asarray(firing.sum(axis=0), dtype=np.float64), list[np.ndarray]()
-    step = max(1, int(FIRING_AT_ONCE / max(float(np.mean([each[some].sum() for some in sets])), 1)))
+    each, found = np.asarray(firing.sum(axis=0), dtype=np.float64), [np.zeros(0)]
+    step = max(1, int(FIRING_AT_ONCE * len(sets) / max(sum(each[some].sum() for some in sets), 1)))
     for start in range(0, len(sets), step):
         some = sets[start : start + step]
         ends = np.concatenate([[0], np.cumsum([len(one) for one in some])])
@@ -169,14 +152,14 @@ def clusters_tested(
 ) -> Iterator[dict[str, Any]]:
     """Each cluster against random sets of as many of the same latents.
 
-    Directions were clustered by their cosines, so that a high mean cosine says little; that the same latents fire together is seen on
-    text, of which the clusters know nothing.
+    Directions were clustered by their cosines, so that a high mean cosine says little; whether the same latents fire together is seen on
+    text, which the clusters were made without.
 
     Args:
         clusters: of each latent; -1 for none.
         rows: directions of length 1.
         firing: sparse, 1 where a latent fires, tokens by latents; None: not known.
-        n_random: random sets of each size.
+        n_random: random sets of each size; of sizes over `DRAWN` / `n_random` fewer, but `LEAST_RANDOM`.
         seed: of these.
 
     Yields:
@@ -185,22 +168,20 @@ def clusters_tested(
         much, q is the false discovery rate over all clusters (Benjamini and Hochberg).
     """
     members = [np.flatnonzero(clusters == c) for c in range(int(clusters.max(initial=NOISE)) + 1)]
-    nulls = dict[int, tuple[Any, Any]]()
+    own, nulls = None if firing is None else lifts(firing, members), dict[int, tuple[Any, Any]]()
     for size in sorted({len(some) for some in members}):
-        draw, sets = rng(stream(seed, "random sets"), size), list[np.ndarray]()
-        for _ in range(n_random):
-            sets.append(draw.choice(len(rows), size, replace=False))
+        draw, n = rng(stream(seed, "random sets"), size), min(n_random, max(LEAST_RANDOM, DRAWN // size))
+        sets = [draw.choice(len(rows), size, replace=False) for _ in range(n)]
         step = max(1, GATHERED_BYTES // (4 * size * rows.shape[1]))
-        cosines = np.concatenate([inside(rows[torch.from_numpy(np.stack(sets[s : s + step]))]) for s in range(0, n_random, step)])  # fmt: skip
+        cosines = np.concatenate([inside(rows[torch.from_numpy(np.stack(sets[s : s + step]))]) for s in range(0, n, step)])  # fmt: skip
         nulls[size] = cosines, None if firing is None else lifts(firing, sets)
     found: list[dict[str, Any]] = []
     for cluster, some in enumerate(members):
         cosines, tied = nulls[len(some)]
-        row: dict[str, Any] = {"cluster": cluster, "size": len(some)}
         value = float(inside(rows[torch.from_numpy(some)][None])[0])
-        row |= {"cosine": value, "cosine_random": float(cosines.mean()), "cosine_p": reached(value, cosines)}
-        if firing is not None:
-            value = float(lifts(firing, [some])[0])
+        row: dict[str, Any] = {"cluster": cluster, "size": len(some), "cosine": value, "cosine_random": float(cosines.mean()), "cosine_p": reached(value, cosines)}  # fmt: skip
+        if own is not None:
+            value = float(own[cluster])
             row |= {"lift": value, "lift_random": float(np.nanmedian(tied)), "lift_p": reached(value, tied), "together": together(firing[:, some])}  # fmt: skip
         found.append(row)
     for name in ("cosine", "lift"):
@@ -226,8 +207,19 @@ def shares(
     return np.divide(both, each, out=np.full(len(each), np.nan), where=each > 0)
 
 
-def covered(parent: "csc_array", children: "csc_array") -> float:
-    """Of the tokens on which a parent fires, the share on which one of its children does; NaN where it never fires."""
-    on = np.asarray(parent.sum(axis=1)).ravel() > 0
-    some = np.asarray(children.sum(axis=1)).ravel() > 0
-    return float((on & some).sum() / on.sum()) if on.any() else float("nan")
+def covered(
+    parents: "csc_array", children: "csc_array", sets: Sequence[int] | Int[np.ndarray, " child"]
+) -> Float[np.ndarray, " parent"]:
+    """Of the tokens on which each parent fires, the share on which one of its children does; NaN where it never fires.
+
+    Args:
+        parents, children: sparse, 1 where a latent fires, tokens by latents.
+        sets: the column of each child's parent.
+    """
+    from scipy.sparse import csc_array
+
+    own: Any = parents
+    of = csc_array((np.ones(len(sets), dtype=np.int32), (np.arange(len(sets)), sets)), shape=(len(sets), own.shape[1]))
+    both = own.multiply((children @ of) > 0).sum(axis=0)
+    each = np.asarray(own.sum(axis=0), dtype=np.float64)
+    return np.divide(both, each, out=np.full(len(each), np.nan), where=each > 0)

@@ -85,15 +85,20 @@ def published(
     first = next(iter(configs.values()))
     if model is None:
         same_model({name: model_of(config, release) for name, config in configs.items()})
-    asked = {name: asked_of_model(config) for name, config in configs.items()}
-    for name, options in asked.items():
-        if options != asked_of_model(first):
-            raise InputError(f"{next(iter(configs))!r} and {name!r} ask for a model that is loaded in different ways; run them one after the other")  # fmt: skip
+    loaded_alike(configs)
     opened: Any = model
     if model is None or isinstance(model, str):
         opened = load_model(model or model_of(first, release), first, device=device, dtype=dtype)
     where = str(device_of(opened))
     return opened, {name: (lambda name=name: load_sae(release, name, device=where)) for name in configs}
+
+
+def loaded_alike(configs: Mapping[str, Published]) -> None:
+    """Raise `InputError` for SAEs that ask for a model that is loaded in different ways."""
+    first = next(iter(configs))
+    for name, config in configs.items():
+        if asked_of_model(config) != asked_of_model(configs[first]):
+            raise InputError(f"{first!r} and {name!r} ask for a model that is loaded in different ways; run them one after the other")  # fmt: skip
 
 
 def same_model(named: Mapping[str, Any]) -> None:

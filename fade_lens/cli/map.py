@@ -1,5 +1,7 @@
 """`fade-lens map`: where the latents of SAEs lie, which belong together, what wide SAEs split."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from fade_lens._util.options import names
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.options import (  # fmt: skip
     DEMO,
+    NEURONPEDIA,
     Column,
     Device,
     Limit,
@@ -77,8 +80,8 @@ def map(
         raise InputError(f"give a release, or --sae with the folder of an SAE; got {'both' if sae else 'neither'}")
     if corpus is not None and sae and model is None:
         raise InputError("--corpus is read by the SAEs' model: give --model too")
-    if descriptions is not None and Path(descriptions).suffix and not Path(descriptions).is_file():
-        raise InputError(f"--descriptions is {descriptions!r}, which is no file")
+    if descriptions not in (None, NEURONPEDIA) and not Path(descriptions).exists():
+        raise InputError(f"--descriptions is {descriptions!r}, which is no file or folder, nor {NEURONPEDIA!r}")
     given = None if corpus is None else open_corpus(corpus, corpus_column, corpus_limit, False)
     from fade_lens.analysis.geometry import check_extra
 
@@ -86,13 +89,16 @@ def map(
     if model is not None:
         check_model(model, device, "float32")
     from fade_lens.analysis.latent_map import latent_map
+    from fade_lens.analysis.opening import loaded_alike
 
-    needs = tokens or given is not None
+    needs, folders = tokens or given is not None, by_folder(sae or ())
     subject: Any = model if needs else None
-    if needs and model is not None and sae:
-        subject = open_model(model, device, "float32", check_subject(model, None, None, sae[0], None, device, "float32"))  # fmt: skip
-    where = str(subject.cfg.device) if sae and subject is not None else "cpu"
-    source: Any = release or {DEMO if str(s) == DEMO else s.name: open_sae(None, None, s, where) for s in sae or ()}
+    if needs and model is not None and folders:
+        configs = {name: check_subject(model, None, None, s, None, device, "float32") for name, s in folders.items()}
+        loaded_alike({name: config for name, config in configs.items() if config} or configs)
+        subject = open_model(model, device, "float32", next(filter(None, configs.values()), None))
+    where = str(subject.cfg.device) if folders and subject is not None else "cpu"
+    source: Any = release or {name: open_sae(None, None, s, where) for name, s in folders.items()}
     made = latent_map(
         source, names(sae_ids), model=subject, corpus=given, descriptions=descriptions, latents=latents, texts=texts, tokens=tokens,
         neighbours=neighbours, least=least, seed=seed, device=device, progress=not quiet,
@@ -105,3 +111,14 @@ def map(
 
         for said in (*made.facts, told_of(made), f"Page:  {page}\nTable: {table}"):
             console.print(plain(said), soft_wrap=True)
+
+
+def by_folder(folders: Sequence[Path]) -> dict[str, Path]:
+    """SAEs by the names of their folders, whole where two have the same last part.
+
+    >>> list(by_folder([Path("a/sae"), Path("b/sae"), Path("c")]))
+    ['a/sae', 'b/sae', 'c']
+    """
+    last = [DEMO if str(folder) == DEMO else folder.resolve().name for folder in folders]
+    times = Counter(last)
+    return {name if times[name] == 1 else str(folder): folder for name, folder in zip(last, folders, strict=True)}

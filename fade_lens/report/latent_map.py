@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from fade_lens._util.errors import Argument, InputError, suggest
-from fade_lens._util.words import clip, plain
+from fade_lens._util.words import clip, visible
+from fade_lens.data.rows import is_null
 from fade_lens.report.cards import compact
 from fade_lens.report.page import hash_of, joined, whole
 
@@ -35,15 +36,15 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
         f"{start // SHARD:04d}.js": f"fadeLensTexts({start // SHARD},{compact(texts[start : start + SHARD])});\n"
         for start in range(0, len(texts), SHARD)
     }  # fmt: skip
-    saes = list(dict.fromkeys(frame["sae"]))
+    saes = {name: number for number, name in enumerate(dict.fromkeys(frame["sae"]))}
     data = {
-        "saes": [clip(name, 120) for name in saes],
-        "sae": [saes.index(name) for name in frame["sae"]],
+        "saes": [clip(visible(name), 120) for name in saes],
+        "sae": [saes[name] for name in frame["sae"]],
         "index": frame["index"].tolist(),
         "cluster": frame["cluster"].tolist(),
         "x": rounded(frame["x"], 3),
         "y": rounded(frame["y"], 3),
-        "colours": [[clip(name, 80), rounded(frame[name], 4)] for name in made.colours[2:]],
+        "colours": [[clip(visible(name), 80), rounded(frame[name], 4)] for name in made.colours[2:]],
         "texts": None if beside else texts,
         "shard": SHARD,
         "shards": len(shards),
@@ -58,8 +59,8 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
         allowed=allowed,
         library=library,
         script=script,
-        data=Markup(compact(plain(data))),
-        title=f"{len(frame):,} latents",
+        data=Markup(compact(data)),
+        title=f"{len(frame):,} latent{'' if len(frame) == 1 else 's'}",
         facts=[clip(said, 300) for said in made.facts],
         failed=[(clip(name, 120), clip(why, 400)) for name, why in made.failed.items()],
         colours=[clip(name, 80) for name in made.colours],
@@ -76,17 +77,12 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
 def shown_of(row: dict[str, Any]) -> list[Any]:
     """What is said of a latent: description, promoted tokens, parent, address."""
     parent = ""
-    if known(row.get("parent")):
+    if not is_null(row.get("parent")):
         parent = f"{row['parent_sae']} #{int(row['parent'])}, cosine {row['parent_cosine']:.2f}"
         parent += "" if row["split"] else " (too little: new)"
-        parent += f", which fires on {row['inclusion']:.0%} of its tokens" if known(row.get("inclusion")) else ""
+        parent += "" if is_null(row.get("inclusion")) else f", which fires on {row['inclusion']:.0%} of its tokens"
     words = (row.get("description"), TEXT), (row.get("promoted"), WORDS), (parent, 200), (row.get("url"), 300)
-    return [clip(str(value), most) if known(value) else "" for value, most in words]
-
-
-def known(value: Any) -> bool:
-    """Whether a cell holds something."""
-    return value is not None and value == value and str(value) not in ("", "<NA>")
+    return ["" if is_null(value) else clip(visible(str(value)), most) for value, most in words]
 
 
 def rounded(column: Any, digits: int) -> list[float | None]:

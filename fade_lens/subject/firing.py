@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def firing_tokens(
     model: Model, every: Sequence[Features], tokens: TokenizedTexts, *, batch_tokens: int | None = None, progress: Advance | None = None
 ) -> "list[csc_array]":  # fmt: skip
-    """For each of some SAEs of a model where its latents are not zero, the texts going through the model once.
+    """For each of some SAEs of a model where its latents fire (are numbers other than zero), the texts going through the model once.
 
     Args:
         every: of each SAE the latents.
@@ -37,15 +37,15 @@ def firing_tokens(
     for batch in hidden_states(model, ruled, tokens, batch_tokens):
         for number, ((features, _), read) in enumerate(zip(ruled, batch, strict=True)):
             for piece in pieces_of(model, features, read):
-                on = (piece.activations != 0) & piece.usable[..., None]
-                text, position, latent = on.nonzero(as_tuple=True)
-                rows[number].append(number_of[starts[piece.texts[text.cpu().numpy()]] + position.cpu().numpy()])
-                columns[number].append(latent.cpu().numpy())
+                on = (piece.activations != 0) & piece.activations.isfinite() & piece.usable[..., None]
+                text, position, latent = (found.cpu().numpy() for found in on.nonzero(as_tuple=True))
+                rows[number].append(number_of[starts[piece.texts[text]] + position].astype(np.int32))
+                columns[number].append(latent.astype(np.int32))
                 if progress is not None and number == len(every) - 1:
                     progress(len(piece.texts))
-    found: list[csc_array] = []
+    tables: list[csc_array] = []
     for features, at, latent in zip(every, rows, columns, strict=True):
-        where = np.concatenate(at or [np.zeros(0, np.int64)]), np.concatenate(latent or [np.zeros(0, np.int64)])
+        where = np.concatenate(at or [np.zeros(0, np.int32)]), np.concatenate(latent or [np.zeros(0, np.int32)])
         ones = np.ones(len(where[0]), dtype=np.int32)
-        found.append(csc_array((ones, where), shape=(int((~tokens.special).sum()), len(features))))
-    return found
+        tables.append(csc_array((ones, where), shape=(int((~tokens.special).sum()), len(features))))
+    return tables

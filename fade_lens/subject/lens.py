@@ -1,12 +1,12 @@
 """The logit lens: which tokens a feature's direction makes the model say, as far as it reaches the output directly."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fade_lens._util.reasons import Reason
@@ -36,20 +36,27 @@ def promoted_tokens(model: Model, features: Features, n: int) -> list[Promoted] 
     if isinstance(rows, Reason):
         return rows
     tokenizer = model.tokenizer
-    never = textless_tokens(model, int(model.cfg.d_vocab))
-    kept = min(n, int(model.cfg.d_vocab) - len(never))
 
     def named(values: Tensor, ids: Tensor) -> tuple[tuple[str, float], ...]:
         texts = [str(i) if tokenizer is None else decode(tokenizer, [i]) for i in ids.tolist()]
         return tuple(zip(texts, values.tolist(), strict=True))
 
     found: list[Promoted] = []
-    for logits in lens_logits(model, rows):
-        ends = [logits.index_fill(1, never, sign * torch.inf).topk(kept, largest=sign < 0) for sign in (-1, 1)]
-        for row in range(len(logits)):
-            up, down = ((named(end.values[row], end.indices[row])) for end in ends)
-            found.append(Promoted(up, down))
+    for ends in most_promoted(model, rows, n):
+        for up, down in zip(*(zip(*end, strict=True) for end in ends), strict=True):
+            found.append(Promoted(named(*up), named(*down)))
     return found
+
+
+def most_promoted(
+    model: Model, rows: Float[Tensor, "feature d_model"], n: int, signs: Sequence[int] = (1, -1)
+) -> Iterator[list[tuple[Float[Tensor, "some n"], Int[Tensor, "some n"]]]]:
+    """Of a few directions at a time the `n` largest logits and their tokens, and for the sign -1 the `n` smallest; of tokens that are texts alone."""
+    never = textless_tokens(model, int(model.cfg.d_vocab))
+    kept = min(n, int(model.cfg.d_vocab) - len(never))
+    for logits in lens_logits(model, rows):
+        ends = (logits.index_fill_(1, never, -sign * torch.inf).topk(kept, largest=sign > 0) for sign in signs)
+        yield [(end.values, end.indices) for end in ends]
 
 
 def lens_logits(model: Model, rows: Float[Tensor, "feature d_model"]) -> Iterator[Float[Tensor, "_some d_vocab"]]:

@@ -1,10 +1,11 @@
 """Which features are like which: by their decoder directions, over the whole SAE, and by the texts that they fire on."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from fade_lens._util.reasons import Reason
 from fade_lens.subject.activations import fires
@@ -17,26 +18,60 @@ CHUNK_BYTES = 2**27
 ORTHOGONAL = Reason("neurons", "the neurons of a hook are at right angles to one another")
 
 
-def nearest_directions(features: Features, n: int) -> list[Near] | Reason:
-    """For each feature the `n` others of the whole SAE whose decoder directions have the highest cosine with its own.
+def unit_rows(rows: Float[Tensor, "row d_out"]) -> Float[Tensor, "row d_out"]:
+    """Directions of length 1, float32; those of no length stay zero. However long or short they were, no square leaves the range of numbers."""
+    rows = rows.detach().float()
+    low, high = rows.aminmax(dim=-1, keepdim=True)
+    largest = torch.maximum(high, -low)
+    unit = rows / torch.where(largest > 0, largest, 1)
+    return unit.div_(unit.norm(dim=-1, keepdim=True).clamp_(min=1))
 
-    The SAE goes by a chunk at a time: neither all cosines nor a second copy of the decoder are ever in memory.
+
+def nearest(
+    own: Float[Tensor, "own d_out"],
+    rows: Callable[[slice], Float[Tensor, "some d_out"]],
+    n_rows: int,
+    k: int,
+    but: Int[Tensor, " own"] | None = None,
+) -> tuple[Float[Tensor, "own k"], Int[Tensor, "own k"]]:
+    """The `k` largest cosines of directions to some rows, the largest first, and to which: exact.
+
+    The rows go by a chunk at a time: neither all cosines nor a second copy of the rows are ever in memory.
+
+    Args:
+        own: the directions, of length 1.
+        rows: a range of the rows, of any length.
+        n_rows: how many there are.
+        k: how many are found, where there are as many; one that does not count has a cosine of -inf.
+        but: for each direction a row that does not count: itself.
     """
+    best, at = own.new_zeros(len(own), 0), torch.zeros(len(own), 0, dtype=torch.long, device=own.device)
+    size = max(1, CHUNK_BYTES // (4 * max(own.shape[1], len(own))))
+    for start in range(0, n_rows, size):
+        some = unit_rows(rows(slice(start, start + size)).to(own.device))
+        cosine: Tensor = own @ some.T
+        if but is not None:
+            here = (but >= start) & (but < start + len(some))
+            cosine[here.nonzero().squeeze(-1), but[here] - start] = -torch.inf
+        numbers = torch.arange(start, start + len(some), device=own.device).expand(len(own), -1)
+        both = torch.cat([best, cosine], dim=1)
+        top = both.topk(min(k, both.shape[1]), dim=1)
+        best, at = top.values, torch.cat([at, numbers], dim=1).gather(1, top.indices)
+    return best, at
+
+
+def nearest_directions(features: Features, n: int) -> list[Near] | Reason:
+    """For each feature the `n` others of the whole SAE whose decoder directions have the highest cosine with its own."""
     if features.decoder(slice(0, 1)) is None:
         return ORTHOGONAL
-    own = normalize(features.directions(), dim=-1)
-    indices = torch.tensor(features.indices, device=own.device)
-    best, at = own.new_zeros(len(own), 0), indices.new_zeros(len(own), 0)
-    size = max(1, CHUNK_BYTES // (4 * max(features.d_out, len(own))))
-    for start in range(0, features.n_features, size):
-        rows = features.decoder(slice(start, start + size))
-        assert rows is not None
-        cosine: Tensor = own @ normalize(rows.to(own), dim=-1).T
-        here = torch.arange(start, start + len(rows), device=own.device)
-        cosine[here == indices[:, None]] = -torch.inf
-        both = torch.cat([best, cosine], dim=1)
-        top = both.topk(min(n, both.shape[1]), dim=1)
-        best, at = top.values, torch.cat([at, here.expand(len(own), -1)], dim=1).gather(1, top.indices)
+
+    def rows(some: slice) -> Float[Tensor, "some d_out"]:
+        found = features.decoder(some)
+        assert found is not None
+        return found
+
+    own = unit_rows(features.directions())
+    best, at = nearest(own, rows, features.n_features, n, torch.tensor(features.indices, device=own.device))
     return [
         tuple((i, v) for i, v in zip(some, values, strict=True) if v > -np.inf)
         for some, values in zip(at.tolist(), best.tolist(), strict=True)

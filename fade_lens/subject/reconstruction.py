@@ -15,13 +15,14 @@ from jaxtyping import Bool, Float, Int
 from sae_lens import SAE
 from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Advance
 from fade_lens.subject.activations import PIECE_ON_ACCELERATOR, PIECE_ON_CPU, Batch, batches, usual_tokens
 from fade_lens.subject.features import Latents
 from fade_lens.subject.hooks import HookTensor, Model, layer_of, read_hooks, residual_hook, resolve_hook
+from fade_lens.subject.neighbours import nearest, unit_rows
 from fade_lens.subject.tokens import TokenizedTexts
 
 KEPT_BYTES = 2**29
@@ -287,21 +288,7 @@ def weight_cosines(made: Reconstruction) -> dict[str, float]:
         found["encoder_decoder_cosine"] = float(torch.cat(parts).mean())
     if len(rows) > 1:
         n = int(np.clip(COSINE_FLOPS // (2 * rows.numel()), 256, len(rows)))
-        chosen = torch.from_numpy(np.unique(np.linspace(0, len(rows) - 1, n).astype(int)))
-        nearest = largest_cosines(rows, chosen)
-        found |= {"decoder_cosine": float(nearest.mean()), "decoder_cosine_largest": float(nearest.max())}
+        chosen = torch.from_numpy(np.unique(np.linspace(0, len(rows) - 1, n).astype(int))).to(rows.device)
+        largest, _ = nearest(unit_rows(rows[chosen]), lambda some: rows[some], len(rows), 1, but=chosen)
+        found |= {"decoder_cosine": float(largest.mean()), "decoder_cosine_largest": float(largest.max())}
     return found
-
-
-def largest_cosines(rows: Float[Tensor, "row d_out"], chosen: Int[Tensor, " chosen"]) -> Float[Tensor, " chosen"]:
-    """For some rows the largest cosine to another, all rows going by a chunk at a time."""
-    chosen = chosen.to(rows.device)
-    own = normalize(rows[chosen].float(), dim=-1)
-    best = own.new_full((len(own),), -1.0)
-    size = max(1, KEPT_BYTES // (8 * max(rows.shape[1], len(own))))
-    for start in range(0, len(rows), size):
-        cosine = own @ normalize(rows[start : start + size].float(), dim=-1).T
-        inside = (chosen >= start) & (chosen < start + size)
-        cosine[inside.nonzero().squeeze(-1), chosen[inside] - start] = -1.0
-        best = best.maximum(cosine.amax(1))
-    return best

@@ -12,11 +12,10 @@ from fade_lens.analysis.geometry import (  # fmt: skip
     inside,
     layout,
     lifts,
-    nearest,
     shares,
     together,
-    unit_rows,
 )
+from fade_lens.subject.neighbours import unit_rows
 
 GROUPS, MEMBERS = 10, 8
 
@@ -55,17 +54,10 @@ def test_the_layout_finds_planted_groups_and_rests_on_the_seed() -> None:
 def test_equal_and_few_directions_are_laid_out_too() -> None:
     few = layout(torch.eye(5))
     assert few.clusters.tolist() == [-1] * 5 and len(np.unique(few.places[:, 0])) == 5
-    alike = layout(unit_rows(torch.eye(8).repeat(6, 1)))
-    assert np.isfinite(alike.places).all()
-
-
-def test_neighbours_are_those_of_the_whole_product_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, _ = planted()
-    whole = (rows @ rows.T).topk(4, dim=1)
-    monkeypatch.setattr(geometry, "COSINE_BYTES", 4 * len(rows) * 7)
-    cosines, at = nearest(rows, rows, 4)
-    assert np.allclose(cosines, whole.values) and (at == whole.indices.numpy()).all()
-    assert nearest(rows[:3], rows[:2], 9)[1].shape == (3, 2)
+    opposite = torch.cat([torch.ones(11, 1), -torch.ones(1, 1)])
+    for rows in (torch.eye(8).repeat(6, 1), torch.ones(30, 4), planted()[0][:12], planted()[0][:13], opposite):
+        found = layout(unit_rows(rows))
+        assert np.isfinite(found.places).all() and len(found.clusters) == len(rows)
 
 
 def test_cosine_lift_and_together_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +77,7 @@ def test_cosine_lift_and_together_are_those_of_a_plain_loop(monkeypatch: pytest.
         for i in range(6)
     ]
     assert together(on) == pytest.approx(np.mean(more))
-    assert np.isnan(lifts(none, [every])).all()
+    assert np.isnan(lifts(none, [every])).all() and lifts(on, []).shape == (0,)
 
 
 def test_clusters_are_tested_by_cosine_and_by_firing_each_for_itself() -> None:
@@ -102,10 +94,18 @@ def test_clusters_are_tested_by_cosine_and_by_firing_each_for_itself() -> None:
     assert "lift" not in next(iter(clusters_tested(clusters, rows, n_random=9)))
 
 
+def test_of_a_large_cluster_fewer_random_sets_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, groups = planted()
+    monkeypatch.setattr(geometry, "DRAWN", 0)
+    monkeypatch.setattr(geometry, "LEAST_RANDOM", 19)
+    assert {row["cosine_p"] for row in clusters_tested(groups, rows)} == {1 / 20}
+
+
 def test_parents_and_children_share_tokens_as_counted() -> None:
     narrow = csc_array(np.array([[1, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=np.int32))
     wide = csc_array(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=np.int32))
     found = shares(narrow, wide, [0, 0, 1])
     assert found[:2].tolist() == [1.0, 0.5] and np.isnan(found[2])
-    assert covered(narrow[:, [0]], wide[:, [0, 1]]) == pytest.approx(2 / 3)
-    assert np.isnan(covered(csc_array((5, 1), dtype=np.int32), wide))
+    assert covered(narrow, wide, [0, 0, 1]).tolist() == [pytest.approx(2 / 3), 0.0]
+    assert covered(narrow, wide[:, [1, 1]], [0, 1]).tolist() == [pytest.approx(1 / 3), 0.5]
+    assert np.isnan(covered(csc_array((5, 1), dtype=np.int32), wide, [0, 0, 0])).all()

@@ -81,11 +81,16 @@ def test_sixteen_thousand_latents_are_seen_searched_and_coloured(browser: Window
 
 
 def test_at_a_hundred_thousand_what_is_said_comes_by_shard(browser: Window, tmp_path: Path) -> None:
-    page = made_up_map(100_000).to_html(tmp_path / "map.html")
+    page = made_up_map(100_000).to_html(tmp_path / 'it\'s "100 %" #1?' / "map #1?.html")
     drawn(browser, page)
     assert len(browser.requests) == 1 and page.stat().st_size < 12e6
     assert HOSTILE in hover(browser, 0)
     assert [url.rsplit("/", 1)[1] for url in browser.requests[1:]] == ["0000.js"]
+    browser.page.fill("#search", "owls")
+    browser.page.wait_for_function("document.getElementById('found').textContent === '99,999 found'")
+    browser.page.keyboard.press("Enter")
+    browser.page.wait_for_function("document.querySelector('#latent h3').textContent === 'wide #2'")
+    assert len(browser.requests) == 51
 
 
 def test_a_missing_folder_of_texts_is_told(browser: Window, tmp_path: Path) -> None:
@@ -95,4 +100,7 @@ def test_a_missing_folder_of_texts_is_told(browser: Window, tmp_path: Path) -> N
     drawn(browser, tmp_path / "moved.html")
     hover(browser, 0)
     browser.page.wait_for_function("document.getElementById('found').textContent.includes('map_texts')")
+    browser.page.fill("#search", "owls")
+    browser.page.wait_for_timeout(400)
+    assert "map_texts" in browser.page.locator("#found").inner_text()
     browser.complaints[:] = [said for said in browser.complaints if "ERR_FILE_NOT_FOUND" not in said]

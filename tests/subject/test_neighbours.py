@@ -7,7 +7,7 @@ import torch
 from fade_lens._util.reasons import Reason
 from fade_lens.subject import neighbours
 from fade_lens.subject.features import features_of
-from fade_lens.subject.neighbours import firing_together, nearest_directions
+from fade_lens.subject.neighbours import firing_together, nearest, nearest_directions, unit_rows
 from tests.tiny import tiny_model, tiny_sae
 
 
@@ -38,6 +38,27 @@ def test_a_direction_of_no_length_is_like_nothing():
         sae.W_dec[3] = 0
     (near,) = nearest_directions(features_of(tiny_model(), sae, [3]), 2)
     assert [value for _, value in near] == [0, 0]
+
+
+def test_nearest_rows_are_those_of_the_whole_product_however_it_is_cut(monkeypatch):
+    rows = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 40)[:, None]
+    unit = unit_rows(rows)
+    whole = (unit @ unit.T).fill_diagonal_(-2).topk(4, dim=1)
+    monkeypatch.setattr(neighbours, "CHUNK_BYTES", 4 * len(rows) * 7)  # seven rows at a time
+    cosines, at = nearest(unit, lambda some: rows[some], len(rows), 4, but=torch.arange(len(rows)))
+    torch.testing.assert_close(cosines, whole.values)
+    assert (at == whole.indices).all() and nearest(unit[:3], lambda some: rows[:2][some], 2, 9)[1].shape == (3, 2)
+
+
+def test_of_equal_directions_each_is_another_ones_neighbour_and_never_its_own():
+    at = nearest(torch.ones(5, 1), lambda some: torch.ones(5, 1)[some], 5, 4, but=torch.arange(5))[1]
+    assert [sorted(row) for row in at.tolist()] == [sorted({0, 1, 2, 3, 4} - {i}) for i in range(5)]
+
+
+def test_directions_of_any_length_become_one_long():
+    found = unit_rows(torch.tensor([[3.0, 4.0], [3e30, 4e30], [3e-30, 4e-30], [0.0, 0.0], [torch.nan, 1.0]]))
+    torch.testing.assert_close(found[:3], torch.tensor([[0.6, 0.8]] * 3))
+    assert found[3].tolist() == [0, 0] and found[4].isnan().any()
 
 
 def test_neurons_have_no_nearest_direction():
