@@ -180,7 +180,7 @@ def clusters_tested(
         cosines, tied = nulls[len(some)]
         value = float(inside(rows[torch.from_numpy(some)][None])[0])
         row: dict[str, Any] = {"cluster": cluster, "size": len(some), "cosine": value, "cosine_random": float(cosines.mean()), "cosine_p": reached(value, cosines)}  # fmt: skip
-        if own is not None:
+        if own is not None and firing is not None:
             value = float(own[cluster])
             row |= {"lift": value, "lift_random": float(np.nanmedian(tied)), "lift_p": reached(value, tied), "together": together(firing[:, some])}  # fmt: skip
         found.append(row)
