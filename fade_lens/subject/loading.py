@@ -67,7 +67,8 @@ NO_WORDS = frozenset({"pt", "hf", "meta", ""})
 """Words of a model's name that tell how it was tuned, and those that tell nothing."""
 UNFOLDED = ("expected_average_only_in", "covariance_whitening")
 """Normalizations of an SAE's input that SAELens applies in training alone: afterwards they must be folded into the weights."""
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError)
+"""What files that are damaged, or do not fit together, raise; weights that do not fit their config, a RuntimeError."""
 
 
 def load(
@@ -389,5 +390,7 @@ def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def brief(error: Exception) -> str:
-    """The first line of an error, for TransformerLens lists every model that it knows."""
-    return clip((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), 200)
+    """The first line of an error, for TransformerLens lists every model that it knows, and the second where that only announces it."""
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    said = [first, *(line.strip() for line in others[:1] if first.endswith(":"))]
+    return clip(" ".join(said).rstrip("."), 200)

@@ -306,6 +306,18 @@ def test_a_release_goes_from_the_shell_to_a_page_and_what_cannot_be_loaded_is_to
     assert table["url"][0].endswith(f"/gpt2-small/0-res-jb/{table['index'][0]}")
 
 
+def test_folders_of_one_name_are_two_saes_which_must_want_one_model(tmp_path: Path) -> None:
+    folders, out = [tmp_path / "a" / "sae", tmp_path / "b" / "sae"], tmp_path / "out.of.two"
+    for folder, ways in zip(folders, ({}, {"center_unembed": True}), strict=True):
+        tiny_sae(d_sae=4, meta_model_from_pretrained_kwargs=ways).save_model(folder)
+    asked = ["map", *(word for folder in folders for word in ("--sae", str(folder))), "--out", str(out)]
+    done = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert set(pd.read_csv(out / "map.csv")["sae"]) == {str(folder) for folder in folders}
+    done = CliRunner().invoke(app, [*asked, "--model", "demo"])
+    assert "loaded in different ways" in done.output + str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [

@@ -256,3 +256,11 @@ def test_a_scale_that_lies_beside_the_sae_is_folded_in(tmp_path, white, caplog):
     assert json.loads((tmp_path / "cfg.json").read_text())["normalize_activations"] == kind, (
         "the files stay as they are"
     )
+
+
+def test_an_sae_whose_weights_do_not_fit_its_config_is_told(tmp_path):
+    tiny_sae(d_sae=16).save_model(tmp_path)
+    config = tmp_path / "cfg.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"d_sae": 8}))
+    with pytest.raises(InputError, match=r"could not be loaded: .*size mismatch for W"):
+        load_sae(folder=tmp_path)
