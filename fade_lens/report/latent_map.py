@@ -107,7 +107,7 @@ def told_of(made: "LatentMap") -> str:
     table: Any = made.clusters
     if not len(table):
         return "No clusters were found."
-    said = f"{len(table):,} clusters"
+    said = f"{len(table):,} cluster{'' if len(table) == 1 else 's'}"
     if "lift_p" not in table:
         return f"{said}; whether their latents fire together is not known without texts."
     n, chance = int((table["lift_p"] < 0.05).sum()), len(table) / 20

@@ -53,10 +53,10 @@ def nearest(
         if but is not None:
             here = (but >= start) & (but < start + len(some))
             cosine[here.nonzero().squeeze(-1), but[here] - start] = -torch.inf
-        numbers = torch.arange(start, start + len(some), device=own.device).expand(len(own), -1)
-        both = torch.cat([best, cosine], dim=1)
+        top = cosine.topk(min(k, len(some)), dim=1)
+        both, numbers = torch.cat([best, top.values], dim=1), torch.cat([at, top.indices + start], dim=1)
         top = both.topk(min(k, both.shape[1]), dim=1)
-        best, at = top.values, torch.cat([at, numbers], dim=1).gather(1, top.indices)
+        best, at = top.values, numbers.gather(1, top.indices)
     return best, at
 
 
