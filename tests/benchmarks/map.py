@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 
 from fade_lens import LatentMap, demo, latent_map
-from fade_lens.analysis.geometry import clusters_tested, layout, nearest, unit_rows
+from fade_lens.analysis.geometry import clusters_tested, layout
+from fade_lens.subject.neighbours import nearest, unit_rows
 
 D_MODEL = 768
 
@@ -33,7 +34,7 @@ def sizes(counts: list[int]) -> None:
         centres = torch.randn(n // 5, D_MODEL, generator=draw).repeat_interleave(5, 0)
         rows = unit_rows(centres + torch.randn(centres.shape, generator=draw))
         marks = [time.monotonic()]
-        nearest(rows, rows, 15)
+        nearest(rows, lambda some, rows=rows: rows[some], n, 14, but=torch.arange(n))
         marks.append(time.monotonic())
         laid = layout(rows)
         marks.append(time.monotonic())
