@@ -234,7 +234,7 @@ def summary_of(subject: "Subject", index: int, top: Sequence[TopText]) -> Featur
     )
 
 
-def token_entropy(texts: Iterable[tuple[Int[np.ndarray, " pos"], Sequence[float | None]]]) -> float | None:
+def token_entropy(texts: Iterable[tuple[Int[np.ndarray, " _pos"], Sequence[float | None]]]) -> float | None:
     """Entropy of the token distribution, H = −Σ p_v ln p_v: p_v is the share of all activation that stands on token v of the vocabulary.
 
     Of what was tried on random and trained transformers it alone told them apart (Heap et al. 2025): it grows with depth where they are trained.
