@@ -170,7 +170,7 @@ def fits(value: Any, kind: Any, declared: Any) -> bool:
 def words_of(kind: Any) -> str:
     """What a value of this type is called."""
     number = number_of(kind)
-    one = {int: "a whole number", float: "a number"}.get(number or str, "a text in quotes")
+    one = "a text in quotes" if number is None else "a whole number" if number is int else "a number"
     return "true or false" if bool in members(kind) else f"{one}, or several in brackets" if several(kind) else one
 
 
