@@ -389,6 +389,7 @@ def test_interrupting_a_wait_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_closed_judge_says_so() -> None:
+    before = set(threading.enumerate())  # judges of other tests may still be there
     with FakeJudge() as fake:
         judge = Judge("m", base_url=fake.base_url)
         judge.rate(CONCEPT, TEXTS[:3])
@@ -396,7 +397,7 @@ def test_a_closed_judge_says_so() -> None:
         judge.close()
         with pytest.raises(JudgeError, match="closed"):
             judge.rate(CONCEPT, TEXTS[:3])
-    assert not [thread for thread in threading.enumerate() if thread.name == "fade-lens-judge"]
+    assert not [t for t in set(threading.enumerate()) - before if t.name == "fade-lens-judge"]
 
 
 # ------------------------------------------------------------------------------------------------- money
