@@ -15,6 +15,8 @@ ORDER = ("Arguments", "Subject", "Natural texts", "Descriptions", "Scores", "Jud
 OTHER = "Options"
 DEFAULT = re.compile(r"default: \(([^()]*)\)")
 """How typer writes a default that is given in words."""
+KIND = re.compile(r"<(?:list\[(?=\w+\]))?(\w+)(?:\]| range)?>")
+"""How it writes the kind of a value, or of each of several."""
 
 
 class Themed:
@@ -58,7 +60,10 @@ def themes(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
     for param in command.get_params(ctx):
         if (record := param.get_help_record(ctx)) is not None:
             untitled = "Arguments" if param.param_type_name == "argument" else OTHER
-            name, text = record[0], DEFAULT.sub(r"default: \1", record[1].replace("\\[", "["))  # older typer's escape
+            name, text = (
+                KIND.sub(lambda kind: f"<{kind[1].lower()}>", record[0]),
+                DEFAULT.sub(r"default: \1", record[1].replace("\\[", "[")),
+            )  # older typer's escape
             found.setdefault(getattr(param, "rich_help_panel", None) or untitled, []).append((name, text))
     for name in command.list_commands(ctx) if isinstance(command, TyperGroup) else ():
         one: Any = command.get_command(ctx, name)

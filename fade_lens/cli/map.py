@@ -19,6 +19,7 @@ from fade_lens.cli.options import (  # fmt: skip
     Quiet,
     check_model,
     check_subject,
+    one_source,
     open_corpus,
     open_model,
     open_sae,
@@ -78,6 +79,8 @@ def map(
     """
     if (release is None) == (not sae):
         raise InputError(f"give a release, or --sae with the folder of an SAE; got {'both' if sae else 'neither'}")
+    for folder in sae or ():
+        one_source(None, None, folder, None)
     if corpus is not None and sae and model is None:
         raise InputError("--corpus is read by the SAEs' model: give --model too")
     if descriptions not in (None, NEURONPEDIA) and not Path(descriptions).exists():

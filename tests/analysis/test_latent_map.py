@@ -323,7 +323,8 @@ def test_folders_of_one_name_are_two_saes_which_must_want_one_model(tmp_path: Pa
     [
         ([], "give a release, or --sae with the folder of an SAE; got neither"),
         (["gpt2-small-res-jb", "--sae", "x"], "got both"),
-        (["--sae", "x", "--corpus", "demo"], "give --model too"),
+        (["--sae", "x"], "--sae 'x' does not exist"),
+        (["--sae", "demo", "--corpus", "demo"], "give --model too"),
         (["gpt2-small-res-jb", "--descriptions", "absent.csv"], "absent.csv"),
         (["gpt2-small-res-jbb", "--no-tokens"], "gpt2-small-res-jb"),
         (["gpt2-small-res-jb", "--sae-ids", "blocks.99*", "--no-tokens"], "matches none of the"),

@@ -209,7 +209,7 @@ def test_command(tmp_path, monkeypatch):
 
 
 def test_command_without_a_run(tmp_path):
-    with pytest.raises(InputError, match="holds no results.json.gz; give a folder that"):
+    with pytest.raises(InputError, match="give a folder that `fade-lens evaluate` finished"):
         CliRunner().invoke(app, ["sanity", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
 
 

@@ -25,6 +25,7 @@ def test_help_fits_80_columns_and_cuts_no_name(command):
     assert max(map(len, lines)) <= 80 and not any("…" in line for line in lines)
     # An option that a line ends within would end in a hyphen.
     assert not [line for line in lines if line.rstrip().endswith("-")]
+    assert not re.search(r"<(list\[|\w+ range)", "\n".join(lines)), "kinds are in plain words"
 
 
 def test_every_option_stands_in_help_under_a_theme():
