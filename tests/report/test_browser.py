@@ -14,7 +14,7 @@ from fade_lens.runs.record import JudgeRecord
 from tests.explained import made_up_explained, made_up_explanations
 from tests.made_up import made_up_notes, made_up_results, with_cross
 from tests.planted import natural_texts, planted_model, planted_sae
-from tests.report.browser import Window, chromium, launched, window
+from tests.report.browser import Window, chromium, window
 from tests.tiny import ANIMALS
 
 pytestmark = [
@@ -44,12 +44,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_up_explained(hostile=True).to_html(folder / "hostile-explained.html")
     made_up_explanations(hostile=True).to_html(folder / "explanations.html")
     return folder
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from fade_lens import LatentMap
-from tests.report.browser import Window, chromium, launched, window
+from tests.report.browser import Window, chromium, window
 
 pytestmark = [
     pytest.mark.browser,
@@ -29,12 +29,6 @@ def made_up_map(n: int) -> LatentMap:
     })  # fmt: skip
     clusters = pd.DataFrame({"cluster": [0], "size": [3], "cosine": [0.5], "cosine_random": [0.0], "cosine_p": [0.01], "cosine_q": [0.01]})  # fmt: skip
     return LatentMap(frame, clusters, pd.DataFrame(), ("clarity",))
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture
