@@ -225,7 +225,7 @@ def latent_map(
     check_extra()
     failed = dict[str, str]()
     needs_model = given is not None or tokens
-    opened, sources = sources_of(saes, sae_ids, model, needs_model, device, lambda name, why: failed.update({name: str(why)}))  # fmt: skip
+    opened, sources = opened_saes(saes, sae_ids, model, needs_model, device, lambda name, why: failed.update({name: str(why)}))  # fmt: skip
     every = dict[str, Mapped]()
     for name, source in sources.items():
         try:
@@ -260,7 +260,7 @@ def latent_map(
     return LatentMap(frame, tested, split, scores, failed, tuple(facts))
 
 
-def sources_of(
+def opened_saes(
     saes: Any,
     sae_ids: str | Sequence[str],
     model: Model | str | None,
