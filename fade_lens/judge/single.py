@@ -2,7 +2,7 @@
 
 Worked examples and a question that follows the text are what make a small model look for the concept; without either it
 mostly says how it likes the text. The examples are the same for every concept and text, so that a server with a prompt cache
-reads them once. What is left of a concept's own zero point is calibrated on `BACKGROUND`: fixed texts of many kinds, of
+reads them once. What is left of a concept's own zero point is calibrated on `BACKGROUND`: fixed texts of several kinds, of
 which few can express it. `tests/benchmarks/judge_quality.py` measures all of this.
 """
 
@@ -16,20 +16,15 @@ PARAMETERS: dict[str, object] = {"max_tokens": 1, "temperature": 0, "logprobs": 
 """Request parameters: one greedy token with its alternatives."""
 
 BACKGROUND: tuple[str, ...] = (
-    "<h1>Council approves new tram line</h1>\n\n<strong>By Anna Field</strong>\n\nThe city council voted on Tuesday to extend the tram line to the airport. The first trams are expected to run in three years, a spokesman said.",
     "<h2>Product Description</h2>\n\n* Material: 100% cotton\n* Size: 40 x 60 cm\n* Colour: navy blue\n\nThis soft towel dries quickly and can be washed at 60 degrees. Order today and get free shipping!",
-    "import React, { useState } from 'react';\n\nfunction Menu({ items }) {\n  const [open, setOpen] = useState(false);\n  return <ul hidden={!open}>{items.map(item => <li>{item.name}</li>)}</ul>;\n}",
     "import os\nimport json\n\ndef load(folder):\n    rows = []\n    for name in os.listdir(folder):\n        with open(os.path.join(folder, name)) as file:\n            rows.append(json.load(file))\n    return rows",
-    '#include <stdlib.h>\n#include "queue.h"\n\nint queue_push(queue_t *q, int value) {\n    if (q->size == q->capacity) {\n        return -1;\n    }\n    q->data[q->size++] = value;\n    return 0;\n}',
-    "<h1>Lake Orin</h1>\n\n<b>Lake Orin</b> is a lake in the north of the province. It has an area of 14 km2 and lies 312 m above sea level. The lake was formed at the end of the last ice age and is fed by two small rivers.",
     "I've had this laptop for about a month now and the battery is already dying before lunch. I bought a different charger and turned off everything in the background. Has anyone else had this problem? What did you do?",
-    "<strong>Öffnungszeiten</strong>\n\nDie Stadtbibliothek bleibt wegen Umbauarbeiten bis Ende Oktober geschlossen. Bücher können in dieser Zeit im Rathaus abgegeben werden, und Mahngebühren werden nicht erhoben.",
     "La mairie annonce l'ouverture d'un nouveau jardin au bord de la rivière. Les habitants pourront y cultiver des légumes et des fleurs à partir du printemps, et des ateliers seront proposés aux enfants des écoles.",
-    "<b>Abstract</b>\n\nThe aim of this study was to compare three methods for measuring the thickness of thin films. Samples were prepared at different temperatures (n = 48), and the results of the optical method agreed best with theory.",
-    "She closed the door behind her and for a long while neither of them said a word. The rain had stopped, the street was empty, and somewhere below a radio was playing an old song that her mother used to sing.",
-    "package com.example.shop;\n\nimport java.util.List;\n\npublic class Cart {\n    private final List<Item> items;\n\n    public double total() {\n        return items.stream().mapToDouble(Item::price).sum();\n    }\n}",
 )
-"""Texts of many kinds, of the length and the untidiness of a web corpus: their scores show where a concept's zero point lies."""
+"""Texts of four kinds, of the length and the untidiness of a web corpus: their scores show where a concept's zero point lies.
+
+With eight more beside them 0.7 % of 4,757 ratings of 85 concepts came out otherwise, each for four calls in place of twelve a concept.
+"""
 
 
 def score(top_logprobs: Sequence[tuple[str, float]]) -> float | None:

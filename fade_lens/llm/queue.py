@@ -196,7 +196,7 @@ class Queue:
         self._paused_until = 0.0
         self._given_up_in_a_row = 0
         self._ever_answered = False
-        self._pending: dict[tuple[int, str], asyncio.Task[Answer]] = {}
+        self._pending: dict[str, tuple[asyncio.Task[Answer], Transcripts]] = {}
 
     async def ask(self, request: Request, call: Call) -> Answer:
         """The answer to a request, stored or from the model; the same request is in flight only once.
@@ -218,13 +218,15 @@ class Queue:
             return self._used(request, call, key, Answer.from_record(record))
         if request.parts > 1 and not self.provider.fits(request):  # others like it were refused: no need to ask
             raise Unanswered("too long for the judge, as others like it", too_long=True)
-        place = (id(call.transcripts), key)
-        task = self._pending.get(place)
-        if task is None:
-            task = self._pending[place] = asyncio.create_task(self._persist(key, request, call))
-            task.add_done_callback(lambda done: (self._pending.pop(place, None), done.cancelled() or done.exception()))
+        if key not in self._pending:
+            task = asyncio.create_task(self._persist(key, request, call))
+            task.add_done_callback(lambda done: (self._pending.pop(key, None), done.cancelled() or done.exception()))
+            self._pending[key] = task, call.transcripts
+        task, kept = self._pending[key]
         # A caller that gives up does not throw away an answer on its way.
         answer = await asyncio.shield(task)
+        if kept is not call.transcripts and call.transcripts.get(key) is None:  # others asked it, and keep it elsewhere
+            call.transcripts.put(key, self._asked(request), asdict(answer))
         call.answered.add(key)
         return self._used(request, call, key, answer)
 
@@ -247,8 +249,7 @@ class Queue:
     async def drain(self, seconds: Number) -> None:
         """Wait at most `seconds` for requests in flight, then cancel them; batches are not waited for."""
         self.provider.drop()
-        tasks = list(self._pending.values())
-        if tasks:
+        if tasks := [task for task, _ in self._pending.values()]:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
                 task.cancel()
@@ -331,10 +332,13 @@ class Queue:
     def _commit(self, request: Request, call: Call, key: str, answer: Answer) -> Answer:
         """Counts an answer and keeps it, before anything makes use of it."""
         self._ledger.spend(answer.prompt_tokens, answer.completion_tokens, batched=answer.batched)
-        asked = {**request.record, "model": self.provider.model, "endpoint": self.provider.endpoint.label}
-        call.transcripts.put(key, asked, {**asdict(answer), "time": round(time(), 3)})
+        call.transcripts.put(key, self._asked(request), {**asdict(answer), "time": round(time(), 3)})
         self._ever_answered = True
         return answer
+
+    def _asked(self, request: Request) -> dict[str, Any]:
+        """A request as transcripts keep it."""
+        return {**request.record, "model": self.provider.model, "endpoint": self.provider.endpoint.label}
 
     async def _turn(self, request: Request) -> None:
         """Waits for the pace that was set and for any pause that the server asked for."""

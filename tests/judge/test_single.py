@@ -57,7 +57,7 @@ def test_any_concept_and_text_make_a_chat(concept: str, text: str):
 
 
 def test_background_is_short_and_varied():
-    assert 8 <= len(set(BACKGROUND)) == len(BACKGROUND) <= 24
+    assert 4 <= len(set(BACKGROUND)) == len(BACKGROUND) <= 24
     assert all(20 < len(text) <= 300 for text in BACKGROUND)
 
 
