@@ -30,7 +30,7 @@ from fade_lens.runs.record import RunRecord
 from fade_lens.scorers.base import NOT_SCORED, RuleScores, Scored, ScoreSpec, scorer_of, specs_of
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.fade import NOTHING, FadeEvidence
-from fade_lens.scorers.standing import Standing, standing_of
+from fade_lens.scorers.standing import Standing, of_dead, standing_of
 from fade_lens.subject.summary import FeatureSummary, Promoted, TopText
 
 if TYPE_CHECKING:
@@ -91,11 +91,9 @@ class Result:
     @cached_property
     def standing(self) -> Standing:
         """How the description stands: "holds", "fails" or "open" by intervals against the gate (see `fade_lens.scorers.standing`), or "dead"."""
-        if not self.feature.dead:
-            return standing_of(self.evidence, self.gate)
-        written = [text.activation for text in self.clarity_evidence.texts]
-        fired = f", but on {sum(map(bool, written))} of {len(written)} texts written for the description"
-        return Standing("dead", "the feature never fires on the corpus" + (fired if any(written) else ""))
+        if self.feature.dead:
+            return of_dead([text.activation for text in self.clarity_evidence.texts])
+        return standing_of(self.evidence, self.gate)
 
     @property
     def rules(self) -> tuple[RuleScores, ...]:
@@ -161,12 +159,8 @@ class Result:
         """What a reader should know before trusting the numbers."""
         flags = list(self.feature.flags)
         if (n := len(self.description.text)) > MAX_CONCEPT_CHARS:
-            flags.append(
-                Flag(
-                    "cut",
-                    f"has {n:,} characters, of which the judge read the first and the last {MAX_CONCEPT_CHARS // 2:,}",
-                )
-            )
+            read = f"of which the judge read the first and the last {MAX_CONCEPT_CHARS // 2:,}"
+            flags.append(Flag("cut", f"has {n:,} characters, {read}"))
         flags += [Flag("collides", self.collides)] if self.collides else []
         flags += [flag for found in self.evidence.values() for flag in found.flags]
         if self.permutation is not None and (better := self.permutation.better_feature) is not None:
@@ -184,7 +178,11 @@ class Result:
 
     def to_row(self) -> dict[str, Any]:
         """One row of `Results.frame`."""
-        row = {"index": self.description.index, "description": self.description.text, "standing": str(self.standing)}
+        row: dict[str, Any] = {
+            "index": self.description.index,
+            "description": self.description.text,
+            "standing": str(self.standing),
+        }
         row |= {**_scores(self.metrics), "standing_reason": self.standing.why}
         row |= {"rules": json.dumps(self.description.rules)} if self.description.rules else {}
         for found in self.evidence.values():

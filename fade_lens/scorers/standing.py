@@ -9,7 +9,7 @@
 Which scores decide, their `ScoreSpec`s say (`decides`): Clarity and Responsiveness, and those of other scorers that are written so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fade_lens._util.words import amount, number
@@ -55,6 +55,12 @@ def standing_of(evidence: Mapping[str, Scored], gate: float) -> Standing:
     if left := [doubt(title, metric, gate, basis) for title, metric, where, basis in told if where == "open"]:
         return Standing("open", "; ".join(left))
     return Standing("holds", f"{' and '.join(said(title, metric) for title, metric, _, _ in told)}, wholly at or above {gate:g}")  # fmt: skip
+
+
+def of_dead(written: Sequence[float | None]) -> Standing:
+    """The standing of a feature that never fires on the corpus, given its activations on the texts that were written for the description."""
+    fired = f", but on {sum(map(bool, written))} of {len(written)} texts written for the description"
+    return Standing("dead", "the feature never fires on the corpus" + (fired if any(written) else ""))
 
 
 def deciding(evidence: Mapping[str, Scored]) -> list[tuple[ScoreSpec, Scored]]:
