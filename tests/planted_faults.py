@@ -104,7 +104,7 @@ def misses(table: pd.DataFrame) -> list[str]:
                     index, row["verdict"] == "swapped" and row["better_feature"] == partner, f"swapped with {partner}"
                 )
             elif kind == "wrong":
-                check(index, row["verdict"] in ("wrong", "mislabelled"), "wrong")
+                check(index, row["verdict"] in ("fails", "mislabelled"), "wrong")
             else:
                 check(index, kind in flags, kind)
     for index in SECOND:

@@ -58,7 +58,7 @@ LEAST_SCORES = 5
 """Descriptions with a stored score below which no rank correlation is given."""
 MOST_UNSCORED = 1000
 """Rows without metrics that the page shows, the worst."""
-BAD = ("unusable", "swapped", "mislabelled", "wrong", "missing")
+BAD = ("unusable", "swapped", "mislabelled", "fails", "missing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,7 @@ class Audit:
         agreement: rank correlation of each metric with each score that Neuronpedia keeps.
         source: the features' Neuronpedia id, None where it is not known: no links then.
         mapping: the mapping check, None if there was nothing to check with.
+        unlisted: how many features without a description have no row.
         summaries: what the corpus tells of features that were not scored (`Fade.summaries`), for those to be described anew.
     """
 
@@ -79,6 +80,7 @@ class Audit:
     agreement: "pd.DataFrame"
     source: SourceId | None = None
     mapping: "MappingCheck | None" = None
+    unlisted: int = 0
     summaries: Mapping[int, FeatureSummary] = field(default_factory=dict[int, FeatureSummary])
 
     @cached_property
@@ -91,6 +93,16 @@ class Audit:
         """How many rows got each verdict, the worst first."""
         found = self.frame["verdict"].value_counts().to_dict()
         return {word: int(found[word]) for word in SEVERITY if word in found}
+
+    @property
+    def told(self) -> str:
+        """How many rows got each verdict, and how many features without a description have no row, in words."""
+        more = (
+            f"; {self.unlisted:,} more features without a description are not listed, for they are many: name some to list them"
+            if self.unlisted
+            else ""
+        )
+        return ", ".join(f"{n:,} {word}" for word, n in self.counts.items()) + more
 
     def notes(self) -> Notes:
         """What the audit adds to the page of its results."""
@@ -107,7 +119,7 @@ class Audit:
             )
         if self.mapping is not None:
             facts.append(("Mapping check", str(self.mapping)))
-        facts.append(("Verdicts", ", ".join(f"{n:,} {word}" for word, n in self.counts.items())))
+        facts.append(("Verdicts", self.told))
         return Notes(cards, rest, tuple(facts))
 
     def save(self, folder: str | Path) -> dict[str, Path]:
@@ -185,6 +197,7 @@ def audit(
     stats: Mapping[int, Stats] | None = None,
     source: SourceId | None = None,
     mapping: "MappingCheck | None" = None,
+    unlisted: int = 0,
 ) -> Audit:
     """Verdicts on a table of descriptions.
 
@@ -194,6 +207,7 @@ def audit(
         stats: what Neuronpedia knows of the features (`Imported.stats`).
         source: the features' Neuronpedia id; by default the one that the table names.
         mapping: the mapping check.
+        unlisted: how many features without a description the table leaves out.
 
     Raises:
         InputError: a table without flags, or without rows.
@@ -230,7 +244,7 @@ def audit(
     if results is not None and source is not None:
         features = replace(results.run.features, neuronpedia_id=str(source))
         results = replace(results, run=replace(results.run, features=features))
-    return Audit(frame, results, agreement_of(frame), source, mapping)
+    return Audit(frame, results, agreement_of(frame), source, mapping, unlisted)
 
 
 def to_score(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -258,7 +272,9 @@ def row_of(
     return {
         **{name: row[name] for name in IDENTITY},
         "scored": result is not None,
+        "standing": found.get("standing"),
         **metrics,
+        "standing_reason": found.get("standing_reason"),
         **{name: found.get(name) for name in (*COUNTS, *NULLS)},
         **(run if result is not None else dict.fromkeys(run)),
         "frac_nonzero": known.frac_nonzero,

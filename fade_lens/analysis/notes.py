@@ -18,7 +18,7 @@ class CardNotes:
 
     Attributes:
         verdict: one or two words to filter by, such as "swapped"; empty: none.
-        severity: how much it matters, larger is worse; the table is sorted by it where any description has one.
+        severity: what the table is sorted by where any description has one, larger is worse; it is not shown.
         suggestion: what to do, in a sentence, such as the better description or the feature it belongs to.
         flags: beside those of the result; their kinds can be filtered by.
         facts: further rows of the card, such as ("explainer", "gpt-4o-mini") or ("eleuther_fuzz", "0.81").

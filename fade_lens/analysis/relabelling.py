@@ -9,7 +9,7 @@ from fade_lens.analysis.verdicts import ELSEWHERE, best_of, defined
 from fade_lens.neuronpedia.flagging import kinds_of
 from fade_lens.subject.summary import FeatureSummary
 
-LEFT = ("doubtful", "untested", "unscored")
+LEFT = ("open", "dead", "unscored")
 """Verdicts with which a description stays where there is no better one."""
 NOT_HERE = {"index_out_of_range", "sae_mismatch"}
 """Flags of rows that are of another SAE: nothing is to be described."""
@@ -34,7 +34,7 @@ class Relabelling:
 def relabelled(rows: Iterable[Mapping[str, Any]]) -> Relabelling:
     """The descriptions that features should have, by the verdicts of an audit.
 
-    A feature gets the best of its supported descriptions; else a text that fits it better than the feature that had it (of a swapped
+    A feature gets the best of its descriptions that hold; else a text that fits it better than the feature that had it (of a swapped
     pair, the other's); else the best of those that nothing speaks against for certain; else it is to be described anew.
     """
     groups: dict[int, list[Mapping[str, Any]]] = {}
@@ -47,8 +47,8 @@ def relabelled(rows: Iterable[Mapping[str, Any]]) -> Relabelling:
     undescribed: list[tuple[int, tuple[Mapping[str, Any], ...]]] = []
     for index, group in groups.items():
         arrived = sorted(moved.get(index, ()), key=lambda row: row["verdict"] != "swapped")
-        if supported := best([row for row in group if row["verdict"] == "supported"]):
-            found += map(dict, supported)
+        if good := best([row for row in group if row["verdict"] == "holds"]):
+            found += map(dict, good)
         elif arrived:
             found.append(moved_row(arrived[0], index, group))
         elif left := best([row for row in group if row["verdict"] in LEFT]):
@@ -56,7 +56,7 @@ def relabelled(rows: Iterable[Mapping[str, Any]]) -> Relabelling:
         elif all(row["verdict"] != "not looked up" and not set(kinds_of(row["flags"])) & NOT_HERE for row in group):
             undescribed.append((index, tuple(group)))
     kept = {row["explanation_id"] for row in found}
-    outdated = [str(row["explanation_id"]) for group in groups.values() for row in group if row["verdict"] not in ("supported", *LEFT)]  # fmt: skip
+    outdated = [str(row["explanation_id"]) for group in groups.values() for row in group if row["verdict"] not in ("holds", *LEFT)]  # fmt: skip
     return Relabelling(
         tuple(found), tuple(name for name in dict.fromkeys(outdated) if name and name not in kept), tuple(undescribed)
     )

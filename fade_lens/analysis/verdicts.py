@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from fade_lens.data.descriptions import DESCRIBED
 from fade_lens.neuronpedia.flagging import kinds_of
@@ -11,22 +11,20 @@ from fade_lens.scorers.fade import METRICS
 
 ELSEWHERE = ("swapped", "mislabelled")
 """Verdicts on a description that fits another feature better."""
-GOOD = 0.5
-"""A metric below it speaks against a description."""
-
 SEVERITY: dict[str, float] = {
     "unusable": 0.95,
     "swapped": 0.9,
     "mislabelled": 0.85,
-    "wrong": 0.75,
+    "fails": 0.75,
     "missing": 0.6,
-    "doubtful": 0.5,
+    "open": 0.5,
     "unscored": 0.35,
-    "untested": 0.3,
+    "dead": 0.3,
     "not looked up": 0.2,
-    "supported": 0.1,
+    "holds": 0.1,
 }
-"""Every verdict and how much it matters, before the metrics and flags move it a little."""
+"""Every verdict and how much it matters, before the metrics and flags move it a little: what rows are sorted by, and nothing else. Verdicts on
+what was scored, and is not of another feature, are how it stands (`fade_lens.scorers.standing`)."""
 
 UNUSABLE = ("index_out_of_range", "sae_mismatch", "empty", "prompt_leak")
 """With one of these flags a description is not worth a judge's time."""
@@ -61,7 +59,7 @@ def verdict_of(row: Mapping[str, Any], *, swapped: bool = False) -> Verdict:
     """The verdict on one row of an audit.
 
     Args:
-        row: state, flags, and the metrics with their intervals and `better_feature` where it was scored.
+        row: state, flags, and the metrics, `standing` and `better_feature` where it was scored.
         swapped: whether the feature that the description fits better has a description that fits this row's feature better.
     """
     word = word_of(row, swapped)
@@ -85,21 +83,7 @@ def word_of(row: Mapping[str, Any], swapped: bool = False) -> str:
         return "unscored"
     if defined(row.get("better_feature")):
         return "swapped" if swapped else "mislabelled"
-    clarity, responsiveness = row.get("clarity"), row.get("responsiveness")
-    if not defined(clarity) and not defined(responsiveness):
-        return "untested"
-    known = [name for name in ("clarity", "responsiveness") if defined(row.get(name))]
-    against = [name for name in known if float(row[name]) < GOOD]
-    if not against:
-        return "supported"
-    sure = len(against) == len(known) and any(below(row, name) for name in known)
-    return "wrong" if sure else "doubtful"
-
-
-def below(row: Mapping[str, Any], name: str) -> bool:
-    """Whether a metric is below what is good, its whole interval included."""
-    high = row.get(f"{name}_high")
-    return float(cast(float, high) if defined(high) else row[name]) < GOOD
+    return str(row["standing"])
 
 
 def suggestion_of(word: str, row: Mapping[str, Any]) -> str:
@@ -116,9 +100,7 @@ def suggestion_of(word: str, row: Mapping[str, Any]) -> str:
     if word == "unusable":
         other = set(kinds_of(row["flags"])) & {"index_out_of_range", "sae_mismatch"}
         return "give the SAE that it belongs to" if other else "describe it again"
-    if word in ("wrong", "doubtful"):
-        return "describe it again" if word == "wrong" else "look at its strongest texts"
-    return ""
+    return {"fails": "describe it again", "open": "look at its strongest texts, or have more texts rated"}.get(word, "")
 
 
 def partners(rows: Iterable[Mapping[str, Any]]) -> set[tuple[int, int]]:

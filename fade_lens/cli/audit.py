@@ -165,7 +165,8 @@ def by_flags(found: "Imported", wanted: tuple[int, ...] | None, sae: Any) -> "Au
     table = flags(
         frame(found, asked_for(found, wanted, n_features)), stats=found.stats, n_features=n_features, mismatch=mismatch
     )
-    return verdicts(table, stats=found.stats, source=found.source)
+    unlisted = not_listed(table, found, wanted, n_features)
+    return verdicts(table, stats=found.stats, source=found.source, unlisted=unlisted)
 
 
 def scored(
@@ -218,7 +219,8 @@ def scored(
         results = fade.evaluate(chosen, store=out, transcripts=judging.transcripts, progress=not quiet, **checks)
         for line in () if quiet else about_the_judge(results.run):
             console.print(plain(line), soft_wrap=True)
-    done = verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping)
+    unlisted = not_listed(table, found, wanted, n_features)
+    done = verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping, unlisted=unlisted)
     scored_ones = {result.description.index for result in results or ()}
     others = [index for index, _ in done.relabelling.undescribed if index not in scored_ones][:DESCRIBED_ANEW]
     return replace(done, summaries=fade.summaries(others)) if others else done
@@ -248,15 +250,14 @@ def asked_for(found: "Imported", wanted: tuple[int, ...] | None, n_features: int
         return wanted
     known = {row.index for row in found.rows} | set(found.looked_up) | set(found.stats if found.complete else ())
     if found.complete and n_features is not None and (without := n_features - len(known)) > 0:
-        if without <= MISSING_ROWS:
-            known |= set(range(n_features))
-        else:
-            logger.warning(
-                "%d of the %d features have no description; name features with --features to list them",
-                without,
-                n_features,
-            )
+        known |= set(range(n_features)) if without <= MISSING_ROWS else set()
     return tuple(sorted(known))
+
+
+def not_listed(table: Any, found: "Imported", wanted: tuple[int, ...] | None, n_features: int | None) -> int:
+    """How many features that are known to have no description have no row: none where features were asked for by number."""
+    known = found.complete and wanted is None and n_features is not None
+    return max(n_features - table["index"].nunique(), 0) if known else 0
 
 
 def finish(done: "Audit", out: Path, quiet: bool) -> None:
@@ -268,7 +269,7 @@ def finish(done: "Audit", out: Path, quiet: bool) -> None:
     for row in done.agreement.dropna().to_dict("records"):
         said = f"{row['score']} and {row['metric']}: Spearman {row['rho']:.2f} (n = {row['n']}, p = {row['p']:.2g})"
         console.print(plain(said))
-    console.print(", ".join(f"{n} {word}" for word, n in done.counts.items()), highlight=False)
+    console.print(plain(done.told), highlight=False, soft_wrap=True)
     for name, path in written.items():
         console.print(plain(f"{name}: {path}"), soft_wrap=True)
 
@@ -281,13 +282,14 @@ def table_of(done: "Audit") -> Table:
     for name, justify in (("feature", "right"), ("verdict", "left"), ("description", "left"), ("why", "left")):
         shown.add_column(name, justify=justify, overflow="fold", max_width=48)  # pyright: ignore[reportArgumentType]
     bad: Any = done.frame[
-        ~done.frame["verdict"].isin(["supported", "unscored", "not looked up"]) | (done.frame["flags"].map(len) > 0)
+        ~done.frame["verdict"].isin(["holds", "unscored", "not looked up"]) | (done.frame["flags"].map(len) > 0)
     ]
     for row in bad.head(SHOWN).to_dict("records"):
         flags = [
             flag for flag in row["flags"] if flag.kind not in ("swapped", "mislabelled", "copied")
         ]  # the suggestion says it
-        why = "; ".join(filter(None, [row["suggestion"], *flags]))
+        left = row["standing_reason"] if row["verdict"] == "open" else ""
+        why = "; ".join(filter(None, [row["suggestion"], left, *flags]))
         shown.add_row(str(row["index"]), row["verdict"], plain(clip(text_of(row) or "–", 120)), plain(clip(why, 200)))
     if len(bad) > SHOWN:
         shown.caption = f"{len(bad) - SHOWN} more in the report"

@@ -1,6 +1,7 @@
 """`fade-lens evaluate` and `fade-lens demo`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -36,7 +37,8 @@ from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 if TYPE_CHECKING:
     from fade_lens.metrics.metric import Metric
     from fade_lens.runs.record import RunRecord
-    from fade_lens.runs.results import Results
+    from fade_lens.runs.results import Result, Results
+    from fade_lens.scorers.base import ScoreSpec
 
 DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 1.5)}
 DEMO_TEXTS = 700
@@ -272,17 +274,28 @@ def table(results: "Results", file: Path) -> Table:
         # A hyphen where a heading is wider than what stands below it: eighty columns hold four scores.
         heading = re.sub(r"(?<=\w{6})ness$", "-\nness", spec.title)
         shown.add_column(heading, justify="right", min_width=max(map(len, heading.split())), no_wrap=True)
-    worst = worst_first(results, results.run.gate)[:SHOWN]
+    worst = worst_first(results)[:SHOWN]
     for result in worst:
         cells = [cell_of(result.metric(spec.name)) for spec in specs]
-        shown.add_row(str(result.description.index), plain(result.description.text), *cells)
-    reasons = {f"{r.description.index}: {m.reason}" for r in worst for s in specs if (m := r.metric(s.name)).reason}
+        shown.add_row(f"{result.description.index}\n{result.standing}", plain(result.description.text), *cells)
+    reasons = dict.fromkeys(
+        f"{result.description.index}: {why}"
+        for result in sorted(worst, key=lambda one: one.standing != "open")
+        for why in reasons_of(result, specs)
+    )
     lines = [f"{len(results) - SHOWN:,} more in {file}"] if len(results) > SHOWN else []
-    lines += [f"– {reason}" for reason in sorted(reasons)[:REASONS]]
+    lines += [f"– {reason}" for reason in list(reasons)[:REASONS]]
     lines += [f"and {len(reasons) - REASONS} more such" for _ in range(1) if len(reasons) > REASONS]
     shown.caption = plain("\n".join(lines)) if lines else None
     shown.caption_justify = "left"
     return shown
+
+
+def reasons_of(result: "Result", specs: "Sequence[ScoreSpec]") -> list[str]:
+    """Why a description's standing is open, and why scores of it are undefined."""
+    left = result.standing == "open"
+    undefined = (result.metric(spec.name).reason for spec in specs if not (left and spec.decides))
+    return [*([result.standing.why] if left else []), *filter(None, undefined)]
 
 
 def left_out(metric: "Metric") -> bool:

@@ -25,8 +25,9 @@ What differs from the reference implementation (FADE, Puri et al. 2025), and why
 
 `preset="paper"` gives the reference's settings, budgets, steering and arithmetic (`fade_lens.runs.presets`).
 
-How to read a value: its interval is nominally 95 % and about the corpus, not about all texts there are. An interval that reaches below the gate has not
-settled that the description holds. Without an interval (fewer than three texts rated 2, say) `interval_reason` says why. How often intervals hold the
+How to read a value: its interval is nominally 95 % and about the corpus, not about all texts there are. A description holds where the
+whole intervals of Clarity and Responsiveness lie at or above the gate, fails where one lies below it, and is open otherwise (`fade_lens.scorers.standing`).
+Without an interval (fewer than three texts rated 2, say) `interval_reason` says why. How often intervals hold the
 truth is simulated in `tests/benchmarks/README.md`.
 
 What each score notices (`fade_lens.analysis.sanity`): AUROC, and so Clarity and Responsiveness, does not notice a description that is too narrow;

@@ -12,7 +12,7 @@ from fade_lens.analysis.notes import Unscored
 from fade_lens.data.descriptions import Provenance
 from fade_lens.metrics.metric import Metric
 from fade_lens.report.decisions import decided
-from fade_lens.report.standing import GATE, basis, below, concept_rates, standing, why
+from fade_lens.report.standing import basis, below, concept_rates
 from fade_lens.runs.results import Result
 from fade_lens.scorers.base import RuleScores, ScoreSpec
 from fade_lens.scorers.evidence import Control, RatedText
@@ -52,7 +52,7 @@ CAUSES = (
 )
 
 
-def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dict[str, Any]:
+def card(result: Result, detail: Detail = DETAILS[0]) -> dict[str, Any]:
     """A description's evidence as a JSON value; every string `visible`, every number finite."""
     continuations = result.faithfulness_evidence.continuations
     written = result.clarity_evidence.texts
@@ -64,10 +64,10 @@ def card(result: Result, detail: Detail = DETAILS[0], gate: float = GATE) -> dic
             # The sections on written, rated and steered texts are FADE's.
             "fade": any(isinstance(found, FadeEvidence) for found in result.evidence.values()),
             "not_steered": result.faithfulness.reason or "no continuations",
-            "standing": standing(result, gate),
-            "why": why(result, gate),
+            "standing": result.standing,
+            "why": result.standing.why,
             "flags": [clip(flag, 200) for flag in result.flags],
-            "metrics": [_metric(spec, result.metric(spec.name), detail, gate) for spec in result.specs],
+            "metrics": [_metric(spec, result.metric(spec.name), detail, result.gate) for spec in result.specs],
             "rules": ruled(result.rules, result.specs),
             **of_feature(result.feature, detail),
             "synthetic": {

@@ -93,7 +93,6 @@ def row(place: int, one: Explanation, columns: Sequence[tuple[str, str]], flags:
         "hints": [why(one)],
         "verdict": "",
         "severity": None,
-        "severity_words": "",
         "suggestion": "",
         "links": (),
     }  # fmt: skip

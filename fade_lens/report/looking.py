@@ -152,7 +152,6 @@ def row(place: int, item: FeatureLook, look: Look) -> dict[str, Any]:
         "hints": [hint(item), *([f"promotes {', '.join(f'“{clip(token, 30)}”' for token, _ in promoted)}"] if promoted else [])],
         "verdict": "",
         "severity": None,
-        "severity_words": "",
         "suggestion": "",
         "links": notes(item, look).links,
     }  # fmt: skip

@@ -36,9 +36,8 @@ def result_card(result: Result) -> str:
 
 def results_table(results: Results) -> str:
     """The scores of every description, the worst first; nothing in it runs."""
-    gate = results.run.gate
-    ordered = entries(results, None, gate)
-    shown = [row(place, entry, gate, results.specs) for place, entry in enumerate(ordered[:TABLE_ROWS])]
+    ordered = entries(results, None)
+    shown = [row(place, entry, results.specs) for place, entry in enumerate(ordered[:TABLE_ROWS])]
     headings = [(spec.name, spec.title) for spec in results.specs]
     return str(_macros().table(shown, headings, tally(ordered), len(ordered)))
 

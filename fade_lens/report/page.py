@@ -42,22 +42,21 @@ def page(
     page stays small; `Results.save` keeps all of it. `notes` add an audit's verdicts, suggestions and links; `cards_bytes` is what
     the cards may take together; `table_only` leaves out the record of the run and the overview.
     """
-    gate = results.run.gate
     notes = notes or Notes()
-    ordered = entries(results, notes, gate)
+    ordered = entries(results, notes)
     budget = min((cards_bytes or CARDS_BYTES) // max(len(ordered), 1), CARD_BYTES)
     places = {
         entry.item.description.id: place for place, entry in enumerate(ordered) if not isinstance(entry.item, Unscored)
     }
     audited = any(e.notes.verdict or e.notes.severity is not None or e.notes.suggestion for e in ordered)
-    deciding = " or ".join(spec.title for spec in results.specs if spec.decides)
+    deciding = [spec.title for spec in results.specs if spec.decides]
     return rendered(
         kind="report",
         heading="Description",
         column="Description",
         caption="Descriptions with their scores; headings sort, descriptions open a card.",
         title=_title(results, len(ordered)),
-        standings=groups(ordered, len(results) > 0, deciding, gate),
+        standings=groups(ordered, len(results) > 0, deciding, results.run.gate),
         order="severity" if audited else "rank",
         order_words="worst first",
         table_only=table_only,
@@ -70,11 +69,11 @@ def page(
         health=None if (seen := results.run.health) is None else health_card(seen) | {"words": seen.words},
         recipe=recipe(results.run),
         metrics=[(spec.name, spec.title) for spec in results.specs],
-        rows=[row(place, entry, gate, results.specs) for place, entry in enumerate(ordered)],
+        rows=[row(place, entry, results.specs) for place, entry in enumerate(ordered)],
         flags=kinds(flag for entry in ordered for flag in entry.flags),
         verdicts=sorted({clip(e.notes.verdict, 40) for e in ordered} - {""}),
         audited=audited,
-        cards=[_card(entry, budget, gate) for entry in ordered],
+        cards=[_card(entry, budget) for entry in ordered],
         heat=_heat(results, places),
     )
 
@@ -109,7 +108,7 @@ def whole(template: str, *scripts: str, allowed: Mapping[str, str] | None = None
     return environment().get_template(template).render(style=style, policy=policy(style, *scripts, allowed=allowed), **shown)  # fmt: skip
 
 
-def _card(entry: Entry, budget: int, gate: float) -> dict[str, Any]:
+def _card(entry: Entry, budget: int) -> dict[str, Any]:
     """A card with what was added to it."""
     flags = [clip(flag, 200) for flag in entry.flags]
     more = plain(added(entry.notes) | {"flags": flags, "standing": entry.standing, "why": entry.why})
@@ -117,7 +116,7 @@ def _card(entry: Entry, budget: int, gate: float) -> dict[str, Any]:
         return bare_card(entry.item) | more
     item = entry.item
     size = budget - len(compact(more).encode())
-    return fitted(lambda detail: card(item, detail, gate), size, lambda detail: least(item, detail)) | more
+    return fitted(lambda detail: card(item, detail), size, lambda detail: least(item, detail)) | more
 
 
 def _heat(results: Results, places: dict[str, int]) -> Markup | None:

@@ -203,7 +203,7 @@ def _radar(figure: go.Figure, result: Result) -> None:
 
 def _one_by_one(figure: go.Figure, results: Results) -> None:
     gate = results.run.gate
-    ordered = worst_first(results, gate)
+    ordered = worst_first(results)
     names = [f"{r.description.index}: {label(r.description.text, 40)}" for r in ordered]
     # Two descriptions that look the same are still two categories.
     rows = [name + "\u200b" * names[:place].count(name) for place, name in enumerate(names)]

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fade_lens._util.reasons import Flag
-from fade_lens._util.words import amount, clip, number
+from fade_lens._util.words import clip, number
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.explainers.base import Explanation
 from fade_lens.metrics.metric import Metric
 from fade_lens.report.links import link_of
-from fade_lens.report.standing import ORDER, below, standing, why, worst_first
+from fade_lens.report.standing import below, worst_first
 from fade_lens.runs.record import RunRecord
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
+from fade_lens.scorers.standing import ORDER
 
 UNSCORED = "unscored"
 
@@ -48,17 +49,12 @@ class Entry:
         return tuple(dict.fromkeys((*own, *self.notes.flags)))
 
 
-def entries(results: Results, notes: Notes | None, gate: float) -> list[Entry]:
+def entries(results: Results, notes: Notes | None) -> list[Entry]:
     """The worst first: by severity where the notes have any, then by standing and metrics; what has no metrics last."""
     notes = notes or Notes()
     found = [
-        Entry(
-            r,
-            _linked(r, notes.cards.get(r.description.words, CardNotes()), results.run),
-            standing(r, gate),
-            why(r, gate),
-        )
-        for r in worst_first(results, gate)
+        Entry(r, _linked(r, notes.cards.get(r.description.words, CardNotes()), results.run), r.standing, r.standing.why)
+        for r in worst_first(results)
     ]
     known = {unscored.index for unscored in notes.unscored}
     unscored = [*notes.unscored, *(without(row) for row in results.without if row.index not in known)]
@@ -99,13 +95,16 @@ class Group:
     told: bool = True
 
 
-def groups(rows: Sequence[Entry], scored: bool, deciding: str, gate: float) -> list[Group]:
+def groups(rows: Sequence[Entry], scored: bool, deciding: Sequence[str], gate: float) -> list[Group]:
     """The standings that rows can be filtered by; without scores only that is told which says so."""
     said = {
-        "fails": ("fail", f"{deciding} is below {gate:g}." if deciding else ""),
-        "undecided": ("undecided", "one of them is undefined."),
+        "fails": ("fail", f"the interval of {' or '.join(deciding)} lies wholly below {gate:g}." if deciding else ""),
+        "open": (
+            "open",
+            "neither: an interval lies on both sides of it, or there is none." if deciding else "no score decides.",
+        ),
         "dead": ("dead", "the feature never fires on the corpus."),
-        "holds": ("hold", f"both reach {gate:g}."),
+        "holds": ("hold", f"that of {' and '.join(deciding)} lies wholly at or above {gate:g}." if deciding else ""),
         UNSCORED: ("unscored", "without metrics."),
     }
     counts = tally(rows)
@@ -117,15 +116,15 @@ def groups(rows: Sequence[Entry], scored: bool, deciding: str, gate: float) -> l
 
 
 def tally(rows: Sequence[Entry]) -> dict[str, int]:
-    """How many descriptions fail, are undecided, are of a dead feature, hold, have no metrics."""
+    """How many descriptions fail, are open, are of a dead feature, hold, have no metrics."""
     counts = Counter(entry.standing for entry in rows)
     return {name: counts[name] for name in (*ORDER, UNSCORED)}
 
 
-def row(place: int, entry: Entry, gate: float, specs: Sequence[ScoreSpec]) -> dict[str, Any]:
+def row(place: int, entry: Entry, specs: Sequence[ScoreSpec]) -> dict[str, Any]:
     """One row as the templates want it."""
     item = entry.item
-    scored = () if isinstance(item, Unscored) else [(spec, item.metric(spec.name)) for spec in specs]
+    known = [] if isinstance(item, Unscored) else [(spec, item.metric(spec.name), item.gate) for spec in specs]
     return {
         "place": place,
         "index": entry.index,
@@ -135,11 +134,10 @@ def row(place: int, entry: Entry, gate: float, specs: Sequence[ScoreSpec]) -> di
         "why": entry.why,
         "flags": [clip(flag, 120) for flag in entry.flags],
         "kinds": " ".join(kinds(entry.flags)),
-        "cells": [cell(spec, metric, below(spec, metric, gate)) for spec, metric in scored],
-        "hints": [entry.why] if isinstance(item, Unscored) and item.explanation else [],
+        "cells": [cell(spec, metric, below(spec, metric, gate)) for spec, metric, gate in known],
+        "hints": [entry.why] if entry.standing == "open" or (isinstance(item, Unscored) and item.explanation) else [],
         "verdict": clip(entry.notes.verdict, 40),
         "severity": entry.notes.severity,
-        "severity_words": "" if entry.notes.severity is None else f"severity {amount(entry.notes.severity)}",
         "suggestion": clip(entry.notes.suggestion, 200),
         "links": entry.notes.links[:3],
     }

@@ -3,72 +3,30 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from fade_lens._util.words import amount, number
 from fade_lens.metrics.intervals import share_interval
-from fade_lens.metrics.metric import GATE, Metric
+from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Result
 from fade_lens.scorers.base import ScoreSpec
 from fade_lens.scorers.evidence import Continuation
-
-Standing = Literal["fails", "undecided", "dead", "holds"]
-
-ORDER: tuple[Standing, ...] = ("fails", "undecided", "dead", "holds")
+from fade_lens.scorers.standing import ORDER, deciding
 
 
 def below(spec: ScoreSpec, metric: Metric, gate: float) -> bool:
-    """Whether this score alone makes a description fail."""
+    """Whether the value of a score that decides lies below the gate, its interval wherever it is."""
     return spec.decides and metric.value is not None and metric.value < gate
 
 
-def deciding(result: Result) -> dict[str, Metric]:
-    """The scores that decide a description's standing, by their titles."""
-    return {spec.title: result.metric(spec.name) for spec in result.specs if spec.decides}
-
-
-def standing(result: Result, gate: float = GATE) -> Standing:
-    """How a description stands.
-
-    "dead": the feature never fires on the corpus, so that nothing speaks for or against the description; "fails": a score that
-    decides (Clarity and Responsiveness do) is below the gate; "undecided": one is undefined, or there is none; "holds": all reach it.
-    """
-    if result.feature.dead:
-        return "dead"
-    values = [metric.value for metric in deciding(result).values()]
-    if any(value is not None and value < gate for value in values):
-        return "fails"
-    return "undecided" if None in values or not values else "holds"
-
-
-def worst_first(results: Iterable[Result], gate: float = GATE) -> list[Result]:
-    """Failing descriptions first, then undecided ones and dead features, each by the lowest of the scores that decide."""
+def worst_first(results: Iterable[Result]) -> list[Result]:
+    """Failing descriptions first, then open ones and dead features, each by the lowest of the scores that decide."""
 
     def key(result: Result) -> tuple[int, float, float]:
-        values = [metric.value for metric in deciding(result).values() if metric.value is not None]
-        return ORDER.index(standing(result, gate)), min(values, default=0.0), sum(values)
+        metrics = (found.metrics.get(spec.name) for spec, found in deciding(result.evidence))
+        values = [metric.value for metric in metrics if metric is not None and metric.value is not None]
+        return ORDER.index(result.standing), min(values, default=0.0), sum(values)
 
     return sorted(results, key=key)
-
-
-def why(result: Result, gate: float = GATE) -> str:
-    """The standing in a sentence."""
-    if result.feature.dead:
-        written = [t.activation for t in result.clarity_evidence.texts]
-        fired = sum(bool(activation) for activation in written)
-        return "the feature never fires on the corpus" + (
-            f", but on {fired} of {len(written)} texts written for the description" if fired else ""
-        )
-    decide = {title: metric.value for title, metric in deciding(result).items()}
-    if not decide:
-        return "none of the run's scores decides"
-    low = [f"{title} is {number(value)}" for title, value in decide.items() if value is not None and value < gate]
-    if low:
-        return f"{' and '.join(low)}, below {gate:g}"
-    missing = [title for title, value in decide.items() if value is None]
-    if missing:
-        return f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} undefined"
-    return f"{' and '.join(decide)} {'are' if len(decide) > 1 else 'is'} at least {gate:g}"
 
 
 def basis(spec: ScoreSpec, metric: Metric) -> str:

@@ -25,11 +25,12 @@ from fade_lens.judge.prompts import MAX_CONCEPT_CHARS
 from fade_lens.judge.reliability import Agreement
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.detection import Detection
-from fade_lens.metrics.metric import Metric
+from fade_lens.metrics.metric import GATE, Metric
 from fade_lens.runs.record import RunRecord
 from fade_lens.scorers.base import NOT_SCORED, RuleScores, Scored, ScoreSpec, scorer_of, specs_of
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.fade import NOTHING, FadeEvidence
+from fade_lens.scorers.standing import Standing, of_dead, standing_of
 from fade_lens.subject.summary import FeatureSummary, Promoted, TopText
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Result:
     """A few of the windows that its explainer was shown, where it was explained on this corpus."""
     collides: str = ""
     """With which other features of the run it shares its description, in words; "" with none (see `fade_lens.data.collisions`)."""
+    gate: float = field(default=GATE, compare=False)
+    """What the scores that decide are held against; in `Results` the run's."""
 
     @property
     def specs(self) -> tuple[ScoreSpec, ...]:
@@ -84,6 +87,13 @@ class Result:
     def metric(self, name: str) -> Metric:
         """One score; undefined where the run did not ask for it."""
         return self.metrics.get(name, NOT_SCORED)
+
+    @cached_property
+    def standing(self) -> Standing:
+        """How the description stands: "holds", "fails" or "open" by intervals against the gate (see `fade_lens.scorers.standing`), or "dead"."""
+        if self.feature.dead:
+            return of_dead([text.activation for text in self.clarity_evidence.texts])
+        return standing_of(self.evidence, self.gate)
 
     @property
     def rules(self) -> tuple[RuleScores, ...]:
@@ -149,12 +159,8 @@ class Result:
         """What a reader should know before trusting the numbers."""
         flags = list(self.feature.flags)
         if (n := len(self.description.text)) > MAX_CONCEPT_CHARS:
-            flags.append(
-                Flag(
-                    "cut",
-                    f"has {n:,} characters, of which the judge read the first and the last {MAX_CONCEPT_CHARS // 2:,}",
-                )
-            )
+            read = f"of which the judge read the first and the last {MAX_CONCEPT_CHARS // 2:,}"
+            flags.append(Flag("cut", f"has {n:,} characters, {read}"))
         flags += [Flag("collides", self.collides)] if self.collides else []
         flags += [flag for found in self.evidence.values() for flag in found.flags]
         if self.permutation is not None and (better := self.permutation.better_feature) is not None:
@@ -172,7 +178,12 @@ class Result:
 
     def to_row(self) -> dict[str, Any]:
         """One row of `Results.frame`."""
-        row = {"index": self.description.index, "description": self.description.text, **_scores(self.metrics)}
+        row: dict[str, Any] = {
+            "index": self.description.index,
+            "description": self.description.text,
+            "standing": str(self.standing),
+        }
+        row |= {**_scores(self.metrics), "standing_reason": self.standing.why}
         row |= {"rules": json.dumps(self.description.rules)} if self.description.rules else {}
         for found in self.evidence.values():
             row |= found.columns()
@@ -239,6 +250,10 @@ class Results:
     beside: tuple[tuple[int, int], ...] = ()
     weights: tuple[tuple[int, float], ...] = ()
 
+    def __post_init__(self) -> None:
+        if any(result.gate != self.run.gate for result in self.items):
+            object.__setattr__(self, "items", tuple(replace(result, gate=self.run.gate) for result in self.items))
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -285,7 +300,7 @@ class Results:
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
-        """One row a description: its scores with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page.
+        """One row a description: how it stands, its scores with 95 % intervals, why any is undefined, counts, flags, its Neuronpedia page.
 
         Features of `without` follow, with the reason as `no_description` and nothing else. `weight` stands there where the run has `weights`.
         """

@@ -40,7 +40,7 @@ class ScoreSpec:
         range: its least and its largest value.
         chance: what a description that says nothing gets: a number, or the name of the detail of each `Metric` that holds it.
         needs: "judge", "steering": what it cannot be measured without.
-        decides: whether a description fails where it is below the run's gate.
+        decides: whether a description holds or fails by it (see `fade_lens.scorers.standing`).
         gated: whether it is measured only where the scores that decide reach the gate; summaries also give its mean with 0 elsewhere.
         of_labels: the score as a function of labelled texts, which `fade_lens.analysis.sanity` tests; None where it has no labels.
     """
@@ -104,6 +104,15 @@ class RuleScores:
     metrics: Mapping[str, Metric]
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What one score rests on: so many texts, what they are called, and the settings that buy more of them, between commas."""
+
+    n: int
+    texts: str
+    settings: str
+
+
 class Scored:
     """What the scores of one description rest on. A scorer's is a frozen dataclass of plain values with type hints, by which it is saved and loaded."""
 
@@ -117,6 +126,10 @@ class Scored:
     def columns(self) -> dict[str, Any]:
         """Further columns of `Results.frame`."""
         return {}
+
+    def basis(self, name: str) -> Basis | None:  # noqa: ARG002
+        """What a score rests on, where more of it would narrow the interval; a report then says about how many."""
+        return None
 
     def decisions(self) -> Sequence[Decision]:
         """What people may look at behind the scores."""

@@ -17,7 +17,7 @@ from fade_lens.data.descriptions import Description
 from fade_lens.evidence.likeness import check_likeness
 from fade_lens.judge import Estimate, Judge, Written
 from fade_lens.metrics.metric import Metric
-from fade_lens.scorers.base import NOT_SCORED, RuleScores, Scored, Scorer, ScoreSpec, Scoring, scorer
+from fade_lens.scorers.base import NOT_SCORED, Basis, RuleScores, Scored, Scorer, ScoreSpec, Scoring, scorer
 from fade_lens.scorers.clarity import ClarityEvaluator, ClaritySettings, WrittenActivations
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.faithfulness import Asked as SteeredAsked
@@ -104,6 +104,17 @@ class FadeEvidence(Scored):
             **{f"faithfulness_{control.name}": control.faithfulness.value for control in self.faithfulness.controls},
             **{name: math.nan if value is None else value for name, value in found.items()},
         }
+
+    def basis(self, name: str) -> Basis | None:
+        """Of Clarity the texts that were written, of Responsiveness those that were rated; None where none has an activation or a rating."""
+        counts = self.metrics[name].counts if name in self.metrics else {}
+        # Rating that stopped because intervals were narrow goes on only if narrower ones are asked for.
+        more = "interval_width, rated_texts" if self.rated_texts.stopped else "rated_texts"
+        kinds = {
+            "clarity": Basis(counts.get("synthetic", 0), "written texts", "synthetic_texts"),
+            "responsiveness": Basis(sum(counts.get(f"rated_{r}", 0) for r in (0, 1, 2)), "rated texts", more),
+        }
+        return kinds[name] if name in kinds and kinds[name].n else None
 
     def rated(self) -> list[tuple[str, int]]:
         """The rated natural texts."""

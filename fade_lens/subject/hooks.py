@@ -19,6 +19,8 @@ from fade_lens.subject.module_paths import check_no_module
 HookTensor = Float[Tensor, "text pos *d_hook"]
 MARKER = re.compile(r"[<\[]\S+[>\]]")
 """How a token is written that stands for no text."""
+UNMARKED = re.compile(r"<\|?(start|begin|end)_of_\w+\|?>|<unused_?\d+>|<\w+_soft_token>|\[multimodal\]")
+"""How added tokens are written that stand for no text though a tokenizer made of a GGUF file does not mark them (Gemma's `<start_of_image>`)."""
 
 SWITCHES = {
     ".hook_mlp_in": "use_hook_mlp_in",
@@ -80,11 +82,17 @@ def special_tokens(tokenizer: Any) -> set[int]:
     """Ids of the tokens that stand for no text: BOS, EOS, padding, turn and image markers, reserved tokens.
 
     A tokenizer lists some of them as its special tokens, and marks others only among its added tokens. The markers that its
-    chat template writes around turns are special too, even where the tokenizer does not mark them (DeepSeek's `<｜User｜>`).
+    chat template writes around turns are special too, even where the tokenizer does not mark them (DeepSeek's `<｜User｜>`), and so is what
+    `UNMARKED` finds.
     """
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     template = str(getattr(tokenizer, "chat_template", None) or "")
-    marks = {i for i, t in added.items() if t.special or (t.content in template and MARKER.fullmatch(t.content))}
+
+    def stands_for_none(token: Any) -> bool:
+        name = str(token.content)
+        return token.special or bool(UNMARKED.fullmatch(name) or (name in template and MARKER.fullmatch(name)))
+
+    marks = {i for i, token in added.items() if stands_for_none(token)}
     return {*tokenizer.all_special_ids, *marks}
 
 

@@ -27,6 +27,7 @@ MARGIN = 64
 
 HALF = "\ufffd"
 """What a tokenizer shows for bytes that are no whole character."""
+_BRACKETED = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]")
 _CUT_OFF = re.compile(f"(?<!{HALF}){HALF}{{1,3}}$")
 
 
@@ -86,8 +87,8 @@ class TokenizedTexts:
         ids: token ids of all texts, one after another, int32, BOS included where the features want it.
         offsets: where each text begins in `ids`; one more entry than texts.
         special: which tokens are special (BOS, EOS, padding, ...): they never count as activations.
-        texts: what each text reads after truncation: exactly what the model sees, and so what the judge gets; a BOS that it was given
-            with is left out, the marks of chat turns are not.
+        texts: what each text reads after truncation: exactly what the model sees, and so what the judge gets. A BOS that it was given
+            with is left out, and so are written-out special tokens (see `WrittenSpecials`); the marks of chat turns are not.
         documents: the number, in the corpus, of the document that each text is of: its own, or that of its window.
         n_truncated: how many texts were longer than the context and lost their ends.
         lost: share of all text, in characters (in token ids where those were given), that was lost so.
@@ -142,7 +143,8 @@ def tokenize(
 ) -> TokenizedTexts:
     """Texts as tokens of the model's own tokenizer, cut to the context or, where the corpus asks for it, into windows of it.
 
-    A BOS that a text begins with (a chat template writes one) is not doubled. No character is cut in two.
+    A BOS that a text begins with (a chat template writes one) is not doubled. No character is cut in two. Special tokens that are written
+    out in a text, such as "<start_of_image>", are no text: neither the model nor the judge gets them (see `WrittenSpecials`).
 
     Args:
         given: a corpus, texts, or token ids.
@@ -155,10 +157,10 @@ def tokenize(
     """
     if isinstance(given, Corpus):
         windows, texts = given.windows, given.texts if given.texts is not None else given.tokens
-        if texts is None:
+        if from_chat := texts is None:
             texts = written_out(model, given.conversations or (), given.source)
     else:
-        windows, texts = False, given
+        windows, texts, from_chat = False, given, False
     tokenizer = tokenizer_of(model)
     bos = tokenizer.bos_token_id
     if prepend_bos and bos is None:
@@ -169,12 +171,14 @@ def tokenize(
             Argument("context"), f" is {context}, which leaves no token beside BOS; give at least {len(lead) + 1}"
         )
     specials = np.array(sorted(special_tokens(tokenizer)), dtype=np.int32)
+    written = WrittenSpecials.of(tokenizer)
     ids, special = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=bool)]
     shown, documents = list[str](), list[int]()
     ends, n_documents, n_truncated, lost, total = [0], 0, 0, 0, 0
     for chunk in chunks(texts, sys.maxsize if windows else CHARACTERS_A_TOKEN * (room + MARGIN)):
         if isinstance(chunk[0], str):
             mark = str(tokenizer.bos_token) if lead else ""
+            chunk = chunk if from_chat else [written.out_of(text) for text in chunk]
             chunk = [bare if mark and (bare := text.lstrip()).startswith(mark) else text for text in map(clean, chunk)]
             rows = whole_tokens(tokenizer, chunk) if windows else first_tokens(tokenizer, chunk, room)
         else:
@@ -222,6 +226,38 @@ def tokenizer_of(model: Model) -> Any:
     return model.tokenizer
 
 
+@dataclass(frozen=True)
+class WrittenSpecials:
+    """Special tokens that, written out in a text, are left out of it: markers of images, reserved tokens, padding.
+
+    Those that part documents (BOS, EOS) or the turns of the tokenizer's chat template stay, for they tell the model something, and UNK,
+    which stands for a word. Token ids that are given, and what the template itself writes, stay as they are.
+    """
+
+    names: frozenset[str]
+    finder: re.Pattern[str]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "WrittenSpecials":
+        """Those of a tokenizer."""
+        turns = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+        template = getattr(tokenizer, "chat_template", None)
+        try:
+            chat = str(tokenizer.apply_chat_template(turns, tokenize=False)) if template else ""
+        except Exception:  # a template is a program, and raises what it likes
+            chat = str(template)
+        parting = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token)
+        known = map(str, tokenizer.convert_ids_to_tokens(sorted(special_tokens(tokenizer))))
+        names = {name for name in known if name and name not in parting and name not in chat}
+        # Thousands are reserved in some vocabularies: what is written as such tokens are is found, and then looked up.
+        others = sorted((name for name in names if not _BRACKETED.fullmatch(name)), key=len, reverse=True)
+        return cls(frozenset(names), re.compile("|".join([*map(re.escape, others), _BRACKETED.pattern])))
+
+    def out_of(self, text: str) -> str:
+        """The text without them."""
+        return self.finder.sub(lambda found: "" if found[0] in self.names else found[0], text) if self.names else text
+
+
 def written_out(model: Model, conversations: Sequence[Sequence[Message]], source: str) -> list[str]:
     """Conversations as the texts that the model's chat template makes of them.
 
@@ -234,10 +270,14 @@ def written_out(model: Model, conversations: Sequence[Sequence[Message]], source
             f"{source} holds chat messages, and the tokenizer of {model_name(model)} has no chat template to write them out; "
             "set model.tokenizer.chat_template, or give the texts themselves"
         )
-    texts: list[str] = []
+    texts, written = list[str](), WrittenSpecials.of(tokenizer)
     for number, messages in enumerate(conversations):
         try:
-            texts.append(tokenizer.apply_chat_template(list(messages), tokenize=False) if messages else "")
+            spoken = [
+                one | {"content": written.out_of(said) if isinstance(said := one.get("content"), str) else said}
+                for one in messages
+            ]
+            texts.append(tokenizer.apply_chat_template(spoken, tokenize=False) if messages else "")
         except Exception as error:  # a template is a program, and raises what it likes
             raise InputError(
                 f"texts[{number}] of {source} does not fit the chat template of {model_name(model)} ({error}); mend it or leave it out"

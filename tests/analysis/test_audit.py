@@ -28,21 +28,22 @@ ID = neuronpedia.SourceId("tiny-model", "0-planted")
 
 
 def row(**changes):
-    return {"state": "described", "flags": (), "scored": True, "index": 1, "better_feature": None} | changes
+    return {
+        "state": "described",
+        "flags": (),
+        "scored": True,
+        "index": 1,
+        "better_feature": None,
+        "standing": "open",
+    } | changes
 
 
 @pytest.mark.parametrize(
     "changes, word",
     [
-        ({"clarity": 0.9, "responsiveness": 0.8}, "supported"),
-        ({"clarity": 0.9, "responsiveness": None}, "supported"),
-        ({"clarity": 0.1, "clarity_high": 0.3, "responsiveness": 0.2, "responsiveness_high": 0.4}, "wrong"),
-        ({"clarity": 0.1, "clarity_high": 0.3, "responsiveness": float("nan")}, "wrong"),
-        ({"clarity": 0.4, "clarity_high": 0.7}, "doubtful"),
-        ({"clarity": 0.1, "clarity_high": 0.2, "responsiveness": 0.1, "responsiveness_high": 0.8}, "wrong"),
-        ({"clarity": 0.9, "clarity_high": 1.0, "responsiveness": 0.1, "responsiveness_high": 0.2}, "doubtful"),
-        ({"clarity": -0.9, "clarity_high": 0.1, "better_feature": 7}, "mislabelled"),
-        ({"clarity": None, "responsiveness": None}, "untested"),
+        *(({"standing": word}, word) for word in ("holds", "open", "fails", "dead")),
+        ({"standing": "fails", "better_feature": 7}, "mislabelled"),
+        ({"standing": "holds", "better_feature": 7}, "mislabelled"),
         ({"scored": False}, "unscored"),
         ({"flags": (Flag("prompt_leak", "x"),), "clarity": 0.9}, "unusable"),
         ({"state": "none", "scored": False}, "missing"),
@@ -56,11 +57,12 @@ def test_verdicts(changes, word):
 
 
 def test_severity_ranks_verdicts_then_metrics_then_flags():
-    worst = [w for w in SEVERITY if w not in ("unscored", "not looked up", "missing", "untested", "unusable")]
-    assert worst == ["swapped", "mislabelled", "wrong", "doubtful", "supported"]
-    good, better = (verdict_of(row(clarity=c)).severity for c in (0.6, 0.95))
-    assert good > better and verdict_of(row(clarity=0.95, flags=(Flag("generic", "x"),))).severity > better
-    assert all(verdict_of(row(clarity=c, clarity_high=0.2)).severity > good for c in (-1.0, 0.0, 0.2))
+    worst = [w for w in SEVERITY if w not in ("unscored", "not looked up", "missing", "dead", "unusable")]
+    assert worst == ["swapped", "mislabelled", "fails", "open", "holds"]
+    good, better = (verdict_of(row(standing="holds", clarity=c)).severity for c in (0.6, 0.95))
+    flagged = row(standing="holds", clarity=0.95, flags=(Flag("generic", "x"),))
+    assert good > better and verdict_of(flagged).severity > better
+    assert all(verdict_of(row(standing="fails", clarity=c)).severity > good for c in (-1.0, 0.0, 0.2))
 
 
 def test_partners_and_the_best_of_several():
@@ -149,10 +151,10 @@ def test_what_each_feature_should_be_called():
     rows = [
         told(1, "dogs", "swapped", 2), told(2, "cats", "swapped", 1),
         told(3, "c", "mislabelled", 4), told(4, "d", "mislabelled", 5), told(5, "e", "mislabelled", 3),  # three in a ring
-        told(6, "old", "wrong", clarity=0.1), told(6, "new", "supported", clarity=0.8), told(6, "newest", "supported", clarity=0.9),
-        told(7, "cats", "mislabelled", 6), told(8, "perhaps", "doubtful", clarity=0.4), told(8, "no", "wrong", clarity=0.1),
-        told(9, "leaked", "unusable", scored=False), told(9, "pigs", "wrong"), told(9, "PIGS", "mislabelled", 10),
-        told(10, "PIGS", "wrong", name="mine"), told(11, None, "missing", state="none"), told(12, None, "not looked up", state="unknown"),
+        told(6, "old", "fails", clarity=0.1), told(6, "new", "holds", clarity=0.8), told(6, "newest", "holds", clarity=0.9),
+        told(7, "cats", "mislabelled", 6), told(8, "perhaps", "open", clarity=0.4), told(8, "no", "fails", clarity=0.1),
+        told(9, "leaked", "unusable", scored=False), told(9, "pigs", "fails"), told(9, "PIGS", "mislabelled", 10),
+        told(10, "PIGS", "fails", name="mine"), told(11, None, "missing", state="none"), told(12, None, "not looked up", state="unknown"),
         told(13, "x", "unusable", flags=(Flag("index_out_of_range", "x"),)), told(14, "a", "unscored", scored=False), told(14, "b", "unscored", scored=False),
     ]  # fmt: skip
     found = relabelled(rows)
@@ -261,13 +263,16 @@ def test_one_command_names_what_was_planted(parts):
     table = pd.read_parquet(parts.folder / "run" / "audit.parquet").set_index("explanation_id")
     assert table.loc["x5", "verdict"] == "unusable" and "prompt_leak" in table.loc["x5", "flags"]
     assert table[table["state"] == "none"]["index"].tolist() == [5]
-    assert table.loc["x0", "verdict"] == "supported" and table.loc["x0", "suggested_best_explanation_id"] == "x0"
+    assert (
+        table.loc["x0", "verdict"] == table.loc["x0", "standing"] == "holds"
+        and table.loc["x0", "suggested_best_explanation_id"] == "x0"
+    )
     assert table.loc["x1", "suggested_best_explanation_id"] == "x0" and table.loc["x1", "verdict"] in (
-        "wrong",
+        "fails",
         "swapped",
     )
-    assert table.loc["x2", "verdict"] in ("wrong", "mislabelled", "swapped") and table.loc["x3", "verdict"] in (
-        "wrong",
+    assert table.loc["x2", "verdict"] in ("fails", "mislabelled", "swapped") and table.loc["x3", "verdict"] in (
+        "fails",
         "mislabelled",
         "swapped",
     )
@@ -299,7 +304,7 @@ def test_what_an_audit_says_to_import_is_better_than_what_it_was_given(parts):
     arguments[arguments.index("--out") + 1] = str(parts.folder / "again")
     assert run(app, arguments, catch_exceptions=False).exit_code == 0
     after = pd.read_parquet(parts.folder / "again" / "audit.parquet")
-    assert not after["verdict"].isin(["swapped", "mislabelled", "wrong", "unusable"]).any()
+    assert not after["verdict"].isin(["swapped", "mislabelled", "fails", "unusable"]).any()
     assert after["clarity"].mean() > before["clarity"].mean()
 
 
@@ -423,4 +428,4 @@ def test_the_planted_faults_of_forty_real_descriptions_are_named(gemma, tmp_path
     table = pd.read_parquet(tmp_path / "run" / "audit.parquet")
     assert (table["state"] == "described").sum() >= 40 and sum(map(len, PLANTED.values())) >= 12
     assert misses(table) == []
-    assert (table["verdict"] == "supported").sum() >= 25
+    assert table["verdict"].isin(["holds", "open"]).sum() >= 25 and (table["verdict"] == "holds").any()

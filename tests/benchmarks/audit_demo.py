@@ -72,7 +72,7 @@ def main(folder: Path, judge: str = "demo") -> None:
     missed = misses(table)
     planted = {index for indices in (*PLANTED.values(), SECOND) for index in indices}
     blamed = table[
-        table["verdict"].isin(["swapped", "mislabelled", "wrong", "unusable"]) & ~table["index"].isin(planted)
+        table["verdict"].isin(["swapped", "mislabelled", "fails", "unusable"]) & ~table["index"].isin(planted)
     ]
     print(
         f"{time.monotonic() - started:.0f} s; of {len(planted)} features with a planted fault {len(planted) - len(missed)} are named"

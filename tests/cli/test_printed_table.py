@@ -24,7 +24,7 @@ def printed(results: Results, width: int = 80) -> str:
 
 def test_the_worst_forty_are_shown_with_intervals_and_how_many_more_there_are():
     results = made_up_results(43)
-    shown, worst = printed(results), worst_first(results, results.run.gate)
+    shown, worst = printed(results), worst_first(results)
     rows = [int(line.split()[0]) for line in shown.splitlines() if line[:8].strip().isdigit()]
     assert rows == [result.description.index for result in worst[:40]]
     assert f"{len(results) - 40} more in runs/x/results.csv" in shown

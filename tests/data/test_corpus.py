@@ -15,6 +15,7 @@ from fade_lens._util.errors import InputError
 from fade_lens.cli.options import open_corpus
 from fade_lens.data.corpus import Corpus
 from fade_lens.subject import tokens as tokens_module
+from fade_lens.subject.hooks import special_tokens
 from fade_lens.subject.tokens import first_tokens, tokenize
 from tests.alphabets import byte_level, with_fallback
 from tests.tiny import VOCABULARY, WORDS, tiny_model
@@ -261,6 +262,57 @@ def test_bos_alone_is_an_empty_text_and_bos_inside_is_kept():
     tokens = tokenize(model, Corpus.from_texts(["<|endoftext|>", "a<|endoftext|>b"]), context=8, prepend_bos=True)
     assert tokens[0].tolist() == [bos] and tokens[1].tolist().count(bos) == 2
     assert tokens.texts == ("", "a<|endoftext|>b") and tokens.special_of(1).tolist() == [True, False, True, False]
+
+
+def with_images(chat):
+    """A tokenizer with special tokens of every kind: some are marked, `<start_of_image>` is as a GGUF file leaves it."""
+    made = byte_level("<bos>", chat=chat)
+    made.add_special_tokens({"additional_special_tokens": ["<image>", "<<odd>>", "[PAD 1]", "<|reserved_7|>"]})
+    made.add_tokens(["<start_of_image>", "<unused12>", "<h1>", "<turn>"])
+    return made
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("<start_of_image><h1>the cat", "<h1>the cat"),
+        ("the <image><|reserved_7|> cat<unused12>", "the  cat"),
+        ("a [PAD 1]<<odd>>b", "a b"),
+        ("<bos><image>the cat", "the cat"),
+        ("<image> <bos>the cat", "the cat"),
+        ("the [cat] <imag> < b > c", "the [cat] <imag> < b > c"),
+        ("<image>", ""),
+        ("the <turn>cat", "the <turn>cat"),
+        ("the cat<eos>the", "the cat<eos>the"),
+    ],
+)
+def test_special_tokens_that_a_text_writes_out_are_no_text(text, read, windows):
+    model = model_with(with_images(chat=True))
+    plain = tokenize(model, [read], context=64, prepend_bos=True)
+    found = tokenize(model, Corpus.from_texts([text, "the"], windows=windows), context=64, prepend_bos=True)
+    assert found.texts[0] == read and found[0].tolist() == plain[0].tolist()
+    assert tokenize(model, [text], context=64, prepend_bos=True)[0].tolist() == plain[0].tolist()
+
+
+def test_what_a_gguf_file_does_not_mark_never_counts_and_tags_of_pages_do():
+    tokenizer = with_images(chat=False)
+    image, tag = (tokenizer.convert_tokens_to_ids(name) for name in ("<start_of_image>", "<h1>"))
+    assert image in special_tokens(tokenizer) and tag not in special_tokens(tokenizer)
+    found = tokenize(model_with(tokenizer), Corpus.from_tokens([[image, tag]]), context=8, prepend_bos=True)
+    assert found[0].tolist()[1:] == [image, tag], "ids that are given stay"
+    assert found.special_of(0).tolist() == [True, True, False]
+
+
+def test_a_conversation_keeps_what_its_template_writes_and_no_more():
+    said = [CHAT[0] | {"content": "<image>the cat?"}, CHAT[1]]
+    found = tokenize(model_with(with_images(chat=True)), Corpus.from_texts([said]), context=64, prepend_bos=True)
+    assert found.texts == (WRITTEN,)
+
+
+def test_the_word_that_a_tokenizer_does_not_know_is_text():
+    found = tokenize(MODEL, ["the zebra <unk> <pad> runs"], context=16, prepend_bos=False)
+    assert found.texts == ("the zebra <unk>  runs",) and len(found[0]) == 4
 
 
 # --- columns of lists ---------------------------------------------------------------------------------------------------------

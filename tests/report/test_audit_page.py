@@ -15,7 +15,6 @@ from fade_lens.report.matrix import MOST, heat_map, quantized
 from fade_lens.report.notebook import Table
 from fade_lens.report.page import page
 from fade_lens.report.recipe import recipe
-from fade_lens.report.standing import standing, why
 from fade_lens.runs.record import FeaturesRecord, ModelRecord, RunRecord
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings
@@ -120,11 +119,13 @@ def test_what_the_sae_is_called_is_shown_and_linked(run: Results) -> None:
 
 def test_a_dead_feature_stands_apart() -> None:
     result = made_up_result("dead")
-    assert standing(result) == "dead" and why(result) == "the feature never fires on the corpus"
+    assert result.standing == "dead" and result.standing.why == "the feature never fires on the corpus"
     written = ClarityEvidence(
         result.clarity, (SyntheticText("a", 3.0), SyntheticText("b", 0.0), SyntheticText("c", None))
     )
-    assert why(with_evidence(result, clarity=written)).endswith("but on 1 of 3 texts written for the description")
+    assert with_evidence(result, clarity=written).standing.why.endswith(
+        "but on 1 of 3 texts written for the description"
+    )
     assert "1 dead" in Document(page(Results((result,)))).text
 
 

@@ -14,17 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fade_lens._util.reasons import Reason
 from fade_lens._util.words import plain, visible
 from fade_lens.judge.reliability import Agreement, GoldItem, gold_report
 from fade_lens.llm.budget import Usage
-from fade_lens.metrics.metric import Metric
 from fade_lens.report import page as pages
 from fade_lens.report.cards import DETAILS, card, choose, compact, evenly, fitted, least
 from fade_lens.report.notebook import result_card, results_table
 from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
-from fade_lens.report.standing import concept_rates, standing, worst_first
+from fade_lens.report.standing import concept_rates, worst_first
 from fade_lens.runs.record import JudgeRecord, ModelRecord, RunRecord
 from fade_lens.runs.results import Results, from_plain, to_plain
 from fade_lens.scorers.evidence import ClarityEvidence, RatedText, SyntheticText
@@ -239,25 +237,25 @@ def test_worst_first_and_marked() -> None:
     results = made_up_results(16)
     document = Document(page(results))
     standings = [a["data-standing"] for a in document.all("tr") if "data-place" in a]
-    assert standings == sorted(standings, key=["fails", "undecided", "dead", "holds"].index)
+    assert standings == sorted(standings, key=["fails", "open", "dead", "holds"].index)
     wrong = {c["index"] for c in document.cards if "wrong on purpose" in str(c["text"])}
     assert wrong and all(c["standing"] == "fails" for c in document.cards if c["index"] in wrong)
     weakest = [
         min(v for v in (r.clarity.value, r.responsiveness.value) if v is not None)
         for r in worst_first(results)
-        if standing(r) == "fails"
+        if r.standing == "fails"
     ]
     assert weakest == sorted(weakest)
 
 
 def test_standing_follows_the_gate() -> None:
     result = made_up_result("right")
-    assert standing(result) == "holds"
-    assert standing(result, gate=0.999999) == "fails"
-    unknown = with_evidence(result, clarity=ClarityEvidence(Metric(None, Reason("undefined", "no synthetic text"))))
-    assert standing(unknown) == "undecided"
+    assert result.standing == "holds"
     run = replace(made_up_run(), settings={"gate": 0.99})
-    assert "is below 0.99" in Document(page(Results((result,), run))).text
+    results = Results((result,), run)
+    document = Document(page(results))
+    assert results[0].standing == results.frame["standing"][0] == document.cards[0]["standing"] == "fails"
+    assert document.cards[0]["why"] == results.frame["standing_reason"][0] and "wholly below 0.99" in document.text
 
 
 def test_reasons_that_differ_in_numbers_are_counted_together() -> None:

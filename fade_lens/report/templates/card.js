@@ -138,12 +138,11 @@ function steered(steering) {
   return groups;
 }
 
-// What was added by an audit: verdict, severity, suggestion, facts.
+// What was added by an audit: verdict, suggestion, facts.
 function audit(data) {
-  const said = [data.verdict, data.severity === null ? "" : `severity ${short(data.severity)}`].filter(Boolean).join(", ");
-  if (!said && !data.suggestion && !data.facts.length) return null;
+  if (!data.verdict && !data.suggestion && !data.facts.length) return null;
   return section("Audit", "",
-    said ? el("p", { dir: "auto" }, el("b", {}, said)) : null,
+    data.verdict ? el("p", { dir: "auto" }, el("b", {}, data.verdict)) : null,
     data.suggestion ? el("p", { class: "advice", dir: "auto" }, data.suggestion) : null,
     data.facts.length ? el("table", { class: "record" }, el("tbody", {}, ...data.facts.map(([name, value]) =>
       el("tr", {}, el("th", { scope: "row", dir: "auto" }, name), el("td", { dir: "auto" }, value))))) : null);

@@ -41,7 +41,7 @@ byId("close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 dialog.addEventListener("close", () => {
   remember(" ");
-  rows.find((r) => r.place === current)?.row.querySelector(".open").focus();
+  rows.find((r) => r.place === current)?.row.querySelector(".opens").focus();
 });
 window.addEventListener("hashchange", fromHash);
 fromHash();

@@ -5,7 +5,7 @@ const rows = [...body.rows].map((row) => ({
   row,
   place: Number(row.dataset.place),
   index: Number(row.dataset.index),
-  text: row.querySelector(".open").textContent,
+  text: row.querySelector(".opens").textContent,
   words: [row.dataset.index, ...[...row.querySelectorAll(".text > *, .why, .audit > *")].map((node) => node.textContent)].join(" ").toLowerCase(),
   matches: true,
   dressed: false,
@@ -95,6 +95,6 @@ byId("filters").hidden = false;
 byId("more").addEventListener("click", () => { limit += 4 * PAGE; paint(); });
 paint();
 body.addEventListener("click", (event) => {
-  const button = event.target.closest(".open");
+  const button = event.target.closest(".opens");
   if (button) show(Number(button.closest("tr").dataset.place));
 });
