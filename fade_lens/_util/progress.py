@@ -1,15 +1,28 @@
 """Progress bars for long stages, with time left, in terminals and notebooks."""
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
 
 Advance = Callable[[int], None]
+MOST_ROWS = 12
+"""Descriptions whose scores are shown while others are computed, the latest."""
 
 
 class Terminal(Console):
@@ -26,11 +39,35 @@ class Terminal(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
+class Bars(Progress):
+    """Bars of stages, below them that of the judge's answers, above them the scores that are known so far."""
+
+    scores: dict[str, dict[str, str]]
+    """By row and column."""
+    answers: tuple[TaskID, Callable[[], int]] | None = None
+    """The bar of the judge's answers, and how many there are."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.scores:
+            columns = list(dict.fromkeys(column for row in self.scores.values() for column in row))
+            table = Table(*["", *columns], box=SIMPLE_HEAD, pad_edge=False)
+            for name, row in list(self.scores.items())[-MOST_ROWS:]:
+                table.add_row(
+                    Text(name, overflow="ellipsis", no_wrap=True), *(row.get(column, "…") for column in columns)
+                )
+            yield table
+        if self.answers is not None:
+            task, count = self.answers
+            total = self._tasks[task].total or 0
+            self.update(task, completed=min(count(), total))
+        yield from super().get_renderables()
+
+
 class Stages:
     """Named stages of a run, each a bar; silent where `shown` is False."""
 
     def __init__(self, shown: bool = True) -> None:
-        self._bars = Progress(
+        self._bars = Bars(
             TextColumn("{task.description:<34}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -38,14 +75,17 @@ class Stages:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=Terminal(),
+            speed_estimate_period=60.0,
             disable=not shown,
         )
+        self._bars.scores = {}
 
     @contextmanager
     def showing(self) -> Generator[None]:
         """The bars on screen. At the end each is full: what was left out, as where enough is known, is not to be done any more."""
         with self._bars:
             yield
+            self._bars.scores.clear()  # they are printed in full
             for task in self._bars.tasks:
                 self._bars.update(task.id, total=task.completed)
 
@@ -53,6 +93,31 @@ class Stages:
         """Begin a stage of `total` steps; call the result with the number of steps done."""
         task = self._bars.add_task(name, total=max(total, 1), completed=0 if total else 1)
         return lambda steps: self._bars.advance(task, steps)
+
+    def answers(self, count: Callable[[], int], expected: int) -> None:
+        """A bar of all that is asked of the judge, which tells the time left of the whole run.
+
+        Args:
+            count: how many answers there are.
+            expected: how many there will be at most; `fewer` takes off what need not be asked.
+        """
+        if expected:
+            self._bars.answers = self._bars.add_task("judge: all answers", total=expected), count
+
+    def fewer(self, n: int) -> None:
+        """So many answers less are to come than was expected."""
+        if self._bars.answers is not None and n:
+            task, count = self._bars.answers
+            self._bars.update(task, total=max((self._bars.tasks[task].total or 0) - n, count()))
+
+    def found(self, row: str, scores: Mapping[str, str]) -> None:
+        """Show the scores of a description while the others are computed.
+
+        Args:
+            row: the description.
+            scores: in words, by their titles.
+        """
+        self._bars.scores.setdefault(row, {}).update(scores)
 
     def wait(self, name: str, futures: "Iterable[Future[Any]]") -> None:
         """Wait for work of another thread, the bar of a stage moving as it is done; the first error is raised."""

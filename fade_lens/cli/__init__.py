@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from fade_lens._util.errors import Argument, FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
-from fade_lens.cli import audit, compare, evaluate, explain, health, judge, look, map, release, sanity
+from fade_lens.cli import audit, compare, demo, evaluate, explain, health, judge, look, map, release, sanity
 from fade_lens.cli.console import errors, make_printable, plain
 from fade_lens.cli.groups import with_options
 from fade_lens.cli.help import ThemedCommand, ThemedGroup
@@ -41,7 +41,7 @@ INTERRUPTED_MESSAGE = "Interrupted. What was done is kept: run the same command 
 
 COMMANDS = (
     look.look, look.fires, look.steer, look.patchscopes, look.search, health.health, explain.explain, evaluate.evaluate,
-    release.release, map.map, audit.audit, compare.compare, evaluate.demo,
+    release.release, map.map, audit.audit, compare.compare, demo.demo,
     sanity.sanity,
 )  # fmt: skip
 

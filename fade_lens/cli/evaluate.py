@@ -1,8 +1,7 @@
-"""`fade-lens evaluate` and `fade-lens demo`."""
+"""`fade-lens evaluate`, and how a run's results are printed."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,21 +14,14 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.options import names
 from fade_lens._util.words import number
 from fade_lens.cli.console import console, plain
-from fade_lens.cli.judging import DryRun, Judging
+from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import (
-    DEMO,
-    Concurrency,
     Described,
     JudgeSpec,
-    MaxCalls,
-    MaxCost,
     Only,
     Out,
-    Price,
     Quiet,
-    Rating,
     chosen_descriptions,
-    open_judge,
 )
 from fade_lens.cli.settings import RunSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
@@ -40,8 +32,6 @@ if TYPE_CHECKING:
     from fade_lens.runs.results import Result, Results
     from fade_lens.scorers.base import ScoreSpec
 
-DEMO_SETTINGS = {"synthetic_texts": 8, "rated_texts": 40, "prompts": 10, "new_tokens": 24, "factors": (1.0, 1.5)}
-DEMO_TEXTS = 700
 TABLE = "results.csv"
 """In the folder of a run."""
 SHOWN, REASONS = 40, 8
@@ -180,45 +170,6 @@ def as_indices(chosen: Any, n_features: int, seed: int) -> Any:
     from fade_lens.data.indices import chosen_indices
 
     return chosen_indices(chosen, n_features, seed) if isinstance(chosen, str) else chosen
-
-
-def demo(
-    judge: JudgeSpec = DEMO,
-    out: Out = Path("fade-lens-demo"),
-    rating: Rating = "auto",
-    max_calls: MaxCalls = None,
-    max_cost: MaxCost = None,
-    price: Price = None,
-    concurrency: Concurrency = None,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Score four descriptions of a real SAE on Gemma 3 270M, one of them wrong on purpose.
-
-    The model, the SAE, the texts and a small judge that runs in this process all come with the extra `demo`: no account,
-    no key, no model hub. With a stronger judge, such as `--judge openai:gpt-4o-mini`, the same run is more exact.
-    """
-    from fade_lens import demo as parts
-    from fade_lens.demo.parts import check_extra
-    from fade_lens.runs.estimating import MANY, estimate_run
-    from fade_lens.runs.settings import Settings
-
-    check_extra()
-    asked = open_judge(
-        judge, rating=rating, max_calls=max_calls, max_cost=max_cost, price=price, concurrency=concurrency
-    )
-    settings, texts = replace(Settings(), **DEMO_SETTINGS), parts.corpus(DEMO_TEXTS)
-    if dry_run or not quiet:
-        cost = estimate_run(asked, settings, texts, parts.DESCRIPTIONS, MANY)
-        console.print(plain(f"{len(parts.DESCRIPTIONS)} descriptions, {cost}"), soft_wrap=True)
-    if dry_run:
-        return
-    if not quiet:
-        console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
-    from fade_lens.runs.fade import Fade
-
-    fade = Fade(parts.model(), parts.sae(), corpus=texts, judge=asked, settings=settings)
-    finish(fade.evaluate(parts.DESCRIPTIONS, store=out, progress=not quiet), out, quiet)
 
 
 def finish(results: "Results", out: Path, quiet: bool) -> None:

@@ -22,10 +22,12 @@ JUDGE_PARTS = 22
 JUDGE_NAME = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 JUDGE_BYTES = 1_117_320_768
 
+UNDESCRIBED = 2742
+"""A latent without a description."""
 DESCRIPTIONS: dict[int, str] = {
     98: 'the adjective "good"',
     3521: 'exclamations that end with "!"',
-    1658: 'the title "Mr."',
+    3647: 'the abbreviation "U.S."',
     951: 'the word "new"',
 }
 """Four descriptions of the demo's SAE; that of latent 951, which fires on the word "especially", is wrong on purpose."""

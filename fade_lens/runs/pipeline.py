@@ -82,6 +82,10 @@ class Pipeline:
         self._check_judge()
         seed = partial(stream, self.settings.seed)
         with self.stages.showing():
+            earlier = before.calls + before.cached
+            self.stages.answers(
+                lambda: self.judge.usage.calls + self.judge.usage.cached - earlier, self._expected(every)
+            )
             health = before_scoring(self.whole, self.settings, self.store, self.stages)
             self.reliability.ask_gold(seed, scoring.wait)
             asked = {name: scorer.ask(every) for name, scorer in scorers.items()}
@@ -114,6 +118,12 @@ class Pipeline:
         needed = any(scorer.asks_a_judge(self.settings) for scorer in self.scorers.values())
         if needed and not self.judge.usage.calls and not (self.store is not None and self.store.answered):
             self.judge.check()
+
+    def _expected(self, descriptions: Sequence[Description]) -> int:
+        """How many questions the judge is asked at most, repetitions and gold set left out."""
+        n_texts = len(self.subject.tokens)
+        cost = (one.estimate(self.judge, self.settings, descriptions, n_texts) for one in self.scorers.values())
+        return sum(one.calls for one in cost)
 
     def _observe(self) -> None:
         """The pass over the corpus, or what the store has of it; once."""

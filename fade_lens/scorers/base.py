@@ -14,6 +14,7 @@ from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens._util.registry import Registered, Registry
+from fade_lens._util.words import number
 from fade_lens.data.descriptions import Description
 from fade_lens.generation.continuations import ContinuationStore
 from fade_lens.judge import Estimate, Judge
@@ -174,6 +175,18 @@ class Scoring:
     def wait(self, name: str, futures: Iterable["Future[Any]"]) -> None:
         """Wait for the judge, the bar moving as answers come; the first error ends the run."""
         self.stages.wait(name, futures)
+
+    def found(self, description: Description, metrics: Mapping[str, Metric]) -> None:
+        """Show some scores of a description, by their names, while others are computed."""
+
+        def told(metric: Metric) -> str:
+            if metric.value is None:
+                return "–"
+            limits = "" if metric.interval is None else " ({} to {})".format(*map(number, metric.interval))
+            return number(metric.value) + limits
+
+        row = f"{description.index} {description.text}"
+        self.stages.found(row, {name.replace("_", " "): told(metric) for name, metric in metrics.items()})
 
 
 class Scorer(Registered, ABC):

@@ -46,6 +46,12 @@ class WrittenActivations:
         return np.array([self.place[text] for text in texts], dtype=np.int64)
 
 
+def submit_texts(judge: Judge, description: Description, settings: ClaritySettings) -> Future[Written]:
+    """Begin to have texts written for a description; it needs no model."""
+    seed = stream(settings.seed, "synthetic", description.words)
+    return judge.submit_write(description.text, n_texts=settings.synthetic_texts, seed=seed)
+
+
 class ClarityEvaluator:
     """The judge writes texts for each description; their activations are set against the corpus'."""
 
@@ -55,8 +61,7 @@ class ClarityEvaluator:
 
     def ask(self, description: Description) -> Future[Written]:
         """Begin to have texts written, in the background."""
-        seed = stream(self.settings.seed, "synthetic", description.words)
-        return self.judge.submit_write(description.text, n_texts=self.settings.synthetic_texts, seed=seed)
+        return submit_texts(self.judge, description, self.settings)
 
     def activate(
         self, written: Mapping[Description, Written], progress: "Progress | None" = None

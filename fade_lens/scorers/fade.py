@@ -192,8 +192,9 @@ class FadeScorer(Scorer):
         # Natural texts and continuations are never rated in one request.
         found = judge.estimate(own.synthetic_texts, 0, n_concepts=written)
         found += judge.estimate(0, min(own.most_rated, n_texts), n_concepts=rated + rules)
-        steered = (judge.estimate(0, n, n_concepts=rated) for n in longest_rounds(own, judge.texts_per_request))
-        return sum(steered, found)
+        return sum(
+            (judge.estimate(0, n, n_concepts=rated) for n in longest_rounds(own, judge.texts_per_request)), found
+        )
 
     def ask(self, descriptions: Sequence[Description]) -> Asked:
         """Have texts written, and natural texts rated; a null description takes the texts written for the same words."""
@@ -218,6 +219,8 @@ class FadeScorer(Scorer):
         advance = stages.stage("model: written texts", sum(len(w.texts) for w in self.written.values()))
         self.activations = self.clarity.activate(self.written, advance)
         clear = self.clarity.measure(self.written, self.activations)
+        for d in asked.descriptions:
+            self.scoring.found(d, {"clarity": clear[d].clarity})
 
         rated: dict[Description, RatedEvidence] = {}
         stopped: dict[Description, Metric] = {}
@@ -226,6 +229,8 @@ class FadeScorer(Scorer):
         n_texts = len(self.faithfulness.prompts) * self.settings.steered_sets
         at_once = max(1, STEERED_AT_ONCE // max(n_texts, 1))
         n_features = len({d.index for d in asked.descriptions})
+        rounds = longest_rounds(self.settings, self.scoring.judge.texts_per_request)
+        steered_calls = sum(self.scoring.judge.estimate(0, n).calls for n in rounds)
         advance = stages.stage("judge: rating natural texts", len(asked.rated))
         steering = stages.stage(
             "model: steered texts", n_features * n_texts + len(self.faithfulness.prompts) if n_texts else 0
@@ -234,9 +239,11 @@ class FadeScorer(Scorer):
         for d in asked.descriptions:
             rated[d] = self.ratings.measure(d, asked.rated[d]) if d in asked.rated else NOT_RATED
             advance(1 if d in asked.rated else 0)
+            self.scoring.found(d, {"responsiveness": rated[d].responsiveness, "purity": rated[d].purity})
             reason = self.faithfulness.gate(d, clear[d].clarity, rated[d].responsiveness)
             if reason is not None:
                 stopped[d] = reason
+                stages.fewer(steered_calls if d.null != "generic" else 0)
                 continue
             group.append(d)
             if len(group) == at_once:
@@ -244,8 +251,14 @@ class FadeScorer(Scorer):
                 group = []
         steered |= self._steered(group, steering)
 
-        wait("judge: rating steered texts", [answer.answer for answer in steered.values()])
-        faithful = {d: self.faithfulness.measure(d, answer) for d, answer in steered.items()}
+        advance, faithful = (
+            stages.stage("judge: rating steered texts", len(steered)),
+            dict[Description, FaithfulnessEvidence](),
+        )
+        for d, answer in steered.items():
+            faithful[d] = self.faithfulness.measure(d, answer)
+            self.scoring.found(d, {"faithfulness": faithful[d].faithfulness})
+            advance(1)
         faithful |= {d: FaithfulnessEvidence(reason) for d, reason in stopped.items()}
         for rule in asked.rated.keys() - rated.keys():
             rated[rule] = self.ratings.measure(rule, asked.rated[rule])
