@@ -1,0 +1,112 @@
+"""`fade-lens demo`."""
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fade_lens.cli.console import console, plain
+from fade_lens.cli.evaluate import finish
+from fade_lens.cli.judging import DryRun
+from fade_lens.cli.options import (
+    DEMO,
+    Concurrency,
+    JudgeSpec,
+    MaxCalls,
+    MaxCost,
+    Out,
+    Price,
+    Quiet,
+    Rating,
+    open_judge,
+)
+
+if TYPE_CHECKING:
+    from fade_lens.data.descriptions import Description
+    from fade_lens.judge import Judge
+    from fade_lens.runs.settings import Settings
+
+FEW: dict[str, Any] = {
+    "synthetic_texts": 8,
+    "rated_texts": 20,
+    "prompts": 6,
+    "new_tokens": 20,
+    "factors": (1.5,),
+    "health_texts": 8,
+}
+"""Settings with which a small judge on two cores needs two minutes; the intervals are wide for it."""
+TEXTS = 400
+
+
+def demo(
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="The other half: have a latent without a description explained, and score what comes of it.",
+        ),
+    ] = False,
+    judge: JudgeSpec = DEMO,
+    out: Out = Path("fade-lens-demo"),
+    seed: Annotated[int, typer.Option(help="Draws texts, prompts and samples.")] = 0,
+    rating: Rating = "auto",
+    max_calls: MaxCalls = None,
+    max_cost: MaxCost = None,
+    price: Price = None,
+    concurrency: Concurrency = None,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Score four descriptions of a real SAE on Gemma 3 270M, one of them wrong on purpose.
+
+    The model, the SAE, the texts and a small judge that runs in this process all come with the extra `demo`: no account,
+    no key, no model hub. With a stronger judge, such as `--judge openai:gpt-4o-mini`, the same run is more exact.
+    """
+    from fade_lens import demo as parts
+    from fade_lens.data.descriptions import read_descriptions
+    from fade_lens.demo.parts import check_extra
+    from fade_lens.runs.estimating import MANY, estimate_run
+    from fade_lens.runs.settings import Settings
+
+    check_extra()
+    asked = open_judge(
+        judge, rating=rating, max_calls=max_calls, max_cost=max_cost, price=price, concurrency=concurrency
+    )
+    settings, texts = replace(Settings(), **FEW, seed=seed), parts.corpus(TEXTS)
+    chosen = [parts.UNDESCRIBED] if explain else read_descriptions(parts.DESCRIPTIONS)
+    more = {"explainer": "one-shot"} if explain else {}
+    if dry_run or not quiet:
+        what = f"latent {parts.UNDESCRIBED}, without a description" if explain else f"{len(chosen)} descriptions"
+        console.print(plain(f"{what}: {estimate_run(asked, settings, texts, chosen, MANY, **more)}"), soft_wrap=True)
+    if dry_run:
+        return
+    if not quiet:
+        console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
+    with ahead(asked, settings, () if explain else chosen, out):
+        from fade_lens.runs.fade import Fade
+
+        fade = Fade(parts.model(), parts.sae(), corpus=texts, judge=asked, settings=settings)
+        finish(fade.evaluate(chosen, store=out, progress=not quiet, **more), out, quiet)
+
+
+@contextmanager
+def ahead(judge: "Judge", settings: "Settings", descriptions: "Iterable[Description]", out: Path) -> Generator[None]:
+    """A block, such as one that loads a model, in which the judge already does what needs none: it writes texts, and finds its zero points.
+
+    Answers go to the run's folder. Where there is a run in it already nothing is asked: it may have been made with other settings.
+    """
+    from fade_lens.runs.store import RunStore, file_of
+    from fade_lens.scorers.clarity import ClaritySettings, submit_texts
+
+    if file_of(out).exists():
+        yield
+        return
+    with RunStore(out) as store, judge.session(store):
+        own = ClaritySettings.of(settings)
+        for d in descriptions:
+            submit_texts(judge, d, own)
+            judge.submit_rate(d.text, [])
+        yield
