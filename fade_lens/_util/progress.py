@@ -42,10 +42,12 @@ class Terminal(Console):
 class Bars(Progress):
     """Bars of stages, below them that of the judge's answers, above them the scores that are known so far."""
 
-    scores: dict[str, dict[str, str]]
-    """By row and column."""
-    answers: tuple[TaskID, Callable[[], int]] | None = None
-    """The bar of the judge's answers, and how many there are."""
+    def __init__(self, *columns: Any, **options: Any) -> None:
+        self.scores: dict[str, dict[str, str]] = {}
+        """By row and column."""
+        self.answers: tuple[TaskID, Callable[[], int]] | None = None
+        """The bar of the judge's answers, and how many there are."""
+        super().__init__(*columns, **options)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self.scores:
@@ -78,7 +80,6 @@ class Stages:
             speed_estimate_period=60.0,
             disable=not shown,
         )
-        self._bars.scores = {}
 
     @contextmanager
     def showing(self) -> Generator[None]:

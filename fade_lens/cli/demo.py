@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from fade_lens.runs.settings import Settings
 
 FEW: dict[str, Any] = {
-    "synthetic_texts": 8,
-    "rated_texts": 20,
-    "prompts": 6,
-    "new_tokens": 20,
+    "context": 48,
+    "synthetic_texts": 6,
+    "rated_texts": 14,
+    "prompts": 5,
+    "new_tokens": 16,
     "factors": (1.5,),
     "health_texts": 8,
 }
@@ -72,9 +73,9 @@ def demo(
     from fade_lens.runs.settings import Settings
 
     check_extra()
-    asked = open_judge(
-        judge, rating=rating, max_calls=max_calls, max_cost=max_cost, price=price, concurrency=concurrency
-    )
+    limits: dict[str, Any] = {"max_calls": max_calls, "max_cost": max_cost, "price": price, "concurrency": concurrency}
+    in_one = FEW["synthetic_texts"] if judge == DEMO else None  # a description's texts in one request are soonest there
+    asked = open_judge(judge, rating=rating, texts_per_set=in_one, **limits)
     settings, texts = replace(Settings(), **FEW, seed=seed), parts.corpus(TEXTS)
     chosen = [parts.UNDESCRIBED] if explain else read_descriptions(parts.DESCRIPTIONS)
     more = {"explainer": "one-shot"} if explain else {}
@@ -94,7 +95,7 @@ def demo(
 
 @contextmanager
 def ahead(judge: "Judge", settings: "Settings", descriptions: "Iterable[Description]", out: Path) -> Generator[None]:
-    """A block, such as one that loads a model, in which the judge already does what needs none: it writes texts, and finds its zero points.
+    """A block, such as one that loads a model, in which the judge already writes texts, which needs none.
 
     Answers go to the run's folder. Where there is a run in it already nothing is asked: it may have been made with other settings.
     """
@@ -108,5 +109,4 @@ def ahead(judge: "Judge", settings: "Settings", descriptions: "Iterable[Descript
         own = ClaritySettings.of(settings)
         for d in descriptions:
             submit_texts(judge, d, own)
-            judge.submit_rate(d.text, [])
         yield

@@ -452,6 +452,11 @@ class Judge:
         """What was asked and what it cost so far, the writer's share included."""
         return self._ledger.usage if self.writer is None else self._ledger.usage + self.writer.usage
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has work that is not done."""
+        return bool(self._queue.calls)
+
     def usage_of(self, concept: str) -> Usage:
         """What all answers about `concept` in this session cost, those included that an earlier run paid for."""
         own = self._ledger.usage_of(concept)

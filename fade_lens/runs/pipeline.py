@@ -90,10 +90,10 @@ class Pipeline:
             self.reliability.ask_gold(seed, scoring.wait)
             asked = {name: scorer.ask(every) for name, scorer in scorers.items()}
             self._observe()
+            about = summaries(self.whole)  # while the judge has enough to do
             scored = {name: scorer.measure(asked[name]) for name, scorer in scorers.items()}
             evidence = {d: {name: found[d] for name, found in scored.items()} for d in every}
             again = self.reliability.ask({d: rated_of(evidence[d]) for d in chosen}, seed)
-            about = summaries(self.whole)
             shown = shown_windows(self.evidence, chosen)
             if again:
                 scoring.wait("judge: rating texts again", again)
@@ -114,9 +114,10 @@ class Pipeline:
         return Results(tuple(items), record, cross, of_nulls)
 
     def _check_judge(self) -> None:
-        """A judge that has answered is there; a run that is resumed may have nothing left to ask."""
+        """A judge that has answered is there, and one at work tells itself; a run that is resumed may have nothing left to ask."""
         needed = any(scorer.asks_a_judge(self.settings) for scorer in self.scorers.values())
-        if needed and not self.judge.usage.calls and not (self.store is not None and self.store.answered):
+        known = self.judge.usage.calls or self.judge.busy or (self.store is not None and self.store.answered)
+        if needed and not known:
             self.judge.check()
 
     def _expected(self, descriptions: Sequence[Description]) -> int:
