@@ -25,7 +25,7 @@ class Brief:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__repr__" not in cls.__dict__:  # here, where a dataclass finds it and makes none of its own
-            cls.__repr__ = shown
+            cls.__repr__ = shown  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def shown(value: Any) -> str:

@@ -460,7 +460,7 @@ class Results:
         return cls(items, run, cross, nulls, without, baselines, pairs, weights)
 
     def __repr__(self) -> str:
-        counts = Counter(result.standing for result in self)
+        counts = Counter(str(result.standing) for result in self)
         told = ", ".join(f"{word} {counts[word]:,}" for word in ORDER if counts[word])
         head = f"{len(self):,} descriptions" + (f": {told}" if told else "")
         shown = (f"{r.description.index} {clip(r.description.text, 60)!r}: {r.standing}" for r in self.items[:20])
