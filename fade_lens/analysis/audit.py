@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import clean
 from fade_lens._util.wording import one_line
@@ -62,7 +63,7 @@ BAD = ("unusable", "swapped", "mislabelled", "fails", "missing")
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class Audit(Brief):
     """What an audit found.
 
     Attributes:

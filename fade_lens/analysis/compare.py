@@ -11,6 +11,7 @@ from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import write_csv, write_text
 from fade_lens._util.words import amount, number, visible
@@ -31,7 +32,7 @@ MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class RunFacts(Brief):
     """What a run's record tells about what it scored; None and "" where it does not tell.
 
     `l0` is the mean number of latents that fire on a token, `l0_from` how it is known: "given", "release" (SAELens lists it), "name" (of the
@@ -60,7 +61,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Brief):
     """Runs side by side.
 
     Attributes:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from sae_lens import SAE
 from scipy.stats import kurtosis, norm, skew
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.reasons import Reason
@@ -162,7 +163,7 @@ SETS: Mapping[str, Callable[[str], bool]] = {
 
 
 @dataclass(frozen=True)
-class LogitWeights:
+class LogitWeights(Brief):
     """What directions do to the vocabulary.
 
     Attributes:

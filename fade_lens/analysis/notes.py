@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens._util.reasons import Flag
 from fade_lens.explainers.base import Explanation
@@ -13,7 +14,7 @@ Rows = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class CardNotes:
+class CardNotes(Brief):
     """What is added to one description; everything is optional, everything is shown as text.
 
     Attributes:
@@ -42,7 +43,7 @@ class CardNotes:
 
 
 @dataclass(frozen=True)
-class Unscored:
+class Unscored(Brief):
     """A feature or description that has no metrics (missing, empty, refused by a flag or an explainer): a row of the table with a small card."""
 
     index: int
@@ -53,7 +54,7 @@ class Unscored:
 
 
 @dataclass(frozen=True)
-class Notes:
+class Notes(Brief):
     """What is added to a page.
 
     Attributes:

@@ -19,6 +19,7 @@ from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens._util.seeds import rng
 from fade_lens.judge import Judge
@@ -47,7 +48,7 @@ SETTINGS = Settings(
 
 
 @dataclass(frozen=True)
-class Planted:
+class Planted(Brief):
     """What a run found of planted latents: with their true descriptions, and with each description at another latent."""
 
     true: Results

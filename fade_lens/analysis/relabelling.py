@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.wording import one_line
 from fade_lens.analysis.verdicts import ELSEWHERE, best_of, defined
 from fade_lens.neuronpedia.flagging import kinds_of
@@ -16,7 +17,7 @@ NOT_HERE = {"index_out_of_range", "sae_mismatch"}
 
 
 @dataclass(frozen=True)
-class Relabelling:
+class Relabelling(Brief):
     """What is to be done with the descriptions of an audit.
 
     Attributes:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sae_lens import SAE
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.progress import Stages
@@ -54,7 +55,7 @@ FIRING = "latents that fire, format 2"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawn(Brief):
     """The latents drawn of an SAE.
 
     Attributes:
@@ -317,7 +318,7 @@ def release_estimate(
 
 
 @dataclass(frozen=True)
-class Scored:
+class Scored(Brief):
     """How each SAE is scored; `release` has the words."""
 
     model: Model

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens.scorers.evidence import RatedEvidence
 from fade_lens.scorers.fade import FadeScorer
@@ -27,7 +28,7 @@ Matrix = Float[np.ndarray, "feature description"]
 
 
 @dataclass(frozen=True, eq=False)
-class CrossScores:
+class CrossScores(Brief):
     """Clarity, Responsiveness and Purity of every feature of a run (rows) for every description (columns).
 
     Attributes:

@@ -24,6 +24,7 @@ from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.seeds import rng, stream
 from fade_lens.baselines.kinds import check_baselines
@@ -42,7 +43,7 @@ NAMES = ("release", "sae_id", "neuronpedia_id")
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Baseline(Brief):
     """Features to score beside those of a run.
 
     Attributes:

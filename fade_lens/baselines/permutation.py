@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.wording import same_words
 from fade_lens.baselines.cross_scores import NAMES, CrossScores, cross_scores
 from fade_lens.data.descriptions import Description
@@ -32,7 +33,7 @@ FIT = 0.4
 
 
 @dataclass(frozen=True)
-class PermutationTest:
+class PermutationTest(Brief):
     """One description beside the others of its run.
 
     Attributes:

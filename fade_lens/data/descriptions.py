@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import kind_of, read_table, readable
 from fade_lens._util.reasons import Reason
@@ -31,7 +32,7 @@ WINDOW = re.compile(r"(\d{1,12}):(\d{1,12})-(\d{1,12})")
 
 
 @dataclass(frozen=True, order=True)
-class Provenance:
+class Provenance(Brief):
     """Where a description comes from; its text is that in words.
 
     Attributes:
@@ -76,7 +77,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, order=True, init=False)
-class Description:
+class Description(Brief):
     """A claim about one feature.
 
     Attributes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
@@ -99,7 +100,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(Brief):
     """A window token by token.
 
     Attributes:

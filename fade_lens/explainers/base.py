@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
@@ -64,7 +65,7 @@ class ExplainerSettings(EvidenceSettings):
 
 
 @dataclass(frozen=True)
-class FeatureEvidence:
+class FeatureEvidence(Brief):
     """What an explainer is given of a feature.
 
     Attributes:
@@ -92,7 +93,7 @@ class FeatureEvidence:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Brief):
     """What an explainer made of a feature.
 
     Attributes:

@@ -17,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.options import plain, within
 from fade_lens._util.seeds import stream
@@ -85,7 +86,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Brief):
     """What the model says of a direction at one strength.
 
     Attributes:

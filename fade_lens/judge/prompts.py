@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError, suggest
 from fade_lens._util.files import toml_table
 from fade_lens._util.wording import EXAMPLES, occurrence, quoted
@@ -116,7 +117,7 @@ _PLACEHOLDER = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
 
 
 @dataclass(frozen=True)
-class Prompts:
+class Prompts(Brief):
     """The words that a judge is asked in; what is not given is this project's own.
 
     The description and the samples always follow the rules in a message of their own, between numbered tags, and the form of the answer

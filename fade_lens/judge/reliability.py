@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float, Int
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Flag
 from fade_lens.judge.rating import Rating
@@ -43,7 +44,7 @@ Table = Int[np.ndarray, "first second"]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Brief):
     """How two ratings of the same texts agree: the run's own, and another.
 
     Attributes:
@@ -115,7 +116,7 @@ def cohen_kappa(table: Table, *, weighted: bool = False) -> float | None:
 
 
 @dataclass(frozen=True)
-class GoldItem:
+class GoldItem(Brief):
     """A text whose rating for a concept is known."""
 
     concept: str
@@ -169,7 +170,7 @@ def _csv_rows(path: Path) -> list[tuple[Any, Any, Any]]:
 
 
 @dataclass(frozen=True)
-class GoldReport:
+class GoldReport(Brief):
     """How the judge rates texts whose rating is known: agreement, and the two rates that the metrics rest on, with 95 % intervals.
 
     `sensitivity` is the share of texts known to be 2 that it rates 2, `specificity` that of texts known to be 0 that it rates 0;

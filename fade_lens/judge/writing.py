@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import dataclass
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument
 from fade_lens._util.files import clean
 from fade_lens.judge.asking import Asking, all_of
@@ -20,7 +21,7 @@ LONGEST_WRITING = 4000
 
 
 @dataclass(frozen=True)
-class Written:
+class Written(Brief):
     """Texts that a judge wrote to express a concept."""
 
     texts: list[str]

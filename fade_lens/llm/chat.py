@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from inspect import iscoroutinefunction
 from typing import Any, Protocol, runtime_checkable
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError, JudgeError
 from fade_lens.llm.budget import CHARS_PER_TOKEN, Number
 from fade_lens.llm.endpoint import Endpoint
@@ -18,7 +19,7 @@ IN_PROCESS = "in this process"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Brief):
     """What a model answered.
 
     A model of your own gives `content`, and `top_logprobs` where it is to rate one text a request; tokens that are not counted are estimated.

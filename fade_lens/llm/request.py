@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fade_lens._util.brief import Brief
 from fade_lens.llm.budget import CHARS_PER_TOKEN
 
 Message = dict[str, str]
@@ -42,7 +43,7 @@ class Structure:
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Brief):
     """One question to a model. Messages, parameters, structure, repeat and attempt determine the answer, under which it is stored.
 
     Example:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fade_lens._util.brief import Brief
 from fade_lens.metrics.labelled import LabelledTexts
 from fade_lens.metrics.ranking import Ranked, balanced_accuracy, correlation, iou
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Brief):
     """How well the activation tells the texts rated 2 from those rated 0 (partial ratings are left out, as in Responsiveness).
 
     Attributes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens.metrics.ranking import finite
 
@@ -16,7 +17,7 @@ RATINGS = (("rated_2", 2), ("rated_1", 1), ("rated_0", 0), ("unrated", UNRATED))
 
 
 @dataclass(frozen=True)
-class LabelledTexts:
+class LabelledTexts(Brief):
     """Texts that express a concept or do not, each standing for `weights` texts of the corpus.
 
     Iterating gives the three arrays in the order in which `fade_lens.metrics.ranking` takes them.

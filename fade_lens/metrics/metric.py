@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
 
@@ -17,7 +18,7 @@ GATE_NOT_PASSED = "gate_not_passed"
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Brief):
     """One metric of one feature and description.
 
     Attributes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, cast
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import clean
 from fade_lens.data.rows import INDEX_COLUMNS, TEXT_COLUMNS, is_null, named, numbered
@@ -26,7 +27,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Brief):
     """One description of one feature, as it was given; `description` is None where the record has none."""
 
     index: int
@@ -64,7 +65,7 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(Brief):
     """A stored context: its tokens as strings, and a feature's activation at each."""
 
     index: int
@@ -78,7 +79,7 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Imported:
+class Imported(Brief):
     """All that one place holds about a source.
 
     Attributes:

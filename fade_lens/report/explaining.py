@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fade_lens._util.reasons import Flag
+from fade_lens._util.record import to_plain
 from fade_lens._util.words import amount, clip, flat, plain
 from fade_lens.analysis.notes import CardNotes
 from fade_lens.explainers.base import Explanation
@@ -11,7 +12,6 @@ from fade_lens.explainers.table import Explanations
 from fade_lens.report.cards import Detail, explained, fitted, ruled
 from fade_lens.report.page import CARD_BYTES, CARDS_BYTES, rendered
 from fade_lens.report.rows import Group, added, kinds
-from fade_lens.runs.results import to_plain
 from fade_lens.scorers.base import RuleScores
 
 COLUMNS = (("shown", "Windows shown"), ("calls", "Calls"), ("cost", "Cost"))

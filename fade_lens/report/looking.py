@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from fade_lens._util.record import to_plain
 from fade_lens._util.words import amount, clip, flat, number, plain
 from fade_lens.analysis.notes import CardNotes
 from fade_lens.neuronpedia.links import dashboard
@@ -12,7 +13,6 @@ from fade_lens.report.links import source_of
 from fade_lens.report.page import CARD_BYTES, CARDS_BYTES, rendered
 from fade_lens.report.rows import Group, added, kinds
 from fade_lens.runs.look import Look
-from fade_lens.runs.results import to_plain
 from fade_lens.subject.look import FeatureLook
 from fade_lens.subject.summary import LENS, Promoted
 

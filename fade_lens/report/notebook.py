@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import escape
 
+from fade_lens._util.brief import Brief
 from fade_lens.analysis.notes import Notes
 from fade_lens.explainers.base import Explanation
 from fade_lens.explainers.table import Explanations
@@ -43,7 +44,7 @@ def results_table(results: Results) -> str:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Brief):
     """A run's page inside a notebook: the table sorts, filters and opens cards.
 
     It stands in a frame of its own: its styles and script touch nothing of the notebook, and the notebook's nothing of it.

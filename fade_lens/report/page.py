@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fade_lens._util.record import to_plain
 from fade_lens._util.words import amount, clip, flat, plain, visible
 from fade_lens.analysis.notes import Notes, Unscored
 from fade_lens.report import overview
@@ -22,7 +23,7 @@ from fade_lens.report.health_card import health_card
 from fade_lens.report.matrix import heat_map
 from fade_lens.report.recipe import recipe
 from fade_lens.report.rows import Entry, added, entries, groups, kinds, row
-from fade_lens.runs.results import Results, to_plain
+from fade_lens.runs.results import Results
 
 CARDS_BYTES = 8_000_000
 """What the cards of a page may take together: with the table of 1,000 descriptions the page stays under 10 MB."""

@@ -3,9 +3,9 @@
 from dataclasses import fields
 from typing import Any, cast
 
+from fade_lens._util.record import to_plain
 from fade_lens._util.words import clip
 from fade_lens.runs.record import RunRecord
-from fade_lens.runs.results import to_plain
 from fade_lens.runs.settings import Settings
 
 

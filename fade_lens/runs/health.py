@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float
 from sae_lens import SAE
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.progress import Advance, Stages
 from fade_lens._util.reasons import Reason
+from fade_lens._util.record import from_plain, to_plain
 from fade_lens._util.seeds import rng, stream
 from fade_lens.data.corpus import Corpus
 from fade_lens.generation.arms import losses
@@ -26,7 +28,6 @@ from fade_lens.runs.answers import asked_of, said
 from fade_lens.runs.diagnosis import Signs, diagnosed, unsteady
 from fade_lens.runs.fires import Source, by_name
 from fade_lens.runs.record import L0_IN_NAME
-from fade_lens.runs.results import from_plain, to_plain
 from fade_lens.runs.store import RunStore
 from fade_lens.subject.health import HealthWarning, SaeHealth, l0_histogram, of_latents
 from fade_lens.subject.hooks import Model, dtype_of, model_name
@@ -53,7 +54,7 @@ LEAST_TEXTS, CORPUS_SHARE = 50, 10
 
 
 @dataclass(frozen=True)
-class Health:
+class Health(Brief):
     """The health of SAEs, in the order given: a card each in a notebook, `frame`, `to_html`.
 
     Attributes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of, write_text
 from fade_lens._util.progress import Stages
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(Brief):
     """Features as `look` saw them, in the order asked for: cards in a notebook, `frame`, `to_html`.
 
     Attributes:

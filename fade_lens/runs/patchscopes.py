@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from sae_lens import SAE
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
 from fade_lens._util.reasons import Reason
@@ -27,7 +28,7 @@ Directions = Float[torch.Tensor, "direction d_model"]
 
 
 @dataclass(frozen=True)
-class SelfExplanations:
+class SelfExplanations(Brief):
     """What a model says of its own directions, in the order asked for: a table in a notebook, `frame`, `best`, `plot`.
 
     Attributes:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fade_lens._util.brief import Brief
 from fade_lens.judge.reliability import Agreement, GoldReport
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import GATE
@@ -17,7 +18,7 @@ Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ModelRecord:
+class ModelRecord(Brief):
     """The subject model: its name, and what decides its numbers (sizes, a hash of its weights, settings)."""
 
     name: str = ""
@@ -25,7 +26,7 @@ class ModelRecord:
 
 
 @dataclass(frozen=True)
-class FeaturesRecord:
+class FeaturesRecord(Brief):
     """The SAE, or the hook whose neurons are scored.
 
     Attributes:
@@ -64,7 +65,7 @@ class FeaturesRecord:
 
 
 @dataclass(frozen=True)
-class CorpusRecord:
+class CorpusRecord(Brief):
     """The natural texts: where they come from, how many there are, of how many documents if cut into windows, a hash of their tokens."""
 
     source: str = ""
@@ -74,7 +75,7 @@ class CorpusRecord:
 
 
 @dataclass(frozen=True)
-class JudgeRecord:
+class JudgeRecord(Brief):
     """Who rated: the model, the server, how it was asked (`identity`: everything that decides its answers)."""
 
     model: str = ""
@@ -92,7 +93,7 @@ class Overflowed:
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class RunRecord(Brief):
     """How a run was made.
 
     Attributes:

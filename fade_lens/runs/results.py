@@ -1,22 +1,23 @@
 """What a run found: one table, and for every description the evidence behind its numbers."""
 
-import dataclasses
 import gzip
 import json
 import math
 import os
-import types
-import typing
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
+from fade_lens._util.brief import in_lines
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.reasons import Flag, Reason
+from fade_lens._util.record import from_plain, to_plain
+from fade_lens._util.words import clip
 from fade_lens.baselines.cross_scores import NAMES, CrossScores
 from fade_lens.baselines.permutation import PermutationTest
 from fade_lens.data.descriptions import Description
@@ -30,7 +31,7 @@ from fade_lens.runs.record import RunRecord
 from fade_lens.scorers.base import NOT_SCORED, RuleScores, Scored, ScoreSpec, scorer_of, specs_of
 from fade_lens.scorers.evidence import ClarityEvidence, FaithfulnessEvidence, RatedEvidence
 from fade_lens.scorers.fade import NOTHING, FadeEvidence
-from fade_lens.scorers.standing import Standing, of_dead, standing_of
+from fade_lens.scorers.standing import ORDER, Standing, of_dead, said, standing_of
 from fade_lens.subject.summary import FeatureSummary, Promoted, TopText
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from fade_lens.analysis.summary import Key
     from fade_lens.report.notebook import Table
 
-T = TypeVar("T")
 FORMAT = 5
 RESULTS_FILE = "results.json.gz"
 """In the folder of a run."""
@@ -218,6 +218,11 @@ class Result:
         from fade_lens.report.links import dashboard_frame
 
         return dashboard_frame(self, source, width=width, height=height)
+
+    def __repr__(self) -> str:
+        others = [said(spec.title, self.metric(spec.name)) for spec in self.specs if not spec.decides]
+        head = f"{self.description.index} {clip(self.description.text, 60)!r}: {self.standing}"
+        return in_lines("Result", [head, *self.standing.why.split("; "), *others, "; ".join(self.flags)])
 
     def _repr_html_(self) -> str:
         from fade_lens.report.notebook import result_card
@@ -454,6 +459,13 @@ class Results:
         weights = from_plain(tuple[tuple[int, float], ...], record.get("weights", []))
         return cls(items, run, cross, nulls, without, baselines, pairs, weights)
 
+    def __repr__(self) -> str:
+        counts = Counter(str(result.standing) for result in self)
+        told = ", ".join(f"{word} {counts[word]:,}" for word in ORDER if counts[word])
+        head = f"{len(self):,} descriptions" + (f": {told}" if told else "")
+        shown = (f"{r.description.index} {clip(r.description.text, 60)!r}: {r.standing}" for r in self.items[:20])
+        return in_lines("Results", [head, *shown])
+
     def _repr_html_(self) -> str:
         from fade_lens.report.notebook import results_table
 
@@ -477,44 +489,3 @@ def result_of(record: Mapping[str, Any]) -> Result:
     """
     evidence = {name: from_plain(scorer_of(name).Evidence, found) for name, found in record["evidence"].items()}
     return replace(from_plain(Result, {**record, "evidence": {}}), evidence=evidence)
-
-
-def to_plain(value: Any) -> Any:
-    """Nested dataclasses, tuples and mappings as JSON values."""
-    if isinstance(value, Reason):
-        return {"code": value.code, "words": str(value)}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): to_plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
-    if isinstance(value, tuple | list):
-        return [to_plain(v) for v in cast(tuple[Any, ...], value)]
-    return value
-
-
-def from_plain(kind: Any, value: Any) -> Any:
-    """The inverse of `to_plain` for dataclass `kind`, following its type hints; no code is run from the data."""
-    if kind is Reason:
-        return Reason(**value)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        fields = [f.name for f in dataclasses.fields(kind) if f.name in value]
-        return cast(type, kind)(**{name: from_plain(hints[name], value[name]) for name in fields})
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        chosen = [a for a in arguments if a is not type(None)]
-        if Reason in chosen and len(chosen) > 1:  # in place of something else
-            told = isinstance(value, Mapping) and "words" in value
-            chosen = [a for a in chosen if (a is Reason) == told]
-        return None if value is None else from_plain(chosen[0], value) if len(chosen) == 1 else value
-    if origin is Mapping and not isinstance(value, Mapping):
-        raise ValueError(f"{value!r:.80} is no record")
-    if origin is Mapping and dataclasses.is_dataclass(arguments[1]):
-        return {str(key): from_plain(arguments[1], one) for key, one in value.items()}
-    allowed: Any = (int, float) if kind is float else kind
-    if kind in (int, float, str, bool) and not isinstance(value, allowed):
-        raise ValueError(f"{value!r:.80} is no {kind.__name__}")
-    if origin is tuple:
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(from_plain(k, v) for k, v in zip(kinds, value, strict=True))
-    return value

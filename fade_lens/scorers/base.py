@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Flag, Reason
@@ -31,7 +32,7 @@ NOT_SCORED = Metric(None, Reason("not_scored", "not among the run's scores"))
 
 
 @dataclass(frozen=True)
-class ScoreSpec:
+class ScoreSpec(Brief):
     """One score that a scorer gives, as tables and reports show it.
 
     Attributes:
@@ -62,7 +63,7 @@ class ScoreSpec:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(Brief):
     """One decision or prediction behind a score, as people look at it.
 
     Attributes:
@@ -91,7 +92,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class RuleScores:
+class RuleScores(Brief):
     """What one rule of a description scores alone.
 
     Attributes:
@@ -114,7 +115,7 @@ class Basis:
     settings: str
 
 
-class Scored:
+class Scored(Brief):
     """What the scores of one description rest on. A scorer's is a frozen dataclass of plain values with type hints, by which it is saved and loaded."""
 
     metrics: Mapping[str, Metric]

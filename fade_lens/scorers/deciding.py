@@ -14,6 +14,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from jaxtyping import Int
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens._util.seeds import stream
@@ -45,7 +46,7 @@ class WindowSettings(EvidenceSettings):
 
 
 @dataclass(frozen=True)
-class JudgedWindow:
+class JudgedWindow(Brief):
     """A window on which a description was tested.
 
     Attributes:

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from fade_lens._util.brief import Brief
 from fade_lens.generation.continuations import Fluency
 from fade_lens.metrics.detection import Detection, detection
 from fade_lens.metrics.labelled import UNRATED, LabelledTexts
@@ -12,7 +13,7 @@ from fade_lens.metrics.metric import Metric
 
 
 @dataclass(frozen=True)
-class SyntheticText:
+class SyntheticText(Brief):
     """A text the judge wrote to express the concept; `activation` is None where no position of it counts."""
 
     text: str
@@ -20,7 +21,7 @@ class SyntheticText:
 
 
 @dataclass(frozen=True)
-class RatedText:
+class RatedText(Brief):
     """A natural text that the judge was asked about.
 
     `number` is its place in the corpus, `inclusion` its probability of being chosen; `rating` is 0, 1, 2, or None with
@@ -37,7 +38,7 @@ class RatedText:
 
 
 @dataclass(frozen=True)
-class Continuation:
+class Continuation(Brief):
     """What the model wrote after a natural beginning, steered at `factor` (0: unsteered), and the judge's rating of it."""
 
     factor: float
@@ -51,7 +52,7 @@ class Continuation:
 
 
 @dataclass(frozen=True)
-class Control:
+class Control(Brief):
     """A control for steering, its continuations rated for the same description.
 
     `name` is "ablate" (the feature set to zero), "random_direction" (of equal length) or "other" (another feature's
@@ -65,7 +66,7 @@ class Control:
 
 
 @dataclass(frozen=True)
-class ClarityEvidence:
+class ClarityEvidence(Brief):
     """Clarity and the texts written for it; `failures` says why requests gave no text."""
 
     clarity: Metric
@@ -74,7 +75,7 @@ class ClarityEvidence:
 
 
 @dataclass(frozen=True)
-class RatedEvidence:
+class RatedEvidence(Brief):
     """Responsiveness and Purity, which rest on the same rated texts."""
 
     responsiveness: Metric
@@ -99,7 +100,7 @@ class RatedEvidence:
 
 
 @dataclass(frozen=True)
-class FaithfulnessEvidence:
+class FaithfulnessEvidence(Brief):
     """Faithfulness and the continuations behind it (none where the gate was not passed).
 
     `fluency` has an entry for each steering factor; `controls` are the controls that were asked for.

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
@@ -63,7 +64,7 @@ class IntruderSettings(WindowSettings):
 
 
 @dataclass(frozen=True)
-class Round:
+class Round(Brief):
     """One round.
 
     Attributes:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens._util.seeds import stream
@@ -94,7 +95,7 @@ class SimulationSettings(WindowSettings):
 
 
 @dataclass(frozen=True)
-class SimulatedWindow:
+class SimulatedWindow(Brief):
     """A window with predicted and true activations.
 
     Attributes:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.grid import Grid
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, read_hooks
@@ -28,7 +29,7 @@ PIECE_ON_CPU, PIECE_ON_ACCELERATOR = 2**23, 2**29
 
 
 @dataclass(frozen=True)
-class MaxActivations:
+class MaxActivations(Brief):
     """What a corpus (or any texts) did to some features.
 
     Attributes:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
+from fade_lens._util.brief import Brief
 from fade_lens.subject.activations import usual_tokens
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, is_bridge, layer_of, read_hooks
@@ -25,7 +26,7 @@ TEXTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Causes:
+class Causes(Brief):
     """What each token of a text does to a feature's activations at the tokens behind it, in the activations' own units.
 
     Attributes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.words import amount, number
 from fade_lens.metrics.metric import Metric
 
@@ -34,7 +35,7 @@ class HealthWarning:
 
 
 @dataclass(frozen=True)
-class SaeHealth:
+class SaeHealth(Brief):
     """One SAE in its model, over some texts.
 
     Attributes:

@@ -7,6 +7,7 @@ from math import log2
 import numpy as np
 from jaxtyping import Float
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.options import option
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
@@ -34,7 +35,7 @@ class LookSettings(SummarySettings):
 
 
 @dataclass(frozen=True)
-class Stratum:
+class Stratum(Brief):
     """Some of the `n` texts whose activation lies from `low` to `high`."""
 
     low: float
@@ -44,7 +45,7 @@ class Stratum:
 
 
 @dataclass(frozen=True)
-class FeatureLook:
+class FeatureLook(Brief):
     """All that is shown of a feature.
 
     Attributes:

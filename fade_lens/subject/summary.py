@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.reasons import Flag, Reason
 from fade_lens.subject.settings import SummarySettings
 
@@ -26,7 +27,7 @@ Near = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
-class Promoted:
+class Promoted(Brief):
     """Tokens by their logits along one direction: the highest, the lowest, both from the end."""
 
     promoted: tuple[tuple[str, float], ...]
@@ -34,7 +35,7 @@ class Promoted:
 
 
 @dataclass(frozen=True)
-class TopText:
+class TopText(Brief):
     """A natural text token by token, as a rule one of those that activate a feature most.
 
     Attributes:
@@ -87,7 +88,7 @@ class TopText:
 
 
 @dataclass(frozen=True)
-class FeatureSummary:
+class FeatureSummary(Brief):
     """What the corpus alone tells about a feature.
 
     Attributes:

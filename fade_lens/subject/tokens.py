@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Bool, Int
 
+from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import clean
 from fade_lens.data.corpus import Corpus, Message
@@ -80,7 +81,7 @@ def _shared(text: str, whole: str) -> int:
 
 
 @dataclass(frozen=True)
-class TokenizedTexts:
+class TokenizedTexts(Brief):
     """Texts as one model's tokens, all in one flat array.
 
     Attributes:

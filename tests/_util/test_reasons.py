@@ -7,7 +7,7 @@ import pytest
 
 from fade_lens import Metric
 from fade_lens._util.reasons import Flag, Reason
-from fade_lens.runs.results import from_plain, to_plain
+from fade_lens._util.record import from_plain, to_plain
 
 
 @pytest.mark.parametrize("made", [Reason("overflow", "not finite"), Flag("rare", "a: b; c"), Flag("missing")])

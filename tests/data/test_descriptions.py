@@ -10,9 +10,9 @@ import pytest
 
 from fade_lens import neuronpedia
 from fade_lens._util.errors import InputError
+from fade_lens._util.record import from_plain, to_plain
 from fade_lens.data.descriptions import Description, Provenance, parse_indices, read_descriptions, undescribed
 from fade_lens.data.rows import whole_number
-from fade_lens.runs.results import from_plain, to_plain
 
 WANTED = {9: "the word 'new'", 11: "the substring 'Rel'"}
 

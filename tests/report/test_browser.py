@@ -36,6 +36,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A page of the same origin, so that the test can look inside; in a notebook the frame has none.
     frame = re.sub(' sandbox="[^"]*"', "", run.table()._repr_html_())
     (folder / "notebook.html").write_text(f"<!DOCTYPE html><title>a notebook</title>{frame}", encoding="utf-8")
+    viewport = '<meta name="viewport" content="width=device-width">'
+    fragments = run._repr_html_() + run.items[0]._repr_html_() + "".join(r._repr_html_() for r in made_up_explained())
+    (folder / "static.html").write_text(f"<!DOCTYPE html><title>cells</title>{viewport}{fragments}", encoding="utf-8")
     judged = replace(run.run, judge=JudgeRecord("<script>window.hacked = 1</script>"))
     compare(run, replace(run, run=judged)).to_html(folder / "compare.html")
     hidden = planted_model(), planted_sae(), range(8), natural_texts(200)
@@ -79,7 +82,7 @@ def test_filters_and_says_how_many(browser: Window, files: Path) -> None:
         return browser.run(f"{SHOWN}.map(r => r.dataset.standing)")
 
     assert set(choose(standing="fails")) == {"fails"}
-    assert browser.run("document.getElementById('shown').textContent") == "3 of 8"
+    assert browser.run("document.getElementById('shown').textContent") == "2 of 8"
     assert choose(standing="dead") == ["dead"]
     assert choose(standing="", search="wrong purpose") == ["fails"]
     assert choose(search="no such words") == []
@@ -258,6 +261,52 @@ def test_fits_a_phone_in_both_schemes(chrome: Browser, files: Path, name: str, d
         assert browser.run("document.getElementById('card').scrollWidth") <= 390
         light = browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert light is not dark
+
+
+BROKEN = """
+[...document.querySelectorAll("th, thead button")].filter(h => h.checkVisibility()).flatMap(head => {
+  const walk = document.createTreeWalker(head, NodeFilter.SHOW_TEXT), found = [];
+  for (let node; (node = walk.nextNode());) for (const word of node.data.matchAll(/[^\\s-]+/g)) {
+    const range = document.createRange();
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(r => Math.round(r.top))).size > 1) found.push(word[0]);
+  }
+  return found;
+})"""
+"""Words of the heads of tables that stand on several lines."""
+CLIPPED = """
+[...document.querySelectorAll("svg[viewBox]")].filter(s => s.checkVisibility()).flatMap(drawn => {
+  const [, , width, height] = drawn.getAttribute("viewBox").split(" ").map(Number);
+  return [...drawn.querySelectorAll(".dot, .points, .rate-dot")].flatMap(path => {
+    const radius = parseFloat(getComputedStyle(path).strokeWidth) / 2;
+    return [...(path.getAttribute("d") || "").matchAll(/M([-\\d.]+) ([-\\d.]+)h0/g)].map(([, x, y]) => [Number(x), Number(y)])
+      .filter(([x, y]) => x < radius || x > width - radius || y < radius || y > height - radius).map(at => [path.getAttribute("class"), ...at]);
+  });
+})"""
+"""Dots of which part lies outside of their drawing."""
+
+
+@pytest.mark.parametrize("name", ["plain", "audit", "compare", "static", "look", "explained"])
+def test_on_a_phone_a_description_is_near_no_word_of_a_head_is_broken_and_no_dot_is_clipped(
+    chrome: Browser, files: Path, name: str
+) -> None:
+    with window(chrome, 390, 844, phone=True) as browser:
+        browser.open(files / f"{name}.html")
+        if browser.run("!!document.querySelector('#rows .opens')"):
+            near = "(r => [r.top, r.bottom, r.right])(document.querySelector('#rows .opens').getBoundingClientRect())"
+            top, bottom, right = browser.run(near)
+            assert 0 < top < bottom < 2 * 844 and right <= 390
+        assert browser.run(BROKEN) == [] and browser.run(CLIPPED) == []
+        if name in ("plain", "audit"):
+            browser.run("show(4)")
+            assert browser.run(BROKEN) == [] and browser.run(CLIPPED) == []
+
+
+def test_dots_are_whole_on_a_desk_too(browser: Window, files: Path) -> None:
+    for fragment in ("", "#d7"):
+        browser.open(files / "plain.html", fragment)
+        assert browser.run("document.querySelectorAll('.dot').length") > 20 and browser.run(CLIPPED) == []
 
 
 @pytest.mark.benchmark

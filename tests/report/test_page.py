@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fade_lens._util.record import from_plain, to_plain
 from fade_lens._util.words import plain, visible
 from fade_lens.judge.reliability import Agreement, GoldItem, gold_report
 from fade_lens.llm.budget import Usage
@@ -24,7 +25,7 @@ from fade_lens.report.overview import reasons
 from fade_lens.report.page import page
 from fade_lens.report.standing import concept_rates, worst_first
 from fade_lens.runs.record import JudgeRecord, ModelRecord, RunRecord
-from fade_lens.runs.results import Results, from_plain, to_plain
+from fade_lens.runs.results import Results
 from fade_lens.scorers.evidence import ClarityEvidence, RatedText, SyntheticText
 from fade_lens.subject.summary import TopText
 from tests.made_up import (

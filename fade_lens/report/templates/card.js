@@ -67,9 +67,9 @@ function bars(data, width) {
 }
 
 function scale(metric, kind = "") {
-  const [low, high] = metric.range, x = (v) => 4 + (v - low) / (high - low) * 192;
+  const [low, high] = metric.range, x = (v) => 7 + (v - low) / (high - low) * 186;  // the widest dot is 12
   return svg("svg", { viewBox: "0 0 200 14", "aria-hidden": "true" },
-    svg("path", { class: "axis", d: `M4 7H196M${x(0)} 1V13` }),
+    svg("path", { class: "axis", d: `M7 7H193M${x(0)} 1V13` }),
     metric.interval ? svg("path", { class: "interval", "stroke-width": 3, d: `M${x(metric.interval[0])} 7H${x(metric.interval[1])}` }) : null,
     svg("path", { class: `dot ${kind}`.trim(), "stroke-width": 9, d: `M${x(metric.value)} 7h0` }));
 }
@@ -165,7 +165,7 @@ function besides(data) {
 }
 
 const meter = (share) => svg("svg", { class: "meter", viewBox: "0 0 120 10", "aria-hidden": "true" },
-  svg("path", { class: "axis", d: "M0 5H120M60 0V10" }), svg("path", { class: "dot", "stroke-width": 7, d: `M${3 + share * 1.14} 5h0` }));
+  svg("path", { class: "axis", d: "M4 5H116M60 0V10" }), svg("path", { class: "dot", "stroke-width": 7, d: `M${4 + share * 1.12} 5h0` }));
 
 // Addresses were checked to be http or https when the page was made, and are checked here again.
 const outward = ([name, url]) => /^https?:\/\//.test(url)
