@@ -1,50 +1,110 @@
-"""The notebooks run from top to bottom, as they are but for their judge."""
+"""The notebooks run from top to bottom, as they are but for their judge, and are what a reader can take over."""
 
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-from tests.fake_judge import FakeJudge
+import fade_lens
+from tests.notebook_kernel import EMBEDDED, NOTEBOOKS, Kernel, rule_judge
 
-THINGS = ("day", "book", "plan", "house", "friend", "idea", "year", "car", "story", "job")
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-EMBEDDED = "Judge.local(demo.judge_gguf())"
-"""Minutes of work for the embedded judge, which `tests/demo` and `tests/llm/test_local.py` try; here one that goes by rules answers."""
+SWITCH = re.compile(r"^```python\n(model, sae = .+\ncorpus = .+\njudge = .+)\n```$", re.M)
+SUBMODULES = {"analysis", "demo", "explainers", "metrics", "neuronpedia", "scorers"}
+"""Packages of whose names the README or a docstring of the library tells."""
 
-
-def rule(concept: str, text: str) -> int:
-    """2 where the quoted word is in the text."""
-    return 2 * (word_of(concept) in text.lower().split())
-
-
-def writer(concept: str, variation: int) -> list[str]:
-    """Ten texts with the quoted word."""
-    return [f"It was a {word_of(concept)} {thing} number {variation}." for thing in THINGS]
+each = pytest.mark.parametrize("name", NOTEBOOKS)
 
 
-def word_of(concept: str) -> str:
-    """The quoted word, or the last one."""
-    return concept.split('"')[1] if '"' in concept else concept.split()[-1]
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as running:
+        yield running
 
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, tmp_path):
-    notebook = nbformat.read(path, as_version=4)
-    with FakeJudge(rule=rule, writer=writer) as server:
-        for cell in notebook.cells:
-            cell.source = cell.source.replace(EMBEDDED, f"Judge('rules', base_url={server.base_url!r}, api_key='none')")
-        client = NotebookClient(
-            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
-        )
-        client.execute()
-        assert server.requests, "the notebook asks the judge that is put in its place"
-    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert any('the word "new"' in output.get("data", {}).get("text/plain", "") for output in shown)
+@each
+def test_notebook_runs(name: str, kernel: Kernel, tmp_path: Path) -> None:
+    with rule_judge() as server:
+        judge = f"Judge('rules', base_url={server.base_url!r}, api_key='none')"
+        kernel.run(NOTEBOOKS[name], tmp_path, judge, timeout=300)
+        asks = any(EMBEDDED in source for source in code(name))
+        assert bool(server.requests) == asks, "a notebook asks the judge that is put in its place"
 
 
-def test_there_are_notebooks():
+@each
+def test_it_claims_something_that_can_be_wrong(name: str) -> None:
+    assert any(isinstance(node, ast.Assert) for tree in trees(name) for node in ast.walk(tree))
+
+
+@each
+def test_three_lines_switch_it_to_a_larger_model_and_a_paid_judge(name: str) -> None:
+    (lines,) = {found for cell in cells(name, "markdown") for found in SWITCH.findall(cell.source)}
+    loaded, corpus, judge = (statement.value for statement in ast.parse(lines).body)
+    release, sae = (argument.value for argument in loaded.args)
+    known = get_pretrained_saes_directory()[release]
+    assert known.model in ("gpt2-small", "gemma-2-2b") and sae in known.saes_map
+    assert ast.unparse(corpus.func) == "Corpus.from_hf" and ast.unparse(judge.func) == "Judge"
+
+
+@each
+def test_what_it_uses_of_the_library_is_public(name: str) -> None:
+    for node in (node for tree in trees(name) for node in ast.walk(tree)):
+        if isinstance(node, ast.ImportFrom) and node.module == "fade_lens":
+            assert {alias.name for alias in node.names} <= {*fade_lens.__all__, *SUBMODULES}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fade_lens."):
+            assert node.module.split(".")[1] in SUBMODULES
+            assert not any(part.startswith("_") for part in [*node.module.split("."), *(a.name for a in node.names)])
+        elif isinstance(node, ast.Attribute):
+            assert not re.match("_(?!_)", node.attr), node.attr
+
+
+@each
+def test_the_file_holds_no_output_and_its_cells_have_names(name: str) -> None:
+    cells_of = nbformat.read(NOTEBOOKS[name], as_version=4).cells
+    assert [cell.id for cell in cells_of] == [f"cell-{at}" for at in range(len(cells_of))]
+    assert not any(cell.outputs or cell.execution_count for cell in cells_of if cell.cell_type == "code")
+
+
+@each
+def test_nothing_runs_in_silence(name: str) -> None:
+    assert not any("progress=False" in source for source in code(name))
+
+
+@pytest.mark.real  # a kernel comes with the extra `dev`
+def test_a_kernel_takes_one_notebook_after_the_other_and_knows_nothing_of_the_one_before(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    first = written(tmp_path / "first.ipynb", "import os\nfound = 3", f"judge = {EMBEDDED!r}\nassert judge == 'me'")
+    second = written(tmp_path / "second.ipynb", "from pathlib import Path\nPath('mine').touch()", "found")
+    kernel.run(first, tmp_path, "me")
+    with pytest.raises(CellExecutionError, match="name 'found' is not defined"):
+        kernel.run(second, tmp_path)
+    assert (tmp_path / "mine").exists()
+
+
+def written(path: Path, *sources: str) -> Path:
+    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources]), path)
+    return path
+
+
+def cells(name: str, kind: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(NOTEBOOKS[name], as_version=4).cells if cell.cell_type == kind]
+
+
+def code(name: str) -> list[str]:
+    return [cell.source for cell in cells(name, "code")]
+
+
+def trees(name: str) -> list[ast.Module]:
+    return [ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.M)) for source in code(name)]
+
+
+def test_there_are_notebooks() -> None:
     assert NOTEBOOKS
