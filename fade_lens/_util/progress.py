@@ -90,6 +90,10 @@ class Stages:
             for task in self._bars.tasks:
                 self._bars.update(task.id, total=task.completed)
 
+    def shown(self) -> RenderableType:
+        """What is on the screen while `showing`."""
+        return self._bars.get_renderable()
+
     def stage(self, name: str, total: int) -> Advance:
         """Begin a stage of `total` steps; call the result with the number of steps done."""
         task = self._bars.add_task(name, total=max(total, 1), completed=0 if total else 1)

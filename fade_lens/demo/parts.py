@@ -22,15 +22,15 @@ JUDGE_PARTS = 22
 JUDGE_NAME = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 JUDGE_BYTES = 1_117_320_768
 
-UNDESCRIBED = 2742
-"""A latent without a description."""
+TO_EXPLAIN = 3521
+"""A latent that is given without a description, to have it explained."""
 DESCRIPTIONS: dict[int, str] = {
     98: 'the adjective "good"',
-    3521: 'exclamations that end with "!"',
     3647: 'the abbreviation "U.S."',
-    951: 'the word "new"',
+    4005: 'the word "here"',
+    9: 'the word "new"',
 }
-"""Four descriptions of the demo's SAE; that of latent 951, which fires on the word "especially", is wrong on purpose."""
+"""Four descriptions of the demo's SAE; that of latent 9, which fires on forms of "use", is wrong on purpose."""
 
 
 def model() -> "HookedSAETransformer":

@@ -1,6 +1,7 @@
 """What a run prints: the worst forty with intervals, no reason that the user asked for, and where the others are."""
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,27 @@ def test_bars_end_full_though_less_was_done_than_could_have_been(capsys, monkeyp
     assert "20/20" in said and "0/0" in said and "3/3" in said
     with pytest.raises(RuntimeError), Stages().showing():
         raise RuntimeError
+
+
+def test_scores_show_as_they_come_and_leave_the_screen_to_the_whole_table(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    console = Console(width=100, file=(screen := io.StringIO()))
+    stages = Stages()
+    answered = 3
+    with stages.showing():
+        stages.answers(lambda: answered, 12)
+        stages.found("7 cats", {"clarity": "0.90 (0.8 to 1.0)"})
+        stages.found("9 dogs", {"clarity": "–", "purity": "0.5"})
+        console.print(stages.shown())
+        assert re.search(r"7 cats +0.90 \(0.8 to 1.0\) +… ", said := screen.getvalue()) and "3/12" in said
+        stages.fewer(4)
+        answered = 8
+        console.print(stages.shown())
+        assert "8/8" in screen.getvalue()
+        stages.fewer(5)  # what is there stays there
+    assert "7 cats" not in capsys.readouterr().out.splitlines()[-3:]
+    console.print(stages.shown())
+    assert screen.getvalue().count("7 cats") == 2 and "8/8" in screen.getvalue().splitlines()[-1]
 
 
 def test_results_are_loaded_from_a_runs_folder(tmp_path):

@@ -43,6 +43,18 @@ def test_many_are_asked_at_once_within_the_limits_and_counted():
         assert (estimate.calls, estimate.completion_tokens) == (10, 200) and estimate.cost > 0
 
 
+def test_a_question_in_flight_is_asked_once_and_kept_by_all_that_ask_it(tmp_path):
+    with FakeJudge(says=explained, latency=0.3) as fake, Judge("m", base_url=fake.base_url) as judge:
+        own, other = MemoryTranscripts(), MemoryTranscripts()
+        with judge.session(own):
+            first = judge.submit_ask(question(), concept)
+            assert judge.busy
+            with judge.session(other):
+                assert judge.ask(question(), concept) == first.result() == "cats, (0)"
+        assert fake.requests == judge.usage.calls == len(own) == len(other) == 1 and not judge.busy
+        assert [record[1] for record in own.items()] == [record[1] for record in other.items()]
+
+
 def test_a_run_cut_off_asks_nothing_twice(tmp_path):
     with FakeJudge(says=explained, script=["ok", "garbage"]) as fake:
         with (
