@@ -1,10 +1,12 @@
 """Progress bars for long stages, with time left, in terminals and notebooks."""
 
+import io
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -23,6 +25,12 @@ from rich.text import Text
 Advance = Callable[[int], None]
 MOST_ROWS = 12
 """Descriptions whose scores are shown while others are computed, the latest."""
+CELL = (
+    '<pre style="white-space:pre;overflow-x:auto;line-height:1.3;margin:0;background:none;color:inherit">{code}</pre>'
+)
+"""How bars stand in a notebook: in the colours of its theme."""
+CELL_WIDTH, CELL_SECONDS = 100, 0.5
+"""Characters of a line there, and how often they are drawn anew."""
 
 
 class Terminal(Console):
@@ -65,10 +73,76 @@ class Bars(Progress):
         yield from super().get_renderables()
 
 
+def in_notebook() -> bool:
+    """Whether what is shown goes into a notebook's cell: Jupyter, Colab, VS Code."""
+    return Console().is_jupyter
+
+
+class Cell:
+    """One output of a notebook's cell, in which the bars of all that the cell runs stand below each other and change in place.
+
+    It is plain HTML: it needs no widgets, and what a notebook keeps is how the bars ended.
+    """
+
+    last: "ClassVar[Cell | None]" = None
+
+    def __init__(self, number: int) -> None:
+        self.number, self.seen, self.handle = number, "", None
+        self.bars: list[Progress] = []
+        self.lock = threading.Lock()
+
+    @classmethod
+    def current(cls) -> "Cell":
+        """The output of the cell that runs now."""
+        from IPython.core.getipython import get_ipython
+
+        number = int(getattr(get_ipython(), "execution_count", 0))
+        if cls.last is None or cls.last.number != number:
+            cls.last = cls(number)
+        return cls.last
+
+    def draw(self) -> None:
+        """Show the bars as they are now."""
+        from IPython.display import HTML, display
+
+        with self.lock:
+            screen = Console(file=io.StringIO(), record=True, width=CELL_WIDTH, color_system="truecolor", force_terminal=True, force_jupyter=False)  # fmt: skip
+            for bars in self.bars:
+                screen.print(bars.get_renderable())
+            found = screen.export_html(inline_styles=True, code_format=CELL)
+            if found == self.seen or not any(bars.tasks for bars in self.bars):
+                return
+            self.seen = found
+            if self.handle is None:
+                self.handle: Any = display(HTML(found), display_id=True)
+            else:
+                self.handle.update(HTML(found))
+
+    @contextmanager
+    def showing(self, bars: Progress) -> Generator[None]:
+        """Bars in this output, drawn anew while they move."""
+        self.bars.append(bars)
+        done = threading.Event()
+
+        def redraw() -> None:
+            while not done.wait(CELL_SECONDS):
+                self.draw()
+
+        drawing = threading.Thread(target=redraw, daemon=True)
+        drawing.start()
+        try:
+            yield
+        finally:
+            done.set()
+            drawing.join()
+            self.draw()
+
+
 class Stages:
     """Named stages of a run, each a bar; silent where `shown` is False."""
 
     def __init__(self, shown: bool = True) -> None:
+        self._cell = Cell.current() if shown and in_notebook() else None
         self._bars = Bars(
             TextColumn("{task.description:<34}"),
             BarColumn(bar_width=30),
@@ -78,13 +152,13 @@ class Stages:
             TimeRemainingColumn(),
             console=Terminal(),
             speed_estimate_period=60.0,
-            disable=not shown,
+            disable=not shown or self._cell is not None,
         )
 
     @contextmanager
     def showing(self) -> Generator[None]:
         """The bars on screen. At the end each is full: what was left out, as where enough is known, is not to be done any more."""
-        with self._bars:
+        with self._bars if self._cell is None else self._cell.showing(self._bars):
             yield
             self._bars.scores.clear()  # they are printed in full
             for task in self._bars.tasks:

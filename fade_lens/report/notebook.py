@@ -22,6 +22,14 @@ from fade_lens.runs.results import Result, Results
 if TYPE_CHECKING:
     import pandas as pd
 
+DARK = ':is([data-jp-theme-light="false"], .vscode-dark, .vscode-high-contrast:not(.vscode-high-contrast-light), [theme="dark"])'
+LIGHT = ':is([data-jp-theme-light="true"], .vscode-light, .vscode-high-contrast-light, [theme="light"])'
+"""How JupyterLab, VS Code and Colab tell which theme they have."""
+THEMES = f"""<style>
+@media (prefers-color-scheme: dark) {{ .fade-lens-frame {{ filter: invert(.92) hue-rotate(180deg); }} }}
+{LIGHT} .fade-lens-frame {{ filter: none; }} {DARK} .fade-lens-frame {{ filter: invert(.92) hue-rotate(180deg); }}
+</style>"""
+"""A page in a frame knows the system's colours and not the notebook's: it is light there, and turned dark from outside, without a script."""
 TABLE_ROWS = 100
 """Rows of the static table."""
 LOOK_CARDS = 20
@@ -56,8 +64,8 @@ class Table(Brief):
 
     def _repr_html_(self) -> str:
         document = page(self.results, self.notes, cards_bytes=FRAME_BYTES, table_only=True)
-        return (
-            '<iframe title="Descriptions and their metrics" sandbox="allow-scripts allow-popups allow-popups-to-escape-sandbox" '
+        return THEMES + (
+            '<iframe class="fade-lens-frame" title="Descriptions and their metrics" sandbox="allow-scripts allow-popups allow-popups-to-escape-sandbox" '
             f'style="width:100%;height:{int(self.height)}px;border:1px solid rgba(128,128,128,.4);border-radius:6px" '
             f'srcdoc="{escape(document)}"></iframe>'
         )

@@ -309,6 +309,38 @@ def test_dots_are_whole_on_a_desk_too(browser: Window, files: Path) -> None:
         assert browser.run("document.querySelectorAll('.dot').length") > 20 and browser.run(CLIPPED) == []
 
 
+@pytest.mark.parametrize(
+    ("page", "dark"),
+    [
+        ('<body data-jp-theme-light="false">', (True, True)),
+        ('<body data-jp-theme-light="true">', (False, False)),
+        ('<body class="vscode-dark">', (True, True)),
+        ('<body class="vscode-high-contrast vscode-high-contrast-light">', (False, False)),
+        ('<html theme="dark"><body>', (True, True)),
+        ("<body>", (False, True)),
+    ],
+)
+def test_a_table_in_a_notebook_has_the_colours_of_its_theme(chrome: Browser, tmp_path: Path, page: str, dark: tuple[bool, bool]) -> None:  # fmt: skip
+    made = made_up_results(2, n_rated=12, characters=20).table()._repr_html_()
+    (tmp_path / "cell.html").write_text(f"<!DOCTYPE html><title>cell</title>{page}{made}", encoding="utf-8")
+    for system, wanted in zip((False, True), dark, strict=True):
+        with window(chrome, dark=system) as browser:
+            browser.open(tmp_path / "cell.html")
+            turned = browser.run("getComputedStyle(document.querySelector('iframe')).filter") != "none"
+            inside = browser.page.frames[1].evaluate("getComputedStyle(document.body).backgroundColor")
+            assert inside == "rgb(255, 255, 255)" and turned is wanted
+
+
+def test_a_table_is_read_without_scripts(chrome: Browser, files: Path) -> None:
+    context = chrome.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((files / "notebook.html").as_uri())
+    rows = page.frame_locator("iframe").locator("#rows tbody tr")
+    assert rows.count() == 12 and all(row.is_visible() for row in rows.all())
+    assert "Responsiveness" in page.frame_locator("iframe").locator("#rows").inner_text()
+    context.close()
+
+
 @pytest.mark.benchmark
 def test_a_thousand_open_in_two_seconds(chrome: Browser, tmp_path: Path) -> None:
     path = made_up_results(1000).to_html(tmp_path / "page.html")
