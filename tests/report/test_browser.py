@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from fade_lens.analysis.compare import compare
+from fade_lens.report.page import page
 from fade_lens.runs.look import look
 from fade_lens.runs.record import JudgeRecord
 from tests.explained import made_up_explained, made_up_explanations
@@ -310,7 +311,7 @@ def test_dots_are_whole_on_a_desk_too(browser: Window, files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "dark"),
+    ("theme", "dark"),
     [
         ('<body data-jp-theme-light="false">', (True, True)),
         ('<body data-jp-theme-light="true">', (False, False)),
@@ -320,9 +321,9 @@ def test_dots_are_whole_on_a_desk_too(browser: Window, files: Path) -> None:
         ("<body>", (False, True)),
     ],
 )
-def test_a_table_in_a_notebook_has_the_colours_of_its_theme(chrome: Browser, tmp_path: Path, page: str, dark: tuple[bool, bool]) -> None:  # fmt: skip
+def test_a_table_in_a_notebook_has_the_colours_of_its_theme(chrome: Browser, tmp_path: Path, theme: str, dark: tuple[bool, bool]) -> None:  # fmt: skip
     made = made_up_results(2, n_rated=12, characters=20).table()._repr_html_()
-    (tmp_path / "cell.html").write_text(f"<!DOCTYPE html><title>cell</title>{page}{made}", encoding="utf-8")
+    (tmp_path / "cell.html").write_text(f"<!DOCTYPE html><title>cell</title>{theme}{made}", encoding="utf-8")
     for system, wanted in zip((False, True), dark, strict=True):
         with window(chrome, dark=system) as browser:
             browser.open(tmp_path / "cell.html")
@@ -331,14 +332,17 @@ def test_a_table_in_a_notebook_has_the_colours_of_its_theme(chrome: Browser, tmp
             assert inside == "rgb(255, 255, 255)" and turned is wanted
 
 
-def test_a_table_is_read_without_scripts(chrome: Browser, files: Path) -> None:
+def test_a_table_is_read_without_scripts(chrome: Browser, tmp_path: Path) -> None:
+    results = made_up_results(8, n_rated=12, characters=20)
+    (tmp_path / "inside.html").write_text(page(results, table_only=True), encoding="utf-8")
     context = chrome.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((files / "notebook.html").as_uri())
-    rows = page.frame_locator("iframe").locator("#rows tbody tr")
-    assert rows.count() == 12 and all(row.is_visible() for row in rows.all())
-    assert "Responsiveness" in page.frame_locator("iframe").locator("#rows").inner_text()
+    opened = context.new_page()
+    opened.goto((tmp_path / "inside.html").as_uri())
+    seen = opened.locator("#rows").inner_text()
     context.close()
+    for result in results:
+        assert result.description.text in seen and result.standing in seen
+    assert "Responsiveness" in seen and " to 1.00" in seen
 
 
 @pytest.mark.benchmark
