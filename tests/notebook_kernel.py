@@ -27,18 +27,22 @@ from functools import cache
 
 from fade_lens import demo
 
-load = cache(demo.model)
+
+def kept(make):
+    make = cache(make)
+
+    def model():
+        found = make()
+        found.reset_hooks()
+        found.reset_saes()
+        return found
+
+    return model
 
 
-def model():
-    found = load()
-    found.reset_hooks()
-    found.reset_saes()
-    return found
-
-
-demo.model = model
+demo.model = kept(demo.model)
 """
+"""What it defines outlives the names, which every notebook's start clears."""
 MARKED = re.compile(r"<<\s*(.+?)\s*>>|⟦\s*(.+?)\s*⟧", re.S)
 
 
