@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
+from fade_lens.judge.prompts import read_rating
 from tests import demo_rules
 from tests.fake_judge import FakeJudge
 
@@ -89,7 +90,7 @@ class Kernel(AbstractContextManager["Kernel"]):
 
 def rule_judge() -> FakeJudge:
     """A server that knows what the demo's descriptions mean, takes others by the strings they quote, and explains by what is marked."""
-    return FakeJudge(rule=rule, writer=writer, says=lambda body: names_marked(body) or names_numbers(body))
+    return FakeJudge(rule=rule, writer=writer, says=says)
 
 
 def rule(concept: str, text: str) -> int:
@@ -112,13 +113,27 @@ def quoted(concept: str) -> list[str]:
     return [one.strip() for _, one in re.findall(r"""(?<!\w)(["'])(.+?)\1(?!\w)""", concept) if one.strip()]
 
 
+def says(body: dict[str, Any]) -> str | None:
+    """The words of an answer, where it is none of writing or rating."""
+    return decides(body) or names_marked(body) or names_numbers(body)
+
+
+def decides(body: dict[str, Any]) -> str | None:
+    """Decisions of yes and no, which know no 2; None for other questions."""
+    asked = read_rating(body["messages"])
+    if asked is None or "\n2 " in body["messages"][0]["content"]:  # what a grade of 2 means
+        return None
+    return json.dumps({"ratings": [{"id": n, "rating": rule(asked[0], text) // 2} for n, text in asked[1].items()]})
+
+
 def names_marked(body: dict[str, Any]) -> str | None:
     """An explainer by rule: the words that are marked most often; None for the questions of a judge."""
     messages: Iterable[dict[str, str]] = body["messages"]
     system, said = (found := [m["content"] for m in messages])[0], found[-1]
     if "description" not in system and "rules" not in system:
         return None
-    marked = Counter(re.sub('<<|>>|[⟦⟧"]', "", one).strip() for one in MARKED.findall(said)).most_common(3)
+    marks = (re.sub("<<|>>|[⟦⟧]", "", one) for one in MARKED.findall(said))
+    marked = Counter(word for one in marks for word in re.findall(r"\w+|[^\w\s\"']", one)).most_common(3)
     if not marked:
         return None
     rules = [{"activates_on": f'the string "{one}"', "strength": round(5 * n / marked[0][1])} for one, n in marked]
