@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
+from fade_lens.judge.prompts import read_rating
 from tests import demo_rules
 from tests.fake_judge import FakeJudge
 
@@ -44,6 +45,8 @@ demo.model = kept(demo.model)
 """
 """What it defines outlives the names, which every notebook's start clears."""
 MARKED = re.compile(r"<<\s*(.+?)\s*>>|⟦\s*(.+?)\s*⟧", re.S)
+MARKED = re.compile(r"\w*(?:<<.+?>>|⟦.+?⟧)\w*", re.S)
+"""What is marked, with the rest of the word that it is a piece of."""
 
 
 class Kernel(AbstractContextManager["Kernel"]):
@@ -92,7 +95,7 @@ class Kernel(AbstractContextManager["Kernel"]):
 
 def rule_judge() -> FakeJudge:
     """A server that knows what the demo's descriptions mean, takes others by the strings they quote, and explains by what is marked."""
-    return FakeJudge(rule=rule, writer=writer, says=names_marked)
+    return FakeJudge(rule=rule, writer=writer, says=says)
 
 
 def rule(concept: str, text: str) -> int:
@@ -112,17 +115,39 @@ def writer(concept: str, variation: int) -> list[str]:
 
 def quoted(concept: str) -> list[str]:
     """The strings that a concept quotes, white space off."""
-    return [one.strip() for one in re.findall(r'"([^"]+)"', concept) if one.strip()]
+    return [one.strip() for _, one in re.findall(r"""(?<!\w)(["'])(.+?)\1(?!\w)""", concept) if one.strip()]
+
+
+def says(body: dict[str, Any]) -> str | None:
+    """The words of an answer, where it is none of writing or rating."""
+    return decides(body) or names_marked(body) or names_numbers(body)
+
+
+def decides(body: dict[str, Any]) -> str | None:
+    """Decisions of yes and no, which know no 2; None for other questions."""
+    asked = read_rating(body["messages"])
+    if asked is None or "\n2 " in body["messages"][0]["content"]:  # what a grade of 2 means
+        return None
+    return json.dumps({"ratings": [{"id": n, "rating": rule(asked[0], text) // 2} for n, text in asked[1].items()]})
 
 
 def names_marked(body: dict[str, Any]) -> str | None:
-    """An explainer by rule: the string that is marked most often; None for the questions of a judge."""
+    """An explainer by rule: the words that are marked most often; None for the questions of a judge."""
     messages: Iterable[dict[str, str]] = body["messages"]
     system, said = (found := [m["content"] for m in messages])[0], found[-1]
     if "description" not in system and "rules" not in system:
         return None
-    marked = Counter(re.sub('"', "", one or other) for one, other in MARKED.findall(said))
+    marks = (re.sub("<<|>>|[⟦⟧]", "", one) for one in MARKED.findall(said))
+    marked = Counter(word for one in marks for word in re.findall(r"\w+|[^\w\s\"']", one)).most_common(3)
     if not marked:
         return None
-    text = f'the string "{marked.most_common(1)[0][0]}"'
-    return json.dumps({"rules": [{"activates_on": text, "strength": 5}]} if '"rules"' in system else {"description": text})  # fmt: skip
+    rules = [{"activates_on": f'the string "{one}"', "strength": round(5 * n / marked[0][1])} for one, n in marked]
+    return json.dumps({"rules": rules} if '"rules"' in system else {"description": rules[0]["activates_on"]})
+
+
+def names_numbers(body: dict[str, Any]) -> str | None:
+    """A reader's own question of which numbered texts fit a description: their numbers, or "none"; None for others."""
+    said = body["messages"][-1]["content"]
+    asked = re.search(r"^Description: (.+)$", said, re.M)
+    fit = [n for n, text in re.findall(r"^(\d+)\. (.*)$", said, re.M) if asked and rule(asked[1], text)]
+    return None if asked is None else ", ".join(fit) or "none"

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 
 FEW: dict[str, Any] = {
     "synthetic_texts": 6,
-    "rated_texts": 14,
+    "rated_texts": 12,
+    "top_share": 0.3,
     "prompts": 5,
     "new_tokens": 16,
     "factors": (1.5,),
     "health_texts": 8,
 }
 """Settings with which a small judge on two cores needs two minutes; the intervals are wide for it."""
-TEXTS, CHARACTERS = 400, 180
+TEXTS, CHARACTERS = 360, 180
 """Natural texts, and how much of each is read: small judges take their time for every word."""
 
 

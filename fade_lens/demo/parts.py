@@ -27,10 +27,10 @@ TO_EXPLAIN = 3521
 DESCRIPTIONS: dict[int, str] = {
     98: 'the adjective "good"',
     3647: 'the abbreviation "U.S."',
-    4005: 'the word "here"',
-    9: 'the word "new"',
+    3450: 'the word "through"',
+    4005: 'the word "new"',
 }
-"""Four descriptions of the demo's SAE; that of latent 9, which fires on forms of "use", is wrong on purpose."""
+"""Four descriptions of the demo's SAE; that of latent 4005, which fires on the word "here", is wrong on purpose."""
 
 
 def model() -> "HookedSAETransformer":

@@ -45,6 +45,17 @@ class WrittenActivations:
         """The rows of some texts."""
         return np.array([self.place[text] for text in texts], dtype=np.int64)
 
+    @classmethod
+    def joined(cls, parts: Sequence["WrittenActivations"]) -> "WrittenActivations":
+        """Those of several sets of texts, at least one, as one."""
+        place: dict[str, int] = {}
+        before = 0
+        for part in parts:
+            place |= {text: before + row for text, row in part.place.items()}
+            before += len(part.values)
+        values, overflowed = ([getattr(part, name) for part in parts] for name in ("values", "overflowed"))
+        return cls(place, np.concatenate(values), np.concatenate(overflowed))
+
 
 def submit_texts(judge: Judge, description: Description, settings: ClaritySettings) -> Future[Written]:
     """Begin to have texts written for a description; it needs no model."""

@@ -212,15 +212,9 @@ class FadeScorer(Scorer):
         return Asked(tuple(descriptions), rules, written, rated)
 
     def measure(self, asked: Asked) -> dict[Description, FadeEvidence]:
-        """Clarity of all; then the gate in the order of the descriptions, those that pass it steered while others are still rated."""
-        stages, wait = self.scoring.stages, self.scoring.wait
-        wait("judge: writing texts", asked.written.values())
-        self.written = {d: answer.result() for d, answer in asked.written.items()}
-        advance = stages.stage("model: written texts", sum(len(w.texts) for w in self.written.values()))
-        self.activations = self.clarity.activate(self.written, advance)
-        clear = self.clarity.measure(self.written, self.activations)
-        for d in asked.descriptions:
-            self.scoring.found(d, {"clarity": clear[d].clarity})
+        """Clarity; then the gate in the order of the descriptions, those that pass it steered while others are still rated."""
+        stages = self.scoring.stages
+        clear = self._clear(asked)
 
         rated: dict[Description, RatedEvidence] = {}
         stopped: dict[Description, Metric] = {}
@@ -270,6 +264,22 @@ class FadeScorer(Scorer):
                 yield RuleScores(text, strength, found)
 
         return {d: FadeEvidence(clear[d], rated[d], faithful[d], tuple(rules(d))) for d in asked.descriptions}
+
+    def _clear(self, asked: Asked) -> dict[Description, ClarityEvidence]:
+        """Clarity, description by description: each is shown as soon as its texts are written, and depends on no other."""
+        advance = self.scoring.stages.stage("judge and model: written texts", len(asked.written))
+        clear: dict[Description, ClarityEvidence] = {}
+        found: dict[Future[Written], WrittenActivations] = {}
+        for d, answer in asked.written.items():
+            self.written[d] = answer.result()
+            if answer not in found:
+                found[answer] = self.clarity.activate({d: self.written[d]})
+            clear |= self.clarity.measure({d: self.written[d]}, found[answer])
+            if d in asked.descriptions:
+                self.scoring.found(d, {"clarity": clear[d].clarity})
+            advance(1)
+        self.activations = WrittenActivations.joined(list(found.values()))
+        return clear
 
     def _steered(self, group: Sequence[Description], advance: Any) -> dict[Description, SteeredAsked]:
         """Continuations of these descriptions, sent to the judge: it rates them while the next are generated."""

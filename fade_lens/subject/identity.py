@@ -129,19 +129,21 @@ def tokenizer_hash(tokenizer: Any) -> str | None:
     """A hash of how a tokenizer cuts texts and puts them together again, and of its special tokens; not of how it pads or truncates."""
     if tokenizer is None:
         return None
-    rules: Any
-    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
-        unused = ("padding", "truncation", "post_processor")  # BOS is put in front of texts by hand
-        rules = {key: value for key, value in json.loads(backend.to_str()).items() if key not in unused}
-    else:
-        with TemporaryDirectory() as folder:
-            files = [Path(file) for file in tokenizer.save_vocabulary(folder) or () if file]
-            rules = [
-                sorted(tokenizer.get_vocab().items()),
-                [hashlib.sha256(file.read_bytes()).hexdigest() for file in files],
-            ]
     special = [tokenizer.bos_token_id, *sorted(special_tokens(tokenizer))]
-    return _hash([rules, special, len(tokenizer), plain(getattr(tokenizer, "clean_up_tokenization_spaces", None))])
+    about = (tuple(special), len(tokenizer), plain(getattr(tokenizer, "clean_up_tokenization_spaces", None)))
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        return _backend_hash(backend.to_str(), *about)
+    with TemporaryDirectory() as folder:
+        files = [Path(file) for file in tokenizer.save_vocabulary(folder) or () if file]
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return _hash([[sorted(tokenizer.get_vocab().items()), hashes], *about])
+
+
+@functools.lru_cache(maxsize=1)  # a large vocabulary takes seconds, and a session asks about one model again and again
+def _backend_hash(state: str, *about: Any) -> str:
+    """The hash of a fast tokenizer, of all that it is as JSON."""
+    unused = ("padding", "truncation", "post_processor")  # BOS is put in front of texts by hand
+    return _hash([{key: value for key, value in json.loads(state).items() if key not in unused}, *about])
 
 
 def settings_of(config: Any) -> dict[str, Any]:

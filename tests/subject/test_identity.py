@@ -1,6 +1,7 @@
 """A run's identity changes with every bit and every setting that may change a number, and with nothing else."""
 
 import copy
+import json
 import math
 import sys
 
@@ -242,6 +243,17 @@ def test_a_tokenizer_is_known_by_its_rules_and_special_tokens():
     named = word_tokenizer()
     named.name_or_path, named.padding_side = "elsewhere", "left"
     assert tokenizer_hash(named) == before
+
+
+def test_a_tokenizer_that_is_as_before_is_not_parsed_again(monkeypatch):
+    """A vocabulary of a quarter of a million takes three seconds, and a notebook asks ten times."""
+    tokenizer, read, loads = word_tokenizer(), [], json.loads
+    tokenizer.add_tokens(["once"])
+    monkeypatch.setattr(identity_module.json, "loads", lambda text: read.append(text) or loads(text))
+    assert len({tokenizer_hash(tokenizer) for _ in range(3)}) == 1 and len(read) == 1
+    tokenizer.add_tokens(["twice"])
+    tokenizer_hash(tokenizer)
+    assert len(read) == 2
 
 
 def test_another_sae_is_refused_and_the_first_ones_run_is_kept(parts, monkeypatch, capsys):  # noqa: F811
