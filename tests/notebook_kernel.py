@@ -44,7 +44,6 @@ def kept(make):
 demo.model = kept(demo.model)
 """
 """What it defines outlives the names, which every notebook's start clears."""
-MARKED = re.compile(r"<<\s*(.+?)\s*>>|⟦\s*(.+?)\s*⟧", re.S)
 MARKED = re.compile(r"\w*(?:<<.+?>>|⟦.+?⟧)\w*", re.S)
 """What is marked, with the rest of the word that it is a piece of."""
 

@@ -31,14 +31,16 @@ if TYPE_CHECKING:
 FEW: dict[str, Any] = {
     "synthetic_texts": 6,
     "rated_texts": 12,
-    "top_share": 0.3,
-    "prompts": 5,
+    "top_share": 0.2,
+    "likely_share": 0.3,
+    "prompts": 4,
     "new_tokens": 16,
     "factors": (1.5,),
-    "health_texts": 8,
+    "health_texts": 6,
+    "top_texts": 8,
 }
 """Settings with which a small judge on two cores needs two minutes; the intervals are wide for it."""
-TEXTS, CHARACTERS = 360, 180
+TEXTS, CHARACTERS = 300, 180
 """Natural texts, and how much of each is read: small judges take their time for every word."""
 
 
@@ -75,8 +77,9 @@ def demo(
 
     check_extra()
     limits: dict[str, Any] = {"max_calls": max_calls, "max_cost": max_cost, "price": price, "concurrency": concurrency}
-    in_one = FEW["synthetic_texts"] if judge == DEMO else None  # a description's texts in one request are soonest there
-    asked = open_judge(judge, rating=rating, texts_per_set=in_one, **limits)
+    # Two cores answer as many questions one after the other as at a time, and read what all begin with once.
+    own = {"parallel": 1, "texts_per_set": FEW["synthetic_texts"]} if judge == DEMO else {}
+    asked = open_judge(judge, rating=rating, **limits, **own)
     more: dict[str, Any] = {"explainer": "one-shot"} if explain else {}
     shown = {"showing": "small"} if explain else {}
     settings = settings_of(None, {**FEW, **shown, "seed": seed})

@@ -59,7 +59,7 @@ def test_the_wrong_description_fails_alone_and_the_judge_writes_while_the_model_
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_demo_explains_a_latent_that_has_no_description(gemma, tmp_path, monkeypatch):
-    said = 'the string "born"'
+    said = 'the string "!"'
     monkeypatch.setattr(demo, "model", lambda: gemma)
     monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 160)
     with FakeJudge(
