@@ -138,8 +138,8 @@ def names_marked(body: dict[str, Any]) -> str | None:
         return None
     marks = (re.sub("<<|>>|[⟦⟧]", "", one) for one in MARKED.findall(said))
     marked = Counter(word for one in marks for word in re.findall(r"\w+|[^\w\s\"']", one)).most_common(3)
-    if not marked:
-        return None
+    if not marked:  # signs alone, where an explainer is asked; else a question of a judge
+        return json.dumps({"description": "", "rules": []}) if re.search(r'"(?:description|rules)": ', system) else None
     rules = [{"activates_on": f'the string "{one}"', "strength": round(5 * n / marked[0][1])} for one, n in marked]
     return json.dumps({"rules": rules} if '"rules"' in system else {"description": rules[0]["activates_on"]})
 
