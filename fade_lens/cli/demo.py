@@ -24,6 +24,7 @@ from fade_lens.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from fade_lens.data.corpus import Corpus
     from fade_lens.data.descriptions import Description
     from fade_lens.judge import Judge
     from fade_lens.runs.settings import Settings
@@ -40,6 +41,8 @@ FEW: dict[str, Any] = {
     "top_texts": 8,
 }
 """Settings with which a small judge on two cores needs two minutes; the intervals are wide for it."""
+ONE_BY_ONE = {"parallel": 1, "texts_per_set": FEW["synthetic_texts"]}
+"""Of the embedded judge: two cores answer as many questions one after the other as two at a time, and read what all begin with once."""
 TEXTS, CHARACTERS = 300, 180
 """Natural texts, and how much of each is read: small judges take their time for every word."""
 
@@ -69,7 +72,6 @@ def demo(
     no key, no model hub. With a stronger judge, such as `--judge openai:gpt-4o-mini`, the same run is more exact.
     """
     from fade_lens import demo as parts
-    from fade_lens.data.corpus import Corpus
     from fade_lens.data.descriptions import read_descriptions
     from fade_lens.demo.parts import check_extra
     from fade_lens.runs.estimating import MANY, estimate_run
@@ -77,15 +79,10 @@ def demo(
 
     check_extra()
     limits: dict[str, Any] = {"max_calls": max_calls, "max_cost": max_cost, "price": price, "concurrency": concurrency}
-    # Two cores answer as many questions one after the other as at a time, and read what all begin with once.
-    own = {"parallel": 1, "texts_per_set": FEW["synthetic_texts"]} if judge == DEMO else {}
-    asked = open_judge(judge, rating=rating, **limits, **own)
+    asked = open_judge(judge, rating=rating, **limits, **(ONE_BY_ONE if judge == DEMO else {}))
     more: dict[str, Any] = {"explainer": "one-shot"} if explain else {}
     shown = {"showing": "small"} if explain else {}
-    settings = settings_of(None, {**FEW, **shown, "seed": seed})
-    texts = Corpus.from_texts(
-        [text[:CHARACTERS] for text in parts.corpus(TEXTS).texts], "beginnings of the demo's texts"
-    )
+    settings, texts = settings_of(None, {**FEW, **shown, "seed": seed}), beginnings()
     chosen = [parts.TO_EXPLAIN] if explain else read_descriptions(parts.DESCRIPTIONS)
     if dry_run or not quiet:
         what = f"latent {parts.TO_EXPLAIN} without a description" if explain else f"{len(chosen)} descriptions"
@@ -99,6 +96,14 @@ def demo(
 
         fade = Fade(parts.model(), parts.sae(), corpus=texts, judge=asked, settings=settings)
         finish(fade.evaluate(chosen, store=out, progress=not quiet, **more), out, quiet)
+
+
+def beginnings() -> "Corpus":
+    """The natural texts."""
+    from fade_lens import demo as parts
+    from fade_lens.data.corpus import Corpus
+
+    return Corpus.from_texts((t[:CHARACTERS] for t in parts.corpus(TEXTS).texts), "beginnings of the demo's texts")
 
 
 @contextmanager
