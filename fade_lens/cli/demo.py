@@ -41,7 +41,7 @@ FEW: dict[str, Any] = {
     "top_texts": 8,
 }
 """Settings with which a small judge on two cores needs two minutes; the intervals are wide for it."""
-ONE_BY_ONE = {"parallel": 1, "texts_per_set": FEW["synthetic_texts"]}
+ONE_BY_ONE: dict[str, Any] = {"parallel": 1, "texts_per_set": FEW["synthetic_texts"]}
 """Of the embedded judge: two cores answer as many questions one after the other as two at a time, and read what all begin with once."""
 TEXTS, CHARACTERS = 300, 180
 """Natural texts, and how much of each is read: small judges take their time for every word."""
@@ -78,12 +78,13 @@ def demo(
     from fade_lens.runs.settings import settings_of
 
     check_extra()
-    limits: dict[str, Any] = {"max_calls": max_calls, "max_cost": max_cost, "price": price, "concurrency": concurrency}
-    asked = open_judge(judge, rating=rating, **limits, **(ONE_BY_ONE if judge == DEMO else {}))
+    limits: dict[str, Any] = {"max_calls": max_calls, "max_cost": max_cost, "concurrency": concurrency}
+    asked = open_judge(judge, rating=rating, price=price, **limits, **(ONE_BY_ONE if judge == DEMO else {}))
     more: dict[str, Any] = {"explainer": "one-shot"} if explain else {}
     shown = {"showing": "small"} if explain else {}
     settings, texts = settings_of(None, {**FEW, **shown, "seed": seed}), beginnings()
-    chosen = [parts.TO_EXPLAIN] if explain else read_descriptions(parts.DESCRIPTIONS)
+    described = () if explain else read_descriptions(parts.DESCRIPTIONS)
+    chosen = described or [parts.TO_EXPLAIN]
     if dry_run or not quiet:
         what = f"latent {parts.TO_EXPLAIN} without a description" if explain else f"{len(chosen)} descriptions"
         console.print(plain(f"{what}: {estimate_run(asked, settings, texts, chosen, MANY, **more)}"), soft_wrap=True)
@@ -91,7 +92,7 @@ def demo(
         return
     if not quiet:
         console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
-    with ahead(asked, settings, () if explain else chosen, out):
+    with ahead(asked, settings, described, out):
         from fade_lens.runs.fade import Fade
 
         fade = Fade(parts.model(), parts.sae(), corpus=texts, judge=asked, settings=settings)
@@ -103,7 +104,9 @@ def beginnings() -> "Corpus":
     from fade_lens import demo as parts
     from fade_lens.data.corpus import Corpus
 
-    return Corpus.from_texts((t[:CHARACTERS] for t in parts.corpus(TEXTS).texts), "beginnings of the demo's texts")
+    return Corpus.from_texts(
+        (t[:CHARACTERS] for t in parts.corpus(TEXTS).texts or ()), "beginnings of the demo's texts"
+    )
 
 
 @contextmanager
