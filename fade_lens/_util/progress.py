@@ -51,20 +51,20 @@ class Bars(Progress):
     """Bars of stages, below them that of the judge's answers, above them the scores that are known so far."""
 
     def __init__(self, *columns: Any, **options: Any) -> None:
-        self.scores: dict[str, dict[str, str]] = {}
-        """By row and column."""
+        self.scores: dict[str, tuple[int, dict[str, str]]] = {}
+        """By row its number and its cells by their columns; what changed last stands last."""
         self.answers: tuple[TaskID, Callable[[], int]] | None = None
         """The bar of the judge's answers, and how many there are."""
         super().__init__(*columns, **options)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        if self.scores:
-            columns = list(dict.fromkeys(column for row in self.scores.values() for column in row))
+        latest = list(reversed(self.scores.items()))[:MOST_ROWS]  # a copy: others write meanwhile
+        if rows := sorted((number, name, row) for name, (number, row) in latest):
+            columns = list(dict.fromkeys(column for _, _, row in rows for column in row))
             table = Table(*["", *columns], box=SIMPLE_HEAD, pad_edge=False)
-            for name, row in list(self.scores.items())[-MOST_ROWS:]:
-                table.add_row(
-                    Text(name, overflow="ellipsis", no_wrap=True), *(row.get(column, "…") for column in columns)
-                )
+            for _, name, row in rows:
+                cells = (row.get(column, "…") for column in columns)
+                table.add_row(Text(name, overflow="ellipsis", no_wrap=True), *cells)
             yield table
         if self.answers is not None:
             task, count = self.answers
@@ -196,7 +196,9 @@ class Stages:
             row: the description.
             scores: in words, by their titles.
         """
-        self._bars.scores.setdefault(row, {}).update(scores)
+        shown = self._bars.scores
+        number, before = shown.pop(row, (len(shown), {}))
+        shown[row] = number, {**before, **scores}
 
     def wait(self, name: str, futures: "Iterable[Future[Any]]") -> None:
         """Wait for work of another thread, the bar of a stage moving as it is done; the first error is raised."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fade_lens._util.progress import Stages
+from fade_lens._util.progress import MOST_ROWS, Stages
 from fade_lens._util.reasons import Reason
 from fade_lens.cli.evaluate import table
 from fade_lens.metrics.metric import Metric
@@ -87,6 +87,18 @@ def test_scores_show_as_they_come_and_leave_the_screen_to_the_whole_table(capsys
     assert "7 cats" not in capsys.readouterr().out.splitlines()[-3:]
     console.print(stages.shown())
     assert screen.getvalue().count("7 cats") == 2 and "8/8" in screen.getvalue().splitlines()[-1]
+
+
+def test_of_many_descriptions_those_that_changed_last_are_shown_in_their_order(monkeypatch):
+    console = Console(width=100, file=(screen := io.StringIO()))
+    stages = Stages(shown=False)
+    for at in range(MOST_ROWS + 3):
+        stages.found(f"{at} a word", {"clarity": "1.00"})
+    stages.found("1 a word", {"purity": "0.50"})
+    console.print(stages.shown())
+    shown = [int(number) for number in re.findall(r"(\d+) a word", screen.getvalue())]
+    assert shown == [1, *range(4, MOST_ROWS + 3)]
+    assert re.search(r" 1 a word +1.00 +0.50", screen.getvalue())
 
 
 def test_results_are_loaded_from_a_runs_folder(tmp_path):
