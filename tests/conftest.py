@@ -25,18 +25,16 @@ from tests.tiny import tiny_model
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In several processes (`-n 2`): a file's tests in one of them, and in the order that the hook below gives."""
+    """In several processes (`-n 2`): a file's tests in one of them, so that what they share is made once, and in the order of the hook below."""
     if getattr(config.option, "numprocesses", None):
-        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+        config.option.dist, config.option.loadscopereorder = "loadfile", False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of the real model and judge, which take long and gigabytes, run in one process and begin first."""
+    """Files with tests of the real model and judge, which take long, begin first."""
     if workers:
-        items.sort(key=lambda item: item.get_closest_marker("real") is None)
-        for item in items:
-            real = item.get_closest_marker("real")
-            item.add_marker(pytest.mark.xdist_group("real" if real else item.nodeid.partition("::")[0]))
+        real = {item.path for item in items if item.get_closest_marker("real")}
+        items.sort(key=lambda item: (item.path not in real, item.path.stem != "test_notebooks"))
 
 
 @pytest.fixture

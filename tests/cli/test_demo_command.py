@@ -42,7 +42,7 @@ def test_the_wrong_description_fails_alone_and_the_judge_writes_while_the_model_
             return gemma
 
         monkeypatch.setattr(demo, "model", load)
-        monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 160)
+        monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 90)
         out = tmp_path / "demo"
         command = ["demo", "--judge", f"{fake.base_url}#rules", "--rating", "batched", "--out", str(out)]
         done = CliRunner().invoke(app, command)
@@ -61,7 +61,7 @@ def test_the_wrong_description_fails_alone_and_the_judge_writes_while_the_model_
 def test_the_demo_explains_a_latent_that_has_no_description(gemma, tmp_path, monkeypatch):
     said = 'the string "!"'
     monkeypatch.setattr(demo, "model", lambda: gemma)
-    monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 160)
+    monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 90)
     with FakeJudge(
         rule=rule,
         writer=writer,

@@ -108,7 +108,7 @@ def test_the_demos_dry_run_reads_no_weights(unloaded, monkeypatch):
     monkeypatch.setattr("fade_lens.demo.parts.check_extra", lambda: None)
     with FakeJudge() as server:
         done = CliRunner().invoke(app, ["demo", "--dry-run", "--judge", f"{server.base_url}#m"], catch_exceptions=False)
-        assert "4 descriptions, " in done.output and server.requests == 0
+        assert "4 descriptions: " in done.output and server.requests == 0
     assert not (unloaded / "fade-lens-demo").exists()
 
 

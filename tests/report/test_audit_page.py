@@ -165,7 +165,9 @@ def test_a_table_in_a_notebook_is_the_page_in_a_frame(run: Results) -> None:
     assert isinstance(shown, Table)
     document = Document(shown._repr_html_())
     [frame] = document.all("iframe")
-    assert [tag for tag, _ in document.elements] == ["iframe"]
+    assert [tag for tag, _ in document.elements] == ["style", "iframe"], (
+        "the style turns the frame dark with the notebook"
+    )
     assert frame["srcdoc"] == page(run, cards_bytes=1_500_000, table_only=True) and "allow-same-origin" not in str(
         frame["sandbox"]
     )

@@ -13,6 +13,7 @@ from fade_lens.data.descriptions import Provenance
 from fade_lens.evidence.windows import Evidence, EvidenceSettings
 from fade_lens.judge import Judge
 from fade_lens.judge.prompts import read_rating
+from fade_lens.judge.single import BACKGROUND
 from fade_lens.metrics.decisions import balanced
 from fade_lens.scorers.deciding import WindowScores
 from fade_lens.scorers.detection import detection_of
@@ -169,7 +170,7 @@ def test_a_judge_that_rates_singly_decides_by_log_probabilities(server: FakeJudg
     estimate = fade.estimate(TRUE, scorers=NAMES)
     results = scored(fade)
     assert values(results) == list(results.frame["detection_auroc"]) == [1, 1, 1]
-    assert estimate.calls == 3 * (20 + 12) == server.requests - 2, "two to see whether it answers"
+    assert estimate.calls == 3 * (20 + len(BACKGROUND)) == server.requests - 2, "two to see whether it answers"
 
 
 def test_swapped_descriptions_get_what_chance_gives(server: FakeJudge) -> None:

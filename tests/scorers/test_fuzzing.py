@@ -15,6 +15,7 @@ from fade_lens.evidence.marking import class_of, exchanged, fires_at, put, silen
 from fade_lens.evidence.windows import Place, Window
 from fade_lens.judge import Judge
 from fade_lens.judge.prompts import read_rating
+from fade_lens.judge.single import BACKGROUND
 from fade_lens.scorers.deciding import WindowScores
 from fade_lens.scorers.fuzzing import task
 from tests.fake_judge import FakeJudge
@@ -114,7 +115,7 @@ def test_a_judge_that_rates_singly_is_asked_about_marks_by_log_probabilities() -
         texts = ["the <<cat>> runs", "the cat <<runs>>"]
         ratings = words.submit(single, TRUE[0], texts, size=10, seed=0).result()
     assert [rating.value for rating in ratings] == [2, 0]
-    assert [rating.score is not None for rating in ratings] == [True, True] and running.requests == 14
+    assert [rating.score is not None for rating in ratings] == [True, True] and running.requests == 2 + len(BACKGROUND)
 
 
 def test_features_without_evidence_have_their_reason(server: FakeJudge) -> None:

@@ -12,6 +12,7 @@ import torch
 from fade_lens import Description, Fade, Result, Results, compare, read_descriptions
 from fade_lens.data.descriptions import Provenance
 from fade_lens.judge import Judge
+from fade_lens.judge.single import BACKGROUND
 from fade_lens.report.cards import card
 from fade_lens.report.page import page
 from fade_lens.scorers.deciding import JudgedWindow, WindowScores, composed
@@ -227,7 +228,7 @@ def test_a_judge_that_rates_singly_grades_rules_together(server: FakeJudge) -> N
     single = Judge("planted", base_url=server.base_url, api_key="sk-made-up", rating="single")
     fade = make(single, detection_texts=16)
     result = fade.evaluate([TWO], scorers=("detection",), progress=False)[BOTH]
-    assert fade.estimate([TWO], scorers=("detection",)).calls == 2 * (16 + 12) == server.requests - CHECKS
+    assert fade.estimate([TWO], scorers=("detection",)).calls == 2 * (16 + len(BACKGROUND)) == server.requests - CHECKS
     evidence = result.evidence["detection"]
     assert isinstance(evidence, WindowScores) and value(result, "detection") == result.metric("detection").details["auroc"] == 1  # fmt: skip
     assert {round(t.score or 0, 1) for t in evidence.texts} == {0.0, 0.6, 1.0}
