@@ -76,6 +76,7 @@ def demo(
     from fade_lens.demo.parts import check_extra
     from fade_lens.runs.estimating import MANY, estimate_run
     from fade_lens.runs.settings import settings_of
+    from fade_lens.runs.store import file_of
 
     check_extra()
     limits: dict[str, Any] = {"max_calls": max_calls, "max_cost": max_cost, "concurrency": concurrency}
@@ -90,6 +91,8 @@ def demo(
         console.print(plain(f"{what}: {estimate_run(asked, settings, texts, chosen, MANY, **more)}"), soft_wrap=True)
     if dry_run:
         return
+    if judge != DEMO and not file_of(out).exists():
+        asked.check()  # before a model is loaded
     if not quiet:
         console.print("Loading Gemma 3 270M and its SAE (the first time takes a minute) …")
     with ahead(asked, settings, described, out):

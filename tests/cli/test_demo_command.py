@@ -5,15 +5,18 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from fade_lens import demo
+from fade_lens import JudgeError, demo
 from fade_lens.cli import app
 from fade_lens.runs.results import Results
 from tests.fake_judge import FakeJudge
 
+CHECKS = 2
+"""Questions that tell whether the judge answers."""
+
 
 def word(concept: str) -> str:
-    """What a concept quotes."""
-    return concept.split('"')[1]
+    """What a concept quotes, or its last word."""
+    return concept.split('"')[1] if '"' in concept else concept.split()[-1]
 
 
 def rule(concept: str, text: str) -> int:
@@ -36,9 +39,9 @@ def test_the_wrong_description_fails_alone_and_the_judge_writes_while_the_model_
 
         def load():
             deadline = time.monotonic() + 30
-            while fake.requests < len(demo.DESCRIPTIONS) and time.monotonic() < deadline:
+            while fake.requests < CHECKS + len(demo.DESCRIPTIONS) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert fake.requests >= len(demo.DESCRIPTIONS), "the judge waits for the model"
+            assert fake.requests >= CHECKS + len(demo.DESCRIPTIONS), "the judge waits for the model"
             return gemma
 
         monkeypatch.setattr(demo, "model", load)
@@ -54,6 +57,16 @@ def test_the_wrong_description_fails_alone_and_the_judge_writes_while_the_model_
     assert {r.description.index for r in results if r.standing == "fails"} == {4005}
     assert min(results, key=lambda r: r.clarity.value or -1).description.index == 4005
     assert "Does the description tell the truth?" in done.output and (out / "report.html").is_file()
+
+
+def test_a_judge_that_is_not_there_is_told_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("fade_lens.demo.parts.check_extra", lambda: None)
+    monkeypatch.setattr(demo, "model", lambda: pytest.fail("the model is loaded first"))
+    monkeypatch.setattr("fade_lens.llm.queue.BACKOFF_SECONDS", 0.0)
+    out = tmp_path / "demo"
+    done = CliRunner().invoke(app, ["demo", "--judge", "http://127.0.0.1:9/v1#none", "--out", str(out)])
+    assert isinstance(done.exception, JudgeError) and "127.0.0.1:9" in str(done.exception)
+    assert not out.exists()
 
 
 @pytest.mark.real
