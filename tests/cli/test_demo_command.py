@@ -74,7 +74,7 @@ def test_a_judge_that_is_not_there_is_told_before_the_model_is_loaded(tmp_path, 
 def test_the_demo_explains_a_latent_that_has_no_description(gemma, tmp_path, monkeypatch):
     said = 'the string "!"'
     monkeypatch.setattr(demo, "model", lambda: gemma)
-    monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 90)
+    monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 160)
     with FakeJudge(
         rule=rule,
         writer=writer,
