@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -24,17 +25,37 @@ from sae_lens import SAE, HookedSAETransformer
 from tests.tiny import tiny_model
 
 
+REAL = frozenset(
+    path.relative_to(Path(__file__).parents[1]).as_posix()
+    for path in Path(__file__).parent.rglob("test_*.py")
+    if "mark.real" in path.read_text(encoding="utf-8")
+)
+"""Files with tests of the real model and judge."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """In several processes (`-n 2`): a file's tests in one of them, so that what they share is made once, and in the order of the hook below."""
+    """In several processes (`-n 2`) files are taken in the order of the hook below."""
     if getattr(config.option, "numprocesses", None):
         config.option.dist, config.option.loadscopereorder = "loadfile", False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process, and so do all `REAL` files': two real models at once take gigabytes, and slow each other threefold."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "real" if file in REAL else file
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with tests of the real model and judge, which take long, begin first."""
     if workers:
-        real = {item.path for item in items if item.get_closest_marker("real")}
-        items.sort(key=lambda item: (item.path not in real, item.path.stem != "test_notebooks"))
+        items.sort(key=lambda item: item.nodeid.partition("::")[0] not in REAL)
 
 
 @pytest.fixture
