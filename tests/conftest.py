@@ -24,7 +24,6 @@ from sae_lens import SAE, HookedSAETransformer
 
 from tests.tiny import tiny_model
 
-
 REAL = frozenset(
     path.relative_to(Path(__file__).parents[1]).as_posix()
     for path in Path(__file__).parent.rglob("test_*.py")
