@@ -275,7 +275,7 @@ class FadeScorer(Scorer):
             if answer not in found:
                 found[answer] = self.clarity.activate({d: self.written[d]})
             clear |= self.clarity.measure({d: self.written[d]}, found[answer])
-            if d in asked.descriptions:
+            if d in asked.rules:  # a description, not a rule of one
                 self.scoring.found(d, {"clarity": clear[d].clarity})
             advance(1)
         self.activations = WrittenActivations.joined(list(found.values()))
