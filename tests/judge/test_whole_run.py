@@ -24,7 +24,7 @@ KINDS = FAILURES + BAD_ANSWERS
 
 
 def evaluated(server, store=None, **options):
-    judge = Judge("planted", base_url=server.base_url, api_key=KEY, timeout=1.0, **options)
+    judge = Judge("planted", base_url=server.base_url, api_key=KEY, **options)
     with judge:
         return Fade(MODEL, SAE, corpus=TEXTS, judge=judge, **SMALL).evaluate(TRUE, store=store, progress=False)
 
@@ -41,7 +41,8 @@ def test_a_judge_that_fails_in_every_way_changes_no_number(tmp_path, caplog):
         with FakeJudge(
             rule=rule, writer=writer, script=["ok", *script], plan=plan, seed=seed, slow_seconds=1.3, echo_key=True
         ) as server:
-            failing = evaluated(server, tmp_path / str(seed), **small)
+            # A busy machine may time more requests out than the slow ones: only this run has a short timeout.
+            failing = evaluated(server, tmp_path / str(seed), timeout=1.0, **small)
             assert all(server.met[kind] for kind in KINDS) and server.requests > 80
             assert sum(server.met[kind] for kind in KINDS) > 0.2 * server.requests
         assert failing.items == healthy.items
