@@ -18,6 +18,7 @@ ROOMS = (
 """From the top down."""
 SHOWN_LATE = {
     "runs/results.py": {"report", "analysis"},
+    "runs/result.py": {"report"},
     "runs/look.py": {"report"},
     "runs/fires.py": {"report"},
     "runs/health.py": {"report"},

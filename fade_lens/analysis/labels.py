@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 KEYS = ("sae", "index", "description")
 IMPORTED = frozenset({"state", "copies"})
 """The columns by which a table imported from Neuronpedia is known; none of its columns is a score."""
-SAVED = b'{"format": '
-"""How a file of results begins, unpacked."""
+SAVED = (b"SQLite format 3\0", b'{"format": ')
+"""How a file of results begins, now and in earlier formats, unpacked."""
 MOSTLY = 0.5
 """The share of a column's cells, empty ones left out, that make it numbers."""
 
@@ -119,10 +119,10 @@ def results_at(given: Any) -> Results | None:
     path = Path(given)
     if path.is_dir():
         return None if any(path.glob("*.txt")) else Results.load(path)  # Delphi's folder holds a text a latent
-    if kind_of(path) != ".json" or not path.is_file():
+    if not path.is_file():
         return None
     with readable(path), open_plain(path) as file:
-        return Results.load(path) if file.read(len(SAVED)) == SAVED else None
+        return Results.load(path) if file.read(len(SAVED[0])).startswith(SAVED) else None
 
 
 def labelled(given: Any) -> "pd.DataFrame":

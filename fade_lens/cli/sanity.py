@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def sanity(
     run: Annotated[
         Path | None,
-        typer.Argument(help="Folder of a run (or its results.json.gz), to test the scores on its own evidence."),
+        typer.Argument(help="Folder of a run (or its results.sqlite), to test the scores on its own evidence."),
     ] = None,
     planted: Annotated[
         bool,

@@ -14,14 +14,14 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast, overload
+from typing import Any, cast, overload
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.files import GZIP
 from fade_lens._util.reasons import Flag
 from fade_lens._util.record import from_plain, to_plain
 from fade_lens.baselines.permutation import PermutationTest
-from fade_lens.data.descriptions import Description
+from fade_lens.data.descriptions import MOST_FEATURES, Description
 from fade_lens.judge.reliability import Agreement
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import Metric
@@ -65,7 +65,7 @@ class ResultsFile:
         self._lately = OrderedDict[tuple[str, int], Result]()
 
     @classmethod
-    def create(cls, path: Path) -> Self:
+    def create(cls, path: Path) -> "ResultsFile":
         """A new file; what is written is whole once `finish` returns."""
         found = cls(sqlite3.connect(path, isolation_level=None, check_same_thread=False), path)
         marks = {"page_size": PAGE_BYTES, "journal_mode": "OFF", "application_id": APPLICATION, "user_version": FORMAT}
@@ -74,7 +74,7 @@ class ResultsFile:
         return found
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path) -> "ResultsFile":
         """A file that is there; nothing is written to it, and it may be in a folder that cannot be written to.
 
         Raises:
@@ -91,7 +91,7 @@ class ResultsFile:
             database.execute("PRAGMA trusted_schema = OFF")
             mark, version, pages, size = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version", "page_count", "page_size"))  # fmt: skip
             if mark != APPLICATION:
-                raise ValueError("it is another program's SQLite file" if pages else "it is empty")
+                raise ValueError("it holds no results" if pages else "it is empty")
             if version != FORMAT:
                 raise InputError(_of_format(path, f"format {version}"))
             if pages * size > path.stat().st_size:
@@ -103,7 +103,7 @@ class ResultsFile:
 
     @classmethod
     @contextmanager
-    def written(cls, path: Path) -> Generator[Self]:
+    def written(cls, path: Path) -> Generator["ResultsFile"]:
         """A new file in the place of an earlier one, which stays whole until the new one is."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -120,7 +120,7 @@ class ResultsFile:
             partial.unlink(missing_ok=True)
 
     @classmethod
-    def passing(cls, folder: Path) -> Self:
+    def passing(cls, folder: Path) -> "ResultsFile":
         """A new file without a name, which is gone with this object."""
         path = folder / f"results.{os.getpid()}.{os.urandom(4).hex()}.partial"
         found = cls.create(path)
@@ -331,6 +331,8 @@ class Kept(Result):
         if isinstance(other, Kept) and (self.told, self.raw) == (other.told, other.raw):
             same = self.file.body(self.part, self.number) == other.file.body(other.part, other.number)
             return same or self.file.whole(self) == other.file.whole(other)
+        if self.description != other.description:
+            return False
         return self.file.whole(self) == (other.file.whole(other) if isinstance(other, Kept) else other)
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
@@ -377,7 +379,8 @@ class KeptResults(Sequence[Result]):
 
     def of(self, index: int) -> tuple[Kept, ...]:
         """Those of one feature."""
-        return tuple(self[number] for number in self.file.numbers(self.part, index))
+        found = self.file.numbers(self.part, int(index)) if 0 <= index <= MOST_FEATURES else ()
+        return tuple(self[number] for number in found)
 
     @property
     def standings(self) -> Counter[str]:

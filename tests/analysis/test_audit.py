@@ -406,7 +406,7 @@ def test_evaluate_takes_descriptions_from_neuronpedia(parts, tmp_path, monkeypat
     table = pd.read_csv(parts.folder / "run" / "results.csv")
     assert table["index"].tolist() == [0, 1, 2] and table["origin"].str.startswith(f"Neuronpedia {ID}").all()
     assert table["dashboard_url"].tolist() == [f"https://www.neuronpedia.org/{ID}/{i}" for i in range(3)]
-    results = Results.load(parts.folder / "run" / "results.json.gz")
+    results = Results.load(parts.folder / "run" / "results.sqlite")
     assert results.run.features.neuronpedia_id == str(ID)
     assert f"https://www.neuronpedia.org/{ID}/2" in (parts.folder / "run" / "report.html").read_text()
 

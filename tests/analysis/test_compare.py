@@ -91,16 +91,16 @@ def test_one_sentence_says_which_of_two_runs_is_more_interpretable():
 
 def test_runs_are_called_by_their_folders(tmp_path):
     for name, run in (("x/l5", run_of(5)), ("x/l9", run_of(9)), ("y/l5", run_of(judge="large"))):
-        run.save(tmp_path / name / "results.json.gz")
+        run.save(tmp_path / name / "results.sqlite")
     called = lambda *names: [r.run for r in compare(*(tmp_path / n for n in names)).runs]  # noqa: E731
     assert called("x/l5", "x/l9") == ["l5", "l9"]
-    assert called("x/l5", "x/l9/results.json.gz", "y/l5") == ["x/l5", "x/l9", "y/l5"]
+    assert called("x/l5", "x/l9/results.sqlite", "y/l5") == ["x/l5", "x/l9", "y/l5"]
     assert [r.run for r in compare(tmp_path / "x/l5", run_of(9)).runs] == ["l5", "layer 9"]
 
 
 def test_a_run_is_not_compared_with_itself(tmp_path):
     run = run_of()
-    folder = run.save(tmp_path / "a" / "results.json.gz").parent
+    folder = run.save(tmp_path / "a" / "results.sqlite").parent
     for pair in ((run, run), (folder, run), (folder, folder)):
         with pytest.raises(InputError, match="runs 1 and 2 are the same run"):
             compare(*pair)
@@ -251,7 +251,7 @@ def test_an_empty_run():
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     for name, run in (("a", run_of(5)), ("b", run_of(9)), ("c", run_of(9, judge="large"))):
-        run.save(tmp_path / name / "results.json.gz")
+        run.save(tmp_path / name / "results.sqlite")
     out = tmp_path / "out"
     folders = [str(tmp_path / name) for name in "abc"]
     monkeypatch.setattr(sys, "argv", ["fade-lens", "compare", *folders, "--l0", "18,71,71", "--out", str(out)])
@@ -264,7 +264,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert len(pd.read_csv(out / "comparison-differences.csv")) == 15
     assert "3 runs compared" in (out / "comparison.html").read_text(encoding="utf-8")
     for wrong, message in (
-        ([str(tmp_path)], "holds no results.json.gz"),
+        ([str(tmp_path)], "holds no results.sqlite"),
         ([folders[0], "--l0", "x"], "--l0 is 'x'; give numbers"),
         ([*folders, "--reference", "d"], "--reference is 'd', which is none of those compared"),
     ):

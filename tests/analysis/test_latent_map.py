@@ -162,7 +162,7 @@ def test_labels_come_from_results_dicts_tables_and_a_releases_folder(tmp_path: P
     results = made_up_results(2)
     one = latent_map({"a": planted_sae()}, descriptions=results, progress=False)
     assert at(one, "a", 7)["description"] == results.items[1].description.text
-    for kept in (results.save(tmp_path / "kept.json.gz"), results.to_folder(tmp_path / "run").parent):
+    for kept in (results.save(tmp_path / "kept.sqlite"), results.to_folder(tmp_path / "run").parent):
         again: Any = latent_map({"a": planted_sae()}, descriptions=kept, progress=False).frame
         assert again.equals(one.frame)
     assert set(one.scores) == {spec.name for spec in results.specs}

@@ -57,7 +57,7 @@ def test_saes_are_scored_side_by_side_and_the_worse_one_is_named(server: FakeJud
     assert (row["a"], row["b"]) == ("wrong", "right") and row["difference"] < -0.3
     page = found.to_html(tmp_path / "release.html").read_text()
     assert 'href="right/report.html"' in page and (tmp_path / "right" / "report.html").is_file()
-    assert Results.load(tmp_path / "wrong" / "results.json.gz") == found.results["wrong"]
+    assert Results.load(tmp_path / "wrong" / "results.sqlite") == found.results["wrong"]
 
 
 def test_the_scores_minus_those_of_baseline_features_stand_beside_each_sae(server: FakeJudge, tmp_path: Path) -> None:

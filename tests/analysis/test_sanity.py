@@ -192,7 +192,7 @@ def test_the_planted_rule_rates_and_writes_truly():
 
 
 def test_command(tmp_path, monkeypatch):
-    made_up_results(16).save(tmp_path / "results.json.gz")
+    made_up_results(16).save(tmp_path / "results.sqlite")
     shown = CliRunner().invoke(app, ["sanity", str(tmp_path)], env={"COLUMNS": "160"})
     assert shown.exit_code == 0, shown.output
     assert "fails" in shown.output and "average precision" in shown.output and "This run" in shown.output

@@ -185,6 +185,6 @@ def test_features_count_by_how_many_they_stand_for():
 
 def test_weights_are_saved_and_stand_in_the_table(tmp_path):
     run = replace(Results(tuple(result(i, 0.5) for i in range(3)), RUN), weights=((0, 2.5), (1, 10.0), (2, 1.0)))
-    found = Results.load(run.save(tmp_path / "results.json.gz"))
+    found = Results.load(run.save(tmp_path / "results.sqlite"))
     assert found == run and found.frame["weight"].tolist() == [2.5, 10.0, 1.0]
     assert "weight" not in replace(run, weights=()).frame

@@ -185,7 +185,7 @@ def test_a_run_beside_its_baselines(server, tmp_path):
         ".",
         *(f"baselines/{kind}" for kind in BASELINES),
     }
-    loaded = Results.load(results.save(tmp_path / "results.json.gz"))
+    loaded = Results.load(results.save(tmp_path / "results.sqlite"))
     assert loaded.summary().equals(summary) and loaded.baselines["random"].beside == results.baselines["random"].beside
     from fade_lens.report.page import page
 

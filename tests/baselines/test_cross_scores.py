@@ -305,7 +305,7 @@ def test_planted_swaps_are_found_and_no_other(server, tmp_path):
     assert calls - 2 == 4 * (server.requests - asked - 2), (
         "four times the descriptions, four times the calls: none for the matrices"
     )
-    loaded = Results.load(results.save(tmp_path / "r.json.gz"))
+    loaded = Results.load(results.save(tmp_path / "r.sqlite"))
     assert loaded.items == results.items
     for name in ("clarity", "responsiveness", "purity"):
         assert np.array_equal(getattr(loaded.cross_scores, name), getattr(results.cross_scores, name), equal_nan=True)
@@ -368,7 +368,7 @@ def test_null_descriptions_score_nothing_and_write_nothing_twice(server, tmp_pat
     for kind in ("shuffled", "random"):
         row = frame.loc[(kind, "clarity")]
         assert row["mean"] > 0.6 and row.low > 0.4 and row.n == len(few)
-    loaded = Results.load(results.save(tmp_path / "r.json.gz"))
+    loaded = Results.load(results.save(tmp_path / "r.sqlite"))
     assert loaded.nulls == results.nulls
 
 

@@ -164,7 +164,7 @@ def main() -> None:
             for name in names:
                 by, descriptions, known = arm(name)
                 results[name] = by.evaluate(descriptions, scorers=scorers, held_out=True, **known)
-                results[name].save(folder / f"{name}.json.gz")
+                results[name].save(folder / f"{name}.sqlite")
                 print(f"{name}: {', '.join(scorers)}; {time.monotonic() - started:.0f} s since the start", flush=True)
                 if len(results) > 1:
                     told(results, [score for name in scorers for score in SCORES[name]])

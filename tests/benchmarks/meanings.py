@@ -142,7 +142,7 @@ def judged(folder: Path, n_texts: int, n_latents: int, judge: Judge) -> None:
         for name in ("one-shot", "meanings"):
             some = explained(fade, chosen, name, folder / f"{name}.csv", **store)
             results[name] = fade.evaluate(some, scorers=("detection",), held_out=True, **store)
-            results[name].save(folder / f"{name}.json.gz")
+            results[name].save(folder / f"{name}.sqlite")
             print(f"\n{name}, {time.monotonic() - started:.0f} s since the start\n\n{by_negative(results[name]).table.round(2).to_string(index=False)}\n", flush=True)  # fmt: skip
         print(compare(*results.values(), names=list(results), scores=["detection", "detection_auroc"]).paired.round(3).to_string(index=False))  # fmt: skip
         print(f"\n{polysemanticity(results['meanings']).sweep.round(2).to_string(index=False)}\n", flush=True)

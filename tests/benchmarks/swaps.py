@@ -110,7 +110,7 @@ def main() -> None:
                 results = fade.evaluate(given, store=store, progress=False)
                 print(line(results, truth, pairs, seed, time.perf_counter() - started), flush=True)
                 if options.out:
-                    results.save(options.out / f"swaps-{options.judge}-{pairs}-{seed}.json.gz")
+                    results.save(options.out / f"swaps-{options.judge}-{pairs}-{seed}.sqlite")
 
 
 if __name__ == "__main__":

@@ -163,12 +163,12 @@ def test_evaluate_writes_its_files_and_goes_on(parts):
     assert done.exit_code == 0 and "animals" in done.output
     table = pd.read_csv(folder / "run" / "results.csv")
     assert (table.clarity > 0.9).all() and table["index"].tolist() == [0, 1, 2]
-    assert len(Results.load(folder / "run" / "results.json.gz")) == 3
+    assert len(Results.load(folder / "run" / "results.sqlite")) == 3
     assert "names of animals" in (folder / "run" / "report.html").read_text()
     server.close()  # all that it was asked is kept
     again = CliRunner().invoke(app, [*arguments, "--quiet", "--features", "0:2"], catch_exceptions=False)
     assert again.exit_code == 0 and again.output.strip() == ""
-    assert len(Results.load(folder / "run" / "results.json.gz")) == 2
+    assert len(Results.load(folder / "run" / "results.sqlite")) == 2
 
 
 def test_a_missing_extra_is_told_before_a_model_is_loaded(parts, monkeypatch, capsys):
@@ -215,7 +215,7 @@ def test_the_judge_is_checked_and_limited_as_told(parts, tmp_path):
     assert (
         "Gold:   2 texts rated" in done.output and "with other on" in done.output and "with repeat 1 on" in done.output
     )
-    results = Results.load(folder / "run" / "results.json.gz")
+    results = Results.load(folder / "run" / "results.sqlite")
     assert results.run.settings["interval_width"] is None
     assert all(len(r.rated_evidence.texts) == 100 and r.rated_evidence.stopped is None for r in results)
 
@@ -234,7 +234,7 @@ def test_null_arms_are_scored_and_summed_up(parts):
         env={"COLUMNS": "160"},
     )
     assert done.exit_code == 0 and "Score minus that of null descriptions and baseline features" in done.output
-    results = Results.load(folder / "run" / "results.json.gz")
+    results = Results.load(folder / "run" / "results.sqlite")
     assert list(results.nulls) == ["shuffled", "generic"]
     clear = results.summary().set_index(["null", "metric"])["mean"]["shuffled", "clarity"]
     assert clear > 0.5
@@ -330,8 +330,8 @@ def test_every_command_speaks_to_a_screen_that_is_not_in_utf_8(parts, monkeypatc
     assert "0.9" in said and "\n - " in said.replace("\n- ", "\n - "), "dashes stand for no value"
     assert "Wörter für 猫" in (folder / "run" / "report.html").read_text(encoding="utf-8")
     assert "Wörter" in said_by(monkeypatch, "cp1252", *arguments, "--no-faithfulness")[1]
-    results = Results.load(folder / "run" / "results.json.gz")
-    other = str(replace(results, items=results.items[:-1]).save(folder / "other" / "results.json.gz").parent)
+    results = Results.load(folder / "run" / "results.sqlite")
+    other = str(replace(results, items=results.items[:-1]).save(folder / "other" / "results.sqlite").parent)
     for encoding in ("ascii", "cp932"):
         for command in (log, [*log, "--full"], ["sanity", run], ["compare", run, other, "--out", run], ["--help"]):
             code, said = said_by(monkeypatch, encoding, *command)

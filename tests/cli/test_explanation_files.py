@@ -47,7 +47,7 @@ def test_explained_features_are_scored_and_audited_on_texts_that_no_explainer_sa
 ) -> None:
     run("explain", *subject, "--features", "0:4", "--least-texts", "1", "--out", "labels.csv")
     run("evaluate", *subject, "--descriptions", "labels.csv", "--out", "o", *FAST)
-    results, table = Results.load(tmp_path / "o" / "results.json.gz"), pd.read_csv(tmp_path / "o" / "results.csv")
+    results, table = Results.load(tmp_path / "o" / "results.sqlite"), pd.read_csv(tmp_path / "o" / "results.csv")
     assert [r.description.index for r in results] == [0, 1, 2] and results.run.held_out
     assert [(row.index, row.reason and row.reason.code) for row in results.without] == [(3, "silent")]
     assert table["index"].tolist() == [0, 1, 2, 3] and table["no_description"].notna().tolist() == [False] * 3 + [True]

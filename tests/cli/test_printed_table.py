@@ -106,8 +106,8 @@ def test_results_are_loaded_from_a_runs_folder(tmp_path):
 
     results = made_up_results(2)
     results.to_folder(tmp_path / "run")
-    assert Results.load(tmp_path / "run") == Results.load(tmp_path / "run" / "results.json.gz") == results
-    with pytest.raises(InputError, match=r"holds no results\.json\.gz; give a folder"):
+    assert Results.load(tmp_path / "run") == Results.load(tmp_path / "run" / "results.sqlite") == results
+    with pytest.raises(InputError, match=r"holds no results\.sqlite; give a folder"):
         Results.load(tmp_path)
 
 
@@ -116,6 +116,6 @@ def test_a_run_is_not_compared_with_itself(tmp_path):
     from fade_lens._util.errors import InputError
 
     made_up_results(3).to_folder(tmp_path / "run")
-    for other in (tmp_path / "run" / "results.json.gz", tmp_path / "run"):
+    for other in (tmp_path / "run" / "results.sqlite", tmp_path / "run"):
         with pytest.raises(InputError, match="are the same run"):
             compare(tmp_path / "run", other)

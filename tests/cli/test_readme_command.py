@@ -100,7 +100,7 @@ def test_the_readmes_command_runs_as_it_stands(tmp_path, monkeypatch, caplog):
         table.to_csv(given["--descriptions"], index=False)
         done = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert done.exit_code == 0, done.output
-        results = Results.load(work / given["--out"] / "results.json.gz")
+        results = Results.load(work / given["--out"] / "results.sqlite")
         assert [(result.description.index, result.description.text) for result in results] == [*described.items()]
         for result in results:
             for rated in result.rated_evidence.texts[:20]:
@@ -115,5 +115,5 @@ def test_the_readmes_command_runs_as_it_stands(tmp_path, monkeypatch, caplog):
         given["--judge"].removeprefix("openai:")
     }
     written = [path for path in (work / given["--out"]).rglob("*") if path.is_file()]
-    assert {path.name for path in written} >= {"run.sqlite", "results.json.gz", "results.csv", "report.html"}
+    assert {path.name for path in written} >= {"run.sqlite", "results.sqlite", "results.csv", "report.html"}
     assert not any(KEY.encode() in path.read_bytes() for path in written)

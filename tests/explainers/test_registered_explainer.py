@@ -109,7 +109,7 @@ def test_its_descriptions_are_scored_reported_and_compared(server: FakeJudge, tm
     assert results.run.explained["described"] == 3 and results.run.held_out
     assert [r.clarity.value is not None and r.clarity.value > 0.9 for r in results] == [True] * 3
     assert results.frame["origin"].dropna().tolist() == ["planted (toy)"] * 3 and "planted (toy)" in page(results)
-    assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+    assert Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
     given = fade.evaluate(TRUE, held_out=True, progress=False)
     comparison = compare(results, given, by="explainer")
     assert set(comparison.frame["group"]) == {"planted (toy)", "a dict"}

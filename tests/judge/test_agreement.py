@@ -116,7 +116,7 @@ def test_a_run_reports_how_far_its_judge_can_be_trusted(parts, tmp_path):
             assert result.metrics == without.metrics, "questions about the judge change no number"
             of_gold = 6 if result.description.index == 0 else 0
             assert result.usage.calls == without.usage.calls + 6 + of_gold
-        assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+        assert Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
         asked = good.requests, bad.requests
         fade.evaluate(TRUE, progress=False, store=tmp_path, **again)
         assert (good.requests - asked[0], bad.requests - asked[1]) == (0, 1), "only the new second judge's check"

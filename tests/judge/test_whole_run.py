@@ -51,7 +51,7 @@ def test_a_judge_that_fails_in_every_way_changes_no_number(tmp_path, caplog):
         pd.testing.assert_frame_equal(failing.frame.drop(columns=bill), healthy.frame.drop(columns=bill))
         assert (failing.frame.judge_calls >= healthy.frame.judge_calls).all()
         assert failing.run.usage.retries > 0
-        failing.save(tmp_path / f"{seed}" / "results.json.gz")
+        failing.save(tmp_path / f"{seed}" / "results.sqlite")
         failing.to_html(tmp_path / f"{seed}" / "report.html")
         failing.frame.to_csv(tmp_path / f"{seed}" / "results.csv")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

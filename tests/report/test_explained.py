@@ -67,7 +67,7 @@ def test_features_without_a_description_are_counted_in_report_and_frame_and_kept
     frame = RUN.frame
     assert len(frame) == 3 and len(RUN) == 2 and frame["index"].tolist()[-1] == 9
     assert frame["no_description"].dropna().tolist() == ["nothing readable"] and frame["clarity"].isna().tolist()[-1]
-    read = Results.load(RUN.save(tmp_path / "r.json.gz"))
+    read = Results.load(RUN.save(tmp_path / "r.sqlite"))
     assert read.without == RUN.without and read.without[0].windows == RUN.without[0].windows
     assert read.items == RUN.items and read.items[0].shown == RUN.items[0].shown
 

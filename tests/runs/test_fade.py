@@ -202,7 +202,7 @@ def test_a_judge_that_fails_in_the_middle_loses_nothing(tmp_path):
 
 def test_the_key_is_nowhere(server, tmp_path, caplog):
     results = make(server).evaluate(TRUE, store=tmp_path, progress=False)
-    results.save(tmp_path / "results.json.gz")
+    results.save(tmp_path / "results.sqlite")
     results.to_html(tmp_path / "report.html")
     results.frame.to_csv(tmp_path / "results.csv")
     import gzip
@@ -215,7 +215,7 @@ def test_the_key_is_nowhere(server, tmp_path, caplog):
 
 def test_results_come_back_from_a_file(server, tmp_path):
     results = make(server).evaluate(TRUE | {3: TRUE[0]}, progress=False)
-    loaded = Results.load(results.save(tmp_path / "r.json.gz"))
+    loaded = Results.load(results.save(tmp_path / "r.sqlite"))
     assert loaded.items == results.items and loaded.run == results.run
     pd.testing.assert_frame_equal(loaded.frame, results.frame)
 

@@ -39,7 +39,7 @@ def test_a_run_of_a_sick_sae_says_so_and_keeps_what_it_saw(server, tmp_path, mon
     assert seen is not None and [one.cause for one in seen.warnings] == ["layer"]
     assert "The SAE is likely of another layer" in caplog.text
     assert (seen.texts, seen.loss_texts) == (50, 12), "a tenth of the corpus, and a quarter of that"
-    assert Results.load(found.save(tmp_path / "r.json.gz")).run.health == seen
+    assert Results.load(found.save(tmp_path / "r.sqlite")).run.health == seen
     page = found.to_html(tmp_path / "r.html").read_text()
     assert "The SAE is likely of another layer" in page and "health.metrics" not in page
     monkeypatch.setattr(module, "statistics", lambda *_, **__: pytest.fail("computed twice"))

@@ -1,7 +1,5 @@
 """Results as a table, as evidence and as a file."""
 
-import gzip
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +9,7 @@ from fade_lens._util.reasons import Reason
 from fade_lens.data.descriptions import Description
 from fade_lens.metrics.metric import Metric
 from fade_lens.runs.record import RunRecord
-from fade_lens.runs.results import FORMAT, Result, Results
+from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.evidence import (
     ClarityEvidence,
     Continuation,
@@ -105,7 +103,7 @@ def test_by_feature():
 
 def test_a_file_holds_everything(tmp_path):
     results = Results((result(9), result(11)), RunRecord({"seed": 0}))
-    loaded = Results.load(results.save(tmp_path / "deep" / "r.json.gz"))
+    loaded = Results.load(results.save(tmp_path / "deep" / "r.sqlite"))
     assert loaded.items == results.items and loaded.run == results.run
 
 
@@ -116,46 +114,18 @@ def test_a_file_holds_everything(tmp_path):
 def test_a_file_holds_promoted_tokens_or_why_there_are_none(tmp_path, logits, nearest):
     top = (replace(SUMMARY.top[0], causes=(None, -1.5)), *SUMMARY.top)
     one = result(feature=replace(SUMMARY, logits=logits, nearest=nearest, top=top))
-    loaded = Results.load(Results((one,)).save(tmp_path / "r.json.gz"))[9]
+    loaded = Results.load(Results((one,)).save(tmp_path / "r.sqlite"))[9]
     assert loaded.feature == one.feature and loaded.logits == logits
     for found, wanted in ((loaded.logits, logits), (loaded.feature.nearest, nearest)):
         assert isinstance(found, Reason) == isinstance(wanted, Reason)  # a reason is equal to its words alone
 
 
 def test_an_earlier_file_outlives_a_save_that_fails(tmp_path):
-    path = Results((result(9),)).save(tmp_path / "r.json.gz")
+    path = Results((result(9),)).save(tmp_path / "r.sqlite")
     with pytest.raises(TypeError):
         Results((result(11),), RunRecord({"seed": object()})).save(path)
     assert Results.load(path).items == (result(9),)
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_files_that_are_no_results(tmp_path):
-    path = tmp_path / "r.json.gz"
-    with pytest.raises(InputError, match="does not exist"):
-        Results.load(path)
-    for content in (
-        b"plain",
-        gzip.compress(b"not json"),
-        gzip.compress(b"[1]"),
-        gzip.compress(b"{}" * 999)[:-9],
-        gzip.compress(b"{}" * 999)[:10] + b"\xff" * 20,
-        gzip.compress(b'{"format": %d, "run": {}, "items": [], "nulls": []}' % FORMAT),
-        gzip.compress(b'{"format": %d, "run": {}, "items": [{}]}' % FORMAT),
-        gzip.compress(b'{"format": %d, "run": {"usage": 3}, "items": []}' % FORMAT),
-        gzip.compress(b'{"format": %d, "run": {"features": {"hook": 3}}, "items": []}' % FORMAT),
-        gzip.compress(b'{"format": %d, "run": {"settings": 3}, "items": []}' % FORMAT),
-        gzip.compress(b'{"format": %d, "run": {}, "items": [{"evidence": 3}]}' % FORMAT),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(InputError, match="not a results file"):
-            Results.load(path)
-    path.write_bytes(gzip.compress(json.dumps({"format": 9}).encode()))
-    with pytest.raises(InputError, match="format 9"):
-        Results.load(path)
-    path.write_bytes(gzip.compress(b'{"format": %d, "run": {}, "items": [{"evidence": {"fate": {}}}]}' % FORMAT))
-    with pytest.raises(InputError, match=r"no scorer 'fate'.*did you mean 'fade'.*Import the module"):
-        Results.load(path)
 
 
 def test_notebook_views_and_plots():

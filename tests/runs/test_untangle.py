@@ -121,7 +121,7 @@ def test_a_run_that_scores_them_flags_those_that_share_a_description(server: Fak
     results = fade.evaluate({0: "animals", 1: "colours", 4: "Animals."}, scorers=("detection",), progress=False)
     assert [[flag for flag in r.flags if flag.kind == "collides"] for r in results] == [["collides: with 4"], [], ["collides: with 0"]]  # fmt: skip
     assert "collides: with 4" in results.frame["flags"].tolist()[0]
-    assert Results.load(results.save(tmp_path / "r.json.gz"))[0].flags == results[0].flags
+    assert Results.load(results.save(tmp_path / "r.sqlite"))[0].flags == results[0].flags
 
 
 def test_descriptions_of_which_none_collide_ask_nothing(server: FakeJudge) -> None:

@@ -221,7 +221,7 @@ def test_controls_come_back_from_store_and_file(server, tmp_path):
     asked = server.requests
     again = make(server, controls=CONTROLS).evaluate(TRUE, store=tmp_path, progress=False)
     assert again.items == first.items and server.requests <= asked + 1
-    loaded = Results.load(first.save(tmp_path / "r.json.gz"))
+    loaded = Results.load(first.save(tmp_path / "r.sqlite"))
     assert loaded.items == first.items
 
 

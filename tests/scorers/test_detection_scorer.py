@@ -81,7 +81,7 @@ def test_right_descriptions_are_told_from_swapped_ones(server: FakeJudge, tmp_pa
     assert isinstance(evidence, WindowScores)
     assert {(t.kind, t.positive) for t in evidence.texts} == {("active", True), ("random_silent", False)}
     assert all(t.positive == bool(rule(TRUE[0], t.text)) == t.decided for t in evidence.texts)
-    assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+    assert Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
 
 
 def test_the_estimate_is_what_is_asked(server: FakeJudge) -> None:
@@ -116,7 +116,7 @@ def test_what_is_not_answered_is_missing_counted_and_bounded(server: FakeJudge, 
     assert row["detection"] == row["detection_best"] == 1 and row["detection_unanswered"] > 0
     assert row["detection_worst"] < 1 and "undecided" in row["flags"]
     assert code(results[1]) == "unanswered"
-    assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+    assert Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
 
 
 def test_a_run_that_stopped_asks_nothing_twice(server: FakeJudge, tmp_path: Any) -> None:

@@ -29,7 +29,7 @@ def test_right_descriptions_are_nearer_without_a_judge(embedding: None, tmp_path
     assert set(frame["embedding_percentile"]) == {1} and results.run.usage and not results.run.usage.calls
     assert all(0.3 < other < 0.7 for other in frame["embedding_others"])
     assert all(0.25 < (null.metric("embedding").value or 0) < 0.75 for null in results.nulls["shuffled"])
-    assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+    assert Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
     assert scored(nulls=("shuffled",), store=tmp_path / "run").items == results.items
 
 

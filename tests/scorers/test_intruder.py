@@ -55,7 +55,7 @@ def test_the_intruder_is_found_where_texts_share_something(server: FakeJudge, tm
     numbers = [number for one in evidence.rounds for number in one.numbers]
     assert len(set(numbers)) == len(numbers), "no text is in two rounds"
     assert len({one.intruder for one in evidence.rounds}) > 1 and {one.stratum for one in evidence.rounds} == {0, 1}
-    assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+    assert Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
 
 
 def test_the_estimate_is_what_is_asked_whatever_null_descriptions_there_are(server: FakeJudge) -> None:

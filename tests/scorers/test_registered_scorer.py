@@ -111,7 +111,7 @@ def test_its_scores_and_settings_are_those_of_any_other(server, tmp_path):
     assert row.toy_agreement == 1.0 and row.toy_agreement_low < 1.0 and row.toy_depth_reason == WHY
     assert results.frame["toy_depth"].dtype == "float64"
     # The whole of it is read again by the scorer's own classes.
-    read = Results.load(results.save(tmp_path / "r.json.gz"))
+    read = Results.load(results.save(tmp_path / "r.sqlite"))
     assert read.items == results.items and read.nulls == results.nulls
     summary = results.summary().set_index(["null", "metric"])
     own = results.summary().set_index("metric")

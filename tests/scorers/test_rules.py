@@ -88,7 +88,7 @@ def test_rules_together_detect_what_each_alone_misses(server: FakeJudge, tmp_pat
     for text in evidence.texts:
         said = tuple(bool(rule(concept, text.text)) for concept, _ in TWO.rules)
         assert text.rules == said and text.decided == any(said) and text.score == max(said[0] * 1.0, said[1] * 0.6)
-    assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+    assert Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
 
 
 def test_a_wrong_rule_costs_and_is_told_by_its_own_scores(server: FakeJudge) -> None:
@@ -110,7 +110,7 @@ def test_clarity_and_responsiveness_of_each_rule_tell_which_is_true(server: Fake
     for name in ("clarity", "responsiveness"):
         assert true.metrics[name].interval is not None and false.metrics[name].value is not None
         assert (true.metrics[name].value or 0) > 0.9 > 0.3 > (false.metrics[name].value or 0)
-    assert results[0].rules == () and Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+    assert results[0].rules == () and Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
     frame = results.rules
     assert frame[["index", "rule", "strength"]].values.tolist() == [[BOTH, ANIMAL, 5], [BOTH, VERB, 4]]
     assert frame["responsiveness"].dtype == "float64" and {"clarity_low", "responsiveness_reason"} <= set(frame)

@@ -39,7 +39,7 @@ def test_right_descriptions_follow_the_activations_and_swapped_ones_do_not(serve
     results = scored(judge_of(server))
     assert all((r.metric("simulation").value or 0) > 0.95 for r in results)
     assert set(results.frame["simulation_false_alarms"]) == {0} and set(results.frame["simulation_unanswered"]) == {0}
-    assert Results.load(results.save(tmp_path / "r.json.gz")).items == results.items
+    assert Results.load(results.save(tmp_path / "r.sqlite")).items == results.items
     for r in scored(judge_of(server), SHUFFLED):
         low, high = r.metric("simulation").interval or (1, 1)
         assert low <= 0.05 and high < 0.9

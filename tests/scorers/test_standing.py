@@ -105,7 +105,7 @@ def test_frame_page_card_notebook_audit_and_printed_table_say_the_same(gate, wor
     verdicts = audit(flags(imported(Imported(rows=labels))), results)
     assert verdicts.frame.set_index("index")["standing"].to_dict() == known
     assert {row["index"]: row["verdict"] for row in verdicts.frame.to_dict("records")} == known
-    again = Results.load(results.save(tmp_path / "results.json.gz")).frame
+    again = Results.load(results.save(tmp_path / "results.sqlite")).frame
     assert again[["standing", "standing_reason"]].equals(results.frame[["standing", "standing_reason"]])
 
 
