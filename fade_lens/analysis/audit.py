@@ -54,7 +54,10 @@ COUNTS = (
     "prevalence",
     "best_factor",
 )
+SCORES = tuple(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high", "_reason"))
 NULLS = ("clarity_null_percentile", "responsiveness_null_percentile", "purity_null_percentile", "p_value", "q_value", "better_feature", "suggested_feature")  # fmt: skip
+SCORED = {"index", "description", "standing", "standing_reason", *SCORES, *COUNTS, *NULLS, "firing_rate", "largest_activation"}  # fmt: skip
+"""Columns of a run's table that an audit takes."""
 LEAST_SCORES = 5
 """Descriptions with a stored score below which no rank correlation is given."""
 MOST_UNSCORED = 1000
@@ -145,9 +148,8 @@ class Audit(Brief):
             written["agreement"] = folder / "score_agreement.csv"
             self.agreement.to_csv(written["agreement"], index=False)
         if self.relabelling.undescribed:
-            known = {r.description.index: r.feature for r in self.results or ()} | dict(self.summaries)
             written["to describe"] = folder / "to_describe.jsonl"
-            anew = (to_describe(index, rows, known.get(index)) for index, rows in self.relabelling.undescribed)
+            anew = (to_describe(index, rows, self._summary(index)) for index, rows in self.relabelling.undescribed)
             write_lines(written["to describe"], map(json_row, anew))
         if self.source is not None:
             written |= self._save_links(folder)
@@ -157,6 +159,12 @@ class Audit(Brief):
         shown = self.results or Results((), RunRecord(features=features))
         written["report"] = shown.to_html(folder / "report.html", self.notes())
         return written
+
+    def _summary(self, index: int) -> FeatureSummary | None:
+        """What the corpus tells of a feature, where it is known."""
+        if index in self.summaries or self.results is None:
+            return self.summaries.get(index)
+        return found[-1].feature if (found := self.results.of(index)) else None
 
     def _save_links(self, folder: Path) -> dict[str, Path]:
         """What leads to Neuronpedia, or into an instance of one's own."""
@@ -265,9 +273,7 @@ def row_of(
 ) -> dict[str, Any]:
     """One row of an audit, its verdict aside."""
     found = result or {}
-    metrics = {
-        f"{name}{end}": found.get(f"{name}{end}") for name in METRICS for end in ("", "_low", "_high", "_reason")
-    }
+    metrics = {name: found.get(name) for name in SCORES}
     flags = dict.fromkeys((*row["flags"], *found.get("flags", ())))
     known = stats or Stats()
     return {
@@ -290,8 +296,11 @@ def row_of(
 
 
 def scores_by_key(results: Results) -> dict[tuple[int, str], dict[str, Any]]:
-    """The rows of a run's table, their flags as they are."""
-    rows = zip(records_of(results.frame), results, strict=False)  # features without a description come last
+    """Of the rows of a run's table what an audit's have, their flags as they are."""
+    frame = results.frame
+    rows = zip(
+        records_of(frame[[name for name in frame.columns if name in SCORED]]), results, strict=False
+    )  # features without a description come last
     return {row_key(row): {**row, "flags": result.flags} for row, result in rows}
 
 

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from operator import mul
@@ -292,8 +292,12 @@ def facts_of(results: Results, l0: float | None = None) -> RunFacts:
     """What the record of a run tells about what it scored."""
     # Tables of pandas cannot hold every string that JSON can: what is unseen becomes its code here.
     run, features = results.run, results.run.features
-    rates = {r.description.index: r.feature.firing_rate for r in results}
-    known, how = (l0, "given") if l0 is not None else _l0_of(results, rates)
+    rates, explainers, sources = dict[int, float](), set[str](), set[str]()
+    for result in results:
+        rates[result.description.index] = result.feature_columns["firing_rate"]
+        explainers.add(explainer_of(result))
+        sources.add(p.source if (p := result.description.provenance).kind == "neuronpedia" else "")
+    known, how = (l0, "given") if l0 is not None else _l0_of(results, rates, sources)
     return RunFacts(
         run="",
         model=visible(run.model.name),
@@ -303,7 +307,7 @@ def facts_of(results: Results, l0: float | None = None) -> RunFacts:
         l0=known,
         l0_from=how,
         release=visible(features.release),
-        explainer=visible(_listed(sorted({explainer_of(r) for r in results}))),
+        explainer=visible(_listed(sorted(explainers))),
         judge=visible(run.judge.model if run.judge else ""),
         n_descriptions=len(results),
         n_features=len(rates),
@@ -352,14 +356,13 @@ def varying(comparison: Comparison) -> Iterator[str]:
             yield name
 
 
-def _l0_of(results: Results, rates: Mapping[int, float]) -> tuple[float | None, str]:
+def _l0_of(results: Results, rates: Mapping[int, float], sources: Set[str]) -> tuple[float | None, str]:
     features = results.run.features
     if features.kind != "sae":
         return None, ""
     if features.l0 is not None:
         return features.l0, "release"
-    names = {features.neuronpedia_id, features.sae_id}
-    names |= {p.source for r in results if (p := r.description.provenance).kind == "neuronpedia"}
+    names = {features.neuronpedia_id, features.sae_id, *sources}
     found = {float(match[1]) for name in names if (match := L0_IN_NAME.search(name))}
     if len(found) == 1:
         return found.pop(), "name"

@@ -401,7 +401,8 @@ class Scored(Brief):
             pairs = zip(found.indices, found.weights, strict=True)
             results = replace(results, weights=tuple((index, weight) for index, weight in pairs if index in scored))
         results.to_folder(store)
-        return results, replace(found, n_described=len(scored))
+        # Evidence stays in the file: a release has many times as much as one run.
+        return Results.load(store), replace(found, n_described=len(scored))
 
 
 def firing(fade: Fade, folder: Path, progress: bool) -> tuple[dict[int, int] | None, int]:

@@ -58,6 +58,45 @@ class _Row:
     weight: float
 
 
+class _Group:
+    """The values of some scores in one group, gone through result by result: of no result more is kept."""
+
+    def __init__(self, names: Sequence[str], kinds: Sequence[str] = ()) -> None:
+        self.names, self.kinds = names, kinds
+        self.features, self.weights = list[Feature](), dict[Feature, float]()
+        asked: list[tuple[str, str | None]] = [(name, None) for name in names]
+        asked += [(name, kind) for kind in kinds for name in names if not name.endswith(_UNCONDITIONAL)]
+        self.values: dict[tuple[str, str | None], list[float | None]] = {one: [] for one in asked}
+        """By score, and the kind of null description that is subtracted."""
+        self.why = {one: Counter[str]() for one in asked}
+        self.total = 0.0
+
+    def add(self, row: _Row) -> None:
+        """One result more."""
+        self.features.append(row.feature)
+        self.weights[row.feature] = row.weight
+        self.total += row.weight
+        own = _values(row.result, self.names)
+        nulls = {kind: _values(row.nulls[kind], self.names) if kind in row.nulls else None for kind in self.kinds}
+        for (name, kind), values in self.values.items():
+            value, why = own[name] if kind is None else _minus_null(own[name], nulls[kind], kind, name)
+            values.append(value)
+            if value is None:
+                self.why[name, kind][_general(why)] += 1
+
+    def known(self, name: str, kind: str | None = None) -> list[tuple[Feature, float]]:
+        """The features with a value, and these."""
+        values = self.values[name, kind]
+        return [(feature, value) for feature, value in zip(self.features, values, strict=True) if value is not None]
+
+    def averages(self, name: str) -> dict[Feature, float]:
+        """A score of each feature, several descriptions averaged; NaN where none has a value."""
+        found: dict[Feature, list[float]] = {feature: [] for feature in self.features}
+        for feature, value in self.known(name):
+            found[feature].append(value)
+        return {feature: float(np.mean(values)) if values else math.nan for feature, values in found.items()}
+
+
 def summary(
     results: Results | Sequence[Results],
     by: str | Key | None = None,
@@ -87,30 +126,22 @@ def summary(
     Raises:
         InputError: no result, or no such column.
     """
-    groups: dict[str, list[_Row]] = {}
-    for row in _rows(results, by):
-        groups.setdefault(row.group, []).append(row)
-    if not groups:
+    runs = [results] if isinstance(results, Results) else results
+    if not any(map(len, runs)):
         raise InputError("results hold no description; there is nothing to summarize")
-    scores = rows_of(results, scores)
-    kinds = list(dict.fromkeys(kind for rows in groups.values() for row in rows for kind in row.nulls))
-    records: list[dict[str, Any]] = []
+    scores, kinds = rows_of(results, scores), list(dict.fromkeys(kind for run in runs for kind in run.nulls))
+    groups, records = dict[str, _Group](), list[dict[str, Any]]()
+    for row in _rows(runs, by):
+        groups.setdefault(row.group, _Group(scores, kinds)).add(row)
+    beside = _beside(runs, scores)
     for group, rows in groups.items():
-        weights = {row.feature: row.weight for row in rows}
-        measured: dict[tuple[str, str | None], list[tuple[float | None, str]]] = {
-            (name, None): [_value(row.result, name) for row in rows] for name in scores
-        }
-        for kind, name in product(kinds, scores):
-            if not name.endswith(_UNCONDITIONAL):
-                measured[name, kind] = [_minus_null(row, kind, name) for row in rows]
-        for (name, null), values in measured.items():
-            if null is not None and not any(value is not None for value, _ in values):
+        for name, null in rows.values:
+            known = rows.known(name, null)
+            if null is not None and not known:
                 continue
             purpose = name if null is None else f"{name} - null:{null}"
-            known = [(row.feature, value) for row, (value, _) in zip(rows, values, strict=True) if value is not None]
-            low, high = mean_interval(known, stream(seed, "summary", group, purpose), weights)
-            own = [weights[feature] for feature, _ in known]
-            why = Counter(_general(reason) for value, reason in values if value is None)
+            low, high = mean_interval(known, stream(seed, "summary", group, purpose), rows.weights)
+            own = [rows.weights[feature] for feature, _ in known]
             records.append(
                 {
                     "group": group,
@@ -122,11 +153,11 @@ def summary(
                     "high": high,
                     "n": len(known),
                     "n_features": len({feature for feature, _ in known}),
-                    "undefined": 1 - sum(own) / sum(row.weight for row in rows),
-                    "reasons": "; ".join(f"{reason} ({n})" for reason, n in why.most_common()),
+                    "undefined": 1 - sum(own) / rows.total,
+                    "reasons": "; ".join(f"{reason} ({n})" for reason, n in rows.why[name, null].most_common()),
                 }
             )
-        records += _minus_baselines(group, rows, results, scores, seed)
+        records += _minus_baselines(group, rows, beside, seed)
     frame = table_of(records)
     for name in ("null", "baseline"):  # None stays None, whatever pandas makes of texts
         frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
@@ -163,19 +194,17 @@ def compare_sources(
     Raises:
         InputError: fewer than two sources, a reference that is none of them.
     """
-    sources: dict[str, dict[Feature, list[Result]]] = {}
-    weights: dict[str, dict[Feature, float]] = {}
-    for row in _rows(results, by):
-        sources.setdefault(row.group, {}).setdefault(row.feature, []).append(row.result)
-        weights.setdefault(row.group, {})[row.feature] = row.weight
+    names, records, sources = rows_of(results, scores), list[dict[str, Any]](), dict[str, _Group]()
+    for row in _rows([results] if isinstance(results, Results) else results, by):
+        sources.setdefault(row.group, _Group(names)).add(row)
     if len(sources) < 2:
         raise InputError(
             f"the results have one source of descriptions ({', '.join(sources) or 'none'}) by {by!r}; two are compared. "
             "Give Description(index, text, origin) with an origin each, or another `by`"
         )
     check_reference(reference, sources)
-    names, records = rows_of(results, scores), list[dict[str, Any]]()
-    averages = {name: {source: _averages(found, name) for source, found in sources.items()} for name in names}
+    averages = {name: {source: found.averages(name) for source, found in sources.items()} for name in names}
+    weights = {source: found.weights for source, found in sources.items()}
     for a, b, name in _pairs(averages, weights, reference):
         of = averages[name]
         found = difference(of[a], of[b], stream(seed, "pairs", a, b, name), (weights[a], weights[b]))
@@ -269,21 +298,20 @@ def rows_of(results: Results | Sequence[Results], wanted: Sequence[str] | None =
     if wanted is None:
         return names
     runs = [results] if isinstance(results, Results) else results
-    columns = {name for run in runs for result in run for name in result.to_row()}
+    columns = {name for run in runs for result in run for name in result.to_row()} if {*wanted} - {*names} else set[str]()  # fmt: skip
     for name in wanted:
         if name not in (*names, *columns):
             raise InputError(Argument("scores"), f" holds {name!r}, which no result has{suggest(name, columns)}")
     return list(wanted)
 
 
-def _rows(results: Results | Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
-    for number, run in enumerate([results] if isinstance(results, Results) else results):
+def _rows(runs: Sequence[Results], by: str | Key | None) -> Iterator[_Row]:
+    for number, run in enumerate(runs):
         columns = {"run": f"run {number}", **_facts(run.run.features)}
         weights = run.relative_weights
-        for place, result in enumerate(run):
-            nulls = {kind: items[place] for kind, items in run.nulls.items()}
+        for result, *others in zip(run, *run.nulls.values(), strict=True):
             feature = run.run.features.words, result.description.index
-            weight = weights.get(result.description.index, 1.0)
+            nulls, weight = dict(zip(run.nulls, others, strict=True)), weights.get(result.description.index, 1.0)
             yield _Row(result, nulls, _group(result, by, columns), feature, weight)
 
 
@@ -307,51 +335,54 @@ def _facts(features: FeaturesRecord) -> dict[str, str]:
     return {"sae": features.words} | {name: "unknown" if v is None else f"{v}" for name, v in told.items()}
 
 
-def _value(result: Result, name: str) -> tuple[float | None, str]:
-    """A metric's value, or that of a column, or None and the reason."""
-    if (score := name.removesuffix(_UNCONDITIONAL)) not in result.metrics:
-        value = result.to_row().get(name)
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value), ""
-        return None, str(NOT_SCORED.reason)
-    metric = result.metric(score)
-    if name.endswith(_UNCONDITIONAL) and metric.reason is not None and metric.reason.code == GATE_NOT_PASSED:
-        return 0.0, ""
-    return metric.value, metric.reason or ""
+def _values(result: Result, names: Sequence[str]) -> dict[str, tuple[float | None, str]]:
+    """The value of each metric, or that of a column, or None and the reason."""
+    metrics, found = result.metrics, dict[str, tuple[float | None, str]]()
+    row = {} if all(name.removesuffix(_UNCONDITIONAL) in metrics for name in names) else result.to_row()
+    for name in names:
+        if (metric := metrics.get(name.removesuffix(_UNCONDITIONAL))) is None:
+            value = row.get(name)
+            known = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+            found[name] = known, "" if known is not None else str(NOT_SCORED.reason)
+        elif name.endswith(_UNCONDITIONAL) and metric.reason is not None and metric.reason.code == GATE_NOT_PASSED:
+            found[name] = 0.0, ""
+        else:
+            found[name] = metric.value, metric.reason or ""
+    return found
 
 
-def _minus_null(row: _Row, kind: str, name: str) -> tuple[float | None, str]:
+def _minus_null(
+    own: tuple[float | None, str], nulls: Mapping[str, tuple[float | None, str]] | None, kind: str, name: str
+) -> tuple[float | None, str]:
     """A score minus that of its null description."""
-    if kind not in row.nulls:
+    if nulls is None:
         return None, f"no {kind} description"
-    (own, why), (null, why_null) = _value(row.result, name), _value(row.nulls[kind], name)
-    if own is None or null is None:
-        return None, why if own is None else f"null: {why_null}"
-    return own - null, ""
+    (value, why), (null, why_null) = own, nulls[name]
+    if value is None or null is None:
+        return None, why if value is None else f"null: {why_null}"
+    return value - null, ""
 
 
-def _minus_baselines(
-    group: str, rows: Sequence[_Row], results: Results | Sequence[Results], scores: Sequence[str], seed: int
-) -> Iterator[dict[str, Any]]:
-    """The rows of a group's scores minus those of baseline features."""
-    runs = [results] if isinstance(results, Results) else results
-    beside: dict[str, dict[Feature, list[Result]]] = {}
+def _beside(runs: Sequence[Results], scores: Sequence[str]) -> dict[str, _Group]:
+    """The scores of each kind of baseline features, as those of the features that they stand beside, where they do."""
+    beside: dict[str, _Group] = {}
     for run in runs:
         for kind, found in run.baselines.items():
             partners, words = dict(found.beside), run.run.features.words
+            group = beside.setdefault(kind, _Group(scores))
             for one in found:
                 index = one.description.index
                 key = (words, partners[index]) if index in partners else (found.run.features.words, index)
-                beside.setdefault(kind, {}).setdefault(key, []).append(one)
-            beside.setdefault(kind, {})
-    own: dict[Feature, list[Result]] = {}
-    weights = {row.feature: row.weight for row in rows}
-    for row in rows:
-        own.setdefault(row.feature, []).append(row.result)
-    for (kind, others), name in product(beside.items(), scores):
+                group.add(_Row(one, {}, kind, key, 1.0))
+    return beside
+
+
+def _minus_baselines(group: str, rows: _Group, beside: Mapping[str, _Group], seed: int) -> Iterator[dict[str, Any]]:
+    """The rows of a group's scores minus those of baseline features."""
+    for (kind, others), name in product(beside.items(), rows.names):
         purpose = stream(seed, "summary", group, f"{name} - baseline:{kind}")
-        found = difference(_averages(own, name), _averages(others, name), purpose, (weights, {}))
-        missing = len(own) - found["n_a"]
+        own = rows.averages(name)
+        found = difference(own, others.averages(name), purpose, (rows.weights, {}))
         yield {
             "group": group,
             "metric": name,
@@ -362,7 +393,7 @@ def _minus_baselines(
             "high": found["high"],
             "n": found["n_a"],
             "n_features": found["n_a"],
-            "undefined": missing / len(own),
+            "undefined": (len(own) - found["n_a"]) / len(own),
             "reasons": "" if found["n_b"] else "no feature of the baseline has a value",
         }
 
@@ -374,14 +405,6 @@ def subtracted(row: Mapping[str, Any]) -> str | None:
     'null: shuffled'
     """
     return next((f"{name}: {row[name]}" for name in ("null", "baseline") if row[name] is not None), None)
-
-
-def _averages(results: Mapping[Feature, Iterable[Result]], name: str) -> dict[Feature, float]:
-    """A score of each feature, several descriptions averaged; NaN where none has a value."""
-    known = {
-        feature: [v for one in some if (v := _value(one, name)[0]) is not None] for feature, some in results.items()
-    }
-    return {feature: float(np.mean(values)) if values else math.nan for feature, values in known.items()}
 
 
 def _general(reason: str) -> str:

@@ -10,7 +10,7 @@ from fade_lens.metrics.metric import Metric
 from fade_lens.runs.results import Result
 from fade_lens.scorers.base import ScoreSpec
 from fade_lens.scorers.evidence import Continuation
-from fade_lens.scorers.standing import ORDER, deciding
+from fade_lens.scorers.standing import ORDER
 
 
 def below(spec: ScoreSpec, metric: Metric, gate: float) -> bool:
@@ -22,8 +22,8 @@ def worst_first(results: Iterable[Result]) -> list[Result]:
     """Failing descriptions first, then open ones and dead features, each by the lowest of the scores that decide."""
 
     def key(result: Result) -> tuple[int, float, float]:
-        metrics = (found.metrics.get(spec.name) for spec, found in deciding(result.evidence))
-        values = [metric.value for metric in metrics if metric is not None and metric.value is not None]
+        metrics = (result.metric(spec.name) for spec in result.specs if spec.decides)
+        values = [metric.value for metric in metrics if metric.value is not None]
         return ORDER.index(result.standing), min(values, default=0.0), sum(values)
 
     return sorted(results, key=key)
