@@ -15,17 +15,17 @@ SCALARS = frozenset({str, int, float, bool, type(None)})
 
 def to_plain(value: Any) -> Any:
     """Nested dataclasses, tuples and mappings as JSON values."""
-    if type(value) in SCALARS:
+    if (kind := type(value)) in SCALARS:
         return value
+    if kind is tuple or kind is list:
+        return [v if type(v) in SCALARS else to_plain(v) for v in value]
+    if names := _names(kind):
+        return {n: v if type(v := getattr(value, n)) in SCALARS else to_plain(v) for n in names}
     if isinstance(value, Reason):
         return {"code": value.code, "words": str(value)}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_plain(getattr(value, name)) for name in _names(type(value))}
-    if isinstance(value, tuple | list):
-        return [to_plain(v) for v in cast(tuple[Any, ...], value)]
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
-    return value
+    return list(map(to_plain, cast(tuple[Any, ...], value))) if isinstance(value, tuple | list) else value
 
 
 def from_plain(kind: Any, value: Any) -> Any:
@@ -35,7 +35,8 @@ def from_plain(kind: Any, value: Any) -> Any:
 
 @cache
 def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(kind))
+    """The fields of a dataclass; none of what is no dataclass."""
+    return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
 
 
 @cache
@@ -52,7 +53,7 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
         return _read_union([a for a in arguments if a is not type(None)])
     if origin is Mapping:
         return _read_mapping(arguments[1])
-    if kind in (int, float, str, bool):
+    if kind in SCALARS:
         return _read_scalar(kind)
     if origin is tuple:
         return _read_tuple(arguments)
@@ -66,6 +67,8 @@ def _read_union(chosen: list[Any]) -> Callable[[Any], Any]:
         return lambda value: (told if isinstance(value, Mapping) and "words" in value else others)(value)
     if len(chosen) > 1:
         return lambda value: value
+    if chosen[0] in SCALARS:
+        return _read_scalar(chosen[0], type(None))
     read = _reader(chosen[0])
     return lambda value: None if value is None else read(value)
 
@@ -82,8 +85,8 @@ def _read_mapping(kind: Any) -> Callable[[Any], Any]:
     return made
 
 
-def _read_scalar(kind: type) -> Callable[[Any], Any]:
-    allowed = (int, float) if kind is float else kind
+def _read_scalar(kind: type, *others: type) -> Callable[[Any], Any]:
+    allowed = (kind, *others, *((int,) if kind is float else ()))
 
     def made(value: Any) -> Any:
         if not isinstance(value, allowed):
