@@ -169,8 +169,12 @@ class Stages:
         return self._bars.get_renderable()
 
     def stage(self, name: str, total: int) -> Advance:
-        """Begin a stage of `total` steps; call the result with the number of steps done."""
-        task = self._bars.add_task(name, total=max(total, 1), completed=0 if total else 1)
+        """Begin a stage of `total` steps, or add these to one of that name; call the result with the number of steps done."""
+        known = next((task for task in self._bars.tasks if task.description == name), None)
+        if known is None:
+            task = self._bars.add_task(name, total=max(total, 1), completed=0 if total else 1)
+        else:
+            self._bars.update(task := known.id, total=(known.total or 0) + total)
         return lambda steps: self._bars.advance(task, steps)
 
     def answers(self, count: Callable[[], int], expected: int) -> None:

@@ -3,8 +3,8 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -36,10 +36,12 @@ class Likeness:
         self.evidence, self.by = evidence, by
         self.role: Role | None = role
 
-    @cached_property
+    @property
     def index(self) -> "WordIndex":
-        """The words of the corpus."""
-        return WordIndex(self.evidence.subject.tokens.texts)
+        """The words of the corpus, the same for all that read this evidence."""
+        if (found := _INDEX.get(self.evidence)) is None:
+            found = _INDEX[self.evidence] = WordIndex(self.evidence.subject.tokens.texts)
+        return found
 
     def to(self, description: str) -> Float[np.ndarray, " text"] | None:
         """The likeness of every text of the role; None where none is asked for."""
@@ -53,6 +55,9 @@ class Likeness:
         nearest = np.full(len(self.evidence.subject.tokens), -1.0)
         np.maximum.at(nearest, self.evidence.grid.text, found)
         return nearest
+
+
+_INDEX: WeakKeyDictionary[Evidence, "WordIndex"] = WeakKeyDictionary()
 
 
 def check_likeness(by: str) -> None:

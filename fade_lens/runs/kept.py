@@ -319,6 +319,8 @@ class Kept(Result):
 
     def to_row(self) -> dict[str, Any]:
         """One row of `Results.frame`, as it was written."""
+        if not self.raw:
+            return super().to_row()
         with told(self.file.path, self.number):
             row = loaded(self.raw)
             if bad := next((name for name, cell in row.items() if isinstance(cell, list | dict)), None):

@@ -162,6 +162,9 @@ class Scoring:
         evidence: windows of the features over the whole corpus, by role; to be drawn once the pass is there.
         role: whose texts the scores rest on: "test" where an explainer was used, None for all. `subject` has these texts alone.
         observe: makes sure of the pass over the corpus. What needs no activations is asked before it, so that the judge works meanwhile.
+        first: of each text the first description of the run that has it; `ask` may be given some of the run's descriptions, and others later,
+            of which another object of the scorer is asked.
+        compared: features that the descriptions which `ask` is given are compared with; None: all of the subject.
     """
 
     subject: "Subject"
@@ -172,6 +175,8 @@ class Scoring:
     evidence: "Evidence"
     role: "Role | None"
     observe: Callable[[], None]
+    first: Mapping[str, Description] = field(default_factory=dict[str, Description])
+    compared: Sequence[int] | None = None
 
     def wait(self, name: str, futures: Iterable["Future[Any]"]) -> None:
         """Wait for the judge, the bar moving as answers come; the first error ends the run."""
@@ -191,7 +196,7 @@ class Scoring:
 
 
 class Scorer(Registered, ABC):
-    """What every scorer is; an object of it lives for one run.
+    """What every scorer is; an object of it lives for one run, or for one block of descriptions of a large one.
 
     A run calls `ask`, then `measure`, from one thread. The judge never calls a scorer, with one exception: the function that `ask` gives to
     `Judge.submit_rounds` is called from the judge's thread with the ratings so far (see `fade_lens.judge.rounds`, which says what it must

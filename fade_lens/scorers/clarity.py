@@ -34,12 +34,23 @@ class ClaritySettings(SubjectSettings):
 class WrittenActivations:
     """The largest activations of the written texts: `place` says in which row of `values` a text is.
 
-    `overflowed` are those of which no finite number is known (in `values` they are NaN).
+    `overflowed` are those of which no finite number is known (in `values` they are NaN). `columns` says where a feature of the subject is, where
+    some alone are kept.
     """
 
     place: Mapping[str, int]
     values: Float[np.ndarray, "text feature"]
     overflowed: Bool[np.ndarray, "text feature"]
+    columns: Mapping[int, int] | None = None
+
+    def at(self, columns: Sequence[int]) -> list[int]:
+        """The places of some columns of the subject on the `feature` axis."""
+        return [*columns] if self.columns is None else [self.columns[column] for column in columns]
+
+    def among(self, columns: Sequence[int]) -> "WrittenActivations":
+        """The same of some features, by their columns."""
+        places = {column: at for at, column in enumerate(columns)}
+        return WrittenActivations(self.place, self.values[:, columns], self.overflowed[:, columns], places)
 
     def rows(self, texts: Sequence[str]) -> Int[np.ndarray, "text"]:
         """The rows of some texts."""
@@ -54,7 +65,7 @@ class WrittenActivations:
             place |= {text: before + row for text, row in part.place.items()}
             before += len(part.values)
         values, overflowed = ([getattr(part, name) for part in parts] for name in ("values", "overflowed"))
-        return cls(place, np.concatenate(values), np.concatenate(overflowed))
+        return cls(place, np.concatenate(values), np.concatenate(overflowed), parts[0].columns)
 
 
 def submit_texts(judge: Judge, description: Description, settings: ClaritySettings) -> Future[Written]:
@@ -90,7 +101,7 @@ class ClarityEvaluator:
         activations = activations or self.activate(written)
         evidence: dict[Description, ClarityEvidence] = {}
         for description, answer in written.items():
-            column = self.subject.column(description.index)
+            (column,) = activations.at([self.subject.column(description.index)])
             rows = activations.rows(answer.texts)
             own = activations.values[rows, column].astype(np.float64)
             reason = self.subject.overflow(description.index, int(activations.overflowed[rows, column].sum()))

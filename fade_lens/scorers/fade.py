@@ -172,7 +172,9 @@ class FadeScorer(Scorer):
         self.written: dict[Description, Written] = {}
         """The texts written for each description, once they are measured."""
         self.activations: WrittenActivations | None = None
-        """What they do to every feature of the run, once they are measured."""
+        """What they do to every feature that is compared, once they are measured."""
+        self.lost = set[str]()
+        """Those whose activations are not finite for some feature."""
 
     @classmethod
     def check(cls, settings: SubjectSettings) -> None:
@@ -198,11 +200,10 @@ class FadeScorer(Scorer):
 
     def ask(self, descriptions: Sequence[Description]) -> Asked:
         """Have texts written, and natural texts rated; a null description takes the texts written for the same words."""
-        written: dict[Description, Future[Written]] = {}
-        by_words: dict[str, Future[Written]] = {}
-        for d in descriptions:
-            written[d] = by_words[d.text] if d.null and d.text in by_words else self.clarity.ask(d)
-            by_words.setdefault(d.text, written[d])
+        first = self.scoring.first or {d.text: d for d in reversed(descriptions)}
+        source = {d: first[d.text] if d.null else d for d in descriptions}
+        asked = {d: self.clarity.ask(d) for d in dict.fromkeys(source.values())}
+        written = {d: asked[source[d]] for d in descriptions}
         rules = ruled(descriptions, self.settings)
         alone = tuple(dict.fromkeys(chain(*rules.values())))
         written |= {rule: self.clarity.ask(rule) for rule in alone}
@@ -270,10 +271,15 @@ class FadeScorer(Scorer):
         advance = self.scoring.stages.stage("judge and model: written texts", len(asked.written))
         clear: dict[Description, ClarityEvidence] = {}
         found: dict[Future[Written], WrittenActivations] = {}
+        compared, subject = self.scoring.compared, self.scoring.subject
+        own = dict.fromkeys([*(compared or ()), *(d.index for d in asked.written)])
+        kept = None if compared is None or len(own) == len(subject.features.indices) else [*map(subject.column, own)]
         for d, answer in asked.written.items():
             self.written[d] = answer.result()
             if answer not in found:
-                found[answer] = self.clarity.activate({d: self.written[d]})
+                whole = self.clarity.activate({d: self.written[d]})
+                self.lost |= {text for text, row in whole.place.items() if whole.overflowed[row].any()}
+                found[answer] = whole if kept is None else whole.among(kept)
             clear |= self.clarity.measure({d: self.written[d]}, found[answer])
             if d in asked.rules:  # a description, not a rule of one
                 self.scoring.found(d, {"clarity": clear[d].clarity})
