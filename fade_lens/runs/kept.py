@@ -12,7 +12,6 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -63,6 +62,7 @@ class ResultsFile:
     def __init__(self, database: sqlite3.Connection, path: Path) -> None:
         self.path, self._database = path, database
         self._lately = OrderedDict[tuple[str, int], Result]()
+        self._last: tuple[str, dict[str, Any]] = "", {}
 
     @classmethod
     def create(cls, path: Path) -> "ResultsFile":
@@ -194,6 +194,15 @@ class ResultsFile:
         """The rest of a result, packed."""
         return cast(bytes, self._one("SELECT body FROM bodies WHERE part = ? AND number = ?", part, number)[0])
 
+    def head(self, kept: "Kept") -> dict[str, Any]:
+        """What is at hand of a result. That of the last is kept here and not in the result, of which there may be a hundred thousand."""
+        text, found = self._last
+        if text is not kept.told:
+            with told(self.path, kept.number):
+                found = loaded(kept.told)
+            self._last = kept.told, found
+        return found
+
     def whole(self, kept: "Kept") -> Result:
         """A result with all of its evidence; of those looked at last it is at hand."""
         key = kept.part, kept.number
@@ -240,50 +249,49 @@ class Kept(Result):
         with told(self.file.path, self.number):
             return from_plain(kind, self.head[name])
 
-    @cached_property
+    @property
     def head(self) -> dict[str, Any]:
         """What is at hand, as it was written."""
-        with told(self.file.path, self.number):
-            return loaded(self.told)
+        return self.file.head(self)
 
-    @cached_property
+    @property
     def description(self) -> Description:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._read(Description, "description")
 
-    @cached_property
+    @property
     def permutation(self) -> PermutationTest | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._read(PermutationTest | None, "permutation")
 
-    @cached_property
+    @property
     def usage(self) -> Usage | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._read(Usage | None, "usage")
 
-    @cached_property
+    @property
     def agreement(self) -> tuple[Agreement, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._read(tuple[Agreement, ...], "agreement")
 
-    @cached_property
+    @property
     def neuronpedia(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._read(str, "neuronpedia")
 
-    @cached_property
+    @property
     def collides(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._read(str, "collides")
 
-    @cached_property
+    @property
     def gate(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._read(float, "gate")
 
-    @cached_property
-    def scorers(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    @property
+    def scorers(self) -> tuple[str, ...]:
         return self._read(tuple[str, ...], "scorers")
 
-    @cached_property
-    def metrics(self) -> dict[str, Metric]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    @property
+    def metrics(self) -> dict[str, Metric]:
         return self._read(Mapping[str, Metric], "metrics")
 
-    @cached_property
-    def standing(self) -> Standing:
+    @property
+    def standing(self) -> Standing:  # pyright: ignore[reportIncompatibleVariableOverride]
         word, why = self._read(tuple[str, str], "standing")
         if word not in ORDER:
             raise InputError(f"{self.file.path.name!r}, result {self.number}: standing {word!r:.40} is none of {', '.join(ORDER)}")  # fmt: skip
