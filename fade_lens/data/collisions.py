@@ -58,9 +58,21 @@ class Collisions:
             if label in self.features
         ]
 
+    @cached_property
+    def _sharing(self) -> dict[tuple[str, ...], tuple[int, ...]]:
+        """By labels the features that have one of them: made once for all of these, of which there may be ten thousand."""
+        return {}
+
+    def sharing(self, index: int) -> tuple[int, ...]:
+        """The features that share a description with one, itself among them, in ascending order."""
+        labels = tuple(self.alike(index))
+        if labels not in self._sharing:
+            self._sharing[labels] = tuple(sorted({other for label in labels for other in self.features[label]}))
+        return self._sharing[labels]
+
     def others(self, index: int) -> tuple[int, ...]:
         """The features that share a description with one, in ascending order."""
-        return tuple(sorted({other for label in self.alike(index) for other in self.features[label]} - {index}))
+        return tuple(other for other in self.sharing(index) if other != index)
 
     @cached_property
     def indices(self) -> tuple[int, ...]:
@@ -90,10 +102,10 @@ class Collisions:
 
     def flag(self, index: int) -> Flag | None:
         """That a feature shares its description, as a flag: "collides: with 12, 40"; None where it does not."""
-        if not (others := self.others(index)):
+        if (left := len(self.sharing(index)) - 1) < 1:
             return None
-        more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
-        return Flag("collides", f"with {', '.join(map(str, others[:NAMED]))}{more}")
+        named = [str(other) for other in self.sharing(index)[: NAMED + 1] if other != index][:NAMED]
+        return Flag("collides", f"with {', '.join(named)}{f' and {left - NAMED:,} more' if left > NAMED else ''}")
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
