@@ -109,5 +109,5 @@ def test_results_of_blocks_that_are_measured_leave_memory(server: FakeJudge, mon
     before = sum(type(one) is RatedEvidence for one in gc.get_objects())
     monkeypatch.setattr(Coming, "keep", counted)
     monkeypatch.setattr("fade_lens.baselines.permutation.MOST", 1)
-    in_blocks(monkeypatch, lambda: run(server, settings=UNSTEERED), 1)
-    assert len(most) == len(DESCRIBED) and max(most) <= 5, "the two descriptions of a feature, and not those before"
+    in_blocks(monkeypatch, lambda: run(server, TRUE, settings=UNSTEERED), 1)
+    assert len(most) == len(TRUE) and max(most) <= 2, "the block's own, and none before it"
