@@ -36,7 +36,7 @@ SCHEMA = (
     "CREATE TABLE parts (part TEXT PRIMARY KEY, n INTEGER NOT NULL, record BLOB NOT NULL)",
     "CREATE TABLE heads (part TEXT NOT NULL, number INTEGER NOT NULL, feature INTEGER NOT NULL, standing TEXT NOT NULL, "
     "row TEXT NOT NULL, head TEXT NOT NULL, PRIMARY KEY (part, number))",
-    "CREATE INDEX by_feature ON heads (part, feature)",
+    "CREATE INDEX by_feature ON heads (part, feature, number)",
     "CREATE TABLE bodies (part TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (part, number))",
 )
 PAGE_BYTES = 2**14
