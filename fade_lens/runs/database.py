@@ -21,20 +21,25 @@ MOUNTS = Path("/proc/self/mounts")
 
 
 def opened(file: Path) -> sqlite3.Connection:
-    """A connection to a file, made where there is none, whose every commit is on disk when it returns."""
+    """A connection to a file, made where there is none, whose every commit is on disk when it returns.
+
+    Readers read beside a writer (WAL). That needs memory which all processes share: where the disk is another machine's, or has none, one waits
+    for the other (a rollback journal).
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     if unfinished(file, "wal") and not size_of(file):  # SQLite would begin anew, and delete what is beside it
         raise sqlite3.DatabaseError("it is empty, and what was written last is beside it")
-    db = connected(file)
+    db, shared = connected(file), is_shared(file.parent)
     try:
         try:
-            new = not tables_of(db)
-        except sqlite3.OperationalError as error:  # such as WAL where it cannot be
+            if not tables_of(db) or shared:
+                set_pragmas(db, "journal_mode=DELETE" if shared else "journal_mode=WAL")
+        except sqlite3.OperationalError as error:
             if code_of(error) == sqlite3.SQLITE_BUSY:
                 raise
-            new = True
-        if new or is_shared(file.parent):
-            set_journal(db, file.parent)
+            db.close()  # WAL where it cannot be; alone, a process needs no memory that others see
+            db = connected(file)
+            set_pragmas(db, "locking_mode=EXCLUSIVE", "journal_mode=DELETE", "locking_mode=NORMAL")
         # NORMAL, the default of some builds, loses the last commits in a power cut: answers that were paid for.
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA fullfsync=1")  # macOS leaves them in the disk's own memory otherwise
@@ -66,25 +71,18 @@ def tables_of(db: sqlite3.Connection) -> set[str]:
     return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
-def set_journal(db: sqlite3.Connection, folder: Path) -> None:
-    """Let readers read beside a writer (WAL). Where that cannot be, a rollback journal, with which one waits for the other.
-
-    WAL needs memory that all processes share: there is none between machines, nor on some disks. SQLite does not wait for a lock here: of
-    two that begin at once one is told to come again.
-    """
-    for wait in (*[0.02] * 500, None):
-        try:
-            db.execute(f"PRAGMA journal_mode={'DELETE' if is_shared(folder) else 'WAL'}")
-            return
-        except sqlite3.OperationalError as error:
-            if code_of(error) != sqlite3.SQLITE_BUSY:
+def set_pragmas(db: sqlite3.Connection, *pragmas: str) -> None:
+    """Set how a file is written; SQLite does not wait for a lock here: of two that begin at once one is told to come again."""
+    for pragma in pragmas:
+        for wait in (*[0.02] * 500, None):
+            try:
+                db.execute(f"PRAGMA {pragma}")
                 break
-            if wait is None:
-                raise
-            time.sleep(wait)
-    for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "locking_mode=NORMAL"):  # alone it needs no memory
-        db.execute(f"PRAGMA {pragma}")
-    tables_of(db)  # gives the lock back
+            except sqlite3.OperationalError as error:
+                if wait is None or code_of(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                time.sleep(wait)
+    tables_of(db)  # shows whether it works, and gives a lock back
 
 
 def is_shared(folder: Path) -> bool:
