@@ -40,7 +40,8 @@ def opened(file: Path) -> sqlite3.Connection:
             db.close()  # WAL where it cannot be; alone, a process needs no memory that others see
             db = connected(file)
             set_pragmas(db, "locking_mode=EXCLUSIVE", "journal_mode=DELETE", "locking_mode=NORMAL")
-        # NORMAL, the default of some builds, loses the last commits in a power cut: answers that were paid for.
+        # NORMAL, the default of some builds, loses the last commits in a power cut: answers that were paid for. It takes 0.2 ms an
+        # answer where FULL takes 2.6 on a common disk, and a judge hundreds.
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA fullfsync=1")  # macOS leaves them in the disk's own memory otherwise
     except BaseException:

@@ -39,9 +39,9 @@ def rated(server, folder, n, close=True):
         kept = list(store.transcripts())
     if close:
         judge.close()
-    sent = server.requests - before
-    failed = used.retries
-    assert sent - failed == used.calls == len(kept) == sum(one.calls for one in by_concept) > n
+    assert (
+        server.requests - before - used.retries == used.calls == len(kept) == sum(one.calls for one in by_concept) >= n
+    )
     assert used.prompt_tokens == 100 * used.calls == sum(answer["prompt_tokens"] for _, answer in kept)
     assert sum(one.cost for one in by_concept) == pytest.approx(used.cost)
     assert used.failed == 0
@@ -56,10 +56,10 @@ def test_sessions_leave_no_descriptor_and_no_thread_behind(tmp_path):
         for number in range(3):
             rated(server, tmp_path / str(number), 40, close=number != 1)  # one is forgotten, not closed
         for _ in range(600):
-            if held() <= before:
+            if left := all(now <= then for now, then in zip(held(), before, strict=True)):
                 break
             time.sleep(0.05)
-        assert all(now <= then for now, then in zip(held(), before, strict=True))
+        assert left
 
 
 def test_what_an_account_keeps_of_an_answer_is_a_number():
