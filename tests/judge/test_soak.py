@@ -63,7 +63,7 @@ def test_sessions_leave_no_descriptor_and_no_thread_behind(tmp_path):
 
 
 def test_what_an_account_keeps_of_an_answer_is_a_number():
-    ledger, n = Ledger((1.0, 2.0)), 4000
+    ledger, n = Ledger((1.0, 2.0)), 1000
     keys = [key_of(number=at) for at in range(n)]
     tracemalloc.start()
     try:
