@@ -7,15 +7,16 @@ What others wrote is data and may be hostile: sizes are bounded, nothing in it i
 import gzip
 import io
 import json
+import os
 import re
 import tomllib
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fade_lens._util.errors import Argument, InputError, MissingExtraError
+from fade_lens._util.errors import Argument, InputError, MissingExtraError, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,20 +55,48 @@ def table_of(records: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a text, such as a page, in UTF-8; its folder is made where it is not there."""
+@contextmanager
+def whole_file(path: str | Path) -> Generator[Path]:
+    """A path to write to, whose file takes its place at the end: whatever ends the process, what is there is whole. Its folder is made.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    if path.exists():
+        path = path.resolve()  # a link stays one
+        partial = partial if path.is_file() else path  # such as /dev/stdout
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if partial != path:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except OSError as error:
+        why = error.strerror or error
+        raise StoreError(
+            f"{str(path)!r} cannot be written: {why}; see that its disk has room and its folder can be written to, and run again: what a run's folder holds is kept"
+        ) from error
+    finally:
+        if partial != path:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text, such as a page, in UTF-8, all of it or nothing; its folder is made where it is not there."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
 def write_csv(frame: "pd.DataFrame", path: str | Path) -> Path:
-    """Write a table without its index; its folder is made where it is not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(path, index=False, errors="replace")
-    return path
+    """Write a table without its index, all of it or nothing; its folder is made where it is not there."""
+    with whole_file(path) as partial:
+        frame.to_csv(partial, index=False, errors="replace")
+    return Path(path)
 
 
 def kind_of(path: Path) -> str:

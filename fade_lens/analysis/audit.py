@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import clean
+from fade_lens._util.files import clean, whole_file, write_csv, write_text
 from fade_lens._util.wording import one_line
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.analysis.relabelling import Relabelling, relabelled, to_describe
@@ -137,16 +137,17 @@ class Audit(Brief):
         folder.mkdir(parents=True, exist_ok=True)
         written = {name: folder / f"audit.{name}" for name in ("csv", "jsonl")}
         table = self.flat()
-        table.to_csv(written["csv"], index=False)
+        write_csv(table, written["csv"])
         write_lines(written["jsonl"], map(json_row, records_of(self.frame)))
         try:
-            table.to_parquet(folder / "audit.parquet", index=False)
+            with whole_file(folder / "audit.parquet") as partial:
+                table.to_parquet(partial, index=False)
             written["parquet"] = folder / "audit.parquet"
         except ImportError:
             logger.warning("audit.parquet is not written: pip install 'fade-lens[parquet]'")
         if len(cast(Any, self.agreement["rho"]).dropna()):
             written["agreement"] = folder / "score_agreement.csv"
-            self.agreement.to_csv(written["agreement"], index=False)
+            write_csv(self.agreement, written["agreement"])
         if self.relabelling.undescribed:
             written["to describe"] = folder / "to_describe.jsonl"
             anew = (to_describe(index, rows, self._summary(index)) for index, rows in self.relabelling.undescribed)
@@ -172,14 +173,14 @@ class Audit(Brief):
         bad = cast(Any, self.frame[self.frame["verdict"].isin(BAD)]).drop_duplicates("index")
         written = {name: folder / file for name, file in FILES.items()}
         urls = links.quick_list(self.source, bad["index"].tolist(), "fade-lens audit")
-        written["quick lists"].write_text("".join(f"{url}\n" for url in urls), encoding="utf-8")
+        write_text(written["quick lists"], "".join(f"{url}\n" for url in urls))
         about = [(int(row["index"]), line_of(row)) for row in records_of(bad)]
         bodies = links.list_bodies(
             self.source, about, "fade-lens audit", ", ".join(f"{n} {w}" for w, n in self.counts.items())
         )
-        written["list bodies"].write_text(json.dumps(bodies, indent=1), encoding="utf-8")
+        write_text(written["list bodies"], json.dumps(bodies, indent=1))
         write_lines(written["import rows"], links.import_rows(self.source, map(json_row, self.relabelling.rows)))
-        written["outdated ids"].write_text("".join(f"{name}\n" for name in self.relabelling.outdated), encoding="utf-8")
+        write_text(written["outdated ids"], "".join(f"{name}\n" for name in self.relabelling.outdated))
         return written
 
     def flat(self) -> "pd.DataFrame":
@@ -405,7 +406,7 @@ def json_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """A JSONL file."""
-    with path.open("w", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
 
 

@@ -1,6 +1,7 @@
 """`fade-lens judge log`: what the judge was asked in a run, and what it answered."""
 
 import json
+from collections import deque
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,28 +46,35 @@ def log(
     from fade_lens.judge.log import KINDS, Entry
     from fade_lens.runs.store import read_transcripts
 
-    entries = [Entry(request, answer) for request, answer in read_transcripts(run)]
-    kinds = dict.fromkeys([*KINDS, *(entry.kind for entry in entries)])
+    kinds, n, failed = [*KINDS], 0, 0
+    latest: deque[Entry] = deque(maxlen=limit)
+
+    def show(entry: Entry) -> None:
+        if as_json:
+            typer.echo(json.dumps(entry.to_dict(), ensure_ascii=True))
+        else:
+            for line in lines(entry, full):
+                console.print(plain(line), soft_wrap=True)
+
+    for entry in (Entry(request, answer) for request, answer in read_transcripts(run)):
+        kinds += [entry.kind] if entry.kind not in kinds else []
+        asked = entry.kind == kind if kind else entry.kind != "batch"
+        if not asked or (concept or "").casefold() not in entry.concept.casefold():
+            continue
+        if not (failure := entry.failure) and failures:
+            continue
+        n, failed = n + 1, failed + bool(failure)
+        if limit:
+            latest.append(entry)
+        else:
+            show(entry)
     if kind is not None and kind not in kinds:
         raise InputError(f"--kind is {kind!r}; give one of {', '.join(kinds)}")
-    found = [
-        entry
-        for entry in entries
-        if entry.kind == (kind or entry.kind)
-        and (kind == "batch" or entry.kind != "batch")
-        and (concept or "").casefold() in entry.concept.casefold()
-        and (not failures or entry.failure)
-    ]
-    chosen = found[-limit:] if limit else found
-    if as_json:
-        for entry in chosen:
-            typer.echo(json.dumps(entry.to_dict(), ensure_ascii=True))
-        return
-    for line in (line for entry in chosen for line in lines(entry, full)):
-        console.print(plain(line), soft_wrap=True)
-    failed = sum(bool(entry.failure) for entry in found)
-    more = f", the last {len(chosen)} shown" if len(chosen) < len(found) else ""
-    console.print(plain(f"{len(found)} answers{more}; {failed} gave less than was asked for"), soft_wrap=True)
+    for entry in latest:
+        show(entry)
+    if not as_json:
+        more = f", the last {limit} shown" if limit and limit < n else ""
+        console.print(plain(f"{n} answers{more}; {failed} gave less than was asked for"), soft_wrap=True)
 
 
 def lines(entry: "Entry", full: bool) -> list[str]:

@@ -1,6 +1,5 @@
 """Windows that a description should be told apart from: random ones, and hard ones of five further kinds. Never one kind for another."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice, zip_longest
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fade_lens._util.errors import InputError, suggest
+from fade_lens._util.files import whole_file
 from fade_lens._util.seeds import rng
 from fade_lens.data.embedding import MODEL, check_embedding, embed
 from fade_lens.evidence.roles import Role, digest
@@ -125,13 +125,8 @@ def kept_vectors(path: Path, n: int) -> Float[np.ndarray, "window d"] | None:
 
 def keep_vectors(path: Path, vectors: Float[np.ndarray, "window d"]) -> None:
     """Write an embedding, all of it or nothing."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
 
 
 class Negatives:

@@ -155,8 +155,11 @@ class Asking:
         Raises:
             JudgeError: of many answers of this form, over all concepts, none could be read.
         """
-        if not (readable or answer.refusal or self.asked.queue.key(request) in self.asked.call.answered):
+        key, came = self.asked.queue.key(request), self.asked.call.answered
+        if not (readable or answer.refusal or key in came):
             return False
+        if readable:  # counts whenever it came: of hundred thousands only those that gave nothing need be remembered
+            came.discard(key)
         self.own.readable += readable
         self.own.unreadable += not readable
         self.overall.readable += readable

@@ -150,7 +150,8 @@ class Ledger:
         self.price = None if price is None else checked_price(price)
         self._lock = Lock()
         self._total = Usage()
-        self._by_concept: dict[str, dict[str, tuple[Usage, bool]]] = {}
+        self._by_concept: dict[str, tuple[set[int], list[Usage]]] = {}
+        """The answers that are counted, by a number each, for a run has hundred thousands; and what they sum to, those of a Batch API last."""
 
     def add(self, **counts: int) -> None:
         """Adds to the counters named."""
@@ -165,9 +166,11 @@ class Ledger:
 
     def use(self, concept: str, key: str, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> None:
         """Counts an answer, new or stored, for `concept`; the same answer (by its `key`) counts once."""
-        own = Usage(1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
         with self._lock:
-            self._by_concept.setdefault(concept, {})[key] = own, batched
+            counted, sums = self._by_concept.setdefault(concept, (set(), [Usage(), Usage()]))
+            if (answer := hash(key)) not in counted:
+                counted.add(answer)
+                sums[batched] += Usage(1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
     def begin(self) -> None:
         """Forgets the counts by concept: a new run counts for itself."""
@@ -190,10 +193,9 @@ class Ledger:
     def usage_of(self, concept: str) -> Usage:
         """What all answers about `concept` cost when they were paid for, in this run or an earlier one."""
         with self._lock:
-            answers = list(self._by_concept.get(concept, {}).values())
-        costs = [self.cost(share.prompt_tokens, share.completion_tokens, batched=batched) for share, batched in answers]
-        shares = sum((share for share, _ in answers), Usage())
-        return replace(shares, cost=None if self.price is None else sum(cost or 0.0 for cost in costs))
+            sums = list(self._by_concept.get(concept, (set(), [Usage(), Usage()]))[1])
+        costs = [self.cost(one.prompt_tokens, one.completion_tokens, batched=at == 1) for at, one in enumerate(sums)]
+        return replace(sum(sums, Usage()), cost=None if self.price is None else sum(cost or 0.0 for cost in costs))
 
 
 class Budget:

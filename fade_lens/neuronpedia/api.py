@@ -2,12 +2,11 @@
 
 import gzip
 import json
-import os
 from collections.abc import Sequence
 from typing import Any, cast
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import json_value
+from fade_lens._util.files import json_value, whole_file
 from fade_lens.neuronpedia.bulk import cache_of
 from fade_lens.neuronpedia.errors import NeuronpediaError, NotThereError
 from fade_lens.neuronpedia.ids import Hosts, SourceId
@@ -33,11 +32,8 @@ def read_feature(web: Web, hosts: Hosts, source: SourceId, index: int) -> Import
             raise NotThereError(f"Neuronpedia has no feature {index} in {source}")
         if not isinstance(record, dict) or "index" not in record:
             raise NeuronpediaError(f"{url} answered something that is no feature")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        with gzip.open(partial, "wt", encoding="utf-8") as file:
+        with whole_file(path) as partial, gzip.open(partial, "wt", encoding="utf-8") as file:
             json.dump(record, file)
-        partial.replace(path)
     return feature_of(cast(dict[str, Any], record), f"feature {source}/{index}", source)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from fade_lens._util.errors import InputError, suggest
-from fade_lens._util.files import json_lines
+from fade_lens._util.files import json_lines, write_text
 from fade_lens.neuronpedia.errors import NeuronpediaError
 from fade_lens.neuronpedia.ids import NAME, Hosts, SourceId
 from fade_lens.neuronpedia.records import Activation, Imported, Row, Stats, activation_of, index_of, row_of, stats_of
@@ -130,10 +129,7 @@ def fetch(web: Web, bucket: str, entries: Sequence[Entry], chosen: Sequence[Entr
         logger.info("fetching %d files, %.1f MB", len(missing), sum(entry.size for entry in missing) / 1e6)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda e: web.download(f"{bucket}/{quote(e.key)}", folder / e.name, e.size, e.etag), missing))
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{LISTING}.{os.getpid()}.partial"
-    partial.write_text(json.dumps([asdict(entry) for entry in entries]), encoding="utf-8")
-    partial.replace(folder / LISTING)
+    write_text(folder / LISTING, json.dumps([asdict(entry) for entry in entries]))
 
 
 def known_entries(folder: Path) -> list[Entry] | None:

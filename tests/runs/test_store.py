@@ -135,7 +135,7 @@ def test_threads_may_write_at_once(tmp_path):
 def test_a_store_of_before_is_refused(tmp_path):
     with RunStore(tmp_path, IDENTITY) as store:
         store.set_meta("format", 3)
-    with pytest.raises(StoreError, match="has format 3; this version reads 5: use another folder"):
+    with pytest.raises(StoreError, match="has format 3; this version reads 6: use another folder"):
         RunStore(tmp_path, IDENTITY)
 
 
