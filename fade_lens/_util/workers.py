@@ -1,30 +1,34 @@
 """Where work is done that can be cut into pieces: in this process, or by workers elsewhere (`fade_lens.runs.ray`)."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
 
-@runtime_checkable
-class Workers(Protocol):
-    """Who does work in pieces. What is found never depends on who does it, nor on how many they are.
-
-    Attributes:
-        size: how many work at a time.
-        device: the kind of device that they compute on, such as "cuda"; None: that of the model as it is.
-    """
+class Workers(ABC):
+    """Who does work in pieces. What is found never depends on who does it, nor on how many they are."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many work at a time."""
+        return 1
 
     @property
-    def device(self) -> str | None: ...
+    def device(self) -> str | None:
+        """The kind of device that they compute on, such as "cuda"; None: that of the model as it is."""
+        return None
 
-    def start(self) -> None:
+    @property
+    def record(self) -> Mapping[str, str]:
+        """What a run's record says of them beside its versions, by name."""
+        return {}
+
+    def start(self) -> None:  # noqa: B027  there may be nothing to be done
         """Be ready, or raise why not; before anything is spent."""
-        ...
 
+    @abstractmethod
     def each(
         self, work: Callable[..., Iterable[Result]], held: tuple[Any, ...], tasks: Iterable[tuple[Any, ...]]
     ) -> Iterator[Result]:
@@ -35,17 +39,10 @@ class Workers(Protocol):
             held: what all tasks share, such as a model and features: sent to a worker once.
             tasks: small values, one piece of the work each.
         """
-        ...
 
 
-class InProcess:
+class InProcess(Workers):
     """This process, one piece after the other."""
-
-    size: int = 1
-    device: str | None = None
-
-    def start(self) -> None:
-        """Nothing to be done."""
 
     def each(
         self, work: Callable[..., Iterable[Result]], held: tuple[Any, ...], tasks: Iterable[tuple[Any, ...]]
