@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fade_lens import Fade, InputError, MissingExtraError, RayWorkers, WorkerError
-from fade_lens._util.workers import InProcess, Workers
+from fade_lens import Fade, InputError, MissingExtraError, RayWorkers, Subject, WorkerError, baseline
+from fade_lens._util.workers import HERE, InProcess, Workers
 from fade_lens.cli.ray import RayOptions
 from fade_lens.runs import ray as by_ray
 from fade_lens.runs.ray import check_there, lacking, shared, workers_of
@@ -25,6 +25,7 @@ from fade_lens.subject.tokens import tokenize
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.runs import ray_work
+from tests.tiny import HOOK, tiny_bridge, tiny_model, tiny_sae
 
 KEY = "sk-SECRET-planted-key"
 
@@ -169,6 +170,25 @@ def test_a_run_on_workers_is_that_of_one_process(pool: Workers, alone: tuple[Any
     again, asked_again = run(None, tmp_path)
     assert_equal(again, found)
     assert asked_again == 0, "any process opens it and goes on"
+
+
+@pytest.mark.parametrize("kind", ["topk", "gated", "temporal", "neurons", "residual", "permuted", "random", "bridge"])
+def test_every_kind_of_features_arrives_as_it_was_sent(pool: Workers, kind: str, tmp_path: Path) -> None:
+    model: Any = tiny_bridge(tmp_path) if kind == "bridge" else tiny_model()
+    hook = "blocks.0.hook_out" if kind == "bridge" else HOOK
+    source: Any = (
+        hook
+        if kind in ("neurons", "bridge")
+        else tiny_sae(kind if kind in ("topk", "gated", "temporal") else "jumprelu")
+    )
+    if kind in ("residual", "permuted", "random"):
+        source = baseline(kind, Subject(model, source, natural_texts(60), [0, 1, 2])).source
+    features = features_of(model, source, [4, 0, 7])
+    tokens = tokenize(model, natural_texts(30), context=16, prepend_bos=True)
+    rule = OutlierRule(float("inf"))
+    own, theirs = (max_activations(model, features, tokens, rule, workers=one) for one in (HERE, pool))
+    np.testing.assert_array_equal(own.values, theirs.values)
+    np.testing.assert_array_equal(own.active, theirs.active)
 
 
 def test_a_worker_killed_in_a_run_changes_nothing(pool: Workers, alone: tuple[Any, int], tmp_path: Path) -> None:
