@@ -17,11 +17,14 @@ import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 from fade_lens._util.errors import FadeLensError, InputError, MissingExtraError, WorkerError
@@ -443,7 +446,7 @@ class RayPool(Workers):
 
             buffer = io.BytesIO()
             try:
-                torch.save(module, buffer, pickle_module=self._ray.cloudpickle)
+                torch.save(module, buffer, pickle_module=SimpleNamespace(__name__="by_name", Pickler=by_name(self._ray.cloudpickle)))  # fmt: skip
             except Exception as error:
                 raise unsent(error, type(module).__name__) from error
             self._modules[key] = module, self._ray.put(np.frombuffer(buffer.getbuffer(), dtype=np.uint8))
@@ -475,11 +478,10 @@ def pickler_of(cloudpickle: Any, sent: Callable[[Any], str]) -> Any:
 
     from fade_lens.subject.features import Latents, features_of
 
-    class Pickler(cloudpickle.Pickler):
+    class Pickler(by_name(cloudpickle)):
         def persistent_id(self, obj: Any) -> str | None:
-            return (
-                sent(obj) if isinstance(obj, Module) or (isinstance(obj, Tensor) and obj.device.type != "cpu") else None
-            )
+            apart = isinstance(obj, Module) or (isinstance(obj, Tensor) and obj.device.type != "cpu")
+            return sent(obj) if apart else None
 
         def reducer_override(self, obj: Any) -> Any:
             if type(obj) is Latents:  # its encoder is made anew of the SAE
@@ -487,6 +489,29 @@ def pickler_of(cloudpickle: Any, sent: Callable[[Any], str]) -> Any:
             return super().reducer_override(obj)
 
     return Pickler
+
+
+def by_name(cloudpickle: Any) -> Any:
+    """A pickler that sends context variables, and what holds one, by the names that modules know them under.
+
+    Once a model has run, the hooks of transformers refer to such.
+    """
+
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            if any(isinstance(one, ContextVar) for one in (obj, *getattr(obj, "__dict__", {}).values())):
+                for name, module in list(sys.modules.items()):
+                    for attribute, value in list(getattr(module, "__dict__", {}).items()):
+                        if value is obj:
+                            return named, (name, attribute)
+            return super().reducer_override(obj)
+
+    return Pickler
+
+
+def named(module: str, attribute: str) -> Any:
+    """What a module knows under a name."""
+    return getattr(import_module(module), attribute)
 
 
 class Worker:

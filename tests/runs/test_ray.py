@@ -158,7 +158,7 @@ def alone() -> tuple[Any, int]:
 def assert_equal(found: Any, expected: Any) -> None:
     assert [one.metrics for one in found] == [one.metrics for one in expected]
     assert [one.fade for one in found] == [one.fade for one in expected], "texts, ratings, choices and activations"
-    assert [one.summary for one in found] == [one.summary for one in expected]
+    assert [one.feature for one in found] == [one.feature for one in expected]
     assert [one.permutation for one in found] == [one.permutation for one in expected]
 
 
@@ -183,7 +183,7 @@ def test_every_kind_of_features_arrives_as_it_was_sent(pool: Workers, kind: str,
     )
     if kind in ("residual", "permuted", "random"):
         source = baseline(kind, Subject(model, source, natural_texts(60), [0, 1, 2])).source
-    features = features_of(model, source, [4, 0, 7])
+    features = features_of(model, source, [2, 0, 1])
     tokens = tokenize(model, natural_texts(30), context=16, prepend_bos=True)
     rule = OutlierRule(float("inf"))
     own, theirs = (max_activations(model, features, tokens, rule, workers=one) for one in (HERE, pool))
@@ -269,7 +269,9 @@ def test_explanations_on_workers_are_those_of_one_process(pool: Workers) -> None
                 (fade.explain([0, 1, 3], ray=ray, progress=False), [body["messages"] for body in server.bodies])
             )
     (own, asked), (theirs, asked_there) = found
-    assert [(r.index, r.description, r.reason) for r in own] == [(r.index, r.description, r.reason) for r in theirs]
+    assert [(r.index, r.description, r.reason) for r in own.rows] == [
+        (r.index, r.description, r.reason) for r in theirs.rows
+    ]
     assert sorted(map(str, asked)) == sorted(map(str, asked_there)), "the same windows were shown"
 
 
