@@ -6,6 +6,7 @@ from ._util.errors import InputError as InputError
 from ._util.errors import JudgeError as JudgeError
 from ._util.errors import MissingExtraError as MissingExtraError
 from ._util.errors import StoreError as StoreError
+from ._util.errors import WorkerError as WorkerError
 from .analysis.by_negative import by_negative as by_negative
 from .analysis.compare import compare as compare
 from .analysis.complexity import complexity as complexity
@@ -39,6 +40,7 @@ from .runs.look import Look as Look
 from .runs.look import look as look
 from .runs.passes import one_pass as one_pass
 from .runs.patchscopes import patchscopes as patchscopes
+from .runs.ray import RayWorkers as RayWorkers
 from .runs.results import Result as Result
 from .runs.results import Results as Results
 from .runs.settings import Settings as Settings

@@ -73,6 +73,10 @@ class StoreError(FadeLensError):
     """A run store that cannot be used: made with other settings, by another version, or damaged."""
 
 
+class WorkerError(FadeLensError):
+    """Ray's workers cannot go on: the run stops, what was done is kept."""
+
+
 def suggest(name: str, known: Iterable[str], n: int = 3) -> str:
     """`"; did you mean 'x', 'y'?"` for the known names nearest to `name`, or an empty string."""
     near = get_close_matches(name, list(dict.fromkeys(other for other in known if other != name)), n=n, cutoff=0.6)

@@ -16,6 +16,7 @@ from fade_lens._util.errors import Argument, InputError, suggest
 from fade_lens._util.files import table_of, write_csv, write_text
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import rng
+from fade_lens._util.workers import Workers
 from fade_lens.analysis.compare import Comparison, side_by_side
 from fade_lens.analysis.opening import names_in, sources_of
 from fade_lens.analysis.summary import check_reference
@@ -31,6 +32,7 @@ from fade_lens.runs.estimating import estimate
 from fade_lens.runs.fade import Fade, check_judged
 from fade_lens.runs.health import drawn
 from fade_lens.runs.passes import one_pass
+from fade_lens.runs.ray import Ray, workers_of
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, settings_of
 from fade_lens.scorers.base import scorers_of
@@ -199,6 +201,7 @@ def release(
     dtype: str | torch.dtype = "float32",
     progress: bool = True,
     told: Told | None = None,
+    ray: Ray = None,
     settings: Settings | None = None,
     **overrides: Any,
 ) -> Release:
@@ -228,6 +231,7 @@ def release(
         device, dtype: of a model that is loaded here.
         progress: show progress bars.
         told: called with an SAE's name and its `Results`, or why it has none, as soon as that is known.
+        ray: as in `Fade.evaluate`; the same workers serve all SAEs.
         settings, overrides: as in `Fade`.
 
     Raises:
@@ -261,25 +265,27 @@ def release(
     made = Scored(
         opened, given, judged, chosen, Path(folder), latents, strata, texts, explainer, scorers, baselines, progress
     )
-    for start in range(0, len(names := list(sources)), AT_ONCE):
-        fades = dict[str, Fade]()
-        for name in names[start : start + AT_ONCE]:
-            try:
-                fades[name] = made.fade(sources[name]())
-                found[name] = made.draw(name, fades[name])
-            except (InputError, NeuronpediaError) as error:
-                fades.pop(name, None)
-                fails(name, error)
-        if fades:
-            made.observe(fades, found)
-        for name, fade in fades.items():
-            try:
-                results[name], found[name] = made.score(name, fade, found[name])
-            except (InputError, NeuronpediaError) as error:
-                fails(name, error)
-                continue
-            if told is not None:
-                told(name, results[name])
+    with workers_of(ray) as workers:
+        workers.start()  # before an SAE is drawn from, and never an SAE's fault
+        for start in range(0, len(names := list(sources)), AT_ONCE):
+            fades = dict[str, Fade]()
+            for name in names[start : start + AT_ONCE]:
+                try:
+                    fades[name] = made.fade(sources[name]())
+                    found[name] = made.draw(name, fades[name])
+                except (InputError, NeuronpediaError) as error:
+                    fades.pop(name, None)
+                    fails(name, error)
+            if fades:
+                made.observe(fades, found, workers)
+            for name, fade in fades.items():
+                try:
+                    results[name], found[name] = made.score(name, fade, found[name], workers)
+                except (InputError, NeuronpediaError) as error:
+                    fails(name, error)
+                    continue
+                if told is not None:
+                    told(name, results[name])
     if not results:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(failed.items())[:3])
         raise InputError(f"none of {len(failed)} SAEs could be scored; {reasons}")
@@ -366,10 +372,11 @@ class Scored(Brief):
         n_alive = None if fires is None else len(fires)
         return Drawn(tuple(chosen), fade.n_features, n_alive, n_tokens, density=density, weights=tuple(weights))
 
-    def observe(self, fades: Mapping[str, Fade], found: Mapping[str, Drawn]) -> None:
+    def observe(self, fades: Mapping[str, Fade], found: Mapping[str, Drawn], workers: Workers) -> None:
         """One pass over the corpus for all of them."""
         places = [self.place(name) for name in fades]
-        one_pass(list(fades.values()), [found[name].indices for name in fades], places, progress=self.progress)
+        indices = [found[name].indices for name in fades]
+        one_pass(list(fades.values()), indices, places, progress=self.progress, ray=workers)
 
     def described(self, name: str, fade: Fade, drawn: Sequence[int] = ()) -> list[Description]:
         """The descriptions that are known of an SAE: those that a table or dict holds, or Neuronpedia's of the latents drawn."""
@@ -388,13 +395,13 @@ class Scored(Brief):
             self.read[name] = list(read_descriptions(some)) if len(some) else []
         return self.read[name]
 
-    def score(self, name: str, fade: Fade, found: Drawn) -> tuple[Results, Drawn]:
+    def score(self, name: str, fade: Fade, found: Drawn, workers: Workers) -> tuple[Results, Drawn]:
         """The results of one SAE, kept in its folder, and how many of its latents have a description."""
         known = [d for d in self.described(name, fade, found.indices) if d.index in {*found.indices}]
         missing = sorted({*found.indices} - {d.index for d in known}) if self.explainer else []
         store = self.place(name)
         results = fade.evaluate(
-            [*known, *missing], scorers=self.scorers, baselines=self.baselines, explainer=self.explainer if missing else None, store=store, progress=self.progress
+            [*known, *missing], scorers=self.scorers, baselines=self.baselines, explainer=self.explainer if missing else None, store=store, progress=self.progress, ray=workers
         )  # fmt: skip
         scored = {result.description.index for result in results}
         if len(set(found.weights)) > 1:

@@ -14,7 +14,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fade_lens._util.errors import Argument, FadeLensError, InputError, JudgeError, MissingExtraError, StoreError
+from fade_lens._util.errors import (
+    Argument,
+    FadeLensError,
+    InputError,
+    JudgeError,
+    MissingExtraError,
+    StoreError,
+    WorkerError,
+)
 from fade_lens.cli import audit, compare, demo, evaluate, explain, health, judge, look, map, release, sanity
 from fade_lens.cli.console import errors, make_printable, plain
 from fade_lens.cli.groups import with_options
@@ -27,6 +35,7 @@ EXIT_CODES: dict[type[FadeLensError], int] = {
     StoreError: 4,
     MissingExtraError: 5,
     NeuronpediaError: 6,
+    WorkerError: 7,
 }
 RENAMED = {
     "name": "judge_name",
@@ -74,7 +83,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 unexpected error, 2 bad input, 3 the judge cannot be asked, 4 the run folder cannot be "
-    "used, 5 an optional package is missing, 6 Neuronpedia cannot be read, 130 interrupted (run the same command again to go on).",
+    "used, 5 an optional package is missing, 6 Neuronpedia cannot be read, 7 Ray's workers cannot go on, 130 interrupted (run the same command again to go on).",
 )
 for command in COMMANDS:
     app.command(command.__name__, help=inspect.getdoc(command))(lambda: None)

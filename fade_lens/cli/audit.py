@@ -20,6 +20,7 @@ from fade_lens.cli.options import (
     neuronpedia_source,
     open_sae,
 )
+from fade_lens.cli.ray import RayOptions
 from fade_lens.cli.settings import RunSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fade_lens.explainers.table import Explanations
     from fade_lens.neuronpedia import Imported
     from fade_lens.runs.fade import Fade
+    from fade_lens.runs.ray import RayWorkers
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ def audit(
     ] = False,
     quiet: Quiet = False,
     *,
+    ray: RayOptions,
     settings: RunSettings,
 ) -> None:
     """Find the wrong, swapped, empty and leaked descriptions of an SAE's features, and say what to do about each.
@@ -128,7 +131,7 @@ def audit(
     from fade_lens.runs.store import file_of
     from fade_lens.scorers.base import scorer_of
 
-    chosen_settings = settings.settings(neurons=subject.hook is not None)
+    chosen_settings, workers = settings.settings(neurons=subject.hook is not None), ray.settings()
     scorer_of("fade").check(chosen_settings)
     asked = judging.open(str(judge))
     checks = judging.checks()  # a gold set that cannot be read is told now
@@ -148,7 +151,7 @@ def audit(
 
     model, opened = subject.open(published)
     fade = Fade(model, opened, corpus=texts, judge=asked, settings=chosen_settings)
-    finish(scored(found, wanted, fade, judging, checks, out, given, force=force, quiet=quiet), out, quiet)
+    finish(scored(found, wanted, fade, judging, checks, out, given, force=force, quiet=quiet, ray=workers), out, quiet)
 
 
 def by_flags(found: "Imported", wanted: tuple[int, ...] | None, sae: Any) -> "Audit":
@@ -180,6 +183,7 @@ def scored(
     *,
     force: bool,
     quiet: bool,
+    ray: "RayWorkers | None" = None,
 ) -> "Audit":
     """An audit with everything, explanations that were `given` on the texts that no explainer saw."""
     from fade_lens.analysis.audit import audit as verdicts
@@ -216,7 +220,8 @@ def scored(
     if len(chosen):
         if not quiet:
             console.print(plain(f"{len(chosen)} to score: {fade.estimate(chosen, **checks)}"), soft_wrap=True)
-        results = fade.evaluate(chosen, store=out, transcripts=judging.transcripts, progress=not quiet, **checks)
+        about: dict[str, Any] = {"transcripts": judging.transcripts, "progress": not quiet, "ray": ray}
+        results = fade.evaluate(chosen, store=out, **about, **checks)
         for line in () if quiet else about_the_judge(results.run):
             console.print(plain(line), soft_wrap=True)
     unlisted = not_listed(table, found, wanted, n_features)

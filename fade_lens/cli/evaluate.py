@@ -23,6 +23,7 @@ from fade_lens.cli.options import (
     Quiet,
     chosen_descriptions,
 )
+from fade_lens.cli.ray import RayOptions
 from fade_lens.cli.settings import RunSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
@@ -78,6 +79,7 @@ def evaluate(
     ] = "",
     quiet: Quiet = False,
     *,
+    ray: RayOptions,
     settings: RunSettings,
 ) -> None:
     """Score descriptions of an SAE's latents, or of neurons.
@@ -94,7 +96,7 @@ def evaluate(
     from fade_lens.runs.store import file_of
     from fade_lens.scorers.base import scorers_of
 
-    chosen_settings = settings.settings(neurons=subject.hook is not None)
+    chosen_settings, workers = settings.settings(neurons=subject.hook is not None), ray.settings()
     subject.check_given()
     chosen = to_evaluate(descriptions, features, explainer, subject)
     indices = chosen if isinstance(chosen, str) else [one if isinstance(one, int) else one.index for one in chosen]
@@ -135,7 +137,13 @@ def evaluate(
     model, source = subject.open(published)
     fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
     chosen = as_indices(chosen, fade.n_features, chosen_settings.seed)
-    more |= {"store": out, "transcripts": judging.transcripts, "progress": not quiet, "held_out": held_out}
+    more |= {
+        "store": out,
+        "transcripts": judging.transcripts,
+        "progress": not quiet,
+        "held_out": held_out,
+        "ray": workers,
+    }
     finish(fade.evaluate(chosen, **more), out, quiet)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import Explain, JudgeSpec, Quiet, csv_file
+from fade_lens.cli.ray import RayOptions
 from fade_lens.cli.settings import ExplainSettings
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions
 
@@ -37,6 +38,7 @@ def explain(
     ] = None,
     quiet: Quiet = False,
     *,
+    ray: RayOptions,
     settings: ExplainSettings,
 ) -> None:
     """Describe an SAE's latents, or neurons, that have no description.
@@ -49,7 +51,7 @@ def explain(
     from fade_lens.runs.estimating import MANY, estimate_run
     from fade_lens.runs.store import file_of
 
-    chosen_settings = settings.settings()
+    chosen_settings, workers = settings.settings(), ray.settings()
     asked_indices(features)
     subject.check_given(features)
     asks = explainer_of(explainer).asks
@@ -70,7 +72,9 @@ def explain(
     model, source = subject.open(published)
     fade = Fade(model, source, corpus=texts, judge=asked, settings=chosen_settings)
     chosen = chosen_indices(features, fade.n_features, chosen_settings.seed)
-    found = fade.explain(chosen, explainer=explainer, store=folder, transcripts=judging.transcripts, progress=not quiet)
+    found = fade.explain(
+        chosen, explainer=explainer, store=folder, transcripts=judging.transcripts, progress=not quiet, ray=workers
+    )
     found.to_csv(out)
     if not quiet:
         console.print(table(found))

@@ -12,6 +12,7 @@ from fade_lens.cli.compare import means
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.judging import Judging
 from fade_lens.cli.options import NEURONPEDIA, Device, Dtype, JudgeSpec, Out, Quiet, check_model
+from fade_lens.cli.ray import RayOptions
 from fade_lens.cli.settings import RunSettings
 from fade_lens.cli.subject import CorpusOptions
 
@@ -63,6 +64,7 @@ def release(
     dtype: Dtype = "float32",
     quiet: Quiet = False,
     *,
+    ray: RayOptions,
     settings: RunSettings,
 ) -> None:
     """Score latents of every SAE of a release, and set the SAEs side by side: against layer, width, L0 and recovered loss.
@@ -79,6 +81,7 @@ def release(
     if descriptions is None and explainer is None:
         raise InputError("give --descriptions (such as neuronpedia), or --explainer to have latents described first")
     check_strata(latents, strata)
+    workers = ray.settings()
     chosen_settings = settings.settings(neurons=False)
     scorers_of(asked_scorers := names(scorers))
     if explainer is not None:
@@ -120,7 +123,7 @@ def release(
 
     done = score(
         release, names(sae_ids), corpus=texts, folder=out, judge=asked, model=model, latents=latents, strata=strata, descriptions=given, explainer=explainer,
-        scorers=asked_scorers, baselines=names(baselines), reference=reference, device=device, dtype=dtype, progress=not quiet, told=None if quiet else told, settings=chosen_settings,
+        scorers=asked_scorers, baselines=names(baselines), reference=reference, device=device, dtype=dtype, progress=not quiet, told=None if quiet else told, ray=workers, settings=chosen_settings,
     )  # fmt: skip
     table, page = done.to_csv(out / "release.csv"), done.to_html(out / "release.html")
     if not quiet:

@@ -325,7 +325,9 @@ class Evidence:
         from fade_lens.subject.activations import token_activations
         from fade_lens.subject.tokens import pieces
 
-        rows = token_activations(subject.model, subject.features, some, subject.outliers, columns=wanted)
+        rows = token_activations(
+            subject.model, subject.features, some, subject.outliers, columns=wanted, workers=subject.workers
+        )
         words = {number: pieces(subject.model.tokenizer, subject.tokens[number].tolist()) for number in numbers}
         by_text = dict(zip(numbers, zip(wanted, rows, strict=True), strict=True))
 

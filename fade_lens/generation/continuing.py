@@ -1,7 +1,8 @@
 """Continuations of a run's prompts with features steered, each set written once and kept; no judge is needed."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng, stream
+from fade_lens._util.workers import HERE, Workers
 from fade_lens.generation.checks import Mode
 from fade_lens.generation.continuations import (
     FLUENCY_PROMPTS,
@@ -25,11 +27,31 @@ from fade_lens.generation.continuations import (
 from fade_lens.generation.controls import control_directions
 from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
-from fade_lens.generation.steering import Request, decoder_for, generate
+from fade_lens.generation.steering import FIRST_BATCH, LARGEST_BATCH, Request, decoder_for, generate
 from fade_lens.subject.activations import Progress
 from fade_lens.subject.features import Features
-from fade_lens.subject.hooks import Model, dtype_of
+from fade_lens.subject.hooks import Model, device_of, dtype_of
 from fade_lens.subject.tokens import TokenizedTexts, after_bos, continued
+
+BATCHES = 4
+"""Batches of continuations that are written before they are kept: what is lost at most, and what a worker is given at a time."""
+
+
+@dataclass
+class Writing:
+    """How a run's continuations are drawn: what `Continuer` is told. `decoder` is made at the first use."""
+
+    reference: Float[np.ndarray, " feature"]
+    prompts: Sequence[tuple[int, ...]]
+    mode: Mode
+    seed: int
+    likelihoods: int
+    drawn: dict[str, Any]
+    decoder: Decoder | None = field(default=None, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A decoder holds copies of weights, and belongs to the model that it was made for."""
+        return {**vars(self), "decoder": None}
 
 
 class Continuer:
@@ -49,6 +71,7 @@ class Continuer:
         seed: of the run.
         likelihoods: how many prompts' continuations are also read again, to know how likely they are to the unsteered model.
         store: where continuations are kept; None: in this object.
+        workers: who writes.
     """
 
     def __init__(
@@ -64,12 +87,17 @@ class Continuer:
         seed: int = 0,
         likelihoods: int = FLUENCY_PROMPTS,
         store: ContinuationStore | None = None,
+        workers: Workers = HERE,
     ) -> None:
         self.model, self.features, self.prompts, self.store = model, features, prompts, store or MemoryContinuations()
-        self._reference, self._mode, self._seed = reference, mode, seed
-        self._drawn: dict[str, Any] = {"new_tokens": new_tokens, "temperature": temperature}
-        self._likelihoods = min(likelihoods, len(prompts))
-        self._decoder: Decoder | None = None
+        self._reference, self._workers = reference, workers
+        drawn: dict[str, Any] = {"new_tokens": new_tokens, "temperature": temperature}
+        self._how = prompts, mode, seed, min(likelihoods, len(prompts)), drawn
+
+    @cached_property
+    def _writing(self) -> Writing:
+        reference = np.nan_to_num([self._reference(index) for index in self.features.indices])
+        return Writing(reference, *self._how)
 
     @cached_property
     def beginnings(self) -> list[str]:
@@ -88,39 +116,17 @@ class Continuer:
             raise InputError(
                 f"feature {unknown[0]} is to be steered, but only {tuple(self.features.indices)} are there"
             )
-        for control in dict.fromkeys(steered.control for steered in missing):
-            self._write(control, [steered for steered in missing if steered.control == control], progress)
-
-    def _write(self, control: str, group: Sequence[Steered], progress: Progress | None) -> None:
-        column = {index: position for position, index in enumerate(self.features.indices)}
-        requests = [
-            Request(
-                prompt=prompt,
-                feature=None if steered == UNSTEERED else column[steered.feature],
-                factor=steered.factor,
-                stream=stream(self._seed, "continuation", steered.feature, number),
-            )
-            for steered in group
-            for number, prompt in enumerate(self.prompts)
-        ]
-        decoder = self._decoder = self._decoder or decoder_for(self.model, self.features, requests)
-        reference = np.nan_to_num([self._reference(index) for index in self.features.indices])
-        n, read = len(self.prompts), self._likelihoods
-        texts, nll = written(
-            self.model,
-            self.features,
-            requests,
-            reference,
-            decoder=decoder,
-            read=np.arange(len(requests)) % n < read,
-            mode="ablate" if control == "ablate" else self._mode,
-            directions=control_directions(control, self.features, self._seed),
-            progress=progress,
-            **self._drawn,
-        )
-        for start, (index, factor, _) in zip(range(0, len(requests), n), group, strict=True):
-            kept = [text or "" for text in texts[start : start + n]]
-            self.store.keep_continuations(index, factor, kept, nll[start : start + read], control)
+        by_control = [[s for s in missing if s.control == c] for c in dict.fromkeys(s.control for s in missing)]
+        most = BATCHES * FIRST_BATCH.get(self._workers.device or device_of(self.model).type, LARGEST_BATCH)
+        at_once = max(1, most // max(1, len(self.prompts)))
+        groups = [some[start : start + at_once] for some in by_control for start in range(0, len(some), at_once)]
+        if not groups:
+            return
+        held = self.model, self.features, self._writing
+        for steered, texts, nll in self._workers.each(continued_sets, held, ((group,) for group in groups)):
+            self.store.keep_continuations(steered.feature, steered.factor, texts, nll, steered.control)
+            if progress is not None:
+                progress(len(texts))
 
     def texts(self, steered: Steered) -> Texts:
         """One set's continuations. Raises `InputError` if `write` has not written it."""
@@ -164,6 +170,38 @@ class Continuer:
             f"{sum(factors.values())} continuations (at factor {at}) mean nothing, for the model's activations overflowed "
             f"{str(dtype_of(self.model)).removeprefix('torch.')}: use smaller factors, or a model in bfloat16 or float32",
         )
+
+
+def continued_sets(
+    model: Model, features: Features, writing: Writing, group: Sequence[Steered]
+) -> Iterator[tuple[Steered, list[str], list[float]]]:
+    """The continuations of some sets of one control, features and factors in one batch: of each set its texts, and how likely some of them are."""
+    column = {index: position for position, index in enumerate(features.indices)}
+    requests = [
+        Request(
+            prompt=prompt,
+            feature=None if steered == UNSTEERED else column[steered.feature],
+            factor=steered.factor,
+            stream=stream(writing.seed, "continuation", steered.feature, number),
+        )
+        for steered in group
+        for number, prompt in enumerate(writing.prompts)
+    ]
+    writing.decoder = writing.decoder or decoder_for(model, features, requests)
+    n, read, control = len(writing.prompts), writing.likelihoods, group[0].control
+    texts, nll = written(
+        model,
+        features,
+        requests,
+        writing.reference,
+        decoder=writing.decoder,
+        read=np.arange(len(requests)) % n < read,
+        mode="ablate" if control == "ablate" else writing.mode,
+        directions=control_directions(control, features, writing.seed),
+        **writing.drawn,
+    )
+    for start, steered in zip(range(0, len(requests), n), group, strict=True):
+        yield steered, [text or "" for text in texts[start : start + n]], nll[start : start + read]
 
 
 def written(

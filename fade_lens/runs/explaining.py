@@ -53,7 +53,10 @@ def explain(
         return completed(found, made, judge.model, evidence.id, usage)
 
     rows = tuple(map(row, indices))
-    about = {"explainer": {"name": made.name, "version": made.version}, "versions": versions()}
+    about = {
+        "explainer": {"name": made.name, "version": made.version},
+        "versions": {**versions(), **subject.workers.record},
+    }
     about |= {"usage": asdict(judge.usage - before), "seconds": round(time.monotonic() - started, 1)}
     return Explanations(rows, {**identity, **about})
 

@@ -11,6 +11,7 @@ from sae_lens import SAE
 from fade_lens._util.errors import Argument, InputError, JudgeError
 from fade_lens._util.progress import Stages
 from fade_lens._util.words import evenly
+from fade_lens._util.workers import HERE, Workers
 from fade_lens.baselines.features import check_source
 from fade_lens.baselines.kinds import check_baselines
 from fade_lens.baselines.null_descriptions import check_nulls, null_descriptions
@@ -33,6 +34,7 @@ from fade_lens.runs.health import Health, health
 from fade_lens.runs.look import Look, look
 from fade_lens.runs.passes import observe
 from fade_lens.runs.pipeline import Pipeline
+from fade_lens.runs.ray import Ray, workers_of
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, recorded, settings_of
 from fade_lens.runs.store import FILE, RunStore, file_of, saved_activations
@@ -114,6 +116,7 @@ class Fade:
         gold: Any = None,
         transcripts: str | Path | None = None,
         progress: bool = True,
+        ray: Ray = None,
     ) -> Results:
         """Score every description.
 
@@ -136,11 +139,13 @@ class Fade:
                 with columns concept, text and rating, or rows of these.
             transcripts: a file, or another run's folder, whose judge answers are shared: what is there is not asked again.
             progress: show progress bars.
+            ray: run the model on Ray's workers: "auto", a cluster's address or `RayWorkers`. Texts, ratings and choices are those of one process.
 
         Raises:
             InputError: descriptions that cannot be used, or no judge for scorers that ask one, before anything is computed or asked.
             JudgeError: the judge cannot be asked; what was done is in the store.
             StoreError: the store was made with other settings.
+            WorkerError: Ray's workers cannot go on; what was done is in the store.
         """
         named = scorers_of(scorers)
         self._check_judged(named, explainer, repeats=repeats, second_judge=second_judge, gold=gold)
@@ -148,39 +153,46 @@ class Fade:
         explanations = Explanations.read(descriptions)
         explaining = explainer or explained_by(descriptions if explanations is None else explanations)
         self._check_baselines(baselines, explaining)
-        with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
-            seen = None
-            if explainer is not None:
-                given, missing = undescribed(self._named(descriptions))
-                beside = tuple(d.index for d in given)
-                explanations, seen = self._explain(missing, explainer, store, transcripts, progress, beside=beside)
-                descriptions = [*given, *explanations]
-            elif explanations is not None:
-                descriptions = list(explanations)
-            if explanations is not None and not descriptions:
-                raise NothingDescribed(explanations)
-            chosen = read_descriptions(descriptions)
-            check_evidence(chosen, self.corpus, self.settings.seed)
-            if held_out is None:
-                held_out = any(d.provenance.kind == "explained" for d in chosen)
-            made = null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
-            indices = tuple(dict.fromkeys(d.index for some in (chosen, *made.values()) for d in some))
-            with self.opened(indices, store, transcripts, reliability.judges, seen) as (subject, known, kept):
-                about = {**known, "settings": recorded(self.settings, named.values())}
-                about |= {} if explanations is None else {"explained": explanations.record}
-                stages = Stages(progress)
-                parts = (subject, self.judge, self.settings, named, reliability, kept, stages)
-                found = Pipeline(*parts, held_out=held_out).run(chosen, made, about)
-        found = found if explanations is None else replace(found, without=explanations.without)
-        options: dict[str, Any] = {
-            "scorers": scorers,
-            "explainer": explaining,
-            "held_out": held_out,
-            "progress": progress,
-        }
-        options |= {"store": store, "transcripts": transcripts}
-        beside = {kind: scored_beside(self, kind, subject, chosen, **options) for kind in dict.fromkeys(baselines)}
-        return replace(found, baselines=beside) if beside else found
+        with workers_of(ray) as workers:
+            with Reliability(self.judge, repeats=repeats, second=second_judge, gold=gold) as reliability:
+                seen = None
+                if explainer is not None:
+                    given, missing = undescribed(self._named(descriptions))
+                    beside = tuple(d.index for d in given)
+                    explanations, seen = self._explain(
+                        missing, explainer, store, transcripts, progress, workers, beside=beside
+                    )
+                    descriptions = [*given, *explanations]
+                elif explanations is not None:
+                    descriptions = list(explanations)
+                if explanations is not None and not descriptions:
+                    raise NothingDescribed(explanations)
+                chosen = read_descriptions(descriptions)
+                check_evidence(chosen, self.corpus, self.settings.seed)
+                if held_out is None:
+                    held_out = any(d.provenance.kind == "explained" for d in chosen)
+                made = null_descriptions(chosen, nulls, self.n_features, self.settings.seed)
+                indices = tuple(dict.fromkeys(d.index for some in (chosen, *made.values()) for d in some))
+                with self.opened(indices, store, transcripts, reliability.judges, seen, workers) as (
+                    subject,
+                    known,
+                    kept,
+                ):
+                    about = {**known, "settings": recorded(self.settings, named.values())}
+                    about |= {} if explanations is None else {"explained": explanations.record}
+                    stages = Stages(progress)
+                    parts = (subject, self.judge, self.settings, named, reliability, kept, stages)
+                    found = Pipeline(*parts, held_out=held_out).run(chosen, made, about)
+            found = found if explanations is None else replace(found, without=explanations.without)
+            options: dict[str, Any] = {
+                "scorers": scorers,
+                "explainer": explaining,
+                "held_out": held_out,
+                "progress": progress,
+            }
+            options |= {"store": store, "transcripts": transcripts, "ray": workers}
+            beside = {kind: scored_beside(self, kind, subject, chosen, **options) for kind in dict.fromkeys(baselines)}
+            return replace(found, baselines=beside) if beside else found
 
     def explain(
         self,
@@ -191,6 +203,7 @@ class Fade:
         store: str | Path | None = None,
         transcripts: str | Path | None = None,
         progress: bool = True,
+        ray: Ray = None,
     ) -> Explanations:
         """Explain features that have no description; `evaluate` takes what this gives as it is.
 
@@ -199,7 +212,7 @@ class Fade:
             explainer: who explains, a name under which an explainer is registered (see `fade_lens.explainers`).
             against: of each of these features others that it is to be told from: "contrastive" shows windows in which they fire and it is silent.
             store: as in `evaluate`; the same folder serves both, and features that were explained are not asked about again.
-            transcripts: as in `evaluate`.
+            transcripts, ray: as in `evaluate`.
             progress: show progress bars.
 
         Returns:
@@ -212,7 +225,8 @@ class Fade:
         """
         self._check_judged({}, explainer)
         chosen = chosen_indices(indices, self.n_features, self.settings.seed)
-        return self._explain(tuple(chosen), explainer, store, transcripts, progress, against=against)[0]
+        with workers_of(ray) as workers:
+            return self._explain(tuple(chosen), explainer, store, transcripts, progress, workers, against=against)[0]
 
     def untangle(
         self,
@@ -263,6 +277,7 @@ class Fade:
         store: str | Path | None,
         transcripts: str | Path | None,
         progress: bool,
+        workers: Workers,
         beside: Sequence[int] = (),
         against: Mapping[int, Sequence[int]] | None = None,
     ) -> tuple[Explanations, Subject]:
@@ -273,7 +288,11 @@ class Fade:
             beside = [*beside, *{other for some in against.values() for other in some}]
         asking, stages = made(self.settings) if against is None else made(self.settings, against), Stages(progress)
         asking.check(self.model)
-        with self.opened((*chosen, *beside), store, transcripts, (self.judge,)) as (subject, known, kept):
+        with self.opened((*chosen, *beside), store, transcripts, (self.judge,), workers=workers) as (
+            subject,
+            known,
+            kept,
+        ):
             identity = {**known, "settings": recorded(self.settings, (made,))}
             file = None if kept is None else kept.path
             return explain(
@@ -288,12 +307,15 @@ class Fade:
         transcripts: str | Path | None,
         judges: Iterable[Judge],
         seen: Subject | None = None,
+        workers: Workers = HERE,
     ) -> Generator[tuple[Subject, dict[str, Any], RunStore | None]]:
         """The subject of some features, what decides a run's numbers, and the open store; what judges answer is kept in it.
 
         What was `seen` of another subject of the run is not computed again.
         """
         subject = self._subject(indices)
+        subject.workers = workers
+        workers.start()
         if seen is not None:
             subject.take(seen)
         known = {**subject.identity(), "judge": self.judge.identity}

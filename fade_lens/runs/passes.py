@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Stages
+from fade_lens.runs.ray import Ray, workers_of
 from fade_lens.runs.store import RunStore
 from fade_lens.subject.activations import MaxActivations
 from fade_lens.subject.subject import Subject
@@ -21,6 +22,7 @@ def one_pass(
     stores: Sequence[str | Path | None] | None = None,
     *,
     progress: bool = True,
+    ray: Ray = None,
 ) -> list[MaxActivations]:
     """Send a corpus through the model once for several SAEs and hooks, up to the deepest one.
 
@@ -32,6 +34,7 @@ def one_pass(
         indices: of each, the features.
         stores: of each, the folder that keeps its run; None: nothing is kept.
         progress: show a progress bar.
+        ray: as in `Fade.evaluate`.
 
     Returns:
         Of each the activations of its features, in the order of its indices.
@@ -43,9 +46,9 @@ def one_pass(
     if any(fade.model is not fades[0].model or fade.corpus is not fades[0].corpus for fade in fades):
         raise InputError("the Fades of one pass must have the same model object and the same Corpus object; make it once, with Corpus.from_texts(…), and give it to each")  # fmt: skip
     folders, stages = stores or [None] * len(fades), Stages(progress)
-    with ExitStack() as stack, stages.showing():
+    with workers_of(ray) as workers, ExitStack() as stack, stages.showing():
         opened = [
-            stack.enter_context(fade.opened(some, folder, None, ()))
+            stack.enter_context(fade.opened(some, folder, None, (), workers=workers))
             for fade, some, folder in zip(fades, indices, folders, strict=True)
         ]
         observe([subject for subject, *_ in opened], [kept for *_, kept in opened], stages)

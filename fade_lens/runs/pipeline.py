@@ -176,7 +176,7 @@ class Pipeline:
             # What model and SAE are called decides no number, so it is no part of the identity that a store checks.
             {"model": model_name(self.subject.model), "features": names_of(source)},
             held_out=len(self.subject.tokens) if self.held_out else None,
-            versions=versions(),
+            versions={**versions(), **self.whole.workers.record},
             n_outliers=activations.n_outliers,
             n_overflowed=Overflowed(activations.n_overflowed, n_written),
             n_truncated=tokens.n_truncated,

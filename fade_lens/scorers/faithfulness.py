@@ -184,6 +184,7 @@ class FaithfulnessEvaluator:
             seed=chosen.seed,
             likelihoods=chosen.fluency_prompts,
             store=store,
+            workers=subject.workers,
         )
 
     def _sets(self, index: int) -> list[Steered]:

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from fade_lens._util.brief import Brief
 from fade_lens._util.grid import Grid
+from fade_lens._util.workers import HERE, Workers
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, read_hooks
 from fade_lens.subject.tokens import TokenizedTexts
@@ -24,6 +26,8 @@ Progress = Callable[[int], None]
 
 WINDOW = 4096
 """Texts sorted by length together: enough to waste no padding, few enough that a file of results is written a part at a time."""
+BATCHES = 16
+"""Batches that a worker is given at a time: enough that sending them is nothing beside the model's work, few enough to do again."""
 PIECE_ON_CPU, PIECE_ON_ACCELERATOR = 2**23, 2**29
 """Bytes of activations encoded at once: what stays in a processor's cache, and what a GPU is busy with."""
 
@@ -146,20 +150,39 @@ def batches(tokens: TokenizedTexts, batch_tokens: int) -> Iterator[Batch]:
     Texts come a window of `WINDOW` texts after the other, in each the longest first.
     """
     lengths = tokens.lengths
-    for window in range(0, len(tokens), WINDOW):
+    for chosen in batch_texts(lengths, batch_tokens):
+        longest = int(lengths[chosen[0]])
+        ids = np.zeros((len(chosen), longest), dtype=np.int64)
+        counted = np.zeros((len(chosen), longest), dtype=bool)
+        for row, text in enumerate(chosen.tolist()):
+            ids[row, : lengths[text]] = tokens[text]
+            counted[row, : lengths[text]] = ~tokens.special_of(text)
+        yield Batch(chosen, torch.from_numpy(ids), torch.from_numpy(counted))
+
+
+def batch_texts(lengths: Int[np.ndarray, " text"], batch_tokens: int) -> Iterator[Int[np.ndarray, " chosen"]]:
+    """The numbers of the texts of each batch (see `batches`)."""
+    for window in range(0, len(lengths), WINDOW):
         order = window + np.argsort(-lengths[window : window + WINDOW], kind="stable")
         order = order[lengths[order] > 0]
         start = 0
         while start < len(order):
-            longest = int(lengths[order[start]])
-            chosen = order[start : start + max(1, batch_tokens // longest)]
-            ids = np.zeros((len(chosen), longest), dtype=np.int64)
-            counted = np.zeros((len(chosen), longest), dtype=bool)
-            for row, text in enumerate(chosen.tolist()):
-                ids[row, : lengths[text]] = tokens[text]
-                counted[row, : lengths[text]] = ~tokens.special_of(text)
-            yield Batch(chosen, torch.from_numpy(ids), torch.from_numpy(counted))
+            yield (chosen := order[start : start + max(1, batch_tokens // int(lengths[order[start]]))])
             start += len(chosen)
+
+
+def shares(
+    tokens: TokenizedTexts, batch_tokens: int, workers: Workers
+) -> Iterator[tuple[TokenizedTexts, Int[np.ndarray, " text"]]]:
+    """The texts, some batches at a time, and their numbers: the batches of each share are those of the whole, so that values are the same bits."""
+    every = list(batch_texts(tokens.lengths, batch_tokens))
+    most, start = max(1, min(BATCHES, ceil(len(every) / (4 * workers.size)))), 0
+    while start < len(every):
+        # Batches of two windows would be sorted anew.
+        same = [one for one in every[start : start + most] if one[0] // WINDOW == every[start][0] // WINDOW]
+        texts = np.concatenate(same)
+        yield tokens.select(texts.tolist()), texts
+        start += len(same)
 
 
 Ruled = tuple[Features, OutlierRule]
@@ -175,6 +198,7 @@ def max_activations(
     batch_tokens: int | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    workers: Workers = HERE,
 ) -> MaxActivations:
     """The activation of largest magnitude of every feature on every text, in one pass, results in the input's order.
 
@@ -184,12 +208,13 @@ def max_activations(
         batch_tokens: tokens a batch, padding included; by default 2,048 on a CPU and 16,384 on an accelerator.
         folder: where results too large for memory lie (see `Grid`).
         progress: called with the number of texts done after each few.
+        workers: who runs the model.
 
     Raises:
         StoreError: results too large for memory, and no room for them in `folder`.
     """
-    ruled = [(features, outliers)]
-    return max_activations_of_each(model, ruled, tokens, batch_tokens=batch_tokens, folder=folder, progress=progress)[0]
+    options: dict[str, Any] = {"batch_tokens": batch_tokens, "folder": folder, "progress": progress, "workers": workers}
+    return max_activations_of_each(model, [(features, outliers)], tokens, **options)[0]
 
 
 def max_activations_of_each(
@@ -200,6 +225,7 @@ def max_activations_of_each(
     batch_tokens: int | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    workers: Workers = HERE,
 ) -> list[MaxActivations]:
     """The same for features of several SAEs or hooks: the texts go through the model once, up to the deepest hook.
 
@@ -207,7 +233,7 @@ def max_activations_of_each(
 
     Args:
         every: features, each with its own rule.
-        tokens, batch_tokens, folder, progress: as in `max_activations`.
+        tokens, batch_tokens, folder, progress, workers: as in `max_activations`.
 
     Raises:
         StoreError: as in `max_activations`.
@@ -218,36 +244,67 @@ def max_activations_of_each(
     empty = np.flatnonzero(tokens.lengths == 0)
     values.rows[:, empty], positions.rows[:, empty] = np.nan, -1
     counted = np.zeros((len(every), len(tokens)), dtype=np.int64)
-    active, window = torch.zeros(ends[-1], dtype=torch.int64), 0
+    active, window = np.zeros(ends[-1], dtype=np.int64), 0
     n_outliers, n_overflowed = np.zeros((2, len(every)), dtype=np.int64)
-    for batch in hidden_states(model, every, tokens, batch_tokens):
-        if batch[0].texts[0] // WINDOW != window:
-            window = batch[0].texts[0] // WINDOW
+    batch_tokens = batch_tokens or usual_tokens(model, workers)
+    tasks = ((*share, batch_tokens) for share in shares(tokens, batch_tokens, workers))
+    for part in workers.each(maxima, (model, tuple(every)), tasks):
+        if part.texts[0] // WINDOW != window:
+            window = part.texts[0] // WINDOW
             values.release()
             positions.release()
+        rows, number = mine[part.number], part.number
+        values.rows[rows, part.texts], positions.rows[rows, part.texts] = part.values, part.positions
+        counted[number, part.texts] = part.counted
+        active[rows] += part.active
+        n_outliers[number] += part.n_outliers
+        n_overflowed[number] += part.n_overflowed
+        if progress is not None and number == len(every) - 1:
+            progress(len(part.texts))
+    return [
+        MaxActivations(
+            values.rows[rows].T, positions.rows[rows].T, counted[number], active[rows],
+            int(n_outliers[number]), int(n_overflowed[number]),
+        )
+        for number, rows in enumerate(mine)
+    ]  # fmt: skip
+
+
+class Part(NamedTuple):
+    """What a few texts did to some of the features: `number` tells which of `every`; the rest is as in `MaxActivations`."""
+
+    number: int
+    texts: Int[np.ndarray, " text"]
+    values: Float[np.ndarray, "feature text"]
+    positions: Int[np.ndarray, "feature text"]
+    counted: Int[np.ndarray, " text"]
+    active: Int[np.ndarray, " feature"]
+    n_outliers: int
+    n_overflowed: int
+
+
+def maxima(
+    model: Model, every: Sequence[Ruled], tokens: TokenizedTexts, texts: Int[np.ndarray, " text"], batch_tokens: int
+) -> Iterator[Part]:
+    """The largest activations on some texts, which `texts` are the numbers of, a few at a time."""
+    for batch in hidden_states(model, every, tokens, batch_tokens):
         for number, ((features, _), read) in enumerate(zip(every, batch, strict=True)):
-            rows = mine[number]
             for piece in pieces_of(model, features, read):
                 magnitude = piece.activations.abs().masked_fill_(~piece.usable.unsqueeze(-1), -1.0)
                 largest, at = magnitude.max(dim=1)  # [text, feature]
                 top = piece.activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
                 overflowed = ~largest.isfinite()  # the maximum of NaN and numbers is NaN
                 none = (largest < 0) | overflowed
-                values.rows[rows, piece.texts] = top.masked_fill_(none, float("nan")).T.cpu().numpy()
-                positions.rows[rows, piece.texts] = at.masked_fill_(none, -1).T.cpu().numpy()
-                counted[number, piece.texts] = piece.usable.sum(dim=1).cpu().numpy()
-                active[rows] += (magnitude > 0).sum(dim=(0, 1)).cpu()
-                n_outliers[number] += piece.n_outliers
-                n_overflowed[number] += int(overflowed.any(dim=1).sum())
-                if progress is not None and number == len(every) - 1:
-                    progress(len(piece.texts))
-    return [
-        MaxActivations(
-            values.rows[rows].T, positions.rows[rows].T, counted[number], active[rows].numpy(),
-            int(n_outliers[number]), int(n_overflowed[number]),
-        )
-        for number, rows in enumerate(mine)
-    ]  # fmt: skip
+                yield Part(
+                    number,
+                    texts[piece.texts],
+                    top.masked_fill_(none, float("nan")).T.cpu().numpy(),
+                    at.masked_fill_(none, -1).T.to(torch.int32).cpu().numpy(),
+                    piece.usable.sum(dim=1).cpu().numpy(),
+                    (magnitude > 0).sum(dim=(0, 1)).cpu().numpy(),
+                    piece.n_outliers,
+                    int(overflowed.any(dim=1).sum()),
+                )
 
 
 def token_activations(
@@ -258,6 +315,7 @@ def token_activations(
     *,
     columns: Sequence[Sequence[int]] | None = None,
     batch_tokens: int | None = None,
+    workers: Workers = HERE,
 ) -> list[Float[np.ndarray, "pos column"]]:
     """Every position's activations for a few texts, float32, NaN where a position does not count or overflowed.
 
@@ -265,18 +323,38 @@ def token_activations(
         outliers: positions that never count beside the special ones.
         columns: for each text the columns of `features` that are wanted; all of them if None.
         batch_tokens: tokens a batch, padding included; None for what suits the device.
+        workers: who runs the model.
 
     Returns:
         For each text a table of positions by columns.
     """
     found = [np.zeros((0, 0), dtype=np.float32)] * len(tokens)
+    batch_tokens = batch_tokens or usual_tokens(model, workers)
+    tasks = (
+        (some, texts, batch_tokens, None if columns is None else [columns[text] for text in texts])
+        for some, texts in shares(tokens, batch_tokens, workers)
+    )
+    for text, table in workers.each(tables, (model, features, outliers), tasks):
+        found[text] = table
+    return found
+
+
+def tables(
+    model: Model,
+    features: Features,
+    outliers: OutlierRule,
+    tokens: TokenizedTexts,
+    texts: Int[np.ndarray, " text"],
+    batch_tokens: int,
+    columns: Sequence[Sequence[int]] | None,
+) -> Iterator[tuple[int, Float[np.ndarray, "pos column"]]]:
+    """Every position's activations on some texts, which `texts` are the numbers of (see `token_activations`)."""
     for piece in encoded(model, features, tokens, outliers, batch_tokens):
         shown = piece.activations.float()
         shown = shown.masked_fill(~piece.usable.unsqueeze(-1) | shown.isinf(), float("nan")).cpu().numpy()
         for row, text in enumerate(piece.texts.tolist()):
             wanted = shown[row, : tokens.lengths[text]]
-            found[text] = wanted.copy() if columns is None else wanted[:, list(columns[text])]
-    return found
+            yield int(texts[text]), wanted.copy() if columns is None else wanted[:, list(columns[text])]
 
 
 @dataclass(frozen=True)
@@ -360,9 +438,9 @@ def _hidden(batch: Batch, cache: Mapping[str, Tensor], features: Features, outli
     return Hidden(batch.texts, hidden, counted & ~massive, massive, overflowed)
 
 
-def usual_tokens(model: Model) -> int:
-    """Tokens a batch, padding included, that suit the model's device."""
-    return 2048 if device_of(model).type == "cpu" else 16384
+def usual_tokens(model: Model, workers: Workers = HERE) -> int:
+    """Tokens a batch, padding included, that suit the device of the model, or that of the workers who run it."""
+    return 2048 if (workers.device or device_of(model).type) == "cpu" else 16384
 
 
 def spread(tokens: TokenizedTexts, n: int) -> TokenizedTexts:

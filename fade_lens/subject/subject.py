@@ -14,6 +14,7 @@ from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.reasons import Reason
+from fade_lens._util.workers import HERE, Workers
 from fade_lens.data.corpus import Corpus
 from fade_lens.subject.activations import (
     MaxActivations,
@@ -82,6 +83,7 @@ class Subject:
         features: the SAE latents or neurons, in the order of `indices`.
         tokens: the corpus as the model's tokens.
         outliers: the rule for positions that never count.
+        workers: who runs the model over texts.
 
     `activations` are a user's own, in place of the pass over the corpus (see `fade_lens.subject.given`): a function or a mapping from a
     feature's index to its largest activation on every text.
@@ -112,6 +114,7 @@ class Subject:
         self._outliers: OutlierRule | None = None
         self._activations: MaxActivations | None = None
         self._precision: Precision | None = None
+        self.workers: Workers = HERE
         self._whole: tuple[Subject, Int[np.ndarray, " text"]] | None = None
         """Of a part of a corpus: the subject over all of it, and which texts these are."""
 
@@ -206,7 +209,8 @@ class Subject:
                 rules = OutlierRule.fit_each(model, [one.features for one in ruled], tokens, factor=factor)
                 for one, rule in zip(ruled, rules, strict=True):
                     one._outliers = rule
-            found = max_activations_of_each(model, [one._ruled for one in some], tokens, progress=progress)
+            about: dict[str, Any] = {"progress": progress, "workers": some[0].workers}
+            found = max_activations_of_each(model, [one._ruled for one in some], tokens, **about)
             new = [one for one in some if one._whole is None and one._precision is None and one._ties]
             for one, precision in zip(new, Precision.of_each(model, [one._ruled for one in new], tokens), strict=True):
                 one._precision = precision
@@ -280,7 +284,8 @@ class Subject:
 
     def activate(self, texts: Sequence[str], progress: Progress | None = None) -> MaxActivations:
         """Other texts' largest activations, all features in one pass; those that equal a natural text's have its value."""
-        found = max_activations(self.model, self.features, self.read(texts), self.outliers, progress=progress)
+        about: dict[str, Any] = {"progress": progress, "workers": self.workers}
+        found = max_activations(self.model, self.features, self.read(texts), self.outliers, **about)
         if self.precision is not None:
             self.precision.snap(found.values, self.activations.values)
         return found

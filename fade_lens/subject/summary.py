@@ -181,6 +181,7 @@ def shown_texts(
         subject.tokens.select(numbers),
         subject.outliers,
         columns=[columns[number] for number in numbers],
+        workers=subject.workers,
     )
     by_text = dict(zip(numbers, rows, strict=True))
 
