@@ -18,15 +18,16 @@ def below(spec: ScoreSpec, metric: Metric, gate: float) -> bool:
     return spec.decides and metric.value is not None and metric.value < gate
 
 
+def badness(result: Result) -> tuple[int, float, float]:
+    """What the worst are sorted by: failing descriptions first, then open ones and dead features, each by the lowest of the scores that decide."""
+    metrics = (found.metrics.get(spec.name) for spec, found in deciding(result.evidence))
+    values = [metric.value for metric in metrics if metric is not None and metric.value is not None]
+    return ORDER.index(result.standing), min(values, default=0.0), sum(values)
+
+
 def worst_first(results: Iterable[Result]) -> list[Result]:
-    """Failing descriptions first, then open ones and dead features, each by the lowest of the scores that decide."""
-
-    def key(result: Result) -> tuple[int, float, float]:
-        metrics = (found.metrics.get(spec.name) for spec, found in deciding(result.evidence))
-        values = [metric.value for metric in metrics if metric is not None and metric.value is not None]
-        return ORDER.index(result.standing), min(values, default=0.0), sum(values)
-
-    return sorted(results, key=key)
+    """The results by `badness`."""
+    return sorted(results, key=badness)
 
 
 def basis(spec: ScoreSpec, metric: Metric) -> str:
