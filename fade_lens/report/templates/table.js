@@ -102,23 +102,33 @@ function draw(r) {
     ...cells);
 }
 
-// Only the rows near those on screen are there: blocks of rows, with room above and below as high as the others are, or are likely to be.
+// Only the rows near those on screen are there: blocks of rows, with room above and below that is as high as the others are. What was never
+// drawn counts as high as the first that were: a guess that changed would move what is seen.
 const BLOCK = 50, SPARE = 2, drawn = new Map();
-let heights = [];
+let heights = [], guess = 0;
+
+function measure() {
+  for (const [b, some] of drawn) heights[b] = some.at(-1).getBoundingClientRect().bottom - some[0].getBoundingClientRect().top;
+  const known = heights.filter((height) => height > 0);
+  if (known.length) guess ||= known.reduce((a, b) => a + b) / known.length;
+}
+const height = (b) => heights[b] || guess || 60 * BLOCK;
+function high(from, to) {
+  let sum = 0;
+  for (let b = from; b < to; b++) sum += height(b);
+  return sum;
+}
 
 function lay() {
   const count = Math.min(limit, list.length), last = Math.ceil(count / BLOCK) - 1;
-  for (const [b, some] of drawn) heights[b] = some.at(-1).getBoundingClientRect().bottom - some[0].getBoundingClientRect().top;
-  const known = heights.filter((height) => height > 0), mean = known.length ? known.reduce((a, b) => a + b) / known.length : 60 * BLOCK;
-  const height = (b) => heights[b] || mean;
-  const high = (from, to) => { let sum = 0; for (let b = from; b < to; b++) sum += height(b); return `${sum}px`; };
+  measure();
   const view = box?.getBoundingClientRect() ?? { top: 0, bottom: innerHeight };
   let y = above.getBoundingClientRect().top, first = 0;
   while (first < last && y + height(first) < view.top) y += height(first++);
   let end = first;
   while (end < last && (y += height(end)) < view.bottom) end++;
   const from = Math.max(first - SPARE, 0), to = Math.min(end + SPARE, last);
-  // What is seen stays where it is, whatever the height of rows that come above it.
+  // What is seen stays where it is, whatever the height of rows that come above it; most browsers see to that themselves.
   const kept = [...drawn].filter(([b]) => b >= from && b <= to).flatMap(([, some]) => some).filter((row) => row.getBoundingClientRect().bottom > view.top);
   const before = kept[0]?.getBoundingClientRect().top;
   for (const [b, some] of drawn) if (b < from || b > to) {
@@ -130,9 +140,10 @@ function lay() {
     const next = drawn.get(b + 1)?.[0] ?? null;
     for (const row of drawn.get(b)) body.insertBefore(row, next);
   }
-  above.style.height = high(0, from);
-  below.style.height = high(to + 1, last + 1);
-  if (kept.length) (box ?? document.scrollingElement).scrollTop += kept[0].getBoundingClientRect().top - before;
+  measure();
+  above.style.height = `${high(0, from)}px`;
+  below.style.height = `${high(to + 1, last + 1)}px`;
+  if (kept.length && !CSS.supports("overflow-anchor", "auto")) (box ?? document.scrollingElement).scrollTop += kept[0].getBoundingClientRect().top - before;
 }
 
 let due = false;
@@ -141,7 +152,7 @@ function soon() {
   due = true;
 }
 addEventListener("scroll", soon, { capture: true, passive: true });
-addEventListener("resize", () => { heights = []; soon(); });
+addEventListener("resize", () => { heights = []; guess = 0; soon(); });
 
 function paint() {
   const told = (n) => n.toLocaleString("en");
@@ -158,11 +169,13 @@ function paint() {
 // The row of a place gets the focus, wherever in the table it is.
 function focusOn(place) {
   const at = list.findIndex((r) => r.place === place), block = Math.floor(at / BLOCK);
-  if (at < 0 || at >= limit) return;
+  if (at < 0) return;
+  if (at >= limit) {
+    limit = PAGE * Math.ceil((at + 1) / PAGE);
+    paint();
+  }
   if (!drawn.has(block)) {
-    const known = heights.filter((height) => height > 0), mean = known.reduce((a, b) => a + b, 0) / known.length;
-    const shift = Array.from({ length: block }, (_, b) => heights[b] || mean).reduce((a, b) => a + b, 0);
-    (box ?? document.scrollingElement).scrollTop += above.getBoundingClientRect().top + shift - (box?.getBoundingClientRect().top ?? 0);
+    (box ?? document.scrollingElement).scrollTop += above.getBoundingClientRect().top + high(0, block) - (box?.getBoundingClientRect().top ?? 0);
     lay();
   }
   drawn.get(block)?.[at % BLOCK].querySelector(".opens").focus();
