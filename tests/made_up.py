@@ -5,6 +5,7 @@ The metrics are computed by `fade_lens.metrics` from made-up activations and rat
 
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,16 @@ def made_up_results(n: int = 8, *, hostile: bool = False, n_rated: int = 200, ch
         for i in range(n)
     )
     return Results(items, made_up_run(hostile))
+
+
+def many_results(n: int, *, hostile: bool = False, n_rated: int = 12, characters: int = 20) -> Results:
+    """A run of `n` descriptions that share the evidence of sixteen: quickly made. The text of number 7 of feature 7 ends with "number 7"."""
+    pool = made_up_results(16, hostile=hostile, n_rated=n_rated, characters=characters)
+    described = (
+        replace(one, description=replace(one.description, index=i, text=f"{one.description.text[:200]} number {i}"))
+        for i, one in zip(range(n), cycle(pool.items), strict=False)
+    )
+    return replace(pool, items=tuple(described))
 
 
 def with_cross(results: Results) -> Results:
