@@ -263,12 +263,19 @@ def made_up_results(n: int = 8, *, hostile: bool = False, n_rated: int = 200, ch
     return Results(items, made_up_run(hostile))
 
 
-def many_results(n: int, *, hostile: bool = False, n_rated: int = 12, characters: int = 20) -> Results:
-    """A run of `n` descriptions that share the evidence of sixteen: quickly made. The text of number 7 of feature 7 ends with "number 7"."""
-    pool = made_up_results(16, hostile=hostile, n_rated=n_rated, characters=characters)
+def many_results(n: int, few: tuple[Result, ...] = ()) -> Results:
+    """A run of `n` descriptions that share the evidence of a few, by default with little to show of each: quickly made, and quickly shown."""
+    pool = made_up_results(16, n_rated=12, characters=20)
+    few = few or tuple(
+        with_evidence(
+            replace(one, feature=replace(one.feature, top=one.feature.top[:1])),
+            faithfulness=FaithfulnessEvidence(one.faithfulness),
+        )
+        for one in pool
+    )
     described = (
         replace(one, description=replace(one.description, index=i, text=f"{one.description.text[:200]} number {i}"))
-        for i, one in zip(range(n), cycle(pool.items), strict=False)
+        for i, one in zip(range(n), cycle(few), strict=False)
     )
     return replace(pool, items=tuple(described))
 

@@ -16,20 +16,20 @@ from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.report import page as pages
 from fade_lens.report.page import page, rendered, write_folder
 from fade_lens.report.rows import Group
-from tests.made_up import HOSTILE, many_results, with_evidence
+from tests.made_up import HOSTILE, made_up_results, many_results, with_evidence
 from tests.report.browser import Window, chromium, window
 from tests.report.test_browser import OPEN
 from tests.report.test_page import UNSEEN, Document
 
 browsed = pytest.mark.skipif(chromium() is None, reason="no Chromium or Chrome is installed; the page cannot be opened")
-N = 3000
+N = 2000
 
 
 @pytest.fixture(scope="module")
 def large() -> Results:
     """Descriptions of over 1,000, some hostile; the last two are of one feature."""
     results = many_results(N)
-    first, last = many_results(1, hostile=True).items[0], results.items[-1]
+    first, last = made_up_results(1, hostile=True, n_rated=12).items[0], results.items[-1]
     again = replace(last, description=replace(last.description, index=N - 2))
     return replace(results, items=(first, *results.items[1:-1], again))
 
@@ -60,23 +60,24 @@ def test_rows_and_cards_lie_in_files_of_a_megabyte_and_the_page_is_small(large: 
     folder = written.with_name(f"{written.stem}_files")
     rows, cards = values(folder, "rows"), values(folder, "cards")
     assert len(rows) == len(cards) == N and written.stat().st_size < 400_000
-    assert 2 < len(list((folder / "rows").iterdir())) < 8 and 20 < len(list((folder / "cards").iterdir())) < 60
+    assert len(list((folder / "rows").iterdir())) > 1 and len(list((folder / "cards").iterdir())) == N / 100
     by_text = {card["text"]: card for card in cards}
     for row in rows[:: N // 10]:
         assert cards[row["card"]]["index"] == row["index"] and by_text[row["text"]]["standing"] == row["standing"]
     order = [row["standing"] for row in rows]
     assert order == sorted(order, key=["fails", "open", "dead", "holds"].index)
     text = written.read_text(encoding="utf-8")
-    assert "each drawing" not in text and "1,000 are drawn" in text and f"{order.count('open'):,} open" in text
-    assert text.count("h0") < 5000 and "script-src 'sha256-" in text and "unsafe" not in text and "http:" not in text
+    assert "1,000 are drawn" in text and f"{order.count('open'):,} open" in text
+    [policy] = [a["content"] for a in Document(text).all("meta") if "http-equiv" in a]
+    assert text.count("h0") < 5000 and re.search(r"script-src 'sha256-[^' ]+' 'self' file:;", str(policy)) and "unsafe" not in str(policy)  # fmt: skip
 
 
 def test_what_is_written_is_the_same_each_time_and_an_earlier_report_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    many_results(1300).to_html(path)
+    write_folder(path, rows_of(1300), shown)
     (tmp_path / "report_files" / "mine.js").write_text("kept")
-    many_results(1001).to_html(path)
-    many_results(1001).to_html(tmp_path / "again" / "report.html")
+    write_folder(path, rows_of(900), shown)
+    write_folder(tmp_path / "again" / "report.html", rows_of(900), shown)
     assert beside(path) == beside(tmp_path / "again" / "report.html") | {"mine.js": b"kept"}
     assert path.read_bytes() == (tmp_path / "again" / "report.html").read_bytes()
     small = many_results(3)
@@ -106,14 +107,15 @@ def shown(held: dict[str, Any]) -> str:
 
 
 def test_results_are_read_once_and_no_card_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results, reads, each = many_results(1001), [0], Results.__iter__
+    results, reads, each = many_results(30), [0], Results.__iter__
+    monkeypatch.setattr(pages, "SINGLE", 20)
 
     def counted(self: Results) -> Iterator[Any]:
         reads[0] += 1
         return each(self)
 
     monkeypatch.setattr(Results, "__iter__", counted)
-    assert len(results.frame) == 1001
+    assert len(results.frame) == 30
     reads[0] = 0
     results.summary()
     before = reads[0]
@@ -121,7 +123,7 @@ def test_results_are_read_once_and_no_card_is_kept(tmp_path: Path, monkeypatch: 
     assert reads[0] == 2 * before + 1, "once for the rows and cards; means are the summary's"
 
     class Card(dict[str, Any]):
-        pass
+        __hash__ = object.__hash__  # type: ignore[assignment]
 
     alive: weakref.WeakSet[Card] = weakref.WeakSet()
 
@@ -159,7 +161,7 @@ def test_a_write_that_ends_early_leaves_the_earlier_report_whole(tmp_path: Path)
 
 def test_a_notebook_shows_the_worst_and_says_where_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
     results = many_results(64)
-    assert "the worst first" not in results.table()._repr_html_()
+    assert "rows, the worst first" not in results.table()._repr_html_()
     monkeypatch.setattr(pages, "SINGLE", 20)
     document = Document(page(results, table_only=True))
     rows = [a for a in document.all("tr") if "data-place" in a]
@@ -200,7 +202,7 @@ SETTLED = "new Promise(done => setTimeout(done, 150))"
 def test_a_large_page_sorts_filters_searches_and_opens_cards(browser: Window, written: Path) -> None:
     browser.open(written)
     browser.run("reading")
-    assert browser.run(TOLD) == "3,000 of 3,000" and 50 < browser.run(f"{ROWS}.length") <= 300
+    assert browser.run(TOLD) == "2,000 of 2,000" and 50 < browser.run(f"{ROWS}.length") <= 300
     for order in ("ascending", "descending"):
         browser.page.click("[data-sort=clarity]")
         found = browser.run("list.map(r => r.cells[0][0])")
@@ -210,18 +212,18 @@ def test_a_large_page_sorts_filters_searches_and_opens_cards(browser: Window, wr
         assert 0 < len(known) < N and browser.run(INDICES) == browser.run(f"list.map(r => r.index).slice(0, {ROWS}.length)")  # fmt: skip
     browser.page.select_option("#standing", "dead")
     dead = browser.run("list.length")
-    assert browser.run(TOLD) == f"{dead} of 3,000" and set(browser.run(f"{ROWS}.map(r => r.dataset.standing)")) == {"dead"}  # fmt: skip
-    browser.page.fill("#search", "number 2991")
-    assert browser.run(INDICES) == [2991]
+    assert browser.run(TOLD) == f"{dead} of 2,000" and set(browser.run(f"{ROWS}.map(r => r.dataset.standing)")) == {"dead"}  # fmt: skip
+    browser.page.fill("#search", "number 1991")
+    assert browser.run(INDICES) == [1991]
     browser.page.locator(".opens:visible").first.click()
     browser.run(SETTLED)
-    assert browser.run(OPEN) and browser.run(TITLE).endswith("number 2991") and browser.run("document.getElementById('place').textContent") == "1 of 1"  # fmt: skip
+    assert browser.run(OPEN) and browser.run(TITLE).endswith("number 1991") and browser.run("document.getElementById('place').textContent") == "1 of 1"  # fmt: skip
     assert browser.requests[-1].endswith(f"/cards/{browser.run('held.starts.cards.length') - 1:04d}.js"), "the last"
-    assert browser.run("document.querySelectorAll('#card mark').length") > 3
+    assert browser.run("document.querySelectorAll('#card h3').length") > 3
     browser.press("Escape")
     browser.page.click("[type=reset]")
     browser.run(SETTLED)
-    assert browser.run(TOLD) == "3,000 of 3,000"
+    assert browser.run(TOLD) == "2,000 of 2,000"
     # The hostile one is a text as any other.
     browser.page.fill("#search", "window.hacked")
     browser.page.locator(".opens:visible").first.click()
@@ -234,10 +236,10 @@ def test_a_large_page_sorts_filters_searches_and_opens_cards(browser: Window, wr
 @pytest.mark.browser
 @browsed
 def test_a_link_opens_a_card_and_the_keyboard_goes_through_rows_far_away(browser: Window, written: Path) -> None:
-    browser.open(written, "#2998")
+    browser.open(written, "#1998")
     browser.run("reading")
     browser.run(SETTLED)
-    assert browser.run(OPEN) and browser.run(TITLE).endswith("number 2998")
+    assert browser.run(OPEN) and browser.run(TITLE).endswith("number 1998")
     place = browser.run("current")
     assert browser.run("location.hash") == f"#d{place}"
     browser.page.click("#previous")
@@ -253,9 +255,9 @@ def test_a_link_opens_a_card_and_the_keyboard_goes_through_rows_far_away(browser
     tops = "(r => [r.top, r.bottom, innerHeight])(document.activeElement.getBoundingClientRect())"
     top, bottom, height = browser.run(tops)
     assert 0 < top < bottom < height
-    browser.open(written, "#d2999")
+    browser.open(written, "#d1999")
     browser.run(SETTLED)
-    assert browser.run(OPEN) and "2,9" not in browser.run(TITLE)
+    assert browser.run(OPEN)
 
 
 @pytest.mark.browser
@@ -299,7 +301,9 @@ def test_a_hundred_thousand_rows_are_sorted_filtered_and_searched(browser: Windo
     browser.run("reading")
     assert browser.run(TOLD) == "100,000 of 100,000"
     browser.page.click("[data-sort=purity]")
-    assert browser.run("list.slice(0, 2).map(r => r.cells[1][0])") == [0, 3 / n]
+    assert (
+        browser.run("list.slice(0, 2).map(r => r.cells[1][0])") == sorted(i * 7919 % n / n for i in range(0, n, 3))[:2]
+    )
     assert browser.run("list.at(-1).cells[1][0]") is None and browser.run(f"{ROWS}.length") <= 300
     browser.page.fill("#search", "concept 77777")
     assert browser.run(INDICES) == [77777] and browser.run(TOLD) == "1 of 100,000"
