@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fade_lens._util.files import clean
 from fade_lens._util.record import to_plain
 from fade_lens._util.words import amount, clip, flat, plain, visible
 from fade_lens.analysis.notes import Notes, Unscored
@@ -55,8 +56,8 @@ def write_page(results: Results, path: str | Path, notes: Notes | None = None) -
 
 
 def beside(path: Path) -> str:
-    """The name of the folder beside a page."""
-    return f"{path.stem}_files"
+    """The name of the folder beside a page, as the page can hold it."""
+    return f"{clean(path.stem)}_files"
 
 
 def write_folder(
@@ -126,8 +127,8 @@ def _rendered(results: Results, notes: Notes, counted: Counted, *, rows: Sequenc
     """The page with rows and cards, or with what is `held` of them in a folder."""
     deciding = [spec.title for spec in results.specs if spec.decides]
     large, left_out = not fits(results, notes), list[tuple[str, str]]()
-    if large and counted.windowed:
-        left_out = [("Not on this page", f"scores by kind of negatives and by number of rules, as of a run up to {amount(SINGLE)} descriptions")]  # fmt: skip
+    if large and counted.windowed:  # they take all answers at once
+        left_out = [("Not on this page", "scores by kind of negatives and by number of rules: fade_lens.by_negative(results), fade_lens.polysemanticity(results)")]  # fmt: skip
     return rendered(
         kind="report",
         heading="Description",

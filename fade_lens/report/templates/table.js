@@ -89,10 +89,10 @@ function cell([value, low, high, bad, words, said], at) {
       el("small", {}, said)]));
 }
 
-function draw(r) {
+function draw(r, at) {
   const cells = r.cells.length ? r.cells.map(cell) : [el("td", { role: "cell", class: "metric", colspan: METRICS.length }, el("span", { class: "none" }, "no metrics"))];
   const links = (r.links ?? []).map((link) => outward(link, ` of feature ${r.index}, in a new tab`));
-  return el("tr", { role: "row", class: r.standing, "data-place": r.place, "data-index": r.index, "data-standing": r.standing, "data-verdict": r.verdict ?? null },
+  return el("tr", { role: "row", class: r.standing, "data-place": r.place, "data-index": r.index, "data-standing": r.standing, "data-verdict": r.verdict ?? null, "aria-rowindex": at + 2 },
     el("td", { role: "cell" }, el("span", { class: `tag ${r.standing}`, title: r.why ?? "" }, r.standing)),
     el("td", { role: "cell", class: "number index" }, String(r.index)),
     el("td", { role: "cell", class: "text" }, el("button", { type: "button", class: "opens", dir: "auto" }, r.text),
@@ -136,7 +136,7 @@ function lay() {
     drawn.delete(b);
   }
   for (let b = to; b >= from; b--) if (!drawn.has(b)) {
-    drawn.set(b, list.slice(b * BLOCK, Math.min((b + 1) * BLOCK, count)).map(draw));
+    drawn.set(b, list.slice(b * BLOCK, Math.min((b + 1) * BLOCK, count)).map((r, i) => draw(r, b * BLOCK + i)));
     const next = drawn.get(b + 1)?.[0] ?? null;
     for (const row of drawn.get(b)) body.insertBefore(row, next);
   }
@@ -161,6 +161,7 @@ function paint() {
   heights = [];
   lay();
   if (!reading) byId("shown").textContent = `${told(list.length)} of ${told(rows.length)}`;
+  byId("rows").setAttribute("aria-rowcount", list.length + 1);
   byId("nothing").hidden = list.length > 0;
   byId("more").hidden = list.length <= limit;
   byId("more").textContent = `Show ${told(Math.min(4 * PAGE, list.length - limit))} more of ${told(list.length - limit)}`;
