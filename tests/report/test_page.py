@@ -87,7 +87,11 @@ class Document(HTMLParser):
 
     @property
     def cards(self) -> list[dict[str, object]]:
-        return [json.loads(text) for attributes, text in self.scripts if (attributes.get("id") or "rows-data") != "rows-data"]
+        return [
+            json.loads(text)
+            for attributes, text in self.scripts
+            if (attributes.get("id") or "rows-data") != "rows-data"
+        ]
 
 
 @pytest.fixture(scope="module")
