@@ -5,6 +5,7 @@ The metrics are computed by `fade_lens.metrics` from made-up activations and rat
 
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,23 @@ def made_up_results(n: int = 8, *, hostile: bool = False, n_rated: int = 200, ch
         for i in range(n)
     )
     return Results(items, made_up_run(hostile))
+
+
+def many_results(n: int, few: tuple[Result, ...] = ()) -> Results:
+    """A run of `n` descriptions that share the evidence of a few, by default with little to show of each: quickly made, and quickly shown."""
+    pool = made_up_results(16, n_rated=12, characters=20)
+    few = few or tuple(
+        with_evidence(
+            replace(one, feature=replace(one.feature, top=one.feature.top[:1])),
+            faithfulness=FaithfulnessEvidence(one.faithfulness),
+        )
+        for one in pool
+    )
+    described = (
+        replace(one, description=replace(one.description, index=i, text=f"{one.description.text[:200]} number {i}"))
+        for i, one in zip(range(n), cycle(few), strict=False)
+    )
+    return replace(pool, items=tuple(described))
 
 
 def with_cross(results: Results) -> Results:

@@ -79,10 +79,12 @@ def plain(value: Any) -> Any:
         return visible(value)
     if isinstance(value, float):
         return float(f"{value:.3g}") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {visible(str(k)): plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    if value is None or isinstance(value, int):  # before the slow question whether it is a mapping: a page has millions
+        return value
     if isinstance(value, list | tuple):
         return [plain(v) for v in cast(list[Any], value)]
+    if isinstance(value, Mapping):
+        return {visible(str(k)): plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
     return value
 
 

@@ -13,7 +13,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from fade_lens._util.errors import Argument, InputError
-from fade_lens._util.files import clean, table_of, write_csv, write_text
+from fade_lens._util.files import clean, table_of, write_csv
 from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import rng
@@ -97,15 +97,11 @@ class LatentMap:
     def to_html(self, path: str | Path) -> Path:
         """Write a page to look around in: hover, colour by any score, search. What is shown of many latents lies in a folder NAME_texts beside it."""
         from fade_lens.report.latent_map import map_page
+        from fade_lens.report.shards import write_beside
 
-        path = Path(path)
-        page, shards = map_page(self, f"{path.stem}_texts")
-        beside = path.parent / f"{path.stem}_texts"
-        for old in beside.glob("[0-9]*.js"):  # of an earlier, larger map
-            old.unlink()
-        for name, text in shards.items():
-            write_text(beside / name, text)
-        return write_text(path, page)
+        folder = f"{Path(path).stem}_texts"
+        page, files = map_page(self, folder)
+        return write_beside(path, folder, files.items(), lambda: page)
 
     def plot(self, colour: str = "sae") -> "go.Figure":
         """The map as a figure for a notebook, coloured by "sae", "cluster", or any column of numbers of `frame`.

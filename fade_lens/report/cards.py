@@ -189,17 +189,20 @@ def explained(about: Provenance, windows: Sequence[TopText], detail: Detail) -> 
 
 
 def fitted(
-    make: Callable[[Detail], dict[str, Any]], size: int, least: Callable[[Detail], int] = lambda _: 0
+    make: Callable[[Detail], dict[str, Any]],
+    size: int,
+    least: Callable[[Detail], int] = lambda _: 0,
+    details: Sequence[Detail] = DETAILS,
 ) -> dict[str, Any]:
-    """The most detailed card that takes at most `size` bytes of JSON (or the least detailed one); `least` tells without making one which cannot fit."""
+    """Of `details` the most detailed card that takes at most `size` bytes of JSON (or the least detailed one); `least` tells without making one which cannot fit."""
     made: dict[str, Any] = {}
-    for detail in DETAILS:
+    for detail in details:
         if least(detail) > size:
             continue
         made = make(detail)
         if len(compact(made).encode()) <= size:
             break
-    return made or make(DETAILS[-1])
+    return made or make(details[-1])
 
 
 def least(result: Result, detail: Detail) -> int:

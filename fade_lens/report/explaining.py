@@ -87,7 +87,7 @@ def row(place: int, one: Explanation, columns: Sequence[tuple[str, str]], flags:
         "flags": list(flags),
         "kinds": " ".join(kinds(flags)),
         "cells": [
-            {"name": name, "value": value, "words": words, "note": "", "interval": "", "reason": "", "bad": False, "range": None}
+            {"name": name, "value": value, "words": words, "note": "", "interval": "", "reason": "", "bad": False}
             for (name, _), (value, words) in zip(columns, numbers, strict=False)
         ],
         "hints": [why(one)],

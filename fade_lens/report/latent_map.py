@@ -10,6 +10,7 @@ from fade_lens._util.words import clip, visible
 from fade_lens.data.rows import is_null
 from fade_lens.report.cards import compact
 from fade_lens.report.page import hash_of, joined, whole
+from fade_lens.report.shards import ALLOWED, shards
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ SHARD = 2000
 INLINE = 20_000
 """Up to so many latents their texts are in the page itself."""
 TEXT, WORDS, ROWS = 300, 160, 200
-SCRIPTS = ("base.js", "map.js")
+SCRIPTS = ("base.js", "shards.js", "map.js")
 
 
 def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
@@ -32,10 +33,8 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
     frame: Any = made.frame
     texts = [shown_of(row) for row in frame.to_dict("records")]
     beside = len(frame) > INLINE
-    shards = {} if not beside else {
-        f"{start // SHARD:04d}.js": f"fadeLensTexts({start // SHARD},{compact(texts[start : start + SHARD])});\n"
-        for start in range(0, len(texts), SHARD)
-    }  # fmt: skip
+    starts = list[int]()
+    files = dict(shards("texts", map(compact, texts), starts, SHARD)) if beside else {}
     saes = {name: number for number, name in enumerate(dict.fromkeys(frame["sae"]))}
     data = {
         "saes": [clip(visible(name), 120) for name in saes],
@@ -46,13 +45,12 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
         "y": rounded(frame["y"], 3),
         "colours": [[clip(visible(name), 80), rounded(frame[name], 4)] for name in made.colours[2:]],
         "texts": None if beside else texts,
-        "shard": SHARD,
-        "shards": len(shards),
+        "starts": starts,
         "folder": folder,
     }
     library, script = Markup(get_plotlyjs().replace("</", "<\\/")), joined(*SCRIPTS)
     # The library draws with WebGL, whose programs it compiles as it runs, and styles what it draws.
-    runs = f"'{hash_of(library)}' '{hash_of(script)}' 'unsafe-eval'" + (" file: https: http:" if beside else "")
+    runs = f"'{hash_of(library)}' '{hash_of(script)}' 'unsafe-eval'" + (ALLOWED if beside else "")
     allowed = {"script-src": runs, "style-src": "'unsafe-inline'", "img-src": "data: blob:"}
     page = whole(
         "map.html",
@@ -71,7 +69,7 @@ def map_page(made: "LatentMap", folder: str) -> tuple[str, dict[str, str]]:
         told=told_of(made),
         beside=f"{folder}/" if beside else "",
     )
-    return page, shards
+    return page, files
 
 
 def shown_of(row: dict[str, Any]) -> list[Any]:

@@ -146,7 +146,7 @@ def row(place: int, item: FeatureLook, look: Look) -> dict[str, Any]:
         "flags": [clip(flag, 120) for flag in feature.flags],
         "kinds": " ".join(kinds(feature.flags)),
         "cells": [
-            {"name": name, "value": value, "words": words, "note": note, "interval": "", "reason": "never fires", "bad": False, "range": None}
+            {"name": name, "value": value, "words": words, "note": note, "interval": "", "reason": "never fires", "bad": False}
             for (name, _), (value, words, note) in zip(COLUMNS, numbers, strict=True)
         ],
         "hints": [hint(item), *([f"promotes {', '.join(f'“{clip(token, 30)}”' for token, _ in promoted)}"] if promoted else [])],

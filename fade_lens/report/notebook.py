@@ -13,7 +13,7 @@ from fade_lens.report.cards import DETAILS, card
 from fade_lens.report.explaining import explanation_data
 from fade_lens.report.looking import heat_tables, look_card
 from fade_lens.report.page import environment, page
-from fade_lens.report.rows import entries, row, tally
+from fade_lens.report.rows import Counted, entries, row, worst
 from fade_lens.report.scales import answer_rows
 from fade_lens.runs.look import Look
 from fade_lens.runs.patchscopes import SelfExplanations
@@ -45,10 +45,11 @@ def result_card(result: Result) -> str:
 
 def results_table(results: Results) -> str:
     """The scores of every description, the worst first; nothing in it runs."""
-    ordered = entries(results, None)
-    shown = [row(place, entry, results.specs) for place, entry in enumerate(ordered[:TABLE_ROWS])]
+    counted = Counted()
+    ordered = worst(counted.each(entries(results)), TABLE_ROWS)
+    shown = [row(place, entry, results.specs) for place, entry in enumerate(ordered)]
     headings = [(spec.name, spec.title) for spec in results.specs]
-    return str(_macros().table(shown, headings, tally(ordered), len(ordered)))
+    return str(_macros().table(shown, headings, counted.standings, counted.n))
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isnan
 from statistics import quantiles
-from typing import cast
+from typing import Any, cast
 
 from markupsafe import Markup
 
-from fade_lens._util.words import amount, clip, duration, number
+from fade_lens._util.reasons import Reason
+from fade_lens._util.words import amount, clip, duration, evenly, number
 from fade_lens.analysis.summary import subtracted, summary
+from fade_lens.data.rows import is_null
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import Metric
+from fade_lens.report.rows import Counted
 from fade_lens.runs.record import RunRecord
 from fade_lens.runs.results import Results
+from fade_lens.scorers.base import NOT_SCORED
 
 WIDTH, HEIGHT, MARGIN = 240, 112, 10
+DRAWN = 1000
+"""Descriptions in a drawing: of more each is thinner than can be seen."""
 WORDS = {"sae": "SAE latents", "single": "one text a request", "batched": "several texts a request"}
 """How kinds of features and ways of rating are called."""
 
@@ -56,13 +62,30 @@ def panels(results: Results) -> list[Panel]:
     found = means(results)
     made: list[Panel] = []
     for spec in results.specs:
-        metrics = [r.metric(spec.name) for r in results]
+        metrics = scored(results, spec.name)
         limit = gate if spec.decides else None
         words = spread(metrics, found.get((spec.name, None)))
         if isinstance(spec.chance, float) and spec.chance:
             words += f"; chance level {number(spec.chance)}"
         made.append(Panel(spec.title, spec.question, words, drawing(metrics, spec.range, limit)))
     return made
+
+
+def scored(results: Results, name: str) -> list[Metric]:
+    """A score of every description, as the frame has it."""
+    if not len(results):
+        return []
+    known: Any = results.frame.head(len(results)).reindex(
+        columns=[name, f"{name}_low", f"{name}_high", f"{name}_reason"]
+    )
+    return [
+        Metric(value, interval=None if isnan(low) else (low, high))
+        if not isnan(value)
+        else NOT_SCORED
+        if is_null(why)
+        else Metric(None, Reason("", why))
+        for value, low, high, why in known.itertuples(index=False)
+    ]
 
 
 def means(results: Results) -> dict[tuple[str, str | None], Mean]:
@@ -106,9 +129,9 @@ def spread(metrics: Sequence[Metric], mean: Mean | None) -> str:
 
 
 def drawing(metrics: Sequence[Metric], bounds: tuple[float, float], gate: float | None) -> Markup:
-    """An SVG of numbers only: every description a dot on a line that is its interval, the lowest at the top."""
+    """An SVG of numbers only: every description (of many, `DRAWN` evenly by rank) a dot on a line that is its interval, the lowest at the top."""
     low, high = bounds
-    shown = sorted((m for m in metrics if m.value is not None), key=lambda m: m.value or 0.0)
+    shown = evenly(sorted((m for m in metrics if m.value is not None), key=lambda m: m.value or 0.0), DRAWN)
 
     def x(value: float) -> str:
         return f"{MARGIN + (value - low) / (high - low) * (WIDTH - 2 * MARGIN):.1f}"
@@ -144,9 +167,8 @@ def reasons(results: Results) -> list[tuple[str, str, int]]:
     """Why metrics are undefined: metric, reason, number of descriptions; reasons that differ in numbers only are one."""
     found: dict[tuple[str, str], list[str]] = {}
     for spec in results.specs:
-        for result in results:
-            reason = result.metric(spec.name).reason
-            if reason is not None:
+        for metric in scored(results, spec.name):
+            if (reason := metric.reason) is not None:
                 found.setdefault((spec.title, re.sub(r"-?\d+(?:[.,]\d+)*", "…", reason)), []).append(reason)
     rows = [
         (title, clip(same[0] if len(set(same)) == 1 else pattern, 300), len(same))
@@ -155,9 +177,9 @@ def reasons(results: Results) -> list[tuple[str, str, int]]:
     return sorted(rows, key=lambda row: -row[2])
 
 
-def facts(results: Results) -> list[tuple[str, str]]:
+def facts(results: Results, counted: Counted) -> list[tuple[str, str]]:
     """What was evaluated, with what, at what cost; only what the run recorded. Hashes and the like are in the full record."""
-    run, judge, n_features = results.run, results.run.judge, len({r.description.index for r in results})
+    run, judge, n_features = results.run, results.run.judge, len(counted.features)
     without = Counter(row.reason.code for row in results.without if row.reason)
     rows = [
         ("Evaluated", f"{amount(len(results))} descriptions of {amount(n_features)} features" if n_features else "nothing: flags only"),
@@ -171,7 +193,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     if usage := run.usage:
         cost = "not known (the model has no price on record)" if usage.cost is None else f"${usage.cost:,.2f}"
         rows += [("Judge's work", _usage(usage)), ("Cost", cost)]
-    rows += _reliability(run) + _stopped(results)
+    rows += _reliability(run) + _stopped(counted.stopped, len(results))
     rows.append(("Time", "" if run.seconds is None else duration(run.seconds)))
     if run.n_outliers is not None:
         rows.append(("Left out", f"{amount(run.n_outliers)} positions as outliers"))
@@ -224,11 +246,12 @@ def _limits(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f" [{number(interval[0])}, {number(interval[1])}]"
 
 
-def _stopped(results: Results) -> list[tuple[str, str]]:
+def _stopped(why: Counter[str], of: int) -> list[tuple[str, str]]:
     """Why fewer texts were rated than the settings allow, and for how many descriptions."""
-    why = Counter(r.rated_evidence.stopped for r in results if r.rated_evidence.stopped is not None)
-    of = amount(len(results))
-    return [("Rating stopped early", f"{amount(n)} of {of} descriptions: {reason}") for reason, n in why.most_common(3)]
+    return [
+        ("Rating stopped early", f"{amount(n)} of {amount(of)} descriptions: {reason}")
+        for reason, n in why.most_common(3)
+    ]
 
 
 def _usage(usage: Usage) -> str:

@@ -1,21 +1,23 @@
 """The rows of the table: results and descriptions without one, each with what was added to it."""
 
+import heapq
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fade_lens._util.reasons import Flag
-from fade_lens._util.words import clip, number
+from fade_lens._util.words import clip, number, plain
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.explainers.base import Explanation
 from fade_lens.metrics.metric import Metric
 from fade_lens.report.links import link_of
-from fade_lens.report.standing import below, worst_first
+from fade_lens.report.standing import badness, below
 from fade_lens.runs.record import RunRecord
 from fade_lens.runs.results import Result, Results
 from fade_lens.scorers.base import ScoreSpec
-from fade_lens.scorers.standing import ORDER
+from fade_lens.scorers.deciding import WindowScores
 
 UNSCORED = "unscored"
 
@@ -48,18 +50,66 @@ class Entry:
         own = () if isinstance(self.item, Unscored) else self.item.flags
         return tuple(dict.fromkeys((*own, *self.notes.flags)))
 
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """The worst first: by severity where the notes have any, then by standing and metrics; what has no metrics last."""
+        severity, unscored = self.notes.severity, isinstance(self.item, Unscored)
+        return (
+            severity is None,
+            -(severity or 0),
+            unscored,
+            *(() if isinstance(self.item, Unscored) else badness(self.item)),
+        )
 
-def entries(results: Results, notes: Notes | None) -> list[Entry]:
-    """The worst first: by severity where the notes have any, then by standing and metrics; what has no metrics last."""
+
+@dataclass
+class Counted:
+    """What the head of a page tells of all its rows, counted while they go by, and the rows of which it knows no more."""
+
+    standings: Counter[str] = field(default_factory=Counter[str])
+    kinds: set[str] = field(default_factory=set[str])
+    verdicts: set[str] = field(default_factory=set[str])
+    audited: bool = False
+    features: set[int] = field(default_factory=set[int])
+    stopped: Counter[str] = field(default_factory=Counter[str])
+    """Why fewer texts were rated than the settings allow."""
+    windowed: set[str] = field(default_factory=set[str])
+    """The scorers that asked about windows."""
+
+    @property
+    def n(self) -> int:
+        return self.standings.total()
+
+    def each(self, rows: Iterable[Entry]) -> Iterator[Entry]:
+        """The same rows, counted."""
+        for entry in rows:
+            notes, item = entry.notes, entry.item
+            self.standings[entry.standing] += 1
+            self.kinds.update(kinds(entry.flags))
+            self.verdicts |= {clip(notes.verdict, 40)} - {""}
+            self.audited |= bool(notes.verdict or notes.severity is not None or notes.suggestion)
+            if not isinstance(item, Unscored):
+                self.features.add(item.description.index)
+                self.stopped.update(filter(None, [item.rated_evidence.stopped]))
+                self.windowed |= {name for name, found in item.evidence.items() if isinstance(found, WindowScores)}
+            yield entry
+
+
+def entries(results: Results, notes: Notes | None = None) -> Iterator[Entry]:
+    """The rows one at a time: the results in their order, then what has no metrics."""
     notes = notes or Notes()
-    found = [
-        Entry(r, _linked(r, notes.cards.get(r.description.words, CardNotes()), results.run), r.standing, r.standing.why)
-        for r in worst_first(results)
-    ]
+    for r in results:
+        yield Entry(
+            r, _linked(r, notes.cards.get(r.description.words, CardNotes()), results.run), r.standing, r.standing.why
+        )
     known = {unscored.index for unscored in notes.unscored}
-    unscored = [*notes.unscored, *(without(row) for row in results.without if row.index not in known)]
-    found += [Entry(u, u.notes, UNSCORED, u.why) for u in unscored]
-    return sorted(found, key=lambda e: (e.notes.severity is None, -(e.notes.severity or 0)))
+    for u in (*notes.unscored, *(without(row) for row in results.without if row.index not in known)):
+        yield Entry(u, u.notes, UNSCORED, u.why)
+
+
+def worst(rows: Iterable[Entry], most: int) -> list[Entry]:
+    """The worst of them, the worst first; no more than these are held."""
+    return heapq.nsmallest(most, rows, key=lambda entry: entry.rank)
 
 
 def without(row: Explanation) -> Unscored:
@@ -95,7 +145,7 @@ class Group:
     told: bool = True
 
 
-def groups(rows: Sequence[Entry], scored: bool, deciding: Sequence[str], gate: float) -> list[Group]:
+def groups(counts: Counter[str], scored: bool, deciding: Sequence[str], gate: float) -> list[Group]:
     """The standings that rows can be filtered by; without scores only that is told which says so."""
     said = {
         "fails": ("fail", f"the interval of {' or '.join(deciding)} lies wholly below {gate:g}." if deciding else ""),
@@ -107,18 +157,11 @@ def groups(rows: Sequence[Entry], scored: bool, deciding: Sequence[str], gate: f
         "holds": ("hold", f"that of {' and '.join(deciding)} lies wholly at or above {gate:g}." if deciding else ""),
         UNSCORED: ("unscored", "without metrics."),
     }
-    counts = tally(rows)
     return [
         Group(name, counts[name], *words, told=scored or name == UNSCORED)
         for name, words in said.items()
         if counts[name] or name not in ("dead", UNSCORED)
     ]
-
-
-def tally(rows: Sequence[Entry]) -> dict[str, int]:
-    """How many descriptions fail, are open, are of a dead feature, hold, have no metrics."""
-    counts = Counter(entry.standing for entry in rows)
-    return {name: counts[name] for name in (*ORDER, UNSCORED)}
 
 
 def row(place: int, entry: Entry, specs: Sequence[ScoreSpec]) -> dict[str, Any]:
@@ -154,10 +197,24 @@ def cell(spec: ScoreSpec, metric: Metric, bad: bool) -> dict[str, Any]:
         "high": metric.interval[1] if metric.interval else None,
         "interval": interval,
         "note": interval or "no interval",
-        "range": spec.range,
         "reason": clip(metric.reason or metric.interval_reason or "", 160),
         "bad": bad,
     }
+
+
+def packed(row: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A row as the page's script reads it: what is empty is left out, a cell is a list, every string is `visible`."""
+    named = ("text", "standing", "why", "origin", "flags", "kinds", "hints", "verdict", "suggestion", "links")
+    cells = [[c["value"], c.get("low"), c.get("high"), int(c["bad"]), c["words"], c["note"] if c["value"] is not None else c["reason"]] for c in row["cells"]]  # fmt: skip
+    known = plain({"index": row["index"], **{name: row[name] for name in named if row[name]}, "cells": cells})
+    for cell, exact in zip(known["cells"], row["cells"], strict=True):
+        cell[0] = told(exact["value"])
+    return known | ({} if row["severity"] is None else {"severity": told(row["severity"])}) | more
+
+
+def told(value: float | None) -> float | None:
+    """A number as rows are sorted and filtered by it."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def added(notes: CardNotes) -> dict[str, Any]:

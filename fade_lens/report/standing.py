@@ -18,15 +18,16 @@ def below(spec: ScoreSpec, metric: Metric, gate: float) -> bool:
     return spec.decides and metric.value is not None and metric.value < gate
 
 
+def badness(result: Result) -> tuple[int, float, float]:
+    """What the worst are sorted by: failing descriptions first, then open ones and dead features, each by the lowest of the scores that decide."""
+    metrics = (result.metric(spec.name) for spec in result.specs if spec.decides)
+    values = [metric.value for metric in metrics if metric.value is not None]
+    return ORDER.index(result.standing), min(values, default=0.0), sum(values)
+
+
 def worst_first(results: Iterable[Result]) -> list[Result]:
-    """Failing descriptions first, then open ones and dead features, each by the lowest of the scores that decide."""
-
-    def key(result: Result) -> tuple[int, float, float]:
-        metrics = (result.metric(spec.name) for spec in result.specs if spec.decides)
-        values = [metric.value for metric in metrics if metric.value is not None]
-        return ORDER.index(result.standing), min(values, default=0.0), sum(values)
-
-    return sorted(results, key=key)
+    """The results by `badness`."""
+    return sorted(results, key=badness)
 
 
 def basis(spec: ScoreSpec, metric: Metric) -> str:

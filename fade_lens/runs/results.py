@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fade_lens._util.brief import in_lines
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import table_of, write_csv, write_text
+from fade_lens._util.files import table_of, write_csv
 from fade_lens._util.record import from_plain, to_plain
 from fade_lens._util.words import clip
 from fade_lens.baselines.cross_scores import CrossScores
@@ -180,10 +180,13 @@ class Results:
         return summary(self, by)
 
     def to_html(self, path: str | Path, notes: "Notes | None" = None) -> Path:
-        """Write one self-contained HTML page: the table, and a card for every description; `notes` are an audit's."""
-        from fade_lens.report.page import page
+        """Write an HTML page: the table, and a card for every description; `notes` are an audit's.
 
-        return write_text(path, page(self, notes))
+        It is one self-contained file; of more than 1,000 descriptions rows and cards lie in a folder NAME_files beside it, to be kept with it.
+        """
+        from fade_lens.report.page import write_page
+
+        return write_page(self, path, notes)
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write `frame` as a Parquet file."""
@@ -201,7 +204,7 @@ class Results:
         return self.to_html(folder / "report.html")
 
     def table(self, height: int = 640, notes: "Notes | None" = None) -> "Table":
-        """The page's table inside a notebook, `height` pixels high: to sort, filter and search, with a card for every description."""
+        """The page's table inside a notebook, `height` pixels high: to sort, filter and search, with a card for every description (of over 1,000: the worst)."""
         from fade_lens.report.notebook import Table
 
         return Table(self, height, notes)

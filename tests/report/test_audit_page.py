@@ -64,8 +64,8 @@ def test_hostile_notes_are_text() -> None:
     document = Document(page(results, made_up_notes(results, hostile=True)))
     assert visible(HOSTILE[0]) in document.text
     assert not {"img", "iframe", "object", "embed"} & {tag for tag, _ in document.elements}
-    # One script that runs, one JSON a row, one for the heat map.
-    assert len(document.scripts) == 1 + 14 + 1
+    # One script that runs, one JSON a card, one for the rows, one for the heat map.
+    assert len(document.scripts) == 1 + 14 + 1 + 1
     assert all(
         attributes.get("href", "#").startswith(("#", "https://www.neuronpedia.org/"))
         for attributes in document.all("a")

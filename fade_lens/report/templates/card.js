@@ -168,14 +168,14 @@ const meter = (share) => svg("svg", { class: "meter", viewBox: "0 0 120 10", "ar
   svg("path", { class: "axis", d: "M4 5H116M60 0V10" }), svg("path", { class: "dot", "stroke-width": 7, d: `M${4 + share * 1.12} 5h0` }));
 
 // Addresses were checked to be http or https when the page was made, and are checked here again.
-const outward = ([name, url]) => /^https?:\/\//.test(url)
-  ? el("a", { class: "out", href: url, target: "_blank", rel: "noopener noreferrer" }, name, el("span", { class: "unseen" }, ", in a new tab")) : null;
+const outward = ([name, url], about = ", in a new tab") => /^https?:\/\//.test(url)
+  ? el("a", { class: "out", href: url, target: "_blank", rel: "noopener noreferrer" }, name, el("span", { class: "unseen" }, about)) : null;
 
 function head(data) {
   return [
     el("h2", { id: "card-title", tabindex: "-1", dir: "auto" }, data.text),
     el("p", {}, el("span", { class: `tag ${data.standing}` }, data.standing), ` feature ${data.index}: ${data.why}`),
-    data.links.length ? el("p", {}, ...data.links.map(outward)) : null,
+    data.links.length ? el("p", {}, ...data.links.map((link) => outward(link))) : null,
     ...data.flags.map((flag) => el("p", { class: "flag", dir: "auto" }, flag)),
   ];
 }
@@ -211,7 +211,7 @@ const words = (title, items, made, none) => el("div", {}, el("h4", {}, title), i
 const token = ([text, value]) => el("li", { dir: "auto" }, text.replaceAll("\n", "↵"), el("small", {}, short(value)));
 const tokens = (found) => section(found.title, found.note, el("div", { class: "pair" }, ...found.lists.map(([title, list]) => words(title, list, token, "none"))));
 function neighbour([index, value]) {
-  const there = rows.find((r) => r.index === index);
+  const there = rowOf(index);
   const name = there ? el("button", { type: "button" }, String(index)) : String(index);
   if (there) name.addEventListener("click", () => show(there.place));
   return el("li", {}, name, el("small", {}, fixed(value)));

@@ -3,21 +3,11 @@ const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 const GREY = "#8a8a8a", scheme = matchMedia("(prefers-color-scheme: dark)");
 let pinned = false, chosen = null, found = [], place = 0;
 
-// What is said of many latents comes from files beside the page, each read once when it is first asked for.
-const shards = new Map(), asked = new Map();
-globalThis.fadeLensTexts = (number, texts) => shards.set(number, texts);
-function shardOf(number) {
-  if (!asked.has(number)) asked.set(number, new Promise((done) => {
-    const script = el("script", { src: `${encodeURIComponent(data.folder)}/${String(number).padStart(4, "0")}.js` });
-    script.onload = () => done(true);
-    script.onerror = () => { asked.delete(number); byId("found").textContent = `What is said of the latents lies in the folder ${data.folder} beside this page, which is not there.`; done(false); };
-    document.head.append(script);
-  }));
-  return asked.get(number);
-}
-const known = (i) => data.texts ? data.texts[i] : shards.get(Math.floor(i / data.shard))?.[i % data.shard];
+// What is said of many latents lies beside the page.
+const said = sharded("Texts", data.folder, data.starts, (folder) => { byId("found").textContent = `What is said of the latents lies in the folder ${folder} beside this page, which is not there.`; });
+const known = (i) => data.texts ? data.texts[i] : said.known(i);
 async function textsOf(i) {
-  if (!data.texts) await shardOf(Math.floor(i / data.shard));
+  if (!data.texts) await said.read(said.of(i));
   return known(i) ?? ["", "", "", ""];
 }
 
@@ -85,7 +75,7 @@ async function search() {
   if (!wanted) return choose(null);
   const every = [...Array(n).keys()], number = /^#\d+$/.test(wanted) ? Number(wanted.slice(1)) : null;
   if (number !== null) return choose(every.filter((i) => data.index[i] === number), "found");
-  for (let shard = 0; shard < data.shards; shard++) if (!(await shardOf(shard))) return; // which is told
+  for (const shard of data.starts.keys()) if (!(await said.read(shard))) return; // which is told
   if (wanted === byId("search").value.trim().toLowerCase())
     choose(every.filter((i) => String(data.index[i]) === wanted || known(i).slice(0, 3).some((text) => text.toLowerCase().includes(wanted))), "found");
 }
