@@ -419,7 +419,7 @@ def test_the_planted_faults_of_forty_real_descriptions_are_named(gemma, tmp_path
     folder = build(tmp_path / "bulk")
     with FakeJudge(rule=demo_rule, writer=demo_writer) as server:
         arguments = [
-            "audit", "--model", "demo", "--sae", "demo", "--neuronpedia", str(folder), "--corpus", "demo", "--corpus-limit", "300",
+            "audit", "--model", "demo", "--sae", "demo", "--neuronpedia", str(folder), "--corpus", "demo", "--corpus-limit", "200",
             "--judge", f"{server.base_url}#rule", "--out", str(tmp_path / "run"),
             "--rated-texts", "60", "--synthetic-texts", "10", "--no-faithfulness", "--context", "32",
         ]  # fmt: skip

@@ -36,7 +36,8 @@ def test_look_prints_a_table_and_writes_a_page(subject, tmp_path):
     table = pd.read_csv(tmp_path / "fade-lens-look" / "look.csv")
     assert table["index"].tolist() == [0, 1, 3] and table["likelier"].str.count("',").tolist()[0] == 2
     page = (tmp_path / "fade-lens-look" / "look.html").read_text()
-    assert "3 features of tiny" in page and page.count('type="application/json"') == 3
+    assert "3 features of tiny" in page
+    assert page.count('type="application/json"') == 4, "the rows, and each card"
 
 
 def test_look_draws_features_at_random_and_says_nothing_when_quiet(subject, tmp_path):
