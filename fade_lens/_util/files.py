@@ -36,6 +36,8 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """How a file begins that Excel ("Unicode text") or PowerShell (`>`) wrote."""
 SEPARATORS = ",\t;|"
 TABLES = (".csv", ".tsv", ".parquet")
+PARQUET_ROWS = 10_000
+"""Rows of a Parquet file's row groups."""
 
 
 def clean(text: str) -> str:
@@ -96,6 +98,20 @@ def write_csv(frame: "pd.DataFrame", path: str | Path) -> Path:
     """Write a table without its index, all of it or nothing; its folder is made where it is not there."""
     with whole_file(path) as partial:
         frame.to_csv(partial, index=False, errors="replace")
+    return Path(path)
+
+
+def write_parquet(frame: "pd.DataFrame", path: str | Path) -> Path:
+    """Write a table without its index as Parquet, all of it or nothing; its folder is made where it is not there.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    with whole_file(path) as partial:
+        try:
+            frame.to_parquet(partial, index=False, row_group_size=PARQUET_ROWS)
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "parquet", "Writing Parquet") from error
     return Path(path)
 
 

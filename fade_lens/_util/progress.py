@@ -157,12 +157,12 @@ class Stages:
 
     @contextmanager
     def showing(self) -> Generator[None]:
-        """The bars on screen. At the end each is full: what was left out, as where enough is known, is not to be done any more."""
+        """The bars on screen. At the end each is full, for what was left out, as where enough is known, is not to be done any more; stages of nothing are gone."""
         with self._bars if self._cell is None else self._cell.showing(self._bars):
             yield
             self._bars.scores.clear()  # they are printed in full
             for task in self._bars.tasks:
-                self._bars.update(task.id, total=task.completed)
+                self._bars.update(task.id, total=task.completed, visible=task.completed > 0)
 
     def shown(self) -> RenderableType:
         """What is on the screen while `showing`."""

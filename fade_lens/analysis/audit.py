@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fade_lens._util.brief import Brief
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import clean, whole_file, write_csv, write_text
+from fade_lens._util.files import clean, whole_file, write_csv, write_parquet, write_text
 from fade_lens._util.wording import one_line
 from fade_lens.analysis.notes import CardNotes, Notes, Unscored
 from fade_lens.analysis.relabelling import Relabelling, relabelled, to_describe
@@ -140,9 +140,7 @@ class Audit(Brief):
         write_csv(table, written["csv"])
         write_lines(written["jsonl"], map(json_row, records_of(self.frame)))
         try:
-            with whole_file(folder / "audit.parquet") as partial:
-                table.to_parquet(partial, index=False)
-            written["parquet"] = folder / "audit.parquet"
+            written["parquet"] = write_parquet(table, folder / "audit.parquet")
         except ImportError:
             logger.warning("audit.parquet is not written: pip install 'fade-lens[parquet]'")
         if len(cast(Any, self.agreement["rho"]).dropna()):

@@ -87,8 +87,12 @@ def layout(rows: Float[Tensor, "latent d_out"], *, neighbours: int = 15, least: 
             return np.asarray(made.fit_transform(rows.numpy()), dtype=np.float32)
 
     grouping: Any = HDBSCAN
-    labels = grouping(min_cluster_size=least, copy=True).fit_predict(reduced(10, 0.1))
-    return Layout(reduced(2, 0.05), by_size(np.asarray(labels)))
+    threads = torch.get_num_threads()
+    try:
+        labels = grouping(min_cluster_size=least, copy=True).fit_predict(reduced(10, 0.1))
+        return Layout(reduced(2, 0.05), by_size(np.asarray(labels)))
+    finally:  # numba, on which UMAP runs, gives all cores to the OpenMP that torch uses too
+        torch.set_num_threads(threads)
 
 
 def by_size(labels: Int[np.ndarray, " latent"]) -> Int[np.ndarray, " latent"]:

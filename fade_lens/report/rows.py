@@ -64,8 +64,13 @@ class Entry:
 
 @dataclass
 class Counted:
-    """What the head of a page tells of all its rows, counted while they go by, and the rows of which it knows no more."""
+    """What the head of a page tells of all its rows, counted while they go by, and the rows of which it knows no more.
 
+    Attributes:
+        evidence: whether `stopped` and `windowed` are told, for which the evidence of every result is read.
+    """
+
+    evidence: bool = True
     standings: Counter[str] = field(default_factory=Counter[str])
     kinds: set[str] = field(default_factory=set[str])
     verdicts: set[str] = field(default_factory=set[str])
@@ -90,6 +95,7 @@ class Counted:
             self.audited |= bool(notes.verdict or notes.severity is not None or notes.suggestion)
             if not isinstance(item, Unscored):
                 self.features.add(item.description.index)
+            if self.evidence and not isinstance(item, Unscored):
                 self.stopped.update(filter(None, [item.rated_evidence.stopped]))
                 self.windowed |= {name for name, found in item.evidence.items() if isinstance(found, WindowScores)}
             yield entry

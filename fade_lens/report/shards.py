@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fade_lens._util.files import write_text
+from fade_lens._util.files import whole_file, write_text
 
 BYTES = 1_000_000
 """What a file may take; one value alone may take more."""
@@ -54,20 +54,20 @@ def write_beside(path: str | Path, folder: str, files: Iterable[tuple[str, str]]
     """
     path = Path(path)
     old, new = path.with_name(folder), path.with_name(f"{folder}.partial")
-    whole = path.with_name(f"{path.name}.partial")
     cleared(new)
     try:
         names = [write_text(new / name, text).relative_to(new) for name, text in files]
-        write_text(whole, page())
-        if names or old.exists():
-            path.unlink(missing_ok=True)  # no page may name files that are gone, or another's
+        text = page()
+        with whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+            if (names or old.exists()) and path.is_file():
+                path.resolve().unlink()  # no page may name files that are gone, or another's
             cleared(old)
-        for name in names:
-            (old / name).parent.mkdir(parents=True, exist_ok=True)
-            (new / name).replace(old / name)
-        return whole.replace(path)
+            for name in names:
+                (old / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / name).replace(old / name)
+        return path
     finally:
-        whole.unlink(missing_ok=True)
         cleared(new)
 
 

@@ -1,5 +1,6 @@
 """Which descriptions a reader should look at first, and what there is to say about a metric in words."""
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ def badness(result: Result) -> tuple[int, float, float]:
     return ORDER.index(result.standing), min(values, default=0.0), sum(values)
 
 
-def worst_first(results: Iterable[Result]) -> list[Result]:
-    """The results by `badness`."""
-    return sorted(results, key=badness)
+def worst_first(results: Iterable[Result], most: int | None = None) -> list[Result]:
+    """The results by `badness`, or the `most` first of them, of which alone more is held."""
+    return sorted(results, key=badness) if most is None else heapq.nsmallest(most, results, key=badness)
 
 
 def basis(spec: ScoreSpec, metric: Metric) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast, overload
 
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import GZIP
+from fade_lens._util.files import GZIP, whole_file
 from fade_lens._util.reasons import Flag
 from fade_lens._util.record import from_plain, to_plain
 from fade_lens.baselines.permutation import PermutationTest
@@ -24,6 +24,7 @@ from fade_lens.data.descriptions import MOST_FEATURES, Description
 from fade_lens.judge.reliability import Agreement
 from fade_lens.llm.budget import Usage
 from fade_lens.metrics.metric import Metric
+from fade_lens.runs import database
 from fade_lens.runs.result import Result, result_of
 from fade_lens.scorers.base import Scored
 from fade_lens.scorers.standing import ORDER, Standing
@@ -59,18 +60,19 @@ DAMAGED = (OSError, EOFError, sqlite3.Error, zlib.error, ValueError, LookupError
 class ResultsFile:
     """A file of results, open for reading or while it is written; threads may share it."""
 
-    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
-        self.path, self._database = path, database
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self.path, self._database = path, db
         self._lately = OrderedDict[tuple[str, int], Result]()
         self._last: tuple[str, dict[str, Any]] = "", {}
 
     @classmethod
-    def create(cls, path: Path) -> "ResultsFile":
-        """A new file; what is written is whole once `finish` returns."""
-        found = cls(sqlite3.connect(path, isolation_level=None, check_same_thread=False), path)
+    def create(cls, place: Path, path: Path) -> "ResultsFile":
+        """A new file at a place, called `path` where it cannot be written; what is written is whole once `finish` returns."""
+        with database.told(path, "written"):
+            found = cls(sqlite3.connect(place, isolation_level=None, check_same_thread=False), path)
         marks = {"page_size": PAGE_BYTES, "journal_mode": "OFF", "application_id": APPLICATION, "user_version": FORMAT}
         for command in (*(f"PRAGMA {name} = {value}" for name, value in marks.items()), "BEGIN", *SCHEMA):
-            found._database.execute(command)
+            found._write(command)
         return found
 
     @classmethod
@@ -86,44 +88,43 @@ class ResultsFile:
             if packed:
                 raise InputError(_of_format(path, f"an earlier format than {FORMAT}"))
             # Never changed once it has its name, so nothing is locked, on a network's disk either.
-            database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False)  # fmt: skip
-            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, CELL_BYTES)
-            database.execute("PRAGMA trusted_schema = OFF")
-            mark, version, pages, size = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version", "page_count", "page_size"))  # fmt: skip
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False)  # fmt: skip
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, CELL_BYTES)
+            db.execute("PRAGMA trusted_schema = OFF")
+            mark, version, pages, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version", "page_count", "page_size"))  # fmt: skip
             if mark != APPLICATION:
                 raise ValueError("it holds no results" if pages else "it is empty")
             if version != FORMAT:
                 raise InputError(_of_format(path, f"format {version}"))
             if pages * size > path.stat().st_size:
                 raise ValueError("it was cut")
-            made = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+            made = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
             if sorted(sql for (sql,) in made) != sorted(SCHEMA):
                 raise ValueError("its tables are not those of results")
-            return cls(database, path)
+            return cls(db, path)
 
     @classmethod
     @contextmanager
     def written(cls, path: Path) -> Generator["ResultsFile"]:
-        """A new file in the place of an earlier one, which stays whole until the new one is."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.unlink(missing_ok=True)
-        try:
-            file = cls.create(partial)
+        """A new file in the place of an earlier one, which stays whole until the new one is.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with whole_file(path) as partial:
+            partial.unlink(missing_ok=True)  # of a process with the same number that was killed
+            file = cls.create(partial, path)
             try:
                 yield file
                 file.finish()
             finally:
                 file.close()
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def passing(cls, folder: Path) -> "ResultsFile":
         """A new file without a name, which is gone with this object."""
         path = folder / f"results.{os.getpid()}.{os.urandom(4).hex()}.partial"
-        found = cls.create(path)
+        found = cls.create(path, path)
         with suppress(OSError):  # where open files cannot be unlinked it is left behind
             path.unlink()
         return found
@@ -133,7 +134,7 @@ class ResultsFile:
 
     def finish(self) -> None:
         """All on disk."""
-        self._database.execute("COMMIT")
+        self._write("COMMIT")
 
     def close(self) -> None:
         """No more of it."""
@@ -146,12 +147,12 @@ class ResultsFile:
         else:
             row, head, body = row_of(result), dumps(head_of(result)), packed({name: to_plain(getattr(result, name)) for name in REST})  # fmt: skip
         self.tell(part, number, result, row, head)
-        self._database.execute("INSERT INTO bodies VALUES (?, ?, ?)", (part, number, body))
+        self._write("INSERT INTO bodies VALUES (?, ?, ?)", (part, number, body))
 
     def tell(self, part: str, number: int, result: Result, row: str, head: str) -> None:
         """Write row and head of a result, in place of those that are there."""
         values = (part, number, int(result.description.index), str(result.standing), row, head)
-        self._database.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?)", values)
+        self._write("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def keep_part(self, part: str, items: Sequence[Result], record: Mapping[str, Any]) -> None:
         """Write some results, and what belongs to all of them; of results that were written here one by one the record alone."""
@@ -159,7 +160,7 @@ class ResultsFile:
             for number, result in enumerate(items):
                 self.keep(part, number, result)
         known = {**record, "scorers": scorers_in(items)}
-        self._database.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", (part, len(items), packed(known)))
+        self._write("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", (part, len(items), packed(known)))
 
     def record(self, part: str) -> tuple[int, dict[str, Any]]:
         """How many results a part has, and what belongs to all of them."""
@@ -213,6 +214,10 @@ class ResultsFile:
             while len(self._lately) > LATELY:
                 self._lately.popitem(last=False)
         return found
+
+    def _write(self, command: str, given: tuple[Any, ...] = ()) -> None:
+        with database.told(self.path, "written"):
+            self._database.execute(command, given)
 
     def _one(self, asked: str, *given: Any) -> Any:
         if (found := self._database.execute(asked, given).fetchone()) is None:
@@ -431,9 +436,9 @@ def _number(value: Any) -> Any:
     return value.item()
 
 
-def loaded(text: str) -> dict[str, Any]:
-    """The record that a text is. Raises `ValueError` for anything else, and for too long a one."""
-    if len(text) > HEAD_BYTES:
+def loaded(text: str | bytes, most: int = HEAD_BYTES) -> dict[str, Any]:
+    """The record that a text is. Raises `ValueError` for anything else, and for one of over `most` characters."""
+    if len(text) > most:
         raise ValueError(f"a record has {len(text):,} characters")
     found = json.loads(text)
     if not isinstance(found, dict):
@@ -452,9 +457,7 @@ def unpacked(data: bytes) -> dict[str, Any]:
     text = engine.decompress(data, CELL_BYTES)
     if not engine.eof:
         raise ValueError(f"a record is cut, or has over {CELL_BYTES >> 20} MB")
-    if not isinstance(found := json.loads(text), dict):
-        raise ValueError(f"{found!r:.80} is no record")
-    return cast(dict[str, Any], found)
+    return loaded(text, CELL_BYTES)
 
 
 @contextmanager

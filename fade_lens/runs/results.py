@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fade_lens._util.brief import in_lines
 from fade_lens._util.errors import InputError
-from fade_lens._util.files import table_of, write_csv
+from fade_lens._util.files import table_of, write_csv, write_parquet
 from fade_lens._util.record import from_plain, to_plain
 from fade_lens._util.words import clip
 from fade_lens.baselines.cross_scores import CrossScores
@@ -34,8 +34,6 @@ RESULTS_FILE = "results.sqlite"
 """In the folder of a run."""
 EARLIER = "results.json.gz"
 """What it was called in formats before 6."""
-PARQUET_ROWS = 10_000
-"""Rows of a Parquet file's row groups."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +188,7 @@ class Results:
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write `frame` as a Parquet file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.frame.to_parquet(path, index=False, row_group_size=PARQUET_ROWS)
-        return path
+        return write_parquet(self.frame, path)
 
     def to_folder(self, folder: str | Path) -> Path:
         """Write what a run leaves in its folder: results.sqlite, results.csv, results.parquet and report.html, whose path is given back."""

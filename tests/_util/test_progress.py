@@ -49,12 +49,14 @@ def test_all_bars_of_a_cell_stand_in_one_output_that_ends_full(notebook, capsys)
         stages = Stages()
         with stages.showing():
             stages.stage(f"judge: {name} <b>", 50)(20)
+            stages.stage("never begun", 7)
             stages.found("9: cats", {"Clarity": "0.93"})
     outputs = notebook.shown()
     assert len(outputs) == 1
     (drawn,) = outputs.values()
     last = words(drawn[-1])
     assert last.count("20/20") == 2 and "explaining <b>" in last and "rating <b>" in last and "9: cats" not in last
+    assert "never begun" not in last
     assert drawn[-1].startswith("<pre") and "<script" not in drawn[-1] and "<b>" not in drawn[-1]
     assert capsys.readouterr().out == "", "nothing is printed beside it"
     notebook.shell.execution_count += 1

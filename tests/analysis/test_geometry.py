@@ -51,6 +51,17 @@ def test_the_layout_finds_planted_groups_and_rests_on_the_seed() -> None:
     assert near < np.linalg.norm(found.places[groups > 0] - found.places[0], axis=1).min()
 
 
+def test_the_layout_leaves_torch_its_threads() -> None:
+    rows, before = planted()[0], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            layout(rows[:20])
+            assert torch.get_num_threads() == threads, "UMAP's own threads would take those of the model that runs next"
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_equal_and_few_directions_are_laid_out_too() -> None:
     few = layout(torch.eye(5))
     assert few.clusters.tolist() == [-1] * 5 and len(np.unique(few.places[:, 0])) == 5

@@ -1,7 +1,6 @@
 """The page in a real browser: it sorts, filters, opens cards by mouse and keyboard, and says nothing to console or network."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,12 +47,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_up_explained(hostile=True).to_html(folder / "hostile-explained.html")
     made_up_explanations(hostile=True).to_html(folder / "explanations.html")
     return folder
-
-
-@pytest.fixture
-def browser(chrome: Browser) -> Iterator[Window]:
-    with window(chrome) as opened:
-        yield opened
 
 
 SHOWN = "[...document.querySelectorAll('#rows tbody tr')].filter(r => r.checkVisibility())"

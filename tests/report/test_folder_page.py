@@ -184,12 +184,6 @@ def test_notes_and_rows_without_scores_are_on_a_large_page_too(tmp_path: Path, m
     assert "1 of 30 descriptions: narrow" in text and "30 descriptions of 30 features" in text and "missing" in text
 
 
-@pytest.fixture
-def browser(chrome: Browser) -> Iterator[Window]:
-    with window(chrome) as opened:
-        yield opened
-
-
 ROWS = "[...document.querySelectorAll('#rows tbody tr')]"
 TOLD = "document.getElementById('shown').textContent"
 TITLE = "document.getElementById('card-title').textContent"

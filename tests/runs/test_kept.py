@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from fade_lens import compare
-from fade_lens._util.errors import InputError
+from fade_lens._util.errors import InputError, StoreError
+from fade_lens.report.standing import worst_first
 from fade_lens.runs import kept
 from fade_lens.runs.record import RunRecord
 from fade_lens.runs.results import Result, Results
@@ -267,3 +268,40 @@ def test_types_of_what_is_read(path: Path) -> None:
     one = Results.load(path).items[0]
     assert isinstance(one, Result) and isinstance(one.evidence["fade"], FadeEvidence)
     assert isinstance(one.feature, FeatureSummary) and "Result(" in repr(one) and one._repr_html_()
+
+
+@pytest.mark.parametrize("pages", [1, 6, 10])
+def test_a_full_disk_is_told_and_the_earlier_results_stay(pages: int, run: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    made_up_results(2, n_rated=8, characters=40).save(path := tmp_path / "results.sqlite")
+    before, connect = path.read_bytes(), sqlite3.connect
+
+    def small(*given: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*given, **options)
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    with pytest.raises(StoreError, match=r"results\.sqlite' cannot be written: .*see that its disk has room"):
+        run.save(path)
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+    with pytest.raises(StoreError, match="cannot be written"):
+        passing = kept.ResultsFile.passing(tmp_path)
+        for number, result in enumerate(run):
+            passing.keep("", number, result)
+
+
+def test_results_are_not_written_over_a_folder_nor_below_a_file(run: Results, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "results.sqlite", tmp_path / "folder"):
+        with pytest.raises(StoreError, match="cannot be written"):
+            run.save(path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_list_of_the_worst_reads_no_evidence(run: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Results.load(run.save(tmp_path / "results.sqlite"))
+    monkeypatch.setattr(kept.ResultsFile, "whole", lambda *_: pytest.fail("evidence was read"))
+    shown = found._repr_html_()
+    assert f">{found.items[0].description.index}<" in shown
+    assert [r.description for r in worst_first(found, 3)] == [r.description for r in worst_first(run)[:3]]
