@@ -126,7 +126,7 @@ def losses(
     head = running_arms.head
     names = ("n_ce", "n_kl", *(f"{kind}_{arm}" for kind in ("ce", "kl") for arm in ("clean", *arms)))
     found = {name: np.zeros(len(tokens)) for name in names}
-    size = max(1, min(usual_tokens(made.model), STATE_BYTES // (4 * head.d_state * (1 + len(arms)))))
+    size = max(1, min(usual_tokens(made.model, tokens), STATE_BYTES // (4 * head.d_state * (1 + len(arms)))))
     at_once = max(1, LOGIT_BYTES // (4 * head.d_vocab))
     for batch in batches(tokens, size):
         places = counted_places(batch, tokens.lengths[batch.texts], most, seed)

@@ -27,10 +27,11 @@ from fade_lens.generation.continuations import (
 from fade_lens.generation.controls import control_directions
 from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
-from fade_lens.generation.steering import FIRST_BATCH, LARGEST_BATCH, Request, decoder_for, generate
+from fade_lens.generation.steering import Request, batch_for, decoder_for, generate
 from fade_lens.subject.activations import Progress
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import Model, device_of, dtype_of
+from fade_lens.subject.memory import largest_rows
 from fade_lens.subject.tokens import TokenizedTexts, after_bos, continued
 
 BATCHES = 4
@@ -39,7 +40,7 @@ BATCHES = 4
 
 @dataclass
 class Writing:
-    """How a run's continuations are drawn: what `Continuer` is told. `decoder` is made at the first use."""
+    """How a run's continuations are drawn: what `Continuer` is told. `decoder` and the size of a batch are made at the first use."""
 
     reference: Float[np.ndarray, " feature"]
     prompts: Sequence[tuple[int, ...]]
@@ -48,10 +49,11 @@ class Writing:
     likelihoods: int
     drawn: dict[str, Any]
     decoder: Decoder | None = field(default=None, compare=False)
+    batch_size: int | None = field(default=None, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A decoder holds copies of weights, and belongs to the model that it was made for."""
-        return {**vars(self), "decoder": None}
+        """A decoder holds copies of weights, and belongs to the model that it was made for; a batch fits the model's device."""
+        return {**vars(self), "decoder": None, "batch_size": None}
 
 
 class Continuer:
@@ -117,7 +119,7 @@ class Continuer:
                 f"feature {unknown[0]} is to be steered, but only {tuple(self.features.indices)} are there"
             )
         by_control = [[s for s in missing if s.control == c] for c in dict.fromkeys(s.control for s in missing)]
-        most = BATCHES * FIRST_BATCH.get(self._workers.device or device_of(self.model).type, LARGEST_BATCH)
+        most = BATCHES * largest_rows(self._workers.device or device_of(self.model).type)
         at_once = max(1, most // max(1, len(self.prompts)))
         groups = [some[start : start + at_once] for some in by_control for start in range(0, len(some), at_once)]
         if not groups:
@@ -187,8 +189,10 @@ def continued_sets(
         for steered in group
         for number, prompt in enumerate(writing.prompts)
     ]
-    writing.decoder = writing.decoder or decoder_for(model, features, requests)
     n, read, control = len(writing.prompts), writing.likelihoods, group[0].control
+    mode: Mode = "ablate" if control == "ablate" else writing.mode
+    writing.batch_size = writing.batch_size or batch_for(model, features, requests, mode, writing.drawn["new_tokens"])
+    writing.decoder = writing.decoder or decoder_for(model, features, requests)
     texts, nll = written(
         model,
         features,
@@ -196,7 +200,8 @@ def continued_sets(
         writing.reference,
         decoder=writing.decoder,
         read=np.arange(len(requests)) % n < read,
-        mode="ablate" if control == "ablate" else writing.mode,
+        mode=mode,
+        batch_size=writing.batch_size,
         directions=control_directions(control, features, writing.seed),
         **writing.drawn,
     )

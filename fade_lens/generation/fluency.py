@@ -12,9 +12,8 @@ from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.decoders.choosing import decoder_of
 from fade_lens.generation.decoders.heads import Head
 from fade_lens.subject.hooks import Model, device_of, running
+from fade_lens.subject.memory import piece_bytes
 
-LOGIT_BYTES = 2**23
-"""Bytes of logits in float32 that are worked on at a time: few enough for a processor's cache."""
 STATE_BYTES = 2**28
 """Bytes of a decoder's states in memory at a time: they may be the logits of the whole vocabulary at every position."""
 BATCH_TOKENS = 4096
@@ -90,7 +89,7 @@ def _of_tokens(decoder: Decoder, tokens: Int[Tensor, "row pos"], new: int) -> Fl
     """-log p of each row's last `new` tokens: states for a few texts at a time, and logits of these for still fewer."""
     head = decoder.head
     in_memory = max(1, STATE_BYTES // (4 * head.d_state * tokens.shape[1]))
-    at_once = max(1, LOGIT_BYTES // (4 * head.chunk * new))
+    at_once = max(1, piece_bytes(tokens.device) // (4 * head.chunk * new))
     pieces = (
         _surprise(head, states, written)
         for some in tokens.split(in_memory)
@@ -111,6 +110,7 @@ def _surprise(
     for start in head.starts:
         logits = head.logits(flat, start)
         total = total.logaddexp(logits.logsumexp(-1))
-        inside = ((start <= wanted) & (wanted < start + logits.shape[1])).nonzero().squeeze(-1)
-        chosen[inside] = logits[inside, wanted[inside] - start]
+        at = wanted - start
+        inside = (at >= 0) & (at < logits.shape[1])
+        chosen = logits.gather(1, at.clamp(0, logits.shape[1] - 1)[:, None])[:, 0].where(inside, chosen)
     return (total - chosen).view_as(tokens)

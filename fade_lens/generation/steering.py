@@ -24,11 +24,9 @@ from fade_lens.generation.decoders.choosing import decoder_of
 from fade_lens.generation.next_token import Sampler
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, resolve_hook, textless_tokens
+from fade_lens.subject.memory import is_out_of_memory, make_room, rows_at_once
 
 logger = logging.getLogger(__name__)
-
-FIRST_BATCH = {"cpu": 256}  # beyond it a CPU gains nothing; elsewhere the memory decides, from:
-LARGEST_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def generate(
         new_tokens: tokens of each continuation.
         temperature: 0 takes the likeliest token; else tokens are drawn, by the request's own random stream.
         top_k: draw among this many likeliest tokens only.
-        batch_size: requests at a time; None for a size that suits the device. Where memory runs out, the batch is halved.
+        batch_size: requests at a time; None for what the device has room for (see `batch_for`). Where memory runs out, the batch is halved.
         decoder: from `decoder_for`, to be used again for other requests; None to make one.
         progress: called after each batch with the number of requests it finished.
 
@@ -91,8 +89,7 @@ def generate(
     found = np.zeros((len(requests), new_tokens), dtype=np.int64)
     if not requests:
         return found
-    device = device_of(model)
-    size = batch_size or FIRST_BATCH.get(device.type, LARGEST_BATCH)
+    size = batch_size or batch_for(model, features, requests, mode, new_tokens)
     # Equal prompts stand together (they share work), and equal lengths (they need no padding).
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), requests[i].prompt))
     with torch.no_grad():
@@ -111,8 +108,7 @@ def generate(
                     raise
                 size = len(rows) // 2
                 logger.info("Out of memory with %d requests at a time; going on with %d", len(rows), size)
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
+                make_room(device_of(model))
                 continue
             done += len(rows)
             if progress is not None:
@@ -128,6 +124,12 @@ def decoder_for(model: Model, features: Features, requests: Sequence[Request]) -
     prompts = sorted((r.prompt for r in requests), key=len)
     with torch.no_grad():
         return decoder_of(model, [features.read_hook, features.write_hook], [prompts[0], prompts[-1]])
+
+
+def batch_for(model: Model, features: Features, requests: Sequence[Request], mode: Mode, new_tokens: int) -> int:
+    """How many of the requests the device has room for at a time; asked before a decoder keeps keys and values of a batch."""
+    encoded = 0 if mode == "add" else features.encoded_width
+    return rows_at_once(model, [r.prompt for r in requests], new_tokens, encoded)
 
 
 class Rows(Hooks, Protocol):
@@ -244,12 +246,6 @@ class Steering:
 def uniforms(batch: Sequence[Request], new_tokens: int) -> Float[np.ndarray, "request {new_tokens}"]:
     """Each request's own random numbers in [0, 1), one a token."""
     return np.stack([np.random.default_rng(r.stream).random(new_tokens) for r in batch])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out, in the words of CUDA, MPS or the CPU's allocator."""
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def check_settings(mode: str, new_tokens: int, temperature: float, top_k: int | None, batch_size: int | None) -> None:

@@ -18,6 +18,7 @@ from fade_lens._util.grid import Grid
 from fade_lens._util.workers import HERE, Workers
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, read_hooks
+from fade_lens.subject.memory import is_out_of_memory, make_room, piece_bytes, tokens_at_once
 from fade_lens.subject.tokens import TokenizedTexts
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,6 @@ WINDOW = 4096
 """Texts sorted by length together: enough to waste no padding, few enough that a file of results is written a part at a time."""
 BATCHES = 16
 """Batches that a worker is given at a time: enough that sending them is nothing beside the model's work, few enough to do again."""
-PIECE_ON_CPU, PIECE_ON_ACCELERATOR = 2**23, 2**29
-"""Bytes of activations encoded at once: what stays in a processor's cache, and what a GPU is busy with."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +142,11 @@ class Batch:
     ids: Int[Tensor, "text pos"]
     counted: Bool[Tensor, "text pos"]
 
+    def halves(self) -> "list[Batch]":
+        """Its first and its second texts."""
+        middle = len(self.texts) // 2
+        return [Batch(self.texts[p], self.ids[p], self.counted[p]) for p in (slice(middle), slice(middle, None))]
+
 
 def batches(tokens: TokenizedTexts, batch_tokens: int) -> Iterator[Batch]:
     """Batches of at most `batch_tokens` tokens (padding included), empty texts left out.
@@ -205,7 +209,7 @@ def max_activations(
     Args:
         tokens: the texts.
         outliers: positions that never count beside the special ones.
-        batch_tokens: tokens a batch, padding included; by default 2,048 on a CPU and 16,384 on an accelerator.
+        batch_tokens: tokens a batch, padding included; by default 2,048 on a CPU, 16,384 on an accelerator that has room for them.
         folder: where results too large for memory lie (see `Grid`).
         progress: called with the number of texts done after each few.
         workers: who runs the model.
@@ -246,7 +250,7 @@ def max_activations_of_each(
     counted = np.zeros((len(every), len(tokens)), dtype=np.int64)
     active, window = np.zeros(ends[-1], dtype=np.int64), 0
     n_outliers, n_overflowed = np.zeros((2, len(every)), dtype=np.int64)
-    batch_tokens = batch_tokens or usual_tokens(model, workers)
+    batch_tokens = batch_tokens or usual_tokens(model, tokens, every, workers)
     tasks = ((*share, batch_tokens) for share in shares(tokens, batch_tokens, workers))
     for part in workers.each(maxima, (model, tuple(every)), tasks):
         if part.texts[0] // WINDOW != window:
@@ -286,25 +290,58 @@ class Part(NamedTuple):
 def maxima(
     model: Model, every: Sequence[Ruled], tokens: TokenizedTexts, texts: Int[np.ndarray, " text"], batch_tokens: int
 ) -> Iterator[Part]:
-    """The largest activations on some texts, which `texts` are the numbers of, a few at a time."""
+    """The largest activations on some texts, which `texts` are the numbers of, a few at a time.
+
+    A batch's results are handed on when the next batch is under way, so that a GPU never waits for what is done with them.
+    """
+    before: list[Callable[[], Part]] = []
     for batch in hidden_states(model, every, tokens, batch_tokens):
-        for number, ((features, _), read) in enumerate(zip(every, batch, strict=True)):
-            for piece in pieces_of(model, features, read):
-                magnitude = piece.activations.abs().masked_fill_(~piece.usable.unsqueeze(-1), -1.0)
-                largest, at = magnitude.max(dim=1)  # [text, feature]
-                top = piece.activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
-                overflowed = ~largest.isfinite()  # the maximum of NaN and numbers is NaN
-                none = (largest < 0) | overflowed
-                yield Part(
-                    number,
-                    texts[piece.texts],
-                    top.masked_fill_(none, float("nan")).T.cpu().numpy(),
-                    at.masked_fill_(none, -1).T.to(torch.int32).cpu().numpy(),
-                    piece.usable.sum(dim=1).cpu().numpy(),
-                    (magnitude > 0).sum(dim=(0, 1)).cpu().numpy(),
-                    piece.n_outliers,
-                    int(overflowed.any(dim=1).sum()),
-                )
+        now = [
+            part_of(number, texts[piece.texts], piece)
+            for number, ((features, _), read) in enumerate(zip(every, batch, strict=True))
+            for piece in pieces_of(model, features, read)
+        ]
+        yield from (there() for there in before)
+        before = now
+    yield from (there() for there in before)
+
+
+def part_of(number: int, texts: Int[np.ndarray, " text"], piece: "Piece") -> Callable[[], Part]:
+    """What a piece comes to: it is computed now and on its way to the CPU; the call waits until it is there."""
+    magnitude = piece.activations.abs().masked_fill_(~piece.usable.unsqueeze(-1), -1.0)
+    largest, at = magnitude.max(dim=1)  # [text, feature]
+    top = piece.activations.gather(1, at.unsqueeze(1)).squeeze(1).float()
+    overflowed = ~largest.isfinite()  # the maximum of NaN and numbers is NaN
+    none = (largest < 0) | overflowed
+    there = on_its_way(
+        top.masked_fill_(none, float("nan")).T,
+        at.masked_fill_(none, -1).T.to(torch.int32),
+        piece.usable.sum(dim=1),
+        (magnitude > 0).sum(dim=(0, 1)),
+        piece.n_outliers,
+        overflowed.any(dim=1).sum(),
+    )
+
+    def part() -> Part:
+        values, positions, counted, active, n_outliers, n_overflowed = there()
+        return Part(number, texts, values, positions, counted, active, int(n_outliers), int(n_overflowed))
+
+    return part
+
+
+def on_its_way(*tensors: Tensor) -> Callable[[], list[np.ndarray]]:
+    """Tensors on one device, for the CPU: a GPU copies them when it has made them; the call waits for these alone, not for later work."""
+    there = [tensor.to("cpu", non_blocking=tensor.is_cuda) for tensor in tensors]
+    copied = torch.cuda.Event() if tensors[0].is_cuda else None
+    if copied is not None:
+        copied.record(torch.cuda.current_stream(tensors[0].device))
+
+    def arrays() -> list[np.ndarray]:
+        if copied is not None:
+            copied.synchronize()
+        return [tensor.numpy() for tensor in there]
+
+    return arrays
 
 
 def token_activations(
@@ -329,7 +366,7 @@ def token_activations(
         For each text a table of positions by columns.
     """
     found = [np.zeros((0, 0), dtype=np.float32)] * len(tokens)
-    batch_tokens = batch_tokens or usual_tokens(model, workers)
+    batch_tokens = batch_tokens or usual_tokens(model, tokens, [(features, outliers)], workers)
     tasks = (
         (some, texts, batch_tokens, None if columns is None else [columns[text] for text in texts])
         for some, texts in shares(tokens, batch_tokens, workers)
@@ -371,7 +408,7 @@ class Piece:
     texts: Int[np.ndarray, " text"]
     activations: Float[Tensor, "text pos feature"]
     usable: Bool[Tensor, "text pos"]
-    n_outliers: int
+    n_outliers: Int[Tensor, ""]
 
 
 def encoded(
@@ -388,17 +425,18 @@ def pieces_of(model: Model, features: Features, read: "Hidden") -> Iterator[Piec
     The model is fastest on large batches; many features of a large batch would be gigabytes, and on a CPU the encoder is
     faster on what its cache holds.
     """
-    piece_bytes = PIECE_ON_CPU if device_of(model).type == "cpu" else PIECE_ON_ACCELERATOR
-    at_once = max(1, piece_bytes // (4 * features.encoded_width * read.usable.shape[1]))
+    at_once = max(1, piece_bytes(device_of(model)) // (4 * features.encoded_width * read.usable.shape[1]))
     for start in range(0, len(read.texts), at_once):
         some = slice(start, start + at_once)
         with torch.no_grad():
             activations = features.encode(read.hidden[some])
-        if read.overflowed[some].any():  # an encoder may make numbers of NaN
-            lost = read.overflowed[some].to(activations.device).unsqueeze(-1)
+        lost = read.overflowed[some].to(activations.device, non_blocking=True).unsqueeze(-1)
+        if (
+            lost.device.type != "cpu" or lost.any()
+        ):  # an encoder may make numbers of NaN; to look waits for an accelerator
             activations = activations.masked_fill(lost, float("nan"))
-        usable = read.usable[some].to(activations.device)
-        yield Piece(read.texts[some], activations, usable, int(read.massive[some].sum()))
+        usable = read.usable[some].to(activations.device, non_blocking=True)
+        yield Piece(read.texts[some], activations, usable, read.massive[some].sum().to(activations.device))
 
 
 class Hidden(NamedTuple):
@@ -420,17 +458,32 @@ class Hidden(NamedTuple):
 def hidden_states(
     model: Model, every: Sequence[Ruled], tokens: TokenizedTexts, batch_tokens: int | None = None
 ) -> Iterator[list[Hidden]]:
-    """The corpus through the model up to the deepest features, a batch at a time: for each features what they are encoded from."""
+    """The corpus through the model up to the deepest features, a batch at a time: for each features what they are encoded from.
+
+    Where memory runs out, the batch is halved.
+    """
     names = {f.read_hook for f, _ in every} | {f.residual_hook for f, rule in every if rule.limit < float("inf")}
-    for batch in batches(tokens, batch_tokens or usual_tokens(model)):
-        with torch.no_grad():
-            cache = read_hooks(model, batch.ids, names)
-        yield [_hidden(batch, cache, features, outliers) for features, outliers in every]
+    for whole in batches(tokens, batch_tokens or usual_tokens(model, tokens, every)):
+        left = [whole]
+        while left:
+            batch = left.pop()
+            try:
+                with torch.no_grad():
+                    cache = read_hooks(model, batch.ids, names)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(batch.texts) == 1:
+                    raise
+                logger.info("Out of memory with %d texts at a time; going on with half of them", len(batch.texts))
+                left += batch.halves()[::-1]
+            else:
+                yield [_hidden(batch, cache, features, outliers) for features, outliers in every]
+                continue
+            make_room(device_of(model))  # once the error no longer holds what was computed
 
 
 def _hidden(batch: Batch, cache: Mapping[str, Tensor], features: Features, outliers: OutlierRule) -> Hidden:
     hidden = cache[features.read_hook]
-    counted = batch.counted.to(hidden.device)
+    counted = batch.counted.to(hidden.device, non_blocking=True)
     overflowed = ~features.flatten(hidden).isfinite().all(dim=-1)
     massive = torch.zeros_like(counted)
     if outliers.limit < float("inf"):  # what is infinite by overflow is no outlier that could be left out
@@ -438,9 +491,10 @@ def _hidden(batch: Batch, cache: Mapping[str, Tensor], features: Features, outli
     return Hidden(batch.texts, hidden, counted & ~massive, massive, overflowed)
 
 
-def usual_tokens(model: Model, workers: Workers = HERE) -> int:
+def usual_tokens(model: Model, tokens: TokenizedTexts, every: Sequence["Ruled"] = (), workers: Workers = HERE) -> int:
     """Tokens a batch, padding included, that suit the device of the model, or that of the workers who run it."""
-    return 2048 if (workers.device or device_of(model).type) == "cpu" else 16384
+    kept = sum(features.d_in + int(model.cfg.d_model) for features, _ in every)
+    return tokens_at_once(model, int(tokens.lengths.max(initial=1)), kept, workers.device)
 
 
 def spread(tokens: TokenizedTexts, n: int) -> TokenizedTexts:

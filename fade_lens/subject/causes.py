@@ -73,7 +73,7 @@ def causes_of(
     Returns:
         For each text a table of positions by columns.
     """
-    size = batch_tokens or usual_tokens(model)
+    size = batch_tokens or usual_tokens(model, tokens)
     found: list[Causes] = []
     for start in range(0, len(tokens), TEXTS_AT_ONCE):
         some = range(start, min(start + TEXTS_AT_ONCE, len(tokens)))

@@ -158,7 +158,7 @@ class Neurons(Features):
         super().__init__(model, resolved, resolved, indices, size, size, size)
 
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
-        columns = torch.tensor(self.indices, device=hook_activations.device)
+        columns = torch.tensor(self.indices).to(hook_activations.device, non_blocking=True)
         return at_least_float32(self.flatten(hook_activations)[..., columns])
 
     def directions(self) -> Float[Tensor, "feature d_out"]:
@@ -213,7 +213,7 @@ class Latents(Features):
         # A model spread over devices gives the hook's tensor on its layer's.
         activations = self.encoder.encode(self.flatten(hook_activations).to(self.encoder.device))
         if not self._columnwise:
-            activations = activations[..., self._columns.to(activations.device)]
+            activations = activations[..., self._columns.to(activations.device, non_blocking=True)]
         return at_least_float32(activations.detach())
 
     @property

@@ -265,7 +265,7 @@ def read_hooks(
         if past is not None:
             options |= {"past_kv_cache": past, "attention_mask": torch.ones_like(tokens)}
     with running(model, wanted):
-        _, cache = model.run_with_cache(tokens.to(device_of(model)), **options)
+        _, cache = model.run_with_cache(tokens.to(device_of(model), non_blocking=True), **options)
     return {name: cache[name] for name in wanted}
 
 

@@ -19,9 +19,10 @@ from torch.nn.functional import cosine_similarity
 
 from fade_lens._util.errors import InputError
 from fade_lens._util.progress import Advance
-from fade_lens.subject.activations import PIECE_ON_ACCELERATOR, PIECE_ON_CPU, Batch, batches, usual_tokens
+from fade_lens.subject.activations import Batch, batches, usual_tokens
 from fade_lens.subject.features import Latents
 from fade_lens.subject.hooks import HookTensor, Model, layer_of, read_hooks, residual_hook, resolve_hook
+from fade_lens.subject.memory import piece_bytes
 from fade_lens.subject.neighbours import nearest, unit_rows
 from fade_lens.subject.tokens import TokenizedTexts
 
@@ -72,8 +73,7 @@ class Reconstruction:
     def __call__(self, read: HookTensor) -> Iterator[tuple[slice, Float[Tensor, "text pos d_sae"], Float[Tensor, "text pos d_out"]]]:  # fmt: skip
         """Latents and reconstruction of the tensor at the read hook, some texts at a time, flattened as `Features.flatten` does."""
         flat = self.features.flatten(read).to(self.encoder.device)
-        piece = PIECE_ON_CPU if flat.device.type == "cpu" else PIECE_ON_ACCELERATOR
-        at_once = max(1, piece // (4 * self.features.n_features * flat.shape[1]))
+        at_once = max(1, piece_bytes(flat.device) // (4 * self.features.n_features * flat.shape[1]))
         for start in range(0, len(flat), at_once):
             some = slice(start, start + at_once)
             with torch.no_grad():
@@ -124,7 +124,7 @@ class Read(NamedTuple):
 
 def reads(made: Reconstruction, tokens: TokenizedTexts, batch_tokens: int | None = None, progress: Advance | None = None) -> Iterator[Read]:  # fmt: skip
     """The texts through the model up to the hooks, a batch at a time."""
-    for batch in batches(tokens, batch_tokens or usual_tokens(made.model)):
+    for batch in batches(tokens, batch_tokens or usual_tokens(made.model, tokens)):
         with torch.no_grad():
             seen = read_hooks(made.model, batch.ids, made.hooks)
         read, target = seen[made.features.read_hook], made.features.flatten(seen[made.features.write_hook])

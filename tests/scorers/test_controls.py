@@ -60,7 +60,7 @@ def test_likelihood_is_the_model_s(architecture, monkeypatch):
     decoder = decoder_of(model, ["blocks.1.hook_resid_post"], PROMPTS)
     assert isinstance(decoder, CompactDecoder)
     assert negative_log_likelihood(model, PROMPTS, WRITTEN, decoder) == pytest.approx(expected, rel=1e-4)
-    monkeypatch.setattr("fade_lens.generation.fluency.LOGIT_BYTES", 1)
+    monkeypatch.setattr("fade_lens.subject.memory.PIECE_ON_CPU", 1)
     monkeypatch.setattr("fade_lens.generation.decoders.heads.CPU_CHUNK", 7)
     assert negative_log_likelihood(model, PROMPTS, WRITTEN) == pytest.approx(expected, rel=1e-5)
 

@@ -164,7 +164,7 @@ def test_a_mapped_file_holds_the_same_as_memory(model, tokens, tmp_path, monkeyp
 def test_pieces_of_a_batch_give_what_the_whole_gives(model, tokens, source, monkeypatch):
     features = features_of(model, "blocks.1.mlp.hook_post" if source == "neurons" else tiny_sae(source), INDICES)
     whole = max_activations(model, features, tokens, OutlierRule(6.0), batch_tokens=400)
-    monkeypatch.setattr(activations_module, "PIECE_ON_CPU", 1)
+    monkeypatch.setattr("fade_lens.subject.memory.PIECE_ON_CPU", 1)
     pieces = max_activations(model, features, tokens, OutlierRule(6.0), batch_tokens=400)
     np.testing.assert_allclose(pieces.values, whole.values, rtol=1e-5, atol=1e-6)
     assert np.array_equal(pieces.counted, whole.counted) and np.array_equal(pieces.active, whole.active)
@@ -173,7 +173,7 @@ def test_pieces_of_a_batch_give_what_the_whole_gives(model, tokens, source, monk
 
 def test_no_piece_is_larger_than_it_may_be(model, tokens, monkeypatch):
     """Encoders that need every latent count all of them, not those asked for."""
-    monkeypatch.setattr(activations_module, "PIECE_ON_CPU", 4 * 64 * 20)  # 20 positions of the SAE's 64 latents
+    monkeypatch.setattr("fade_lens.subject.memory.PIECE_ON_CPU", 4 * 64 * 20)  # 20 positions of the SAE's 64 latents
     for source, positions in (("topk", 20), ("jumprelu", 20 * 64 // len(INDICES))):
         features = features_of(model, tiny_sae(source), INDICES)
         pieces = list(activations_module.encoded(model, features, tokens, OFF, 400))
