@@ -28,7 +28,7 @@ def sources_of(
     sae_ids: str | Sequence[str],
     model: Model | str | None,
     device: str | torch.device | None,
-    dtype: str | torch.dtype,
+    dtype: str | torch.dtype | None,
     fails: Callable[[str, object], None],
 ) -> tuple[Model, dict[str, Callable[[], Source]]]:
     """The model, and what opens each SAE when its turn comes; an SAE whose config cannot be read `fails`.
@@ -68,7 +68,7 @@ def published(
     names: Sequence[str],
     model: Model | str | None,
     device: str | torch.device | None,
-    dtype: str | torch.dtype,
+    dtype: str | torch.dtype | None,
     fails: Callable[[str, object], None],
 ) -> tuple[Model, dict[str, Callable[[], Source]]]:
     """`sources_of` for SAEs of a release: their configs are read first, the model is loaded once."""

@@ -198,7 +198,7 @@ def release(
     baselines: Sequence[str] = (),
     reference: str | None = None,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = None,
     progress: bool = True,
     told: Told | None = None,
     ray: Ray = None,
@@ -228,7 +228,7 @@ def release(
         explainer: who explains drawn latents that have no description.
         scorers, baselines: as in `Fade.evaluate`.
         reference: the SAE that every other is compared with, or "best", as in `fade_lens.compare`.
-        device, dtype: of a model that is loaded here.
+        device, dtype: of a model that is loaded here; None: the best device, and what the SAEs ask for, else float32.
         progress: show progress bars.
         told: called with an SAE's name and its `Results`, or why it has none, as soon as that is known.
         ray: as in `Fade.evaluate`; the same workers serve all SAEs.

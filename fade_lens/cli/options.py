@@ -148,7 +148,9 @@ Transcripts = Annotated[
     typer.Option(help="File, or another run's folder, whose judge answers are shared with this run."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")]
-Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="Of the model: float32, bfloat16 or float16; what the SAE asks for, else float32.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no table.")]
 
 
@@ -258,7 +260,7 @@ def check_subject(
     folder: Path | None,
     hook: str | None,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
 ) -> dict[str, Any]:
     """What the SAE's config asks of the model, every name, the device and the dtype checked: before weights and before a judge is asked."""
     check_model(model, device, dtype)
@@ -290,19 +292,19 @@ def check_hook(model: str, hook: str | None, published: dict[str, Any]) -> int |
     return None if hook is None else width_of_hook(made, hook)
 
 
-def check_model(name: str, device: str | None, dtype: str) -> None:
+def check_model(name: str, device: str | None, dtype: str | None) -> None:
     """Raise `InputError` for a model, device or dtype that cannot be, `demo` being the demo's model."""
     if name != DEMO:
         from fade_lens.subject import loading
 
         loading.check_model(name, device, dtype)
-    elif device not in (None, "cpu") or dtype != "float32":
+    elif device not in (None, "cpu") or dtype not in (None, "float32"):
         raise InputError(
-            f"--model demo runs in float32 on the CPU, not in {dtype} on {device or 'cpu'}; leave out --device and --dtype"
+            f"--model demo runs in float32 on the CPU, not in {dtype or 'float32'} on {device or 'cpu'}; leave out --device and --dtype"
         )
 
 
-def open_model(name: str, device: str | None, dtype: str, published: dict[str, Any] | None = None) -> Any:
+def open_model(name: str, device: str | None, dtype: str | None, published: dict[str, Any] | None = None) -> Any:
     """The subject model, `demo` being the demo's, loaded as an SAE's config asks."""
     check_model(name, device, dtype)
     if name == DEMO:

@@ -61,7 +61,7 @@ def release(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Another model than the one the release names."), Path] = None,
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     quiet: Quiet = False,
     *,
     ray: RayOptions,

@@ -45,7 +45,7 @@ class SubjectOptions(Group):
     sae: SaeFolder = None
     hook: Hook = None
     device: Device = None
-    dtype: Dtype = "float32"
+    dtype: Dtype = None
 
     def check_given(self, features: Sequence[int] | int | str | None = None) -> None:
         """Raise `InputError` unless one SAE or hook is given, or for features that an SAE in a folder does not have; torch is not there yet."""
@@ -102,7 +102,7 @@ class SubjectsOptions(Group):
         list[str] | None, typer.Option(help="Hook name in place of an SAE, to see neurons; may be given several times.")
     ] = None
     device: Device = None
-    dtype: Dtype = "float32"
+    dtype: Dtype = None
 
     @property
     def each(self) -> dict[str, SubjectOptions]:

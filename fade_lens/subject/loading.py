@@ -43,11 +43,11 @@ PROCESSING = (
     "refactor_factored_attn_matrices",
 )
 """Changes of a model's weights that an SAE may ask for; TransformerLens' names."""
+DTYPE = ("dtype", "torch_dtype")
+"""What an SAE may ask of its model's numbers, under either of transformers' names; whoever loads may ask otherwise."""
 HEEDED = (*PROCESSING, "n_ctx", "revision", "checkpoint_index", "checkpoint_value")
 MACHINE = frozenset(
     [
-        "dtype",
-        "torch_dtype",
         "device",
         "device_map",
         "n_devices",
@@ -77,7 +77,7 @@ def load(
     *,
     model: str | None = None,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = None,
 ) -> tuple[HookedSAETransformer | SAETransformerBridge, SAE[Any]]:
     """A published SAE and the model it was made for, loaded as the SAE asks (`model_from_pretrained_kwargs`).
 
@@ -88,7 +88,7 @@ def load(
         sae_id: SAE within the release, such as "blocks.7.hook_resid_pre".
         model: another model than the one that the SAE names, such as its instruction-tuned sibling.
         device: "cpu", "cuda" or "mps"; the best there is unless given.
-        dtype: of the model: "float32", "bfloat16" or "float16". The SAE stays in float32.
+        dtype: of the model: "float32", "bfloat16" or "float16"; what the SAE asks for unless given, else float32. The SAE keeps its own.
 
     Returns:
         The model, a `SAETransformerBridge` where TransformerLens has no HookedTransformer of it, and the SAE.
@@ -172,7 +172,7 @@ def load_model(
     published: Published | None = None,
     *,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = None,
 ) -> HookedSAETransformer | SAETransformerBridge:
     """A model by any of its names, its weights processed as an SAE asks, and not at all otherwise.
 
@@ -180,15 +180,18 @@ def load_model(
         name: as TransformerLens or Hugging Face has it, or a folder.
         published: the config of the SAE that it is loaded for.
         device: the best there is unless given.
-        dtype: of the weights.
+        dtype: of the weights; what the SAE asks for unless given, else float32.
 
     Raises:
         InputError: an unknown model, device or dtype, or files that cannot be read.
     """
     official = check_model(name, device, dtype)
-    options: dict[str, Any] = {"device": None if device is None else str(device), "dtype": checked_dtype(dtype)}
+    options: dict[str, Any] = {
+        "device": None if device is None else str(device),
+        "dtype": checked_dtype(dtype or dtype_asked(published or {})),
+    }
     asked, given = asked_of_model(published or {}), (published or {}).get("model_from_pretrained_kwargs") or {}
-    if left_out := sorted({*given} - {*HEEDED, "checkpoint_label"} - MACHINE):
+    if left_out := sorted({*given} - {*HEEDED, *DTYPE, "checkpoint_label"} - MACHINE):
         logger.warning(
             "The SAE asks that its model be loaded with %s, which is left out; load the model yourself if it matters.",
             ", ".join(f"{option}={given[option]!r:.40}" for option in left_out),
@@ -209,7 +212,7 @@ def load_model(
 
 
 def check_model(
-    name: str, device: str | torch.device | None = None, dtype: str | torch.dtype = "float32"
+    name: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> str | None:
     """The name under which TransformerLens has a HookedTransformer of a model, or None where it takes a bridge; no weights are read.
 
@@ -217,7 +220,7 @@ def check_model(
         InputError: an unknown model, device or dtype.
     """
     check_device(device)
-    checked_dtype(dtype)
+    checked_dtype(dtype or "float32")
     if (official := official_name(name)) is None:
         try:
             AutoConfig.from_pretrained(name)
@@ -225,6 +228,17 @@ def check_model(
             near = suggest(name, [*aliases(), *(r.model for r in get_pretrained_saes_directory().values())])
             raise InputError(Argument("model"), f" {name!r} could not be loaded: {brief(error)}{near}") from error
     return official
+
+
+def dtype_asked(published: Published) -> str:
+    """The dtype that an SAE asks its model to have: float32 where it says nothing, or nothing that models are run in here."""
+    asked = published.get("model_from_pretrained_kwargs")
+    named = [str(asked[name]) for name in DTYPE if asked.get(name)] if isinstance(asked, Mapping) else []
+    found = named[0].removeprefix("torch.") if named else "float32"
+    if found in DTYPES:
+        return found
+    logger.warning("The SAE asks that its model be in %.40s; it is loaded in float32 (--dtype takes another).", found)
+    return "float32"
 
 
 def load_tokenizer(name: str) -> Any:

@@ -6,6 +6,7 @@ rounded so that a little more or less free memory does not change a batch, and w
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import torch
 
 from fade_lens.subject.hooks import Model, device_of, dtype_of

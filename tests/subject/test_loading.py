@@ -64,12 +64,31 @@ def test_the_command_line_loads_as_the_library_does(gpt2, tmp_path, caplog):
 
 
 def test_what_a_config_asks_of_the_machine_stays_there(gpt2, caplog):
-    asked = {"trust_remote_code": True, "dtype": "float16", "n_devices": 8, "center_writing_weights": True}
+    asked = {"trust_remote_code": True, "device_map": "auto", "n_devices": 8, "center_writing_weights": True}
     model = load_model("gpt2", {"model_from_pretrained_kwargs": asked}, device="cpu")
     assert model.W_E.mean(-1).abs().max() < 1e-6 and model.W_E.dtype == torch.float32
     assert "trust_remote_code=True, which is left out" in caplog.text and "n_devices" not in caplog.text
     with pytest.raises(InputError, match="not a table"):
         load_model("gpt2", {"model_from_pretrained_kwargs": "fold_ln"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "found"),
+    [
+        ({}, None, torch.float32),
+        ({"dtype": "bfloat16"}, None, torch.bfloat16),
+        ({"torch_dtype": "torch.float16"}, None, torch.float16),
+        ({"dtype": torch.bfloat16}, None, torch.bfloat16),
+        ({"dtype": "bfloat16"}, "float32", torch.float32),
+        ({"dtype": "float8_e4m3fn"}, None, torch.float32),
+    ],
+)
+def test_the_model_s_dtype_is_what_the_sae_asks_for_unless_another_is_given(gpt2, caplog, asked, dtype, found):
+    published = {"model_from_pretrained_kwargs": asked}
+    assert load_model("gpt2", published, device="cpu", dtype=dtype).W_E.dtype == found
+    assert open_model("gpt2", "cpu", dtype, published).W_E.dtype == found
+    told = [line for line in ours(caplog) if "dtype" in line]
+    assert len(told) == (2 if "float8_e4m3fn" in asked.values() else 0)
 
 
 @pytest.mark.parametrize(
