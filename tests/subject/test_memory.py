@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fade_lens.data.corpus import Corpus
-from fade_lens.subject.activations import OutlierRule, max_activations
+from fade_lens.subject.activations import OutlierRule, max_activations, maxima
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import read_hooks
 from fade_lens.subject.memory import (
@@ -131,3 +131,19 @@ def test_a_batch_of_texts_for_which_memory_runs_out_is_halved(monkeypatch: pytes
     with pytest.raises(torch.OutOfMemoryError):
         monkeypatch.setattr("fade_lens.subject.activations.read_hooks", lambda *_: little(model, range(7)))
         max_activations(model, features, tokens, rule, batch_tokens=400)
+
+
+def test_what_is_done_with_a_batch_s_results_is_done_while_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU would wait for it otherwise; the last batch has no next one."""
+    model, order = tiny_model(), list[str]()
+    tokens = tokenize(model, Corpus.from_texts(["a big cat"] * 3), context=16, prepend_bos=True)
+
+    def seen(*arguments: Any) -> Any:
+        order.append("runs")
+        return read_hooks(*arguments)
+
+    monkeypatch.setattr("fade_lens.subject.activations.read_hooks", seen)
+    ruled = [(features_of(model, tiny_sae(), [1, 5]), OutlierRule(6.0))]
+    for _ in maxima(model, ruled, tokens, np.arange(3), 4):
+        order.append("done")
+    assert order == ["runs", "runs", "done", "runs", "done", "done"]
