@@ -32,12 +32,17 @@ KINDS = 8
 class CudaGraphs:
     """Records steps as CUDA graphs. They share their memory, in any order: a step's result is copied before another step runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream: Any = None
         self._pool: Any = None
         self._graphs = WeakSet[torch.cuda.CUDAGraph]()
 
     def __call__(self, step: Step) -> Step:
+        with torch.cuda.device(self._device):
+            return self._recorded(step)
+
+    def _recorded(self, step: Step) -> Step:
         graph = torch.cuda.CUDAGraph()
         if not self._graphs:  # memory of which all graphs are gone may be gone too
             self._pool = torch.cuda.graph_pool_handle()
@@ -100,7 +105,7 @@ class GraphDecoder(CompactDecoder):
         self._now: Recorded | None = None
         self._refused = self._told = False
         super().__init__(model, hooks, prompts)
-        self._record = record or CudaGraphs()
+        self._record = record or CudaGraphs(self.head.device)
         if any(isinstance(block, OwnBlock) for block in self._blocks):
             reason = "a block runs as TransformerLens has it, for it is hooked inside or has no compact form"
             self._refuse(reason, logging.INFO)
@@ -191,8 +196,7 @@ class GraphDecoder(CompactDecoder):
 
 
 def differ(replayed: State, state: State) -> Bool[Tensor, ""]:
-    """Whether two results of a step differ by more than rounding; what is no number is equal to its like."""
+    """Whether two results of a step differ in any row by more than rounding; what is no number is equal to its like."""
     finite = state.isfinite()
-    error = (replayed - state).where(finite, 0).float().norm()
-    far = error > TOLERANCE[state.dtype] * state.where(finite, 0).float().norm()
-    return far | (replayed.isfinite() != finite).any()
+    error, norm = (x.where(finite, 0).float().norm(dim=-1) for x in (replayed - state, state))
+    return (error > TOLERANCE[state.dtype] * norm).any() | (replayed.isfinite() != finite).any()
