@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fade_lens.generation.decoders.blocks import CompactBlock
 from fade_lens.generation.decoders.compact import CompactDecoder
 from fade_lens.generation.decoders.graphs import GraphDecoder
 from fade_lens.generation.decoders.hooked import HookedDecoder
@@ -85,7 +86,9 @@ def test_whole_texts_may_be_read_between_batches() -> None:
     for seed in range(4):
         parts.same(batch(seed))
         with torch.no_grad():
-            tokens = torch.randint(3, VOCABULARY, (9, 20 if seed < 2 else 60), generator=torch.Generator().manual_seed(seed))
+            tokens = torch.randint(
+                3, VOCABULARY, (9, 20 if seed < 2 else 60), generator=torch.Generator().manual_seed(seed)
+            )
             torch.testing.assert_close(parts.graphs.states(tokens), parts.plain.states(tokens), rtol=0, atol=0)
     assert Tape.replayed > 2 * (NEW - 1)
 
@@ -109,9 +112,12 @@ def test_where_memory_runs_out_a_smaller_batch_goes_on(monkeypatch: pytest.Monke
             raise torch.OutOfMemoryError("CUDA out of memory")
         return step(self, tokens)
 
+    rooms, begin = list[int](), CompactBlock.begin
+    monkeypatch.setattr(CompactBlock, "begin", lambda *some: (rooms.append(some[-1]), begin(*some))[1])
     monkeypatch.setattr(GraphDecoder, "step", scarce)
     parts.same([request for seed in range(6) for request in batch(seed, 8, unsteered=0)], batch_size=8)
     assert left[0] < 0 and Tape.recorded == 2 * (NEW - 1)  # once with 8 rows, once with 4
+    assert list(dict.fromkeys(rooms)) == [8, 0, 4], "the larger batch's memory is given back first"
 
 
 def test_where_recording_fails_all_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
