@@ -231,6 +231,7 @@ class Patch:
         self.device, self._rows, self._about = device_of(model), rows, about
         self.real: Bool[Tensor, "row pos"] | None = None
         self.last: Tensor | None = None
+        self.tensors, self.kind = list[Tensor](), about  # `Recordable`: they do nothing at a step
         late = min(int(LATE * int(model.cfg.n_layers)), int(model.cfg.n_layers) - 1)
         self._put_at = resolve_hook(model, f"blocks.{about.layer}.hook_resid_pre")
         self._read_at = resolve_hook(model, f"blocks.{max(late, about.layer)}.hook_resid_post")

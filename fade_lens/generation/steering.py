@@ -7,7 +7,7 @@ a text that would have ended goes on, as it does for every factor and for the ba
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -181,6 +181,8 @@ class Steering:
 
     Attributes:
         real: which positions of the tensors that pass now are no padding, or None if none is padding.
+        tensors, kind: see `Recordable`. Modes that read activations do so by weights of the batch's own features, which differ in number:
+            they are not recorded.
     """
 
     def __init__(
@@ -195,7 +197,8 @@ class Steering:
         self.real: Bool[Tensor, "row pos"] | None = None
         self.device = device_of(model)
         used = sorted({r.feature for r in batch if r.feature is not None})
-        self._active, self._mode = bool(used), mode
+        self._active, self._mode, self.tensors = bool(used), mode, list[Tensor]()
+        self.kind: Hashable | None = None if used and mode != "add" else features
         if not used:
             return
         self._features = features.select([features.indices[column] for column in used])
@@ -203,11 +206,12 @@ class Steering:
         column = torch.tensor([0 if r.feature is None else used.index(r.feature) for r in batch], device=self.device)
         steered = torch.tensor([r.feature is not None for r in batch], device=self.device)
         factors = torch.tensor([r.factor for r in batch], dtype=torch.float32, device=self.device)
-        self._column, self._steered, self._factors = column, steered, rearrange(factors, "row -> row 1 1")
-        unit = reference.to(self.device, torch.float32)[torch.tensor(used, device=self.device)][column]
-        self._units = rearrange(unit, "row -> row 1 1")
+        units = reference.to(self.device, torch.float32)[torch.tensor(used, device=self.device)][column]
+        amount = {"scale": factors - 1, "ablate": torch.full_like(factors, -1)}.get(mode, factors * units)
         along = self._features.directions() if directions is None else directions[used]
-        self._directions = rearrange(along.to(self.device)[column], "row d -> row 1 d")
+        along = rearrange(along.to(self.device)[column], "row d -> row 1 d")
+        self.tensors += [rearrange(amount, "row -> row 1 1"), along, steered]
+        self._column = column
         self._current: Tensor | None = None
 
     def hooks(self) -> list[tuple[str, Any]]:
@@ -223,24 +227,22 @@ class Steering:
         self._current = every.gather(-1, column)
 
     def _write(self, activations: HookTensor, hook: Any) -> HookTensor:  # noqa: ARG002
-        change = self._change() * self._features.write_scale(activations) * self._directions
-        kept = self._steered[:, None] if self.real is None else self._steered[:, None] & self.real
+        amount, directions, steered = self.tensors
+        change = self._change(amount) * self._features.write_scale(activations) * directions
+        kept = steered[:, None] if self.real is None else steered[:, None] & self.real
         change = change.where(kept[..., None], 0).to(activations.dtype)  # padding may hold anything, even NaN
         if self._features.head is not None:
-            steered = activations.clone()
-            steered[:, :, self._features.head] += change
-            return steered
+            changed = activations.clone()
+            changed[:, :, self._features.head] += change
+            return changed
         return activations + change.reshape(*change.shape[:2], *activations.shape[2:])
 
-    def _change(self) -> Float[Tensor, "row #pos 1"]:
+    def _change(self, amount: Float[Tensor, "row 1 1"]) -> Float[Tensor, "row #pos 1"]:
         """What is added to each row's activation, in its own units."""
         if self._mode == "add":
-            return self._factors * self._units
-        current = self._current
-        assert current is not None, "the hook that reads fires before the one that writes"
-        if self._mode == "clamp":
-            return self._factors * self._units - current
-        return (self._factors - 1) * current if self._mode == "scale" else -current
+            return amount
+        assert self._current is not None, "the hook that reads fires before the one that writes"
+        return amount - self._current if self._mode == "clamp" else amount * self._current
 
 
 def uniforms(batch: Sequence[Request], new_tokens: int) -> Float[np.ndarray, "request {new_tokens}"]:

@@ -29,6 +29,7 @@ from fade_lens.generation.steering import (
     uniforms,
 )
 from fade_lens.subject.features import features_of
+from fade_lens.subject.hooks import textless_tokens
 from tests.benchmarks.timing import Times, machine, median, ratio
 
 PROMPT, NEW, LATENT, FACTORS = 16, 20, 98, (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)

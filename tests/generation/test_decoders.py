@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
 from fade_lens._util.errors import InputError
+from fade_lens.generation.decoders.attention import attended, attended_at_once
 from fade_lens.generation.decoders.base import Decoder, left_padded
 from fade_lens.generation.decoders.blocks import CompactBlock, OwnBlock, Span, agrees, compact_blocks, compact_form
 from fade_lens.generation.decoders.bridge import BridgeDecoder
@@ -213,15 +214,17 @@ def test_every_decoder_keeps_to_the_protocol(kind: str) -> None:
     torch.testing.assert_close(stepped(), first, rtol=0, atol=0)  # in the buffers of the batch before
 
 
+@pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("top_k", [None, 3, 1000])
-def test_next_token(monkeypatch: pytest.MonkeyPatch, temperature: float, top_k: int | None) -> None:
+def test_next_token(monkeypatch: pytest.MonkeyPatch, temperature: float, top_k: int | None, waits: bool) -> None:
+    monkeypatch.setattr("fade_lens.generation.next_token.PART", 25)
     monkeypatch.setattr("fade_lens.generation.decoders.heads.CPU_CHUNK", 64)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, VOCABULARY, generator=generator) * 3
     forbidden = torch.tensor([0, 70, 299, int(logits[0].argmax())])
     drawn = np.random.default_rng(0).random((50, 2))
-    found = Sampler(Logits(VOCABULARY, CPU), drawn, forbidden, temperature, top_k).choose(logits, 1)
+    found = Sampler(Logits(VOCABULARY, CPU), drawn, forbidden, temperature, top_k, waits=waits).choose(logits, 1)
     allowed = logits.double().index_fill(1, forbidden, -torch.inf)
     if temperature == 0:
         expected = allowed.argmax(-1)
@@ -230,6 +233,35 @@ def test_next_token(monkeypatch: pytest.MonkeyPatch, temperature: float, top_k: 
         shares = (allowed.where(allowed >= lowest, -torch.inf) / temperature).softmax(-1)
         expected = (shares.cumsum(-1) <= torch.tensor(drawn[:, 1:])).sum(-1)
     assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sampling", [(0.0, None), (0.7, None), (1.3, 40)])
+def test_tokens_are_the_same_whether_or_not_the_device_is_waited_for(sampling: Any, dtype: torch.dtype) -> None:
+    """Of a vocabulary with a last chunk and a last part that are shorter; but for rounding, which turns one in a hundred thousand."""
+    generator = torch.Generator().manual_seed(0)
+    W_U, state = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((16, 20_000), (2_000, 16)))
+    head, forbidden = Unembedding(W_U, torch.zeros(20_000, dtype=dtype), 30.0), torch.tensor([0, 1, 2, 8192, 19_999])
+    drawn = np.random.default_rng(0).random((len(state), 1))
+    found = [Sampler(head, drawn, forbidden, *sampling, waits=waits).choose(state, 0) for waits in (True, False)]
+    assert int((found[0] != found[1]).sum()) <= 1
+    assert len(found[0].unique()) > 500 and not torch.isin(found[1], forbidden).any()
+
+
+@pytest.mark.parametrize("kind", ["step", "prompt", "window and padding"])
+@pytest.mark.parametrize("group", [1, 3])
+def test_attention_at_once_is_the_same(kind: str, group: int) -> None:
+    rows, heads, all_pos, e = 3, 2, 9, 8
+    pos = 1 if kind == "step" else all_pos
+    real = torch.arange(all_pos) >= torch.tensor([0, 4, 2])[:, None]
+    span = Span(all_pos - pos, pos, real if "padding" in kind else None, CPU, {})
+    mask = span.mask(4 if "window" in kind else None)
+    q, keys, values = (torch.randn(rows, heads, n, e) for n in (group * pos, all_pos, all_pos))
+    scores = torch.einsum("rhgpe,rhke->rhgpk", q.unflatten(2, (group, pos)), keys) / 3
+    scores = scores if mask is None else scores.masked_fill(~mask[:, :, None], -torch.inf)
+    expected = torch.einsum("rhgpk,rhke->rhgpe", scores.softmax(-1), values).flatten(2, 3)
+    torch.testing.assert_close(attended(q, keys, values, mask, 1 / 3), expected)
+    torch.testing.assert_close(attended_at_once(q, keys, values, mask, 1 / 3), expected)
 
 
 def test_inverse_cdf_at_its_ends() -> None:

@@ -1,7 +1,7 @@
 """What every decoder offers, and what steered generation asks of it."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +26,20 @@ class Hooks(Protocol):
     def hooks(self) -> Sequence[tuple[str, Any]]:
         """Forward hooks, each with the model's own name of its hook point, in the order in which they fire."""
         ...
+
+
+@runtime_checkable
+class Recordable(Hooks, Protocol):
+    """Steering of which a step can be recorded once and replayed for other batches.
+
+    Attributes:
+        tensors: all that its hooks read at a step and that changes from batch to batch. A decoder may put others of equal values in
+            their place, which it has recorded.
+        kind: what else the hooks depend on, the same object or an equal one for every batch; None where a step cannot be recorded.
+    """
+
+    tensors: list[Tensor]
+    kind: Hashable | None
 
 
 @runtime_checkable

@@ -28,8 +28,8 @@ from transformer_lens.components import (
 )
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
-from transformer_lens.utilities.activation_functions import apply_softcap
 
+from fade_lens.generation.decoders.attention import attended, attended_at_once
 from fade_lens.generation.decoders.linear import Activation, linear, packed
 from fade_lens.subject.hooks import at_least_float32
 
@@ -59,6 +59,7 @@ class Span:
         pos: how many pass now.
         real: which positions, earlier ones included, are no padding; None if none is padding.
         tables: sines and cosines of rotary embeddings, kept from one span to the next.
+        cached: whether later positions will attend to these.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class Span:
         real: Bool[Tensor, "row all_pos"] | None,
         device: torch.device,
         tables: dict[Any, tuple[Tensor, Tensor]],
+        *,
+        cached: bool = True,
     ) -> None:
-        self.before, self.pos, self.real, self._device = before, pos, real, device
+        self.before, self.pos, self.real, self.cached, self._device = before, pos, real, cached, device
         # Most blocks need the same masks and angles: each is made once; tables of angles are kept between spans.
         self._masks: dict[int | None, Tensor | None] = {}
         self._angles: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -100,7 +103,7 @@ class Span:
         return ((mask & self.real[:, None, :]) | (keys == queries))[:, None]
 
     def angles(self, attn: Any) -> tuple[Float[Tensor, "#row pos 1 rotary"], Float[Tensor, "#row pos 1 rotary"]]:
-        """Sine and cosine for the attention's rotary embedding at each position."""
+        """Sine and cosine for the attention's rotary embedding at each position; sines have the sign with which numbers that change places count."""
         total, cfg = self.before + self.pos, attn.cfg
         local = attn.attn_type == "local" and cfg.rotary_base_local is not None
         base = cfg.rotary_base_local if local else cfg.rotary_base
@@ -108,8 +111,9 @@ class Span:
         if kind not in self._angles:
             if kind not in self._tables or len(self._tables[kind][0]) < total:
                 room = 2 * total
-                tables = attn.calculate_sin_cos_rotary(cfg.rotary_dim, room, base=base, dtype=cfg.dtype)
-                self._tables[kind] = tables[0].to(self._device), tables[1].to(self._device)
+                sin, cos = attn.calculate_sin_cos_rotary(cfg.rotary_dim, room, base=base, dtype=cfg.dtype)
+                (sin[:, ::2] if cfg.rotary_adjacent_pairs else sin[:, : cfg.rotary_dim // 2]).neg_()
+                self._tables[kind] = sin.to(self._device), cos.to(self._device)
             sin, cos = self._tables[kind]
             self._angles[kind] = sin[self.positions()][:, :, None], cos[self.positions()][:, :, None]
         return self._angles[kind]
@@ -126,7 +130,7 @@ class Layer(ABC):
 
     @abstractmethod
     def begin(self, rows: int, total: int, room: int) -> None:
-        """Forget all texts, and begin with `rows` of up to `total` positions, which may be spread to `room` rows."""
+        """Forget all texts, and begin with `rows`, where there is room for `room` rows of `total` positions."""
 
     @abstractmethod
     def spread(self, rows: Int[Tensor, " row"]) -> None:
@@ -160,7 +164,7 @@ class OwnBlock(Layer):
 
     def through(self, residual: Residual, span: Span) -> Residual:
         real = None if span.real is None else span.real.int()
-        return self._block(residual, past_kv_cache_entry=self._entry, attention_mask=real)
+        return self._block(residual, past_kv_cache_entry=self._entry if span.cached else None, attention_mask=real)
 
 
 class CompactBlock(Layer):
@@ -172,7 +176,9 @@ class CompactBlock(Layer):
         self._entered, self._left = block.hook_resid_pre, block.hook_resid_post
         self._attn, self._d_head, self._n_heads = attn, cfg.d_head, cfg.n_heads
         self._rotary_dim = cfg.rotary_dim if cfg.positional_embedding_type == "rotary" else None
-        self._adjacent, self._soft_cap = bool(cfg.rotary_adjacent_pairs), float(cfg.attn_scores_soft_cap or 0)
+        self._adjacent, soft_cap = bool(cfg.rotary_adjacent_pairs), max(0.0, float(cfg.attn_scores_soft_cap or 0))
+        fused = not soft_cap and attn.W_O.device.type != "cpu"
+        self._attended = attended_at_once if fused else partial(attended, soft_cap=soft_cap)
         self._window = cfg.window_size if attn.attn_type == "local" else None
         # Heads of keys and values that several queries share are repeated in these attributes: each is taken once.
         once = slice(None, None, getattr(attn, "repeat_kv_heads", 1))
@@ -196,8 +202,8 @@ class CompactBlock(Layer):
             self._mlp = mlp_of(block.mlp)
 
     def begin(self, rows: int, total: int, room: int) -> None:  # noqa: ARG002
-        # Keys and values, one after the other; texts and heads in one axis, as the products want them. Batches of one
-        # shape use the same memory.
+        # Keys and values, one after the other; texts and heads in one axis, as the products want them. While the room is the
+        # same, so is the memory.
         shape = (2, room * self._n_kv, total, self._d_head)
         if self._past.shape != shape:
             self._past = self._past.new_empty(shape)
@@ -206,7 +212,7 @@ class CompactBlock(Layer):
         past = rearrange(
             self._past[:, :, : self._filled], "both (row head) pos e -> both row head pos e", head=self._n_kv
         )
-        past[:] = past[:, rows]
+        past[:, : len(rows)] = past[:, rows]
 
     def leave(self, residual: Residual) -> Residual:
         return self._left(residual)
@@ -220,44 +226,37 @@ class CompactBlock(Layer):
         return after_attention + self._ln2_post(self._mlp(self._ln2(mlp_in)))
 
     def _attend(self, x: Residual, span: Span) -> Residual:
-        rows, heads = len(x), {"head": self._n_kv}
+        rows, stop, heads = len(x), span.before + span.pos, {"head": self._n_kv}
         qkv = rearrange(linear(x, self._W_QKV, self._b_QKV), "row pos (head e) -> row pos head e", e=self._d_head)
-        qk = self._turned(qkv[:, :, : -self._n_kv], span)
-        q, k, v = qk[:, :, : self._n_heads], qk[:, :, self._n_heads :], qkv[:, :, -self._n_kv :]
-        new = slice(span.before, span.before + span.pos)
-        both = self._past[:, : rows * self._n_kv]
-        for past, now in zip(both, (k, v), strict=True):
-            past.view(rows, self._n_kv, -1, self._d_head)[:, :, new] = now.transpose(1, 2)
-        self._filled = new.stop
-        keys, values = both[:, :, : new.stop]
+        qkv = qkv.to(self._past.dtype)
+        self._turn(qkv[:, :, : -self._n_kv], span)
+        kv = rearrange(qkv[:, :, self._n_heads :], "row pos (both head) e -> both row head pos e", both=2)
+        if span.cached:
+            past = self._past[:, : rows * self._n_kv].unflatten(1, (rows, -1))
+            past[:, :, :, span.before : stop] = kv
+            self._filled, kv = stop, past[:, :, :, :stop]
         # Queries that share a key head stand in one matrix with it, so that keys and values are never repeated.
-        q = rearrange(q, "row pos (head group) e -> (row head) (group pos) e", **heads)
-        q = (q / self._attn.attn_scale).to(keys.dtype)
-        scores = apply_softcap(torch.bmm(q, keys.mT), self._soft_cap)
-        if (mask := span.mask(self._window)) is not None:
-            scores.view(rows, self._n_heads, span.pos, new.stop).masked_fill_(~mask, -torch.inf)
-        z = torch.bmm(scores.softmax(-1), values).to(x.dtype)
-        z = rearrange(z, "(row head) (group pos) e -> row pos (head group e)", pos=span.pos, **heads)
+        q = rearrange(qkv[:, :, : self._n_heads], "row pos (head group) e -> row head (group pos) e", **heads)
+        scale, (keys, values) = 1 / float(self._attn.attn_scale), kv
+        z = self._attended(q, keys, values, span.mask(self._window), scale).to(x.dtype)
+        z = rearrange(z, "row head (group pos) e -> row pos (head group e)", pos=span.pos)
         return linear(z, self._W_O, self._b_O)
 
-    def _turned(self, x: Float[Tensor, "row pos head e"], span: Span) -> Float[Tensor, "row pos head e"]:
-        """Queries and keys after their norm and the rotation by their positions; `x` may be overwritten."""
-        if self._qk_scale is None and self._rotary_dim is None:
-            return x
-        # In place: a CPU takes longer to find memory for as many numbers than to compute them.
-        x = at_least_float32(x)
+    def _turn(self, x: Float[Tensor, "row pos head e"], span: Span) -> None:
+        """Norm queries and keys and rotate them by their positions.
+
+        In place: a CPU takes longer to find memory for as many numbers than to compute them.
+        """
         if self._qk_scale is not None:
             x.mul_(inverse_rms(x, self._attn.q_norm.eps)).mul_(self._qk_scale)
         if self._rotary_dim is not None:
             sin, cos = span.angles(self._attn)
             turned = x[..., : self._rotary_dim]
-            if self._adjacent:
-                flipped = torch.stack([-turned[..., 1::2], turned[..., ::2]], dim=-1).flatten(-2)
+            if self._adjacent:  # the two numbers of each pair change places
+                swapped = turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
             else:
-                first, second = turned.chunk(2, dim=-1)
-                flipped = torch.cat([-second, first], dim=-1)
-            turned.mul_(cos).add_(flipped.mul_(sin))
-        return x
+                swapped = torch.cat(turned.chunk(2, dim=-1)[::-1], dim=-1)
+            turned.mul_(cos).addcmul_(swapped, sin)
 
 
 def unless_zero(bias: Tensor) -> Tensor | None:

@@ -8,8 +8,9 @@ from torch import nn
 from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.decoders.bridge import BridgeDecoder
 from fade_lens.generation.decoders.compact import CompactDecoder
+from fade_lens.generation.decoders.graphs import GraphDecoder
 from fade_lens.generation.decoders.hooked import HookedDecoder
-from fade_lens.subject.hooks import Model, has_torch_hooks, is_bridge, layer_of, running
+from fade_lens.subject.hooks import Model, device_of, has_torch_hooks, is_bridge, layer_of, running
 
 
 def decoder_of(model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, ...]]) -> Decoder:
@@ -18,7 +19,7 @@ def decoder_of(model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, 
     - a bridge: the Hugging Face model that it wraps (`BridgeDecoder`);
     - a hook after the blocks, or hooks of anybody else's: the model's own forward pass to its logits (`HookedDecoder`);
     - positions by Shortformer, or a model on several devices: the same up to the final norm;
-    - else a block at a time (`CompactDecoder`).
+    - else a block at a time (`CompactDecoder`), on a GPU with recorded steps (`GraphDecoder`).
 
     Args:
         hooks: resolved names of the hook points that steering uses; none for a model that is only read.
@@ -34,7 +35,7 @@ def decoder_of(model: Model, hooks: Sequence[str], prompts: Sequence[tuple[int, 
             return HookedDecoder(model, whole=True)
         if model.cfg.positional_embedding_type == "shortformer" or getattr(model.cfg, "n_devices", 1) > 1:
             return HookedDecoder(model, whole=False)
-        return CompactDecoder(model, hooks, prompts)
+        return (GraphDecoder if device_of(model).type == "cuda" else CompactDecoder)(model, hooks, prompts)
 
 
 def after_blocks(hook: str) -> bool:
