@@ -34,7 +34,12 @@ class RayOptions(Group):
     )
 
     def settings(self) -> "RayWorkers | None":
-        """Those of `Fade.evaluate`, or None. Raises `InputError`, and `MissingExtraError` where Ray is not installed."""
+        """Those of `Fade.evaluate`, or None.
+
+        Raises:
+            InputError: what cannot be used, or nobody listens at the address: told before a model is loaded.
+            MissingExtraError: Ray is not installed.
+        """
         shares: dict[str, Any] = {"workers": self.ray_workers, "gpus": self.ray_gpus, "cpus": self.ray_cpus}
         if self.ray is None:
             if given := [name for name, value in shares.items() if value is not None]:
@@ -43,4 +48,6 @@ class RayOptions(Group):
         from fade_lens.runs.ray import RayWorkers, required
 
         required()
-        return RayWorkers(address=self.ray, **shares)
+        found = RayWorkers(address=self.ray, **shares)
+        found.cluster()
+        return found

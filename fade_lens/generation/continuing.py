@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,7 @@ from fade_lens.generation.continuations import (
 from fade_lens.generation.controls import control_directions
 from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
-from fade_lens.generation.steering import FIRST_BATCH, LARGEST_BATCH, Request, decoder_for, generate
+from fade_lens.generation.steering import FIRST_BATCH, LARGEST_BATCH, Decoding, Request, decoder_for, generate
 from fade_lens.subject.activations import Progress
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import Model, device_of, dtype_of
@@ -38,8 +38,8 @@ BATCHES = 4
 
 
 @dataclass
-class Writing:
-    """How a run's continuations are drawn: what `Continuer` is told. `decoder` is made at the first use."""
+class Writing(Decoding):
+    """How a run's continuations are drawn: what `Continuer` is told."""
 
     reference: Float[np.ndarray, " feature"]
     prompts: Sequence[tuple[int, ...]]
@@ -47,11 +47,6 @@ class Writing:
     seed: int
     likelihoods: int
     drawn: dict[str, Any]
-    decoder: Decoder | None = field(default=None, compare=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A decoder holds copies of weights, and belongs to the model that it was made for."""
-        return {**vars(self), "decoder": None}
 
 
 class Continuer:
@@ -187,14 +182,13 @@ def continued_sets(
         for steered in group
         for number, prompt in enumerate(writing.prompts)
     ]
-    writing.decoder = writing.decoder or decoder_for(model, features, requests)
     n, read, control = len(writing.prompts), writing.likelihoods, group[0].control
     texts, nll = written(
         model,
         features,
         requests,
         writing.reference,
-        decoder=writing.decoder,
+        decoder=writing.decoder(model, features, requests),
         read=np.arange(len(requests)) % n < read,
         mode="ablate" if control == "ablate" else writing.mode,
         directions=control_directions(control, features, writing.seed),

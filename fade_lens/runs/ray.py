@@ -23,7 +23,7 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
-from fade_lens._util.errors import FadeLensError, InputError, WorkerError
+from fade_lens._util.errors import Argument, FadeLensError, InputError, WorkerError
 from fade_lens._util.workers import HERE, Workers
 from fade_lens.runs.ray_worker import KEPT, Worker, by_name, installed, pickler_of, required
 
@@ -35,6 +35,7 @@ TRIES = 5
 """Workers that may die over one piece of work before it is taken for the piece's fault."""
 AHEAD = 8
 """Pieces a worker that may be done before an earlier one is."""
+MEND = "start one there (ray start --head), or give its address, or 'auto' (RAY_ADDRESS, else this machine)"
 SECRET = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)$", re.IGNORECASE)
 """How names of the environment's keys end."""
 
@@ -67,7 +68,23 @@ class RayWorkers:
             if (value := getattr(self, name)) is not None and not low <= value < math.inf:
                 raise InputError(f"{name} of Ray is {value}; give a number from {low:g} on")
         if self.address not in ("auto", "local") and place(self.address) is None:
-            raise InputError(f"ray is {self.address!r}; give 'auto', 'local' or a cluster's address, such as '10.0.0.1:6379'")  # fmt: skip
+            raise InputError(Argument("ray"), f" is {self.address!r}; give 'auto', 'local' or a cluster's address, such as '10.0.0.1:6379'")  # fmt: skip
+
+    def cluster(self) -> str:
+        """The address of a cluster that takes connections, or "local" for one on this machine.
+
+        Raises:
+            InputError: nobody listens there, or RAY_ADDRESS is no address.
+        """
+        if (address := os.environ.get("RAY_ADDRESS", "") if self.address == "auto" else self.address) in ("", "auto", "local"):  # fmt: skip
+            return "local"
+        if (there := place(address)) is None:
+            raise InputError(f"RAY_ADDRESS is {address!r}; set it to a cluster's address, such as '10.0.0.1:6379', or unset it for this machine")  # fmt: skip
+        try:
+            socket.create_connection(there, timeout=CONNECT / 3).close()
+        except OSError as error:
+            raise InputError(f"no Ray cluster answers at {address!r} ({error.strerror or error}): {MEND}") from None
+        return address
 
 
 Ray = RayWorkers | Workers | str | None
@@ -160,16 +177,10 @@ def without_keys() -> Generator[None]:
 
 
 def check_there(address: str) -> None:
-    """Raise `InputError` unless a cluster answers at an address, within `CONNECT` seconds.
+    """Raise `InputError` unless what listens at an address is a cluster, and can be joined within `CONNECT` seconds.
 
     Ray's own connection may wait for minutes, or end the process: another process tries it first.
     """
-    host, port = place(address) or ("", 0)
-    mend = "start one there (ray start --head), or give its address, or 'auto' (RAY_ADDRESS, else this machine)"
-    try:
-        socket.create_connection((host, port), timeout=CONNECT / 3).close()
-    except OSError as error:
-        raise InputError(f"no Ray cluster answers at {address!r} ({error.strerror or error}): {mend}") from None
     code = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='CRITICAL')"
     with without_keys():
         asked = subprocess.Popen([sys.executable, "-c", code, address], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
@@ -178,9 +189,9 @@ def check_there(address: str) -> None:
     except subprocess.TimeoutExpired:
         asked.kill()
         asked.communicate()
-        raise InputError(f"what answers at {address!r} is no Ray cluster, or does not answer within {CONNECT} s: {mend}") from None  # fmt: skip
+        raise InputError(f"what answers at {address!r} is no Ray cluster, or does not answer within {CONNECT} s: {MEND}") from None  # fmt: skip
     if asked.returncode:
-        raise InputError(f"the Ray cluster at {address!r} cannot be joined ({last_line(said)}): {mend}")
+        raise InputError(f"the Ray cluster at {address!r} cannot be joined ({last_line(said)}): {MEND}")
 
 
 def last_line(text: object) -> str:
@@ -254,15 +265,12 @@ class RayPool(Workers):
     def _connect(self) -> None:
         if self._ray.is_initialized():
             return
-        address = self.settings.address
-        if address == "auto":
-            address = os.environ.get("RAY_ADDRESS") or "local"
+        address = self.settings.cluster()
         self._local = address == "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
         if self._local:
             quiet["include_dashboard"] = False
         else:
-            RayWorkers(address=address)  # RAY_ADDRESS may be none
             check_there(address)
         before, self._mine = os.environ.get("RAY_USAGE_STATS_ENABLED"), True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

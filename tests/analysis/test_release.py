@@ -105,7 +105,7 @@ def test_latents_drawn_by_strata_of_density_give_the_means_of_all_that_fire(serv
     table = pd.read_csv(found.to_csv(tmp_path / "release.csv").with_name("release-latents.csv"))
     assert table["weight"].tolist() == pytest.approx(found.latents["weight"].tolist()) and len(table) == 20
     asked = server.requests
-    monkeypatch.setattr("fade_lens.analysis.release.statistics", None)  # how often latents fire is in the folder
+    monkeypatch.setattr("fade_lens.analysis.release.max_activations", None)  # how often latents fire is in the folder
     about["descriptions"] = {"a": about["descriptions"]["a"]}
     assert release({"a": graded()}, judge=judge_of(server), **about).drawn == {"a": found.drawn["a"]}
     assert server.requests == asked

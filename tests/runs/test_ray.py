@@ -1,24 +1,28 @@
 """A run whose torch work is Ray's: equal to one process' in every text, rating and choice, whatever happens to workers."""
 
+import json
 import os
 import random
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fade_lens import Fade, InputError, MissingExtraError, RayWorkers, Subject, WorkerError, baseline
+from fade_lens import Fade, InputError, Judge, MissingExtraError, RayWorkers, Subject, WorkerError, baseline
 from fade_lens._util.workers import HERE, InProcess, Workers
 from fade_lens.cli.ray import RayOptions
 from fade_lens.runs import ray as by_ray
 from fade_lens.runs.ray import check_there, lacking, shared, workers_of
+from fade_lens.runs.store import read_transcripts
 from fade_lens.subject.activations import OutlierRule, max_activations, token_activations
 from fade_lens.subject.features import features_of
 from fade_lens.subject.tokens import tokenize
@@ -103,18 +107,26 @@ def test_without_ray_one_sentence_says_which_extra_brings_it(monkeypatch: pytest
 def test_options_of_the_shell_are_the_settings() -> None:
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     assert RayOptions().settings() is None
-    told = RayOptions(ray="head:6379", ray_workers=2, ray_gpus=0.5, ray_cpus=1).settings()
-    assert told == RayWorkers(address="head:6379", workers=2, gpus=0.5, cpus=1)
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        address = f"127.0.0.1:{somebody.getsockname()[1]}"
+        told = RayOptions(ray=address, ray_workers=2, ray_gpus=0.5, ray_cpus=1).settings()
+    assert told == RayWorkers(address=address, workers=2, gpus=0.5, cpus=1)
     with pytest.raises(InputError, match="--ray-workers needs --ray"):
         RayOptions(ray_workers=2).settings()
 
 
-def test_nobody_at_an_address_is_told_at_once() -> None:
+def test_nobody_at_an_address_is_told_at_once_and_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(InputError, match=f"no Ray cluster answers at '{address}'"):
-        check_there(address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    for given in (address, "auto"):
+        with pytest.raises(InputError, match=f"no Ray cluster answers at '{address}'"):
+            RayOptions(ray=given).settings()
+    monkeypatch.setenv("RAY_ADDRESS", "head")
+    with pytest.raises(InputError, match="RAY_ADDRESS is 'head'; set it to a cluster's address, such as"):
+        RayOptions(ray="auto").settings()
 
 
 def test_somebody_else_at_an_address_is_told_within_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,32 +137,49 @@ def test_somebody_else_at_an_address_is_told_within_a_bounded_time(monkeypatch: 
         check_there(f"127.0.0.1:{silent.getsockname()[1]}")
 
 
-# ------------------------------------------------------------------------------------------------ on two workers
+# ---------------------------------------------------------------------------------------------- on three workers
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Workers]:
-    """Two workers of a cluster on this machine, started while the environment holds a key."""
+    """Three workers of a cluster on this machine, started while the environment holds a key."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FADE_LENS_API_KEY", KEY)
         patch.setenv("MY_PROXY_TOKEN", KEY)
-        with workers_of(RayWorkers(address="local", workers=2, cpus=0.5, wait=300)) as made:
+        with workers_of(RayWorkers(address="local", workers=3, cpus=0.3, wait=300)) as made:
             made.start()
             assert os.environ["FADE_LENS_API_KEY"] == KEY, "it is put back"
             yield made
 
 
-def run(ray: Any, store: Path | None = None, **settings: Any) -> tuple[Any, int]:
-    """A small run, and how many questions it asked."""
+def evaluated(url: str, ray: Any, store: Path | None) -> Any:
+    """A small run."""
+    about: dict[str, Any] = {"new_tokens": 5, "prompts": 10, "controls": ("random_direction",)}
+    with Judge("planted", base_url=url, api_key=KEY) as judge:
+        fade = Fade(planted_model(), planted_sae(), corpus=natural_texts(300), judge=judge, **about)
+        return fade.evaluate(TRUE, ray=ray, store=store, progress=False)
+
+
+def run(ray: Any, store: Path | None = None) -> tuple[Any, list[str]]:
+    """The run, and what it asked."""
     with FakeJudge(rule, writer, key=KEY) as server:
-        about: dict[str, Any] = {"new_tokens": 5, "prompts": 10, "controls": ("random_direction",), **settings}
-        fade = Fade(planted_model(), planted_sae(), corpus=natural_texts(300), judge=judge_of(server), **about)
-        return fade.evaluate(TRUE, ray=ray, store=store, progress=False), len(server.bodies)
+        return evaluated(server.base_url, ray, store), questions(server.bodies)
+
+
+def questions(bodies: list[dict[str, Any]]) -> list[str]:
+    """What was asked, in no order."""
+    return sorted(json.dumps(body["messages"]) for body in bodies)
+
+
+def texts_in(file: Path) -> dict[Any, Any]:
+    """The continuations that a store has."""
+    with closing(sqlite3.connect(file)) as opened:
+        return {row[:3]: row[3:] for row in opened.execute("SELECT * FROM continuations")}
 
 
 @pytest.fixture(scope="module")
-def alone() -> tuple[Any, int]:
+def alone() -> tuple[Any, list[str]]:
     """The run in one process."""
     return run(None)
 
@@ -162,14 +191,14 @@ def assert_equal(found: Any, expected: Any) -> None:
     assert [one.permutation for one in found] == [one.permutation for one in expected]
 
 
-def test_a_run_on_workers_is_that_of_one_process(pool: Workers, alone: tuple[Any, int], tmp_path: Path) -> None:
+def test_a_run_on_workers_is_that_of_one_process(pool: Workers, alone: tuple[Any, list[str]], tmp_path: Path) -> None:
     found, asked = run(pool, tmp_path)
     assert_equal(found, alone[0])
     assert asked == alone[1]
-    assert found.run.versions["ray"].endswith("2 workers with 0.5 CPU each")
+    assert found.run.versions["ray"].endswith("3 workers with 0.3 CPU each")
     again, asked_again = run(None, tmp_path)
     assert_equal(again, found)
-    assert asked_again == 0, "any process opens it and goes on"
+    assert not asked_again, "any process opens it and goes on"
 
 
 @pytest.mark.parametrize("kind", ["topk", "gated", "temporal", "neurons", "residual", "permuted", "random", "bridge"])
@@ -191,73 +220,50 @@ def test_every_kind_of_features_arrives_as_it_was_sent(pool: Workers, kind: str,
     np.testing.assert_array_equal(own.active, theirs.active)
 
 
-def test_a_worker_killed_in_a_run_changes_nothing(pool: Workers, alone: tuple[Any, int], tmp_path: Path) -> None:
-    victim = next(pool.each(ray_work.own_process, (), [()]))
-    threading.Timer(0.2, os.kill, (victim, signal.SIGKILL)).start()
+def test_two_workers_killed_in_a_run_change_nothing(pool: Workers, alone: tuple[Any, list[str]], tmp_path: Path) -> None:  # fmt: skip
+    victims, moments = sorted(set(pool.each(ray_work.own_process, (), [()] * 6))), random.Random(0)
+    for victim in victims[:2]:
+        threading.Timer(moments.uniform(0.1, 1.0), os.kill, (victim, signal.SIGKILL)).start()
     found, asked = run(pool, tmp_path)
     assert_equal(found, alone[0])
     assert asked == alone[1], "nothing is asked twice"
+    assert len({*pool.each(ray_work.own_process, (), [()] * 6)} & {*victims}) == len(victims) - 2
 
 
-def test_workers_killed_at_ten_random_moments_lose_nothing(pool: Workers) -> None:
-    moments, killed = random.Random(0), list[int]()
-    ended = threading.Event()
-
-    def kill() -> None:
-        """Whoever works is killed, ten times."""
-        import psutil
-
-        while len(killed) < 10 and not ended.wait(moments.uniform(0.05, 0.6)):
-            there = [
-                p.pid for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0] == "ray::Worker.run"
-            ]
-            if there:
-                killed.append(moments.choice(there))
-                os.kill(killed[-1], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    found, begun = list[tuple[int, int]](), time.monotonic()
-
-    def tasks() -> Iterator[tuple[int, float]]:
-        number = 0
-        while len(killed) < 10 and time.monotonic() - begun < 200:
-            yield number, 0.05
-            number += 1
-
-    found = list(pool.each(ray_work.squares, (7,), tasks()))
-    ended.set()
-    thread.join()
-    assert len(killed) == 10
-    assert found == [(number, number**2 + 7) for number in range(len(found))], "each once, in order"
+DRIVER = """
+import sys
+sys.path[:0] = [{root!r}]
+import torch
+torch.set_num_threads(1)
+from fade_lens import RayWorkers
+from tests.runs.test_ray import evaluated
+evaluated({url!r}, RayWorkers(address="local", workers=2, cpus=0.5, wait=300), {store!r})
+"""
 
 
-def test_a_driver_that_stops_midway_goes_on_with_workers_or_without(
-    pool: Workers, alone: tuple[Any, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fade_lens.runs.store import RunStore
+def test_a_driver_that_is_killed_with_its_workers_is_resumed_by_one_process(alone: tuple[Any, list[str]], tmp_path: Path) -> None:  # fmt: skip
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    import psutil
 
-    monkeypatch.setattr("fade_lens.generation.continuing.BATCHES", 0)  # a set is a piece
-    keep, kept = RunStore.keep_continuations, list[Any]()
-
-    def stops(self: RunStore, *given: Any) -> None:
-        if len(kept) == 5:
-            raise KeyboardInterrupt
-        keep(self, *given)
-        kept.append(given)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunStore, "keep_continuations", stops)
-        run(pool, tmp_path)
-    for ray in (pool, None):
-        before = len(kept)
-        with monkeypatch.context() as patch:
-            patch.setattr(RunStore, "keep_continuations", lambda self, *given: (kept.append(given), keep(self, *given)))
-            found, _ = run(ray, tmp_path)
-        assert_equal(found, alone[0])
-        assert len(kept) > before or ray is None
-    sets = [(index, factor, control) for index, factor, *_, control in kept]
-    assert len(sets) == len(set(sets)), "none is written twice"
+    store = tmp_path / "run"
+    with FakeJudge(rule, writer, key=KEY, latency=0.02) as server:
+        code = DRIVER.format(root=str(Path(__file__).parents[2]), url=server.base_url, store=str(store))
+        driver = psutil.Popen([sys.executable, "-c", code])
+        while driver.poll() is None and len(server.bodies) < 0.8 * len(alone[1]):
+            time.sleep(0.01)
+        assert driver.poll() is None, "it is in the midst of its run"
+        for one in (driver, *driver.children(recursive=True)):
+            one.kill()
+        driver.wait()
+        answered = {json.dumps(request["messages"]) for request, _ in read_transcripts(store / "run.sqlite")}
+        before, texts = len(server.bodies), texts_in(store / "run.sqlite")
+        found = evaluated(server.base_url, None, store)
+        anew = questions(server.bodies[before:])
+    assert answered and texts, "the one that was killed had answers and continuations"
+    assert_equal(found, alone[0])
+    assert not answered & {*anew}, "what was answered is not asked again"
+    assert sorted([*answered, *anew]) == alone[1], "and nothing else is asked"
+    assert texts.items() <= texts_in(store / "run.sqlite").items(), "what was written is kept"
 
 
 def test_explanations_on_workers_are_those_of_one_process(pool: Workers) -> None:
