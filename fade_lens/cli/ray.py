@@ -47,7 +47,7 @@ class RayOptions(Group):
             return None
         from fade_lens.runs.ray import RayWorkers, required
 
-        required()
         found = RayWorkers(address=self.ray, **shares)
+        required()
         found.cluster()
         return found

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fade_lens import Fade, InputError, Judge, MissingExtraError, RayWorkers, Subject, WorkerError, baseline
-from fade_lens._util.workers import HERE, InProcess, Workers
+from fade_lens import Fade, InputError, Judge, MissingExtraError, RayWorkers, Subject, WorkerError, baseline, causes
+from fade_lens._util.workers import HERE, Workers
 from fade_lens.cli.ray import RayOptions
 from fade_lens.runs import ray as by_ray
 from fade_lens.runs.ray import check_there, lacking, shared, workers_of
@@ -29,23 +29,13 @@ from fade_lens.subject.tokens import tokenize
 from tests.fake_judge import FakeJudge
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.runs import ray_work
+from tests.runs.ray_work import Sized
 from tests.tiny import HOOK, tiny_bridge, tiny_model, tiny_sae
 
 KEY = "sk-SECRET-planted-key"
 
 
 # ----------------------------------------------------------------------------------------------- without a cluster
-
-
-class Sized(InProcess):
-    """As many workers as are said, in this process."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    @property
-    def size(self) -> int:
-        return self._size
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -70,6 +60,28 @@ def test_pieces_of_any_size_give_the_same_bits(size: int, monkeypatch: pytest.Mo
     some = token_activations(model, features, tokens, rule, columns=columns, batch_tokens=60, workers=Sized(size))
     for number, (found, row) in enumerate(zip(some[:90], rows, strict=False)):
         np.testing.assert_array_equal(found, row[:, columns[number]])
+
+
+def seen(ray: Any) -> list[Any]:
+    """What runs the model beside a run: a look with causes and steered tokens, summaries, causes, a random SAE's thresholds, features untangled."""
+    model, sae, texts = planted_model(), planted_sae(), natural_texts(300)
+    with FakeJudge(rule, writer, says=lambda _: '{"description": "names of animals"}') as server:
+        fade = Fade(model, sae, corpus=texts, judge=judge_of(server), contrast_kinds=("token_silent",))
+        look = fade.look([0, 1, 3], ray=ray, progress=False, changed_tokens=3, caused_texts=2)
+        subject = Subject(model, sae, texts, [0, 1])
+        with workers_of(ray) as subject.workers:
+            random_sae: Any = baseline("random", subject).source
+            neurons = baseline("neurons", subject).indices
+        untangled = fade.untangle({0: "animals", 1: "animals"}, ray=ray, progress=False)
+        told = causes(model, sae, [0, 1], texts[:40], silences=True, ray=ray)
+        return [look.items, fade.summaries([0, 2], ray=ray), random_sae.b_enc.tolist(), neurons, untangled.rows, told.to_csv()]  # fmt: skip
+
+
+def test_what_else_runs_the_model_takes_workers_and_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, workers = seen(None), Sized(3)
+    monkeypatch.setattr("fade_lens.subject.activations.BATCHES", 1)
+    assert seen(workers) == whole
+    assert {*workers.given} == {"maxima", "tables", "of_a_few", "next_tokens", "projected"}
 
 
 def test_shares_follow_what_a_cluster_has() -> None:
@@ -220,16 +232,6 @@ def test_every_kind_of_features_arrives_as_it_was_sent(pool: Workers, kind: str,
     np.testing.assert_array_equal(own.active, theirs.active)
 
 
-def test_two_workers_killed_in_a_run_change_nothing(pool: Workers, alone: tuple[Any, list[str]], tmp_path: Path) -> None:  # fmt: skip
-    victims, moments = sorted(set(pool.each(ray_work.own_process, (), [()] * 6))), random.Random(0)
-    for victim in victims[:2]:
-        threading.Timer(moments.uniform(0.1, 1.0), os.kill, (victim, signal.SIGKILL)).start()
-    found, asked = run(pool, tmp_path)
-    assert_equal(found, alone[0])
-    assert asked == alone[1], "nothing is asked twice"
-    assert len({*pool.each(ray_work.own_process, (), [()] * 6)} & {*victims}) == len(victims) - 2
-
-
 DRIVER = """
 import sys
 sys.path[:0] = [{root!r}]
@@ -264,6 +266,10 @@ def test_a_driver_that_is_killed_with_its_workers_is_resumed_by_one_process(alon
     assert answered.isdisjoint(anew), "what was answered is not asked again"
     assert {*asked} == {*alone[1]} and len(anew) == len({*anew}), "nothing else is"
     assert texts.items() <= texts_in(store / "run.sqlite").items(), "what was written is kept"
+
+
+def test_what_else_runs_the_model_is_the_same_on_workers(pool: Workers) -> None:
+    assert seen(pool) == seen(None)
 
 
 def test_explanations_on_workers_are_those_of_one_process(pool: Workers) -> None:
@@ -311,6 +317,16 @@ def test_a_full_disk_on_a_worker_sends_the_piece_elsewhere_or_is_one_sentence(po
     assert list(pool.each(ray_work.full_disk, (str(tmp_path),), tasks)) == [0, 1, 2, 3]
     with pytest.raises(WorkerError, match=r"no room on the disk of a node: No space left on device.*goes on with it"):
         list(pool.each(ray_work.full_disk, (str(tmp_path),), [(9, 1000)]))
+
+
+def test_two_workers_killed_in_a_run_change_nothing(pool: Workers, alone: tuple[Any, list[str]], tmp_path: Path) -> None:  # fmt: skip
+    victims, moments = sorted(set(pool.each(ray_work.own_process, (), [()] * 6))), random.Random(0)
+    for victim in victims[:2]:
+        threading.Timer(moments.uniform(0.1, 1.0), os.kill, (victim, signal.SIGKILL)).start()
+    found, asked = run(pool, tmp_path)
+    assert_equal(found, alone[0])
+    assert asked == alone[1], "nothing is asked twice"
+    assert len({*pool.each(ray_work.own_process, (), [()] * 6)} & {*victims}) == len(victims) - 2
 
 
 def test_work_that_ends_every_process_is_given_up(pool: Workers) -> None:
