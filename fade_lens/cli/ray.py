@@ -24,14 +24,14 @@ class RayOptions(Group):
         ),
     ] = None
     ray_workers: Annotated[
-        int | None, typer.Option(help="How many; one for each GPU unless given, without GPUs one a node.")
+        int | None, typer.Option(min=1, help="How many; one for each GPU unless given, without GPUs one a node.")
     ] = None
-    ray_gpus: Annotated[float | None, typer.Option(help="GPUs of each worker, such as 0.5; 1 where there are any.")] = (
-        None
-    )
-    ray_cpus: Annotated[float | None, typer.Option(help="Processors of each worker; an equal share unless given.")] = (
-        None
-    )
+    ray_gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of each worker, such as 0.5; 1 where there are any.")
+    ] = None
+    ray_cpus: Annotated[
+        float | None, typer.Option(min=0.01, help="Processors of each worker; an equal share unless given.")
+    ] = None
 
     def settings(self) -> "RayWorkers | None":
         """Those of `Fade.evaluate`, or None.

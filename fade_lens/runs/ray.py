@@ -35,6 +35,9 @@ TRIES = 5
 """Workers that may die over one piece of work before it is taken for the piece's fault."""
 AHEAD = 8
 """Pieces a worker that may be done before an earlier one is."""
+SETTINGS = b"\x04"
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
+"""How HTTP/2 begins (RFC 9113), which Ray's servers speak: both sides send their settings at once."""
 MEND = "start one there (ray start --head), or give its address, or 'auto' (RAY_ADDRESS, else this machine)"
 SECRET = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)$", re.IGNORECASE)
 """How names of the environment's keys end."""
@@ -71,19 +74,23 @@ class RayWorkers:
             raise InputError(Argument("ray"), f" is {self.address!r}; give 'auto', 'local' or a cluster's address, such as '10.0.0.1:6379'")  # fmt: skip
 
     def cluster(self) -> str:
-        """The address of a cluster that takes connections, or "local" for one on this machine.
+        """The address of a cluster, or "local" for one on this machine; `check_there` says whether it can be joined, which takes longer.
 
         Raises:
-            InputError: nobody listens there, or RAY_ADDRESS is no address.
+            InputError: nobody answers there, or somebody who is no Ray cluster, or RAY_ADDRESS is no address.
         """
         if (address := os.environ.get("RAY_ADDRESS", "") if self.address == "auto" else self.address) in ("", "auto", "local"):  # fmt: skip
             return "local"
         if (there := place(address)) is None:
             raise InputError(f"RAY_ADDRESS is {address!r}; set it to a cluster's address, such as '10.0.0.1:6379', or unset it for this machine")  # fmt: skip
         try:
-            socket.create_connection(there, timeout=CONNECT / 3).close()
+            with socket.create_connection(there, timeout=CONNECT / 3) as asked:
+                asked.sendall(GREETING)
+                said = asked.recv(9)
         except OSError as error:
             raise InputError(f"no Ray cluster answers at {address!r} ({error.strerror or error}): {MEND}") from None
+        if said[3:4] != SETTINGS and os.environ.get("RAY_USE_TLS", "0") == "0":
+            raise InputError(f"what answers at {address!r} is no Ray cluster: {MEND}")
         return address
 
 

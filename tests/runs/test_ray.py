@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,16 @@ def seen(ray: Any) -> list[Any]:
         return [look.items, fade.summaries([0, 2], ray=ray), random_sae.b_enc.tolist(), neurons, untangled.rows, told.to_csv()]  # fmt: skip
 
 
-def test_what_else_runs_the_model_takes_workers_and_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, workers = seen(None), Sized(3)
+@pytest.fixture(scope="module")
+def seen_alone() -> list[Any]:
+    """All that in one process."""
+    return seen(None)
+
+
+def test_what_else_runs_the_model_takes_workers_and_is_the_same_in_pieces(seen_alone: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    workers = Sized(3)
     monkeypatch.setattr("fade_lens.subject.activations.BATCHES", 1)
-    assert seen(workers) == whole
+    assert seen(workers) == seen_alone
     assert {*workers.given} == {"maxima", "tables", "of_a_few", "next_tokens", "projected"}
 
 
@@ -116,11 +122,33 @@ def test_without_ray_one_sentence_says_which_extra_brings_it(monkeypatch: pytest
         RayOptions(ray="auto").settings()
 
 
+GREETS = bytes(3) + b"\x04" + bytes(5)
+"""What a server that speaks HTTP/2 says first."""
+
+
+@contextmanager
+def listening(says: bytes | None) -> Iterator[str]:
+    """The address of somebody who says that to who connects, and nothing else."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):  # it is closed
+                while True:
+                    connections.append(server.accept()[0])
+                    connections[-1].sendall(says or b"")
+
+        connections = list[socket.socket]()
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        for one in connections:
+            one.close()
+
+
 def test_options_of_the_shell_are_the_settings() -> None:
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     assert RayOptions().settings() is None
-    with socket.create_server(("127.0.0.1", 0)) as somebody:
-        address = f"127.0.0.1:{somebody.getsockname()[1]}"
+    with listening(GREETS) as address:
         told = RayOptions(ray=address, ray_workers=2, ray_gpus=0.5, ray_cpus=1).settings()
     assert told == RayWorkers(address=address, workers=2, gpus=0.5, cpus=1)
     with pytest.raises(InputError, match="--ray-workers needs --ray"):
@@ -141,12 +169,20 @@ def test_nobody_at_an_address_is_told_at_once_and_before_a_model_is_loaded(monke
         RayOptions(ray="auto").settings()
 
 
-def test_somebody_else_at_an_address_is_told_within_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+@pytest.mark.parametrize("says", [None, b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_somebody_else_at_an_address_is_told_within_a_bounded_time(says: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(by_ray, "CONNECT", 3)
-    said = pytest.raises(InputError, match="is no Ray cluster, or does not answer within 3 s")
-    with socket.create_server(("127.0.0.1", 0)) as silent, said:
-        check_there(f"127.0.0.1:{silent.getsockname()[1]}")
+    with listening(says) as address, pytest.raises(InputError, match=f"no Ray cluster.* at '{address}'|at '{address}' is no Ray cluster"):  # fmt: skip
+        RayWorkers(address=address).cluster()
+
+
+def test_who_speaks_as_a_cluster_does_and_is_none_is_told_within_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    monkeypatch.setattr(by_ray, "CONNECT", 1)
+    with listening(GREETS) as address:
+        assert RayWorkers(address=address).cluster() == address
+        with pytest.raises(InputError, match="is no Ray cluster, or does not answer within 1 s"):
+            check_there(address)
 
 
 # ---------------------------------------------------------------------------------------------- on three workers
@@ -268,8 +304,8 @@ def test_a_driver_that_is_killed_with_its_workers_is_resumed_by_one_process(alon
     assert texts.items() <= texts_in(store / "run.sqlite").items(), "what was written is kept"
 
 
-def test_what_else_runs_the_model_is_the_same_on_workers(pool: Workers) -> None:
-    assert seen(pool) == seen(None)
+def test_what_else_runs_the_model_is_the_same_on_workers(pool: Workers, seen_alone: list[Any]) -> None:
+    assert seen(pool) == seen_alone
 
 
 def test_explanations_on_workers_are_those_of_one_process(pool: Workers) -> None:
