@@ -18,6 +18,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from time import monotonic
 from types import SimpleNamespace
@@ -74,7 +75,7 @@ class RayWorkers:
             raise InputError(Argument("ray"), f" is {self.address!r}; give 'auto', 'local' or a cluster's address, such as '10.0.0.1:6379'")  # fmt: skip
 
     def cluster(self) -> str:
-        """The address of a cluster, or "local" for one on this machine; `check_there` says whether it can be joined, which takes longer.
+        """The address of a cluster that can be joined, or "local" for one on this machine.
 
         Raises:
             InputError: nobody answers there, or somebody who is no Ray cluster, or RAY_ADDRESS is no address.
@@ -91,6 +92,7 @@ class RayWorkers:
             raise InputError(f"no Ray cluster answers at {address!r} ({error.strerror or error}): {MEND}") from None
         if said[3:4] != SETTINGS and os.environ.get("RAY_USE_TLS", "0") == "0":
             raise InputError(f"what answers at {address!r} is no Ray cluster: {MEND}")
+        check_there(address)
         return address
 
 
@@ -183,20 +185,31 @@ def without_keys() -> Generator[None]:
         os.environ.update(taken)
 
 
+JOIN = """
+import ray, sys
+try:
+    ray.init(sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+except Exception as error:
+    sys.exit(str(error.__cause__ or error))
+"""
+
+
+@cache
 def check_there(address: str) -> None:
     """Raise `InputError` unless what listens at an address is a cluster, and can be joined within `CONNECT` seconds.
 
-    Ray's own connection may wait for minutes, or end the process: another process tries it first.
+    Ray's own connection may wait for minutes, or end the process: another process tries it first, once an address.
     """
-    code = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='CRITICAL')"
     with without_keys():
-        asked = subprocess.Popen([sys.executable, "-c", code, address], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        asked = subprocess.Popen([sys.executable, "-c", JOIN, address], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
     try:
         _, said = asked.communicate(timeout=CONNECT)
     except subprocess.TimeoutExpired:
         asked.kill()
         asked.communicate()
         raise InputError(f"what answers at {address!r} is no Ray cluster, or does not answer within {CONNECT} s: {MEND}") from None  # fmt: skip
+    if "InvalidAuthToken" in said:
+        raise InputError(f"the Ray cluster at {address!r} asks for its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that holds it, unless ~/.ray/auth_token does")  # fmt: skip
     if asked.returncode:
         raise InputError(f"the Ray cluster at {address!r} cannot be joined ({last_line(said)}): {MEND}")
 
@@ -277,8 +290,6 @@ class RayPool(Workers):
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
         if self._local:
             quiet["include_dashboard"] = False
-        else:
-            check_there(address)
         before, self._mine = os.environ.get("RAY_USAGE_STATS_ENABLED"), True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
