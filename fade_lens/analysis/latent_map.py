@@ -187,7 +187,8 @@ def latent_map(
     """Put the decoder directions of SAEs on a map, by UMAP of their cosines, and find clusters and what wide SAEs split.
 
     The exercise of ARENA's chapter on interpretability with SAEs, in one call; here dead latents are left out, all rests on the seed, and
-    clusters are tested against random sets: by cosine, and by whether their latents fire together, which they were made without.
+    clusters are tested against random sets: by cosine, and by whether their latents fire together, which they were made without. There is no
+    `ray`: a few hundred texts are read, and what takes long is UMAP.
 
     Args:
         saes: a release in SAELens' list; or an SAE or several, in a list or in a dict by names of your own.

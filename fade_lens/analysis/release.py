@@ -30,15 +30,16 @@ from fade_lens.neuronpedia import NeuronpediaError
 from fade_lens.neuronpedia.errors import NotThereError
 from fade_lens.runs.estimating import estimate
 from fade_lens.runs.fade import Fade, check_judged
+from fade_lens.runs.fires import every_feature
 from fade_lens.runs.health import drawn
 from fade_lens.runs.passes import one_pass
 from fade_lens.runs.ray import Ray, workers_of
 from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, settings_of
 from fade_lens.scorers.base import scorers_of
+from fade_lens.subject.activations import OutlierRule, max_activations
 from fade_lens.subject.features import Source
 from fade_lens.subject.hooks import Model
-from fade_lens.subject.reconstruction import Reconstruction, statistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -272,7 +273,7 @@ def release(
             for name in names[start : start + AT_ONCE]:
                 try:
                     fades[name] = made.fade(sources[name]())
-                    found[name] = made.draw(name, fades[name])
+                    found[name] = made.draw(name, fades[name], workers)
                 except (InputError, NeuronpediaError) as error:
                     fades.pop(name, None)
                     fails(name, error)
@@ -350,9 +351,9 @@ class Scored(Brief):
         """The folder of an SAE."""
         return self.folder / Release.place(name)
 
-    def draw(self, name: str, fade: Fade) -> Drawn:
+    def draw(self, name: str, fade: Fade, workers: Workers) -> Drawn:
         """Which latents are scored: drawn among those that fire and, where only some are described and nobody explains, among these."""
-        fires, n_tokens = firing(fade, self.place(name), self.progress)
+        fires, n_tokens = firing(fade, self.place(name), self.progress, workers)
         there = np.array(range(fade.n_features) if fires is None else list(fires), dtype=np.int64)
         if self.texts is not None and self.explainer is None:
             there = there[np.isin(there, [d.index for d in self.described(name, fade)])]
@@ -412,23 +413,24 @@ class Scored(Brief):
         return Results.load(store), replace(found, n_described=len(scored))
 
 
-def firing(fade: Fade, folder: Path, progress: bool) -> tuple[dict[int, int] | None, int]:
+def firing(fade: Fade, folder: Path, progress: bool, workers: Workers) -> tuple[dict[int, int] | None, int]:
     """The latents that fire on some texts, with the number of tokens, and the tokens of all, from the store where it has them; None for neurons."""
     if not isinstance(fade.source, SAE):
         return None, 0
     stages = Stages(progress)
-    with fade.opened((0,), folder, None, ()) as (subject, _, kept), stages.showing():
+    with fade.opened((0,), folder, None, (), workers=workers) as (subject, _, kept), stages.showing():
         assert kept is not None, "a folder was given"
         known: Any = kept.get_meta(FIRING)
         if known is None or known["texts"] != SEEN_TEXTS:
             tokens = drawn(subject.tokens, SEEN_TEXTS, fade.settings.seed)
-            seen = statistics(Reconstruction(fade.model, fade.source), tokens, progress=stages.stage("model: which latents fire", len(tokens)))  # fmt: skip
-            alive = np.flatnonzero(seen.fires)
+            every, advance = every_feature(fade.model, fade.source), stages.stage("model: which latents fire", len(tokens))  # fmt: skip
+            seen = max_activations(fade.model, every, tokens, OutlierRule(float("inf")), progress=advance, workers=workers)  # fmt: skip
+            alive = np.flatnonzero(seen.active)
             known = {
                 "texts": SEEN_TEXTS,
-                "tokens": seen.n,
+                "tokens": int(seen.counted.sum()),
                 "alive": alive.tolist(),
-                "fires": seen.fires[alive].tolist(),
+                "fires": seen.active[alive].tolist(),
             }
             kept.set_meta(FIRING, known)
         return dict(zip(known["alive"], known["fires"], strict=True)), int(known["tokens"])

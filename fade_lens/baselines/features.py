@@ -11,7 +11,7 @@ kind of feature: what fires would depend on the document, not on what the model 
 to content and rates (`nulls=("shuffled",)`), without a further pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,10 +28,11 @@ from fade_lens._util.brief import Brief
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.seeds import rng, stream
 from fade_lens.baselines.kinds import check_baselines
-from fade_lens.subject.activations import hidden_states, max_activations, spread
+from fade_lens.subject.activations import OutlierRule, hidden_states, max_activations, shares, spread, usual_tokens
 from fade_lens.subject.features import Features, Latents, Neurons, Source, features_of
 from fade_lens.subject.hooks import HookTensor, Model, at_least_float32, layer_of, resolve_hook
 from fade_lens.subject.subject import Subject
+from fade_lens.subject.tokens import TokenizedTexts
 
 TOP = 32
 """Neurons of a token that count (Paulo et al. 2024)."""
@@ -187,22 +188,39 @@ def thresholds(
     if share < 1:
         tokens = spread(tokens, max(1, int(share * len(tokens))))
         counts = np.where(counts > 0, np.maximum(1, np.rint(share * counts)), 0).astype(np.int64)
-    most, held, best = int(counts.max()) + 1, list[Tensor](), torch.empty(0, len(features))
-
-    def largest() -> Tensor:
-        every = torch.cat([best, *held])
-        return every.topk(min(most, len(every)), dim=0).values
-
-    for (read,) in hidden_states(subject.model, [(features, subject.outliers)], tokens):
-        usable = read.usable & ~read.overflowed
-        hidden = features.flatten(read.hidden)[usable].to(torch.float32)
-        held.append((hidden @ rows.T.to(hidden.device)).cpu())
-        if sum(map(len, held)) > max(most, 2**14):
-            best, held = largest(), []
-    best, column = largest(), torch.arange(len(features))
+    most, found, best = int(counts.max()) + 1, list[Tensor](), torch.empty(0, len(features))
+    size = usual_tokens(subject.model, tokens, [(features, subject.outliers)], subject.workers)
+    tasks = ((some, size) for some, _ in shares(tokens, size, subject.workers))
+    for part in subject.workers.each(projected, (subject.model, features, subject.outliers, rows, most), tasks):
+        found.append(part)
+        if sum(map(len, found)) > max(most, 2**14):
+            best, found = largest([best, *found], most), []
+    best, column = largest([best, *found], most), torch.arange(len(features))
     last = torch.from_numpy(counts).clamp(1, len(best) - 1)
     between = (best[last - 1, column] + best[last, column]) / 2
     return torch.where(torch.from_numpy(counts) > 0, between, best[0] + 1)
+
+
+def projected(
+    model: Model,
+    features: Features,
+    outliers: OutlierRule,
+    rows: Float[Tensor, "feature d_in"],
+    most: int,
+    tokens: TokenizedTexts,
+    batch_tokens: int,
+) -> Iterator[Float[Tensor, "_token feature"]]:
+    """The `most` largest projections of some texts' tokens on each direction, a batch at a time."""
+    for (read,) in hidden_states(model, [(features, outliers)], tokens, batch_tokens):
+        hidden = features.flatten(read.hidden)[read.usable & ~read.overflowed].to(torch.float32)
+        found = (hidden @ rows.T.to(hidden.device)).cpu()
+        yield found if len(found) <= most else largest([found], most)
+
+
+def largest(parts: Sequence[Float[Tensor, "_token feature"]], most: int) -> Float[Tensor, "most feature"]:
+    """The `most` largest numbers of each column, in descending order."""
+    every = torch.cat(list(parts))
+    return every.topk(min(most, len(every)), dim=0).values
 
 
 def drawn(subject: Subject, source: Source) -> tuple[int, ...]:
@@ -211,7 +229,7 @@ def drawn(subject: Subject, source: Source) -> tuple[int, ...]:
     n = min(len(subject.features), every.n_features)
     every = every.select(range(every.n_features))
     tokens = spread(subject.tokens, DRAWN_TEXTS)
-    own = max_activations(subject.model, every, tokens, subject.outliers).firing_rate
+    own = max_activations(subject.model, every, tokens, subject.outliers, workers=subject.workers).firing_rate
     wanted = np.nanmin(np.where(rates > 0, rates, np.nan)) if (rates > 0).any() else 0.0
     often = np.flatnonzero(own >= max(wanted, np.finfo(np.float64).tiny))
     if len(often) < n:  # the most frequent ones

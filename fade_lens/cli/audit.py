@@ -228,7 +228,7 @@ def scored(
     done = verdicts(table, results, stats=found.stats, source=found.source, mapping=mapping, unlisted=unlisted)
     scored_ones = {result.description.index for result in results or ()}
     others = [index for index, _ in done.relabelling.undescribed if index not in scored_ones][:DESCRIBED_ANEW]
-    return replace(done, summaries=fade.summaries(others)) if others else done
+    return replace(done, summaries=fade.summaries(others, ray=ray)) if others else done
 
 
 def to_be_scored(

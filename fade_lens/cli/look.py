@@ -12,6 +12,7 @@ from fade_lens._util.files import write_csv
 from fade_lens._util.words import amount, clip
 from fade_lens.cli.console import console, plain
 from fade_lens.cli.options import Quiet, numbers, open_tokenizer, run_folder
+from fade_lens.cli.ray import RayOptions
 from fade_lens.cli.subject import CorpusOptions, SubjectOptions, SubjectsOptions
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def look(
         ),
     ] = 0,
     quiet: Quiet = False,
+    *,
+    ray: RayOptions,
 ) -> None:
     """See latents of an SAE, or neurons, that have no description: their texts, the tokens they promote, their neighbours.
 
@@ -75,6 +78,7 @@ def look(
 
     asked_indices(features)
     subject.check_given(features)
+    workers = ray.settings()
     texts, published = corpus.open(), subject.check(features)
     model, source = subject.open(published)
     from fade_lens.runs.look import look as looked
@@ -87,7 +91,7 @@ def look(
         "neighbours": neighbours,
         "caused_texts": caused_texts,
     }
-    found = looked(model, source, features, texts, seed=seed, progress=not quiet, **numbers)
+    found = looked(model, source, features, texts, seed=seed, progress=not quiet, ray=workers, **numbers)
     page = found.to_html(out / "look.html")
     write_csv(found.frame, out / "look.csv")
     if not quiet:

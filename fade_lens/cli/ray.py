@@ -24,17 +24,22 @@ class RayOptions(Group):
         ),
     ] = None
     ray_workers: Annotated[
-        int | None, typer.Option(help="How many; one for each GPU unless given, without GPUs one a node.")
+        int | None, typer.Option(min=1, help="How many; one for each GPU unless given, without GPUs one a node.")
     ] = None
-    ray_gpus: Annotated[float | None, typer.Option(help="GPUs of each worker, such as 0.5; 1 where there are any.")] = (
-        None
-    )
-    ray_cpus: Annotated[float | None, typer.Option(help="Processors of each worker; an equal share unless given.")] = (
-        None
-    )
+    ray_gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of each worker, such as 0.5; 1 where there are any.")
+    ] = None
+    ray_cpus: Annotated[
+        float | None, typer.Option(min=0.01, help="Processors of each worker; an equal share unless given.")
+    ] = None
 
     def settings(self) -> "RayWorkers | None":
-        """Those of `Fade.evaluate`, or None. Raises `InputError`, and `MissingExtraError` where Ray is not installed."""
+        """Those of `Fade.evaluate`, or None.
+
+        Raises:
+            InputError: what cannot be used, or nobody listens at the address: told before a model is loaded.
+            MissingExtraError: Ray is not installed.
+        """
         shares: dict[str, Any] = {"workers": self.ray_workers, "gpus": self.ray_gpus, "cpus": self.ray_cpus}
         if self.ray is None:
             if given := [name for name, value in shares.items() if value is not None]:
@@ -42,5 +47,7 @@ class RayOptions(Group):
             return None
         from fade_lens.runs.ray import RayWorkers, required
 
+        found = RayWorkers(address=self.ray, **shares)
         required()
-        return RayWorkers(address=self.ray, **shares)
+        found.cluster()
+        return found

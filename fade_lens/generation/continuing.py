@@ -27,7 +27,7 @@ from fade_lens.generation.continuations import (
 from fade_lens.generation.controls import control_directions
 from fade_lens.generation.decoders.base import Decoder
 from fade_lens.generation.fluency import breaks, negative_log_likelihood, repeated_share
-from fade_lens.generation.steering import Request, batch_for, decoder_for, generate
+from fade_lens.generation.steering import Decoding, Request, batch_for, decoder_for, generate
 from fade_lens.subject.activations import Progress
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import Model, device_of, dtype_of
@@ -39,8 +39,8 @@ BATCHES = 4
 
 
 @dataclass
-class Writing:
-    """How a run's continuations are drawn: what `Continuer` is told. `decoder` and the size of a batch are made at the first use."""
+class Writing(Decoding):
+    """How a run's continuations are drawn: what `Continuer` is told. The size of a batch is found at the first use."""
 
     reference: Float[np.ndarray, " feature"]
     prompts: Sequence[tuple[int, ...]]
@@ -48,12 +48,11 @@ class Writing:
     seed: int
     likelihoods: int
     drawn: dict[str, Any]
-    decoder: Decoder | None = field(default=None, compare=False)
     batch_size: int | None = field(default=None, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A decoder holds copies of weights, and belongs to the model that it was made for; a batch fits the model's device."""
-        return {**vars(self), "decoder": None, "batch_size": None}
+        """A batch fits the device of the model that it was found for."""
+        return {**super().__getstate__(), "batch_size": None}
 
 
 class Continuer:
@@ -192,13 +191,12 @@ def continued_sets(
     n, read, control = len(writing.prompts), writing.likelihoods, group[0].control
     mode: Mode = "ablate" if control == "ablate" else writing.mode
     writing.batch_size = writing.batch_size or batch_for(model, features, requests, mode, writing.drawn["new_tokens"])
-    writing.decoder = writing.decoder or decoder_for(model, features, requests)
     texts, nll = written(
         model,
         features,
         requests,
         writing.reference,
-        decoder=writing.decoder,
+        decoder=writing.decoder(model, features, requests),
         read=np.arange(len(requests)) % n < read,
         mode=mode,
         batch_size=writing.batch_size,

@@ -45,7 +45,8 @@ def steer(
 
     Factors are in units of an activation of the feature: of `unit` where it is given, else of the feature's reference activation, the 99 %
     quantile of its largest activations over the texts of `corpus` on which it fires, as everywhere. One of the two is needed in the modes
-    "add" and "clamp": a unit measured on the prompts would change with them, and most features are silent on most prompts.
+    "add" and "clamp": a unit measured on the prompts would change with them, and most features are silent on most prompts. There is no `ray`:
+    a few continuations are written at once here, and a `Subject` may have been observed by others.
 
     Args:
         model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.

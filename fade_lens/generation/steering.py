@@ -8,7 +8,7 @@ a text that would have ended goes on, as it does for every factor and for the ba
 import logging
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -130,6 +130,22 @@ def batch_for(model: Model, features: Features, requests: Sequence[Request], mod
     """How many of the requests the device has room for at a time; asked before a decoder keeps keys and values of a batch."""
     encoded = 0 if mode == "add" else features.encoded_width
     return rows_at_once(model, [r.prompt for r in requests], new_tokens, encoded)
+
+
+@dataclass
+class Decoding:
+    """What many batches share, by whoever runs them: among it a decoder, made at the first use."""
+
+    _decoder: Decoder | None = field(default=None, init=False, compare=False)
+
+    def decoder(self, model: Model, features: Features, requests: Sequence[Request]) -> Decoder:
+        """The decoder that there is, or one for such requests."""
+        self._decoder = self._decoder or decoder_for(model, features, requests)
+        return self._decoder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A decoder holds copies of weights, and belongs to the model that it was made for."""
+        return {**vars(self), "_decoder": None}
 
 
 class Rows(Hooks, Protocol):

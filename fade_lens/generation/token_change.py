@@ -5,7 +5,9 @@ not clamped to 10 inside a reconstruction; promoted and suppressed tokens are li
 to the same texts, is taken away: any push makes some tokens likelier.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,9 @@ from torch import Tensor
 
 from fade_lens._util.progress import Stages
 from fade_lens._util.seeds import rng, stream
+from fade_lens._util.workers import HERE, Workers
 from fade_lens.generation.decoders.base import Decoder, left_padded
-from fade_lens.generation.steering import Request, Steering, check_requests, decoder_for
+from fade_lens.generation.steering import Decoding, Request, Steering, check_requests
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import Model, textless_tokens
 from fade_lens.subject.subject import Subject
@@ -43,6 +46,7 @@ def token_changes(
     n_random: int = N_RANDOM,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    workers: Workers = HERE,
 ) -> list[Promoted]:
     """The tokens whose log-probability after the prompts rises and falls most, on average over the prompts, while a feature is steered.
 
@@ -56,6 +60,7 @@ def token_changes(
         n_random: random directions, as long as the features' median one and steered by their median reference activation.
         seed: of these.
         progress: called with the number of texts that have run.
+        workers: who runs the model.
 
     Returns:
         For each feature tokens with the change of their log-probability in nats, the largest rise first and the largest fall first.
@@ -66,44 +71,62 @@ def token_changes(
     known = [column for column in range(len(features)) if np.isfinite(reference[column]) and reference[column] != 0]
     if not known or not prompts or not n:
         return [Promoted((), ())] * len(features)
-    units = torch.from_numpy(np.nan_to_num(reference)).float()
-
-    def requests(column: int | None) -> list[Request]:
-        return [Request(prompt, column, factor, 0) for prompt in prompts]
-
-    check_requests(model, features, [*requests(None), *requests(known[0])], units, "add", 1)
+    pushed = Pushed(tuple(prompts), torch.from_numpy(np.nan_to_num(reference)).float(), factor)
+    check_requests(model, features, [*pushed.requests(None), *pushed.requests(known[0])], pushed.units, "add", 1)
     with torch.no_grad():
-        decoder = decoder_for(model, features, requests(known[0]))
-
-        def change(column: int, directions: Float[Tensor, "feature d_out"] | None = None, unit: Tensor = units) -> Float[Tensor, " token"]:  # fmt: skip
-            steering = [
-                Steering(model, features, requests(column)[at : at + ROWS], unit, "add", directions) for at in starts
-            ]
-            return mean_of(decoder, steering) - plain
-
-        def mean_of(decoder: Decoder, steering: Sequence[Steering]) -> Float[Tensor, " token"]:
-            total = torch.zeros(decoder.head.d_vocab)
-            for at, one in zip(starts, steering, strict=True):
-                some = prompts[at : at + ROWS]
-                total += log_probabilities(decoder, one, some).sum(dim=0).cpu()
-                if progress is not None:
-                    progress(len(some))
-            return total / len(prompts)
-
-        starts = range(0, len(prompts), ROWS)
-        unsteered = [Steering(model, features, requests(None)[at : at + ROWS], units, "add") for at in starts]
-        plain = mean_of(decoder, unsteered)
         own = features.directions()
-        length = own.norm(dim=-1)[known].median()
-        typical = torch.full_like(units, float(units[known].abs().median()))
+        typical = float(pushed.units[known].abs().median())
         generator = torch.Generator().manual_seed(stream(seed, "token change"))
         noise = torch.randn((n_random, own.shape[1]), generator=generator).to(own)
-        noise *= length / noise.norm(dim=-1, keepdim=True)
-        by_chance = torch.stack([change(known[0], row.expand_as(own), typical) for row in noise]) if n_random else None
-        return [
-            ends(model, change(column), by_chance, n) if column in known else Promoted((), ())
-            for column in range(len(features))
-        ]
+        noise *= own.norm(dim=-1)[known].median() / noise.norm(dim=-1, keepdim=True)
+        tasks = [(None,), *((known[0], row, typical) for row in noise.cpu()), *((column,) for column in known)]
+
+        def said() -> Iterator[Float[Tensor, " token"]]:
+            for mean in workers.each(next_tokens, (model, features, pushed), tasks):
+                if progress is not None:
+                    progress(len(prompts))
+                yield mean
+
+        every = said()
+        plain = next(every)
+        by_chance = torch.stack([next(every) - plain for _ in noise]) if n_random else None
+        found = {column: ends(model, mean - plain, by_chance, n) for column, mean in zip(known, every, strict=True)}
+        return [found.get(column, Promoted((), ())) for column in range(len(features))]
+
+
+@dataclass
+class Pushed(Decoding):
+    """The beginnings, the activations that factor 1 stands for, and the factor."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    units: Float[Tensor, " feature"]
+    factor: float
+
+    def requests(self, column: int | None) -> list[Request]:
+        """Each beginning with one feature steered, or none."""
+        return [Request(prompt, column, self.factor, 0) for prompt in self.prompts]
+
+
+def next_tokens(
+    model: Model,
+    features: Features,
+    pushed: Pushed,
+    column: int | None,
+    row: Float[Tensor, " d_out"] | None = None,
+    unit: float | None = None,
+) -> Iterator[Float[Tensor, " token"]]:
+    """The mean log-probability of every next token after all beginnings, with a feature steered or none; along `row` and by `unit` where these are given."""
+    units = pushed.units if unit is None else torch.full_like(pushed.units, unit)
+    requests = pushed.requests(column)
+    decoder = pushed.decoder(model, features, pushed.requests(0))
+    total = torch.zeros(decoder.head.d_vocab)
+    with torch.no_grad():
+        directions = None if row is None else row.to(own := features.directions()).expand_as(own)
+        for at in range(0, len(requests), ROWS):
+            some = slice(at, at + ROWS)
+            steering = Steering(model, features, requests[some], units, "add", directions)
+            total += log_probabilities(decoder, steering, pushed.prompts[some]).sum(dim=0).cpu()
+    yield total / len(requests)
 
 
 def changes_on(
@@ -119,7 +142,8 @@ def changes_on(
     features, usable = subject.features.select(indices), [prompt for prompt in prompts if prompt]
     runs = int(np.isfinite(reference).sum()) + 1 + N_RANDOM
     progress = None if stages is None else stages.stage("model: steered beginnings", len(usable) * runs)
-    return token_changes(subject.model, features, usable, reference, n, seed=subject.settings.seed, progress=progress)
+    about: dict[str, Any] = {"seed": subject.settings.seed, "progress": progress, "workers": subject.workers}
+    return token_changes(subject.model, features, usable, reference, n, **about)
 
 
 def log_probabilities(

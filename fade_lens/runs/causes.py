@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
 from fade_lens.data.indices import chosen_indices
+from fade_lens.runs.ray import Ray, workers_of
 from fade_lens.subject.activations import OutlierRule, token_activations
 from fade_lens.subject.causes import causes_of
 from fade_lens.subject.features import Source, features_of
@@ -27,6 +28,7 @@ def causes(
     texts: str | Sequence[str],
     *,
     silences: bool = False,
+    ray: Ray = None,
 ) -> "pd.DataFrame":
     """What every token of some texts does to some features at the tokens behind it: each is left out in turn, and the rest runs again.
 
@@ -38,6 +40,7 @@ def causes(
         indices: of the features: numbers, or words such as "0:20,512".
         texts: one text, or several; a text longer than the model's context is cut.
         silences: also what a token does to later tokens at which the feature is silent (the column `silence`): below 0 it keeps it from firing.
+        ray: as in `Fade.evaluate`.
 
     Returns:
         A row for every feature, text and token: index, text (its number), position (BOS being 0), token, activation (empty at special
@@ -56,9 +59,10 @@ def causes(
     for text in range(len(tokens)):
         if tokens.special_of(text).all():
             raise InputError(Argument("texts"), f": {given[text][:40]!r} holds no token that counts")
-    seen = token_activations(model, features, tokens, OutlierRule(float("inf")))
     columns = [range(len(features))] * len(tokens)
-    found = causes_of(model, features, tokens, seen, columns, silences=silences)
+    with workers_of(ray) as workers:
+        seen = token_activations(model, features, tokens, OutlierRule(float("inf")), workers=workers)
+        found = causes_of(model, features, tokens, seen, columns, silences=silences, workers=workers)
     rows: list[dict[str, Any]] = []
     for column, index in enumerate(features.indices):
         for text, (values, one) in enumerate(zip(seen, found, strict=True)):

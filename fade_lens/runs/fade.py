@@ -237,6 +237,7 @@ class Fade:
         store: str | Path | None = None,
         transcripts: str | Path | None = None,
         progress: bool = True,
+        ray: Ray = None,
     ) -> Explanations:
         """Explain features anew that share a description, each against the others that have it; one call a feature with "contrastive".
 
@@ -246,8 +247,7 @@ class Fade:
             explanations: `Explanations`, or descriptions as `evaluate` takes them, one a feature.
             near: cosine from which descriptions count as shared (see `Explanations.collisions`); without it a mere paraphrase counts as another.
             explainer: one that shows windows of other features.
-            store: as in `evaluate`.
-            transcripts: as in `evaluate`.
+            store, transcripts, ray: as in `evaluate`.
             progress: show progress bars.
 
         Returns:
@@ -261,7 +261,7 @@ class Fade:
         found = Explanations.of(explanations)
         shared, _ = found.collisions(near), found.by_index  # what cannot be untangled is told before anything is asked
         against = {index: evenly(shared.others(index), MOST_OTHERS) for index in shared.indices}
-        about: dict[str, Any] = {"store": store, "transcripts": transcripts, "progress": progress}
+        about: dict[str, Any] = {"store": store, "transcripts": transcripts, "progress": progress, "ray": ray}
         new = self.explain(list(against), explainer=explainer, against=against, **about) if against else replace(found, rows=())  # fmt: skip
         return found.untangled(new, near)
 
@@ -313,9 +313,7 @@ class Fade:
 
         What was `seen` of another subject of the run is not computed again.
         """
-        subject = self._subject(indices)
-        subject.workers = workers
-        workers.start()
+        subject = self._subject(indices, workers)
         if seen is not None:
             subject.take(seen)
         known = {**subject.identity(), "judge": self.judge.identity}
@@ -337,30 +335,41 @@ class Fade:
                 stack.enter_context(judge.session(answers))
             yield subject, known, kept
 
-    def summaries(self, indices: Sequence[int]) -> dict[int, FeatureSummary]:
+    def summaries(self, indices: Sequence[int], *, ray: Ray = None) -> dict[int, FeatureSummary]:
         """What the corpus tells of some features, their strongest texts token by token; no judge is asked.
+
+        Args:
+            ray: as in `evaluate`.
 
         Raises:
             InputError: an index that the SAE or hook does not have.
         """
-        return summaries(self._subject(indices)) if indices else {}
+        with workers_of(ray) as workers:
+            return summaries(self._subject(indices, workers)) if indices else {}
 
-    def _subject(self, indices: Sequence[int]) -> Subject:
-        """Some features over the corpus, with the activations that were given."""
+    def _subject(self, indices: Sequence[int], workers: Workers = HERE) -> Subject:
+        """Some features over the corpus, with the activations that were given; workers are ready to run them."""
         chosen, given = tuple(dict.fromkeys(indices)), self.activations
         if isinstance(given, str | Path):
             given = saved_activations(given, chosen)
-        return Subject(self.model, self.source, self.corpus, chosen, self.settings, given)
+        subject = Subject(self.model, self.source, self.corpus, chosen, self.settings, given)
+        subject.workers = workers
+        workers.start()
+        return subject
 
-    def look(self, indices: Sequence[int] | int | str, *, progress: bool = True, **overrides: Any) -> Look:
+    def look(
+        self, indices: Sequence[int] | int | str, *, progress: bool = True, ray: Ray = None, **overrides: Any
+    ) -> Look:
         """See features without a description: their texts, promoted tokens and neighbours (see `fade_lens.look`); no judge is asked.
 
         Args:
             indices: of the features, or words such as "0:20" and "random:50".
+            progress: show a progress bar.
+            ray: as in `evaluate`.
             overrides: fields of `LookSettings`; the others are those of this object's settings.
         """
-        settings = LookSettings.of(self.settings)
-        return look(self.model, self.source, indices, self.corpus, settings=settings, progress=progress, **overrides)
+        about: dict[str, Any] = {"settings": LookSettings.of(self.settings), "progress": progress, "ray": ray}
+        return look(self.model, self.source, indices, self.corpus, **about, **overrides)
 
     def fires(self, text: str, k: int | None = 20) -> Fires:
         """Which features fire on a text, and at which tokens (see `fade_lens.fires`); no judge is asked."""

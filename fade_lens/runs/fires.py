@@ -43,7 +43,7 @@ def fires(model: Model, saes: Source | Sequence[Source] | Mapping[str, Source], 
     """Which latents of one or several SAEs fire on a text, and at which tokens.
 
     Special tokens (BOS, EOS, padding, turn markers) never count, as everywhere. Tokens with massive activations do: which
-    they are is told by a corpus, and here is none.
+    they are is told by a corpus, and here is none. There is no `ray`: one text is read at once.
 
     Args:
         model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.

@@ -143,7 +143,8 @@ def health(
 
     A warning is given where less than 0.7 of the loss is recovered, less than 0.2 of the variance explained, L0 differs by more than two times from what
     the release states, or SAE + error is not clean. What is likely is then tried on a few texts: with or without BOS, centred activations
-    (`model_from_pretrained_kwargs`), other layers, other scales of activations; what mends it is named.
+    (`model_from_pretrained_kwargs`), other layers, other scales of activations; what mends it is named. There is no `ray`: a few hundred texts
+    are read, and what the model loses is known only once the mean over all of them is.
 
     Args:
         model: a `HookedSAETransformer`, `HookedTransformer` or TransformerLens bridge.

@@ -16,6 +16,7 @@ from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
 from fade_lens.data.indices import chosen_indices
 from fade_lens.neuronpedia.resolving import names_of
+from fade_lens.runs.ray import Ray, workers_of
 from fade_lens.runs.record import RunRecord
 from fade_lens.subject.features import Source, features_of
 from fade_lens.subject.hooks import Model, model_name
@@ -85,6 +86,7 @@ def look(
     *,
     settings: LookSettings | None = None,
     progress: bool = True,
+    ray: Ray = None,
     **overrides: Any,
 ) -> Look:
     """See some latents of an SAE, or neurons of a hook: the texts on which they fire, the tokens they promote, the features that are like them.
@@ -96,6 +98,7 @@ def look(
         corpus: natural texts: a `Corpus`, or a list of strings.
         settings: a `LookSettings`; any of its fields can also be given by name.
         progress: show a progress bar.
+        ray: as in `Fade.evaluate`.
 
     Raises:
         InputError: an SAE that does not fit the model, an unknown hook, an index that is not there, an empty corpus, an unknown setting.
@@ -103,7 +106,8 @@ def look(
     chosen = settings_with(settings or LookSettings(), overrides)
     wanted = chosen_indices(indices, features_of(model, source, [0]).n_features, chosen.seed)
     subject, stages = Subject(model, source, corpus, wanted, chosen), Stages(progress)
-    with stages.showing():
+    with workers_of(ray) as subject.workers, stages.showing():
+        subject.workers.start()
         seen = subject.observe(progress=stages.stage("model: natural texts", len(subject.tokens)))
         items = looks(subject, chosen)
         if n := chosen.changed_tokens:

@@ -18,12 +18,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
-from fade_lens._util.errors import FadeLensError, InputError, WorkerError
+from fade_lens._util.errors import Argument, FadeLensError, InputError, WorkerError
 from fade_lens._util.workers import HERE, Workers
 from fade_lens.runs.ray_worker import KEPT, Worker, by_name, installed, pickler_of, required
 
@@ -35,6 +36,10 @@ TRIES = 5
 """Workers that may die over one piece of work before it is taken for the piece's fault."""
 AHEAD = 8
 """Pieces a worker that may be done before an earlier one is."""
+SETTINGS = b"\x04"
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
+"""How HTTP/2 begins (RFC 9113), which Ray's servers speak: both sides send their settings at once."""
+MEND = "start one there (ray start --head), or give its address, or 'auto' (RAY_ADDRESS, else this machine)"
 SECRET = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)$", re.IGNORECASE)
 """How names of the environment's keys end."""
 
@@ -67,7 +72,28 @@ class RayWorkers:
             if (value := getattr(self, name)) is not None and not low <= value < math.inf:
                 raise InputError(f"{name} of Ray is {value}; give a number from {low:g} on")
         if self.address not in ("auto", "local") and place(self.address) is None:
-            raise InputError(f"ray is {self.address!r}; give 'auto', 'local' or a cluster's address, such as '10.0.0.1:6379'")  # fmt: skip
+            raise InputError(Argument("ray"), f" is {self.address!r}; give 'auto', 'local' or a cluster's address, such as '10.0.0.1:6379'")  # fmt: skip
+
+    def cluster(self) -> str:
+        """The address of a cluster that can be joined, or "local" for one on this machine.
+
+        Raises:
+            InputError: nobody answers there, or somebody who is no Ray cluster, or RAY_ADDRESS is no address.
+        """
+        if (address := os.environ.get("RAY_ADDRESS", "") if self.address == "auto" else self.address) in ("", "auto", "local"):  # fmt: skip
+            return "local"
+        if (there := place(address)) is None:
+            raise InputError(f"RAY_ADDRESS is {address!r}; set it to a cluster's address, such as '10.0.0.1:6379', or unset it for this machine")  # fmt: skip
+        try:
+            with socket.create_connection(there, timeout=CONNECT / 3) as asked:
+                asked.sendall(GREETING)
+                said = asked.recv(9)
+        except OSError as error:
+            raise InputError(f"no Ray cluster answers at {address!r} ({error.strerror or error}): {MEND}") from None
+        if said[3:4] != SETTINGS and os.environ.get("RAY_USE_TLS", "0") == "0":
+            raise InputError(f"what answers at {address!r} is no Ray cluster: {MEND}")
+        check_there(address)
+        return address
 
 
 Ray = RayWorkers | Workers | str | None
@@ -159,28 +185,33 @@ def without_keys() -> Generator[None]:
         os.environ.update(taken)
 
 
-def check_there(address: str) -> None:
-    """Raise `InputError` unless a cluster answers at an address, within `CONNECT` seconds.
+JOIN = """
+import ray, sys
+try:
+    ray.init(sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+except Exception as error:
+    sys.exit(str(error.__cause__ or error))
+"""
 
-    Ray's own connection may wait for minutes, or end the process: another process tries it first.
+
+@cache
+def check_there(address: str) -> None:
+    """Raise `InputError` unless what listens at an address is a cluster, and can be joined within `CONNECT` seconds.
+
+    Ray's own connection may wait for minutes, or end the process: another process tries it first, once an address.
     """
-    host, port = place(address) or ("", 0)
-    mend = "start one there (ray start --head), or give its address, or 'auto' (RAY_ADDRESS, else this machine)"
-    try:
-        socket.create_connection((host, port), timeout=CONNECT / 3).close()
-    except OSError as error:
-        raise InputError(f"no Ray cluster answers at {address!r} ({error.strerror or error}): {mend}") from None
-    code = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='CRITICAL')"
     with without_keys():
-        asked = subprocess.Popen([sys.executable, "-c", code, address], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        asked = subprocess.Popen([sys.executable, "-c", JOIN, address], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
     try:
         _, said = asked.communicate(timeout=CONNECT)
     except subprocess.TimeoutExpired:
         asked.kill()
         asked.communicate()
-        raise InputError(f"what answers at {address!r} is no Ray cluster, or does not answer within {CONNECT} s: {mend}") from None  # fmt: skip
+        raise InputError(f"what answers at {address!r} is no Ray cluster, or does not answer within {CONNECT} s: {MEND}") from None  # fmt: skip
+    if "InvalidAuthToken" in said:
+        raise InputError(f"the Ray cluster at {address!r} asks for its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that holds it, unless ~/.ray/auth_token does")  # fmt: skip
     if asked.returncode:
-        raise InputError(f"the Ray cluster at {address!r} cannot be joined ({last_line(said)}): {mend}")
+        raise InputError(f"the Ray cluster at {address!r} cannot be joined ({last_line(said)}): {MEND}")
 
 
 def last_line(text: object) -> str:
@@ -254,16 +285,11 @@ class RayPool(Workers):
     def _connect(self) -> None:
         if self._ray.is_initialized():
             return
-        address = self.settings.address
-        if address == "auto":
-            address = os.environ.get("RAY_ADDRESS") or "local"
+        address = self.settings.cluster()
         self._local = address == "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
         if self._local:
             quiet["include_dashboard"] = False
-        else:
-            RayWorkers(address=address)  # RAY_ADDRESS may be none
-            check_there(address)
         before, self._mine = os.environ.get("RAY_USAGE_STATS_ENABLED"), True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:

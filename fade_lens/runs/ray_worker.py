@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from functools import cache
 from hashlib import sha256
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ def required() -> Any:
 
 @cache
 def installed() -> str:
-    """This fade_lens: its version, and a hash of its code."""
+    """This fade_lens: its version, a hash of its code, and the libraries without which a worker draws other tokens, or cannot read what it is sent."""
     import fade_lens
 
     digest, folder = sha256(), Path(fade_lens.__file__).parent
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return f"{fade_lens.__version__} ({digest.hexdigest()[:8]})"
+    libraries = (f"{name} {version(name).partition('+')[0]}" for name in ("torch", "transformer-lens", "sae-lens"))
+    return f"{fade_lens.__version__} ({digest.hexdigest()[:8]}) with {', '.join(libraries)}"
 
 
 def pickler_of(cloudpickle: Any, sent: Callable[[Any], str]) -> Any:

@@ -16,6 +16,7 @@ from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
 from fade_lens._util.brief import Brief
+from fade_lens._util.workers import HERE, Workers
 from fade_lens.subject.activations import usual_tokens
 from fade_lens.subject.features import Features
 from fade_lens.subject.hooks import HookTensor, Model, device_of, is_bridge, layer_of, read_hooks
@@ -59,6 +60,7 @@ def causes_of(
     silences: bool = False,
     cached: bool = True,
     batch_tokens: int | None = None,
+    workers: Workers = HERE,
 ) -> list[Causes]:
     """Causes of a few texts.
 
@@ -69,36 +71,49 @@ def causes_of(
         silences: also what tokens do where the feature is silent, for which every text runs to its end.
         cached: keep keys and values; else whole texts run, as they always do through a bridge.
         batch_tokens: tokens a batch, padding included; None for what suits the device.
+        workers: who runs the model.
 
     Returns:
         For each text a table of positions by columns.
     """
-    size = batch_tokens or usual_tokens(model, tokens)
-    found: list[Causes] = []
-    for start in range(0, len(tokens), TEXTS_AT_ONCE):
-        some = range(start, min(start + TEXTS_AT_ONCE, len(tokens)))
-        usual = [np.nan_to_num(activations[text]) for text in some]
-        # An SAE whose activations are negative fires by their size.
-        sign = [np.where(-values.min(axis=0, initial=0) > values.max(axis=0, initial=0), -1, 1) for values in usual]
-        fires = [values * signs > 0 for values, signs in zip(usual, sign, strict=True)]
-        known = [~np.isnan(activations[text]) for text in some]
-        sums = [np.full((2, *values.shape), np.nan) for values in usual]
-        left: list[Left] = []
-        for row, text in enumerate(some):
-            wanted = known[row] if silences else fires[row]
-            last = int(np.flatnonzero(wanted.any(axis=1)).max(initial=-1))
-            plain = np.flatnonzero(~tokens.special_of(text))
-            sums[row][:, plain] = 0
-            left += [Left(row, at, last) for at in plain.tolist() if at < last]
-        part = tokens.select(list(some))
-        for one, values in without(model, features, part, left, size, cached=cached):
-            behind = slice(one.at + 1, one.last + 1)
-            change = (usual[one.text][behind] - values[:, columns[some[one.text]]]) * sign[one.text]
-            firing, counted = fires[one.text][behind], known[one.text][behind]
-            sums[one.text][0, one.at] = np.where(firing, change, 0).sum(axis=0)
-            sums[one.text][1, one.at] = np.where(counted & ~firing, change, 0).sum(axis=0)
-        found += [Causes(one[0], one[1] if silences else None) for one in sums]
-    return found
+    held = model, features, batch_tokens or usual_tokens(model, tokens, workers=workers), silences, cached
+    parts = (range(at, min(at + TEXTS_AT_ONCE, len(tokens))) for at in range(0, len(tokens), TEXTS_AT_ONCE))
+    tasks = ((tokens.select(list(some)), activations[some.start : some.stop], columns[some.start : some.stop]) for some in parts)  # fmt: skip
+    return list(workers.each(of_a_few, held, tasks))
+
+
+def of_a_few(
+    model: Model,
+    features: Features,
+    size: int,
+    silences: bool,
+    cached: bool,
+    tokens: TokenizedTexts,
+    activations: Sequence[Float[np.ndarray, "_pos _column"]],
+    columns: Sequence[Sequence[int]],
+) -> Iterator[Causes]:
+    """The causes of texts that run together (see `causes_of`)."""
+    usual = [np.nan_to_num(values) for values in activations]
+    # An SAE whose activations are negative fires by their size.
+    sign = [np.where(-values.min(axis=0, initial=0) > values.max(axis=0, initial=0), -1, 1) for values in usual]
+    fires = [values * signs > 0 for values, signs in zip(usual, sign, strict=True)]
+    known = [~np.isnan(values) for values in activations]
+    sums = [np.full((2, *values.shape), np.nan) for values in usual]
+    left: list[Left] = []
+    for text in range(len(tokens)):
+        wanted = known[text] if silences else fires[text]
+        last = int(np.flatnonzero(wanted.any(axis=1)).max(initial=-1))
+        plain = np.flatnonzero(~tokens.special_of(text))
+        sums[text][:, plain] = 0
+        left += [Left(text, at, last) for at in plain.tolist() if at < last]
+    for one, values in without(model, features, tokens, left, size, cached=cached):
+        behind = slice(one.at + 1, one.last + 1)
+        change = (usual[one.text][behind] - values[:, columns[one.text]]) * sign[one.text]
+        firing, counted = fires[one.text][behind], known[one.text][behind]
+        sums[one.text][0, one.at] = np.where(firing, change, 0).sum(axis=0)
+        sums[one.text][1, one.at] = np.where(counted & ~firing, change, 0).sum(axis=0)
+    for both in sums:
+        yield Causes(both[0], both[1] if silences else None)
 
 
 def without(

@@ -191,7 +191,7 @@ def shown_texts(
             asked.setdefault(text, []).append(subject.column(index))
     part, some = subject.tokens.select(list(asked)), list(asked.values())
     seen = [by_text[text][:, [columns[text].index(column) for column in those]] for text, those in asked.items()]
-    causes = dict(zip(asked, causes_of(subject.model, subject.features, part, seen, some), strict=True))
+    causes = dict(zip(asked, causes_of(subject.model, subject.features, part, seen, some, workers=subject.workers), strict=True))  # fmt: skip
 
     def plain(values: Float[np.ndarray, " pos"]) -> tuple[float | None, ...]:
         return tuple(None if np.isnan(v) else float(v) for v in values)

@@ -12,13 +12,18 @@ from sae_lens import SAE
 from typer.testing import CliRunner
 
 from fade_lens import Corpus, InputError, Judge, JudgeError, Results, compare, read_descriptions, release
+from fade_lens.analysis.release import SEEN_TEXTS
 from fade_lens.cli import app
+from fade_lens.runs.health import drawn
+from fade_lens.subject.reconstruction import Reconstruction, statistics
+from fade_lens.subject.subject import Subject
 from tests.explainers.test_explainers import names_marked
 from tests.fake_judge import FakeJudge
 from tests.hub import gpt2_config, hub, publish_model, publish_sae  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.neuronpedia.conftest import site  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.neuronpedia.fake_site import FakeSite, explanation
 from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule
+from tests.runs.ray_work import Sized
 from tests.tiny import HOOK, tiny_sae
 
 FAST: dict[str, Any] = {"scorers": ("detection",), "detection_texts": 16, "progress": False}
@@ -84,7 +89,10 @@ def graded() -> SAE[Any]:
 def test_latents_drawn_by_strata_of_density_give_the_means_of_all_that_fire(server: FakeJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     about: dict[str, Any] = {"model": planted_model(), "corpus": CORPUS, "folder": tmp_path, "latents": 10, "strata": 2}
     about |= {"descriptions": {name: dict.fromkeys(range(40), TRUE[0]) for name in "ab"}} | QUICK
-    found = release({"a": graded(), "b": graded()}, judge=judge_of(server), **about)
+    found = release({"a": graded(), "b": graded()}, judge=judge_of(server), ray=(workers := Sized(2)), **about)
+    assert workers.given.count("maxima") == 3, "a first look at each, and one pass for both"
+    seen = statistics(Reconstruction(planted_model(), graded()), drawn(Subject(planted_model(), graded(), CORPUS, [0]).tokens, SEEN_TEXTS, 0))  # fmt: skip
+    assert found.drawn["a"].n_tokens == seen.n and found.drawn["a"].density == tuple(seen.density[list(found.drawn["a"].indices)])  # fmt: skip
     latents: Any = found.latents[found.latents["sae"] == "a"]
     row: Any = found.frame.set_index("sae").loc["a"]
     n_alive = found.drawn["a"].n_alive
@@ -105,7 +113,7 @@ def test_latents_drawn_by_strata_of_density_give_the_means_of_all_that_fire(serv
     table = pd.read_csv(found.to_csv(tmp_path / "release.csv").with_name("release-latents.csv"))
     assert table["weight"].tolist() == pytest.approx(found.latents["weight"].tolist()) and len(table) == 20
     asked = server.requests
-    monkeypatch.setattr("fade_lens.analysis.release.statistics", None)  # how often latents fire is in the folder
+    monkeypatch.setattr("fade_lens.analysis.release.max_activations", None)  # how often latents fire is in the folder
     about["descriptions"] = {"a": about["descriptions"]["a"]}
     assert release({"a": graded()}, judge=judge_of(server), **about).drawn == {"a": found.drawn["a"]}
     assert server.requests == asked

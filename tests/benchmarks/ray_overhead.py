@@ -4,13 +4,15 @@
 
 A planted model and a judge in a process of its own that takes 200 ms, at most 16 requests at once: a run in one process and on two workers of
 this machine, in turn. Then the rates: questions that the driver carries with a judge that answers at once, descriptions that its statistics do
-(a run whose answers, activations and continuations are all kept), activations and continuations of a worker, and what a piece of work costs to send.
+(a run whose answers, activations and continuations are all kept), activations and continuations of a worker, what a piece of work costs to send,
+and how many sampled tokens differ between workers and one process (0 on equal machines; elsewhere run it there).
 """
 
 import argparse
 import multiprocessing
 import tempfile
 import time
+from itertools import zip_longest
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -78,8 +80,8 @@ def run(server: Server, descriptions: int, workers: Workers, folder: str | None 
         return time.perf_counter() - started
 
 
-def torch_rates(workers: Workers, texts: list[str], factors: int) -> tuple[float, float]:
-    """Tokens a second through the model and encoder, and continuations of 30 tokens a second."""
+def torch_rates(workers: Workers, texts: list[str], factors: int) -> tuple[float, float, list[str]]:
+    """Tokens a second through the model and encoder, continuations of 30 tokens a second, and these, by their tokens (words)."""
     model, sae = planted_model(), planted_sae()
     features = features_of(model, sae, list(range(8)))
     tokens = tokenize(model, texts, context=64, prepend_bos=True)
@@ -91,8 +93,10 @@ def torch_rates(workers: Workers, texts: list[str], factors: int) -> tuple[float
     prompts = [tuple(tokens[number][:4].tolist()) for number in range(30)]
     sets = [Steered(index, 0.1 * factor) for index in range(8) for factor in range(1, factors + 1)]
     started = time.perf_counter()
-    Continuer(model, features, lambda _: 1.0, prompts, workers=workers).write(sets)
-    return activations, len(sets) * len(prompts) / (time.perf_counter() - started)
+    continuer = Continuer(model, features, lambda _: 1.0, prompts, workers=workers)
+    continuer.write(sets)
+    rate = len(sets) * len(prompts) / (time.perf_counter() - started)
+    return activations, rate, [token for one in sets for text in continuer.texts(one) for token in text.split()]
 
 
 def main() -> None:
@@ -126,6 +130,8 @@ def main() -> None:
     for server in (slow, fast):
         server.close()
     print(machine())
+    own, theirs = (rates[name][2] for name in ("one process", "two workers"))
+    differ = sum(a != b for a, b in zip_longest(own, theirs))
     alone, with_two = median(times, "one process"), median(times, "two workers")
     rows = [
         Row("judge-bound run, two workers", f"one process: {alone:.1f} s", f"{with_two:.1f} s, × {overhead:.3f}", "≤ 1.10", overhead <= 1.10),
@@ -133,7 +139,8 @@ def main() -> None:
         Row("questions that the driver carries", "a judge that answers at once", f"{asked / seconds:.0f} a second ({asked} for {n} descriptions)"),
         Row("descriptions that its statistics do", "everything kept", f"{n / again:.1f} a second"),
         Row("a piece of work, sent and taken back", "", f"{1000 * piece:.1f} ms"),
-        *(Row(f"activations and continuations, {name}", "", f"{a / 1000:.0f} thousand tokens/s, {c:.0f} continuations/s") for name, (a, c) in rates.items()),
+        *(Row(f"activations and continuations, {name}", "", f"{a / 1000:.0f} thousand tokens/s, {c:.0f} continuations/s") for name, (a, c, _) in rates.items()),
+        Row("sampled tokens that differ", f"one process: {len(own):,}", str(differ), "0", not differ),
     ]  # fmt: skip
     print(table(rows))
 

@@ -128,6 +128,11 @@ def test_search_finds_descriptions(tmp_path, monkeypatch):
         (["look", "--features", "0", "--corpus", "none.txt"], "'none.txt' does not exist"),
         (["look", "--corpus", "c.txt", "--out", "x.db"], "give a folder"),
         (["look"], "Missing option '--corpus'"),
+        (
+            ["look", "--features", "0", "--corpus", "c.txt", "--ray", "auot"],
+            "--ray is 'auot'; give 'auto', 'local' or a cluster's address",
+        ),
+        (["look", "--features", "0", "--corpus", "c.txt", "--ray-gpus", "0.5"], "--ray-gpus needs --ray"),
         (["fires", " "], "give a text to read"),
         (["fires", "a", "-k", "0"], "Invalid value for"),
         (["patchscopes", "--features", "0", "--scales", "much"], "--scales is 'much'; give numbers"),

@@ -6,8 +6,25 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fade_lens._util.errors import Argument, InputError
+from fade_lens._util.workers import InProcess
+
+
+class Sized(InProcess):
+    """As many workers as are said, in this process; the work that they were given, by name."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self.given = size, list[str]()
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def each(self, work: Any, held: Any, tasks: Any) -> Iterator[Any]:
+        self.given.append(work.__name__)
+        return super().each(work, held, tasks)
 
 
 def squares(held: int, number: int, seconds: float) -> Iterator[tuple[int, int]]:
