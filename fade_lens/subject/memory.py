@@ -23,7 +23,7 @@ SHARE = 0.8
 PIECES = 8
 """Tensors of a piece's size that are in memory at once: activations before and after the threshold, their size, masks."""
 CHUNK = 65536
-"""Tokens of the vocabulary whose probabilities are made at once."""
+"""Tokens of the vocabulary whose logits and probabilities are made at once: enough that a step is few operations."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from fade_lens.generation.decoders.linear import linear, packed
+from fade_lens.subject.memory import CHUNK
 
-# Tokens unembedded at a time. On a CPU few enough that their logits stay in the processor's cache (all of Gemma's for
-# 350 rows are 367 MB); elsewhere enough that a step is few operations.
-CPU_CHUNK, CHUNK = 8192, 65536
+CPU_CHUNK = 8192
+"""As `CHUNK`, on a CPU: few enough that their logits stay in the processor's cache (all of Gemma's for 350 rows are 367 MB)."""
 
 
 class Head(ABC):
