@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fade_lens.subject.settings import DEVICES, DTYPES
+
 LIST = "pretrained_saes.yaml"
 """SAELens' releases, in its package."""
 
@@ -63,8 +65,8 @@ COMPLETIONS: dict[str, Callable[..., Any]] = {
     **{name: completed(lambda name=name: kinds(name)) for name in ("nulls", "baselines")},
     **dict.fromkeys(("sae_release", "release"), completed(lambda: re.findall(r"(?m)^([\w.+-]+):", listed()))),
     "sae_id": saes,
-    "dtype": completed(lambda: ("float32", "bfloat16", "float16")),
-    "device": completed(lambda: ("cpu", "cuda", "mps")),
+    "dtype": completed(lambda: DTYPES),
+    "device": completed(lambda: DEVICES),
     **dict.fromkeys(("judge", "writer", "second_judge"), completed(lambda: ("openai:", "azure:", "ollama:", "openrouter:", "gguf:", "demo"))),
     "rating": completed(lambda: ("auto", "batched", "single")),
 }  # fmt: skip

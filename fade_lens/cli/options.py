@@ -1,7 +1,10 @@
 """What the commands' options mean: how each is explained, and what is opened from it. Heavy imports wait until a command runs."""
 
 import json
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fade_lens._util.errors import Argument, InputError
-from fade_lens._util.options import names
+from fade_lens._util.options import names, within
+from fade_lens.subject.settings import DEVICES, DTYPES
 
 if TYPE_CHECKING:
     from fade_lens.data.descriptions import Description
@@ -83,6 +87,27 @@ def csv_file(out: Path) -> Path:
     return out
 
 
+def quiet_libraries(quiet: bool) -> bool:
+    """With --quiet, Hugging Face's libraries, which read this when they are imported, show no bars either."""
+    if quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return quiet
+
+
+def known_device(device: str | None) -> str | None:
+    """A device of a known kind. Raises `InputError` for another, before torch is imported."""
+    if device is not None:
+        within("device", device.partition(":")[0], choices=DEVICES)
+    return device
+
+
+def known_dtype(dtype: str | None) -> str | None:
+    """A dtype that models are run in. Raises `InputError` for another, before torch is imported."""
+    if dtype is not None:
+        within("dtype", dtype, choices=DTYPES)
+    return dtype
+
+
 Out = Annotated[
     Path,
     typer.Option(
@@ -147,11 +172,16 @@ Transcripts = Annotated[
     Path | None,
     typer.Option(help="File, or another run's folder, whose judge answers are shared with this run."),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")]
-Dtype = Annotated[
-    str | None, typer.Option(help="Of the model: float32, bfloat16 or float16; what the SAE asks for, else float32.")
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.", callback=known_device)
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no table.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the model: float32, bfloat16 or float16; what the SAE asks for, else float32.", callback=known_dtype
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no table.", callback=quiet_libraries)]
 
 
 def chosen_descriptions(
@@ -307,13 +337,14 @@ def check_model(name: str, device: str | None, dtype: str | None) -> None:
 def open_model(name: str, device: str | None, dtype: str | None, published: dict[str, Any] | None = None) -> Any:
     """The subject model, `demo` being the demo's, loaded as an SAE's config asks."""
     check_model(name, device, dtype)
-    if name == DEMO:
-        from fade_lens import demo as parts
+    with redirect_stdout(sys.stderr):  # TransformerLens prints that it has loaded a model, and commands print JSON
+        if name == DEMO:
+            from fade_lens import demo as parts
 
-        return parts.model()
-    from fade_lens.subject.loading import load_model
+            return parts.model()
+        from fade_lens.subject.loading import load_model
 
-    return load_model(name, published, device=device, dtype=dtype)
+        return load_model(name, published, device=device, dtype=dtype)
 
 
 def open_tokenizer(name: str) -> Any:

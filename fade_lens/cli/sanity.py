@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from fade_lens.cli.console import console
-from fade_lens.cli.options import DEMO, check_model, open_model
+from fade_lens.cli.options import DEMO, Device, check_model, known_dtype, open_model
 
 if TYPE_CHECKING:
     from fade_lens.analysis.planted import Planted
@@ -31,8 +31,10 @@ def sanity(
     model: Annotated[
         str, typer.Option(help="Model for --planted, by its TransformerLens name, or `demo`."), Path
     ] = DEMO,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is unless given.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
+    device: Device = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of the model: float32, bfloat16 or float16.", callback=known_dtype)
+    ] = "float32",
     draws: Annotated[int, typer.Option(min=1, help="Random changes of the labels of each description.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="All randomness comes from it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,

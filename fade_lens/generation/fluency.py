@@ -104,7 +104,7 @@ def _surprise(
     head: Head, state: Float[Tensor, "row new d_state"], tokens: Int[Tensor, "row new"]
 ) -> Float[Tensor, "row new"]:
     """-log p of each token, the vocabulary a chunk at a time."""
-    flat, wanted = state.flatten(0, 1), tokens.flatten()
+    flat, wanted = state.flatten(0, 1), tokens.flatten().to(state.device)
     total = torch.full((len(flat),), -torch.inf, device=flat.device)
     chosen = torch.zeros(len(flat), device=flat.device)
     for start in head.starts:

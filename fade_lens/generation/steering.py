@@ -94,6 +94,7 @@ def generate(
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), requests[i].prompt))
     with torch.no_grad():
         decoder = decoder or decoder_for(model, features, requests)
+        size = min(size, decoder.most_rows)
         forbidden = textless_tokens(model, decoder.head.d_vocab)
         done = 0
         while done < len(order):
@@ -106,13 +107,14 @@ def generate(
             except RuntimeError as error:
                 if not is_out_of_memory(error) or len(rows) == 1:
                     raise
-                size = len(rows) // 2
+                decoder.most_rows = size = len(rows) // 2
                 logger.info("Out of memory with %d requests at a time; going on with %d", len(rows), size)
-                make_room(device_of(model))
+            else:
+                done += len(rows)
+                if progress is not None:
+                    progress(len(rows))
                 continue
-            done += len(rows)
-            if progress is not None:
-                progress(len(rows))
+            make_room(device_of(model))  # once the error no longer holds what was computed
     return found
 
 
@@ -185,7 +187,7 @@ def continue_batch(
             len(batch),
             str(state.dtype).removeprefix("torch."),
         )
-    return torch.stack(chosen, dim=1).masked_fill(overflowed[:, None], -1).cpu().numpy()
+    return torch.stack(chosen, dim=1).masked_fill(overflowed[:, None].to(chosen[0].device), -1).cpu().numpy()
 
 
 class Steering:
@@ -239,13 +241,14 @@ class Steering:
 
     def _read(self, activations: HookTensor, hook: Any) -> None:  # noqa: ARG002
         every = self._features.encode(activations)
-        column = self._column[:, None, None].expand(*every.shape[:2], 1)
+        column = self._column.to(every.device)[:, None, None].expand(*every.shape[:2], 1)
         self._current = every.gather(-1, column)
 
     def _write(self, activations: HookTensor, hook: Any) -> HookTensor:  # noqa: ARG002
-        amount, directions, steered = self.tensors
+        # A model spread over devices has the hook's tensor on its layer's.
+        amount, directions, steered = (tensor.to(activations.device) for tensor in self.tensors)
         change = self._change(amount) * self._features.write_scale(activations) * directions
-        kept = steered[:, None] if self.real is None else steered[:, None] & self.real
+        kept = steered[:, None] if self.real is None else steered[:, None] & self.real.to(steered.device)
         change = change.where(kept[..., None], 0).to(activations.dtype)  # padding may hold anything, even NaN
         if self._features.head is not None:
             changed = activations.clone()
@@ -258,7 +261,8 @@ class Steering:
         if self._mode == "add":
             return amount
         assert self._current is not None, "the hook that reads fires before the one that writes"
-        return amount - self._current if self._mode == "clamp" else amount * self._current
+        current = self._current.to(amount.device)
+        return amount - current if self._mode == "clamp" else amount * current
 
 
 def uniforms(batch: Sequence[Request], new_tokens: int) -> Float[np.ndarray, "request {new_tokens}"]:

@@ -17,7 +17,7 @@ from fade_lens._util.brief import Brief
 from fade_lens._util.grid import Grid
 from fade_lens._util.workers import HERE, Workers
 from fade_lens.subject.features import Features
-from fade_lens.subject.hooks import HookTensor, Model, device_of, read_hooks
+from fade_lens.subject.hooks import HookTensor, Model, device_of, moved, read_hooks
 from fade_lens.subject.memory import is_out_of_memory, make_room, piece_bytes, tokens_at_once
 from fade_lens.subject.tokens import TokenizedTexts
 
@@ -430,12 +430,12 @@ def pieces_of(model: Model, features: Features, read: "Hidden") -> Iterator[Piec
         some = slice(start, start + at_once)
         with torch.no_grad():
             activations = features.encode(read.hidden[some])
-        lost = read.overflowed[some].to(activations.device, non_blocking=True).unsqueeze(-1)
+        lost = moved(read.overflowed[some], activations.device).unsqueeze(-1)
         if (
             lost.device.type != "cpu" or lost.any()
         ):  # an encoder may make numbers of NaN; to look waits for an accelerator
             activations = activations.masked_fill(lost, float("nan"))
-        usable = read.usable[some].to(activations.device, non_blocking=True)
+        usable = moved(read.usable[some], activations.device)
         yield Piece(read.texts[some], activations, usable, read.massive[some].sum().to(activations.device))
 
 
@@ -483,7 +483,7 @@ def hidden_states(
 
 def _hidden(batch: Batch, cache: Mapping[str, Tensor], features: Features, outliers: OutlierRule) -> Hidden:
     hidden = cache[features.read_hook]
-    counted = batch.counted.to(hidden.device, non_blocking=True)
+    counted = moved(batch.counted, hidden.device)
     overflowed = ~features.flatten(hidden).isfinite().all(dim=-1)
     massive = torch.zeros_like(counted)
     if outliers.limit < float("inf"):  # what is infinite by overflow is no outlier that could be left out

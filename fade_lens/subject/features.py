@@ -7,6 +7,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,7 @@ from fade_lens.subject.hooks import (
     device_of,
     dtype_of,
     model_name,
+    moved,
     read_hooks,
     residual_hook,
     resolve_hook,
@@ -158,7 +160,7 @@ class Neurons(Features):
         super().__init__(model, resolved, resolved, indices, size, size, size)
 
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
-        columns = torch.tensor(self.indices).to(hook_activations.device, non_blocking=True)
+        columns = moved(torch.tensor(self.indices), hook_activations.device)
         return at_least_float32(self.flatten(hook_activations)[..., columns])
 
     def directions(self) -> Float[Tensor, "feature d_out"]:
@@ -205,15 +207,20 @@ class Latents(Features):
     def _choose(self, indices: Sequence[int]) -> None:
         super()._choose(indices)
         self._columns = torch.tensor(self.indices, dtype=torch.long)
+        vars(self).pop("encoder", None)
+
+    @cached_property
+    def encoder(self) -> SAE[Any]:
+        """What encodes them, made when it is first asked for: what is steered by adding needs none."""
         every = len(self) == self.n_features and self.indices == tuple(range(self.n_features))
         columns = self._columns if self._columnwise and not every else None  # all as they stand need no copy
-        self.encoder = encoder_of(self._sae, columns, device_of(self._model))
+        return encoder_of(self._sae, columns, device_of(self._model))
 
     def encode(self, hook_activations: HookTensor) -> Float[Tensor, "text pos feature"]:
         # A model spread over devices gives the hook's tensor on its layer's.
         activations = self.encoder.encode(self.flatten(hook_activations).to(self.encoder.device))
         if not self._columnwise:
-            activations = activations[..., self._columns.to(activations.device, non_blocking=True)]
+            activations = activations[..., moved(self._columns, activations.device)]
         return at_least_float32(activations.detach())
 
     @property

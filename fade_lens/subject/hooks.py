@@ -67,6 +67,11 @@ def device_of(model: Model) -> torch.device:
     return next(cast(torch.nn.Module, model).parameters()).device
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; of CUDA nobody waits for it, whereas MPS reads the memory later, when it may hold something else."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def dtype_of(model: Model) -> torch.dtype:
     """The dtype of the model's first parameter that is not quantized."""
     floating = (p.dtype for p in cast(torch.nn.Module, model).parameters() if p.is_floating_point())
@@ -265,7 +270,7 @@ def read_hooks(
         if past is not None:
             options |= {"past_kv_cache": past, "attention_mask": torch.ones_like(tokens)}
     with running(model, wanted):
-        _, cache = model.run_with_cache(tokens.to(device_of(model), non_blocking=True), **options)
+        _, cache = model.run_with_cache(moved(tokens, device_of(model)), **options)
     return {name: cache[name] for name in wanted}
 
 

@@ -26,15 +26,16 @@ from transformer_lens.utilities import get_device
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fade_lens._util.errors import Argument, InputError, suggest
+from fade_lens._util.options import within
 from fade_lens._util.words import clip
 from fade_lens.subject.hooks import MLP_INPUT, Model, device_of, is_bridge, model_name
+from fade_lens.subject.settings import DTYPES
 
 logger = logging.getLogger(__name__)
 
 Published = dict[str, Any]
 """What an SAE's config says of its model and hooks: `sae.cfg.metadata` as a dict."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROCESSING = (
     "fold_ln",
     "center_writing_weights",
@@ -397,10 +398,9 @@ def check_device(device: str | torch.device | None) -> None:
 
 def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The dtype of a name. Raises `InputError` for one that models are not run in here."""
-    found = DTYPES.get(str(dtype).removeprefix("torch."))
-    if found is None:
-        raise InputError(Argument("dtype"), f" is {str(dtype)!r}; give float32, bfloat16 or float16")
-    return found
+    name = str(dtype).removeprefix("torch.")
+    within("dtype", name, choices=DTYPES)
+    return getattr(torch, name)
 
 
 def brief(error: Exception) -> str:

@@ -5,6 +5,7 @@ rounded so that a little more or less free memory does not change a batch, and w
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -148,7 +149,10 @@ def piece_bytes(device: torch.device) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that tensors can still take on a CUDA device, those included that torch has reserved and does not use; None elsewhere."""
+    """Bytes that tensors can still take on a CUDA device, those included that torch has reserved and does not use; None elsewhere.
+
+    Recorded steps keep some of these, and a decoder its keys and values: ask before there is one.
+    """
     if device.type != "cuda":
         return None
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -164,4 +168,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 def make_room(device: torch.device) -> None:
     """Give back what torch has reserved and does not use."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # some versions of PyTorch refuse once a recording has failed
+            torch.cuda.empty_cache()

@@ -6,6 +6,11 @@ from typing import get_args
 from fade_lens._util.options import Options, option
 from fade_lens.metrics.metric import Arithmetic
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What models are run in."""
+DEVICES = ("cpu", "cuda", "mps")
+"""What models are run on; a number may follow, as in cuda:1."""
+
 
 @dataclass(frozen=True)
 class SubjectSettings(Options):

@@ -1,11 +1,15 @@
 """What cannot be used is told before a weight is read, and a dry run reads none."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
 from fade_lens.cli import app
+from fade_lens.cli.options import open_model
 from fade_lens.runs.fade import Fade
 from fade_lens.subject.features import hook_size
 from fade_lens.subject.hooks import resolve_hook
@@ -74,6 +78,28 @@ def test_a_wrong_model_sae_or_hook_is_told_first(unloaded, monkeypatch, capsys, 
         message = "only SAEs have health"
     code, said = told(monkeypatch, capsys, command, *COMMANDS[command], *subject)
     assert code == 2 and message in said, said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_device_or_dtype_that_is_none_is_told_without_torch(command, tmp_path):
+    for option, value in (("device", "gpu"), ("dtype", "float17")):
+        asked = [command, "--model", "gpt2", "--sae", "sae", *COMMANDS[command], f"--{option}", value]
+        code = f"import sys; from fade_lens.cli import main; sys.argv[1:] = {asked!r}\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and f"--{option} is '{value}'; give one of" in done.stderr, done.stderr
+
+
+def test_what_libraries_print_while_they_load_is_no_part_of_the_output(monkeypatch, capsys):
+    monkeypatch.setattr("fade_lens.demo.model", lambda: sys.stdout.write("Loaded\n"))
+    open_model("demo", None, None)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "Loaded\n")
+
+
+def test_quiet_is_known_to_libraries_that_have_bars_of_their_own(unloaded, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    told(monkeypatch, capsys, "look", "--quiet", *COMMANDS["look"], "--model", "gpt2", "--sae", "no")
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
 
 
 def test_the_nearest_name_is_offered_first_and_no_list_is_quoted(unloaded, monkeypatch, capsys):

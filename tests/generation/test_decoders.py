@@ -96,6 +96,14 @@ def test_masks_and_positions() -> None:
     assert Span(3, 1, None, CPU, {}).mask(window=3) is not None
 
 
+def test_angles_are_made_once_for_all_positions_that_are_expected() -> None:
+    attn, tables = hooked("gemma2").blocks[0].attn, dict[Any, tuple[torch.Tensor, torch.Tensor]]()
+    for before, pos in ((0, 5), (5, 1), (12, 1)):
+        Span(before, pos, None, CPU, tables, expected=13).angles(attn)
+        ((sin, _),) = tables.values()
+        assert len(sin) == 13
+
+
 def kinds_run(decoder: CompactDecoder, monkeypatch: pytest.MonkeyPatch) -> list[type]:
     """Which kinds of block a text goes through, in order."""
     run: list[type] = []

@@ -81,6 +81,14 @@ def test_batches_of_other_shapes_come_between() -> None:
     assert Tape.recorded == 4 * (NEW - 1)
 
 
+def test_more_rows_and_longer_texts_in_turn_move_nothing_twice() -> None:
+    parts = Parts("gemma2")
+    for turn in range(5):
+        parts.same(batch(turn, 8, (4,)))
+        parts.same(batch(turn, 3, (20,)))
+    assert Tape.recorded == 2 * (NEW - 1)
+
+
 def test_whole_texts_may_be_read_between_batches() -> None:
     parts = Parts("llama")
     for seed in range(4):
@@ -118,6 +126,20 @@ def test_where_memory_runs_out_a_smaller_batch_goes_on(monkeypatch: pytest.Monke
     parts.same([request for seed in range(6) for request in batch(seed, 8, unsteered=0)], batch_size=8)
     assert left[0] < 0 and Tape.recorded == 2 * (NEW - 1)  # once with 8 rows, once with 4
     assert list(dict.fromkeys(rooms)) == [8, 0, 4], "the larger batch's memory is given back first"
+
+
+def test_where_memory_runs_out_while_a_step_is_recorded_fewer_rows_are() -> None:
+    tried = list[int]()
+
+    def scarce(step: Callable[[], Any]) -> Any:
+        tried.append(len(step()))
+        if tried[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Tape.record(step)
+
+    parts = Parts("gpt2", scarce)
+    parts.same([request for seed in range(6) for request in batch(seed, 8, unsteered=0)], batch_size=8)
+    assert tried == [8] + [4] * (NEW - 1) and Tape.replayed > NEW
 
 
 def test_where_recording_fails_all_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fade_lens._util.errors import InputError
-from fade_lens.generation.steering import Request, Steering, check_settings, continue_batch, generate
+from fade_lens.generation.steering import Request, Steering, check_settings, continue_batch, decoder_for, generate
 from fade_lens.subject.features import Features, features_of
 from fade_lens.subject.hooks import forward_hooks, special_tokens
 from tests.architectures import (
@@ -348,6 +348,12 @@ def test_out_of_memory_halves_the_batch(model: Any, features: Features, monkeypa
     found = generate(model, features, requests, reference, new_tokens=NEW, progress=done.append)
     assert found.tolist() == expected.tolist()
     assert sizes == [12, 6, 3, 3, 3, 3] and done == [3, 3, 3, 3]
+
+    decoder = decoder_for(model, features, requests)
+    for tried in ([12, 6, 3, 3, 3, 3], [3, 3, 3, 3]):
+        sizes.clear()
+        generate(model, features, requests, reference, new_tokens=NEW, decoder=decoder)
+        assert sizes == tried, "what was too much once is not tried again"
 
 
 def test_progress_and_shape(model: Any, features: Features) -> None:

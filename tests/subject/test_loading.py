@@ -103,7 +103,7 @@ def test_the_model_s_dtype_is_what_the_sae_asks_for_unless_another_is_given(gpt2
         ({"model": "gpt-2"}, "did you mean 'gpt2'"),
         ({"model": "Qwen/Qwen3.5-2B-Bse"}, "did you mean 'Qwen/Qwen3.5-2B-Base'"),
         ({"device": "gpu"}, "give cpu, cuda or mps"),
-        ({"dtype": "int8"}, "give float32, bfloat16 or float16"),
+        ({"dtype": "int8"}, "dtype is 'int8'; give one of 'float32', 'bfloat16', 'float16'"),
         ({"sae_id": "blocks.3.hook_resid_pre"}, "config of the SAE gpt2-small-res-jb, blocks.3.hook_resid_pre"),
     ],
 )

@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 Queries = Float[Tensor, "row head query e"]
 """Queries that share a key head stand together, those of one query head one after another, so that keys and values are never repeated."""
 Keys = Float[Tensor, "row head all_pos e"]
@@ -27,8 +29,10 @@ def attended(q: Queries, keys: Keys, values: Keys, mask: Mask, scale: float, sof
 def attended_at_once(q: Queries, keys: Keys, values: Keys, mask: Mask, scale: float) -> Queries:
     """The same without a cap, by PyTorch's fused kernels: a step of a GPU is one kernel in place of four.
 
-    A CPU takes as long for a step, and 13 % longer for prompts of 16 tokens (GPT-2's shape in float32).
+    A CPU takes as long for a step, and 13 % longer for prompts of 16 tokens (GPT-2's shape in float32). cuDNN's kernel is left
+    out: it is planned anew for every number of keys, and each step has another.
     """
     if mask is not None:
         mask = mask.repeat(1, 1, q.shape[2] // mask.shape[2], 1)
-    return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale)
+    with sdpa_kernel(FUSED):
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale)

@@ -53,10 +53,12 @@ class Decoder(Protocol):
     Attributes:
         model: the model, which must not change while the decoder is in use: neither its weights nor its hooks.
         head: makes logits of the states that `start`, `step` and `states` return.
+        most_rows: rows of a batch for which memory has sufficed, once it has run out.
     """
 
     model: Any
     head: Head
+    most_rows: int = 2**31
 
     def steered(self, steering: Hooks) -> AbstractContextManager[None]:
         """The time in which the steering's hooks act on the decoder's model."""

@@ -71,8 +71,10 @@ class Span:
         tables: dict[Any, tuple[Tensor, Tensor]],
         *,
         cached: bool = True,
+        expected: int = 0,
     ) -> None:
         self.before, self.pos, self.real, self.cached, self._device = before, pos, real, cached, device
+        self._expected = expected
         # Most blocks need the same masks and angles: each is made once; tables of angles are kept between spans.
         self._masks: dict[int | None, Tensor | None] = {}
         self._angles: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -110,7 +112,7 @@ class Span:
         kind = (base, attn.attn_type)
         if kind not in self._angles:
             if kind not in self._tables or len(self._tables[kind][0]) < total:
-                room = 2 * total
+                room = max(2 * total, self._expected)
                 sin, cos = attn.calculate_sin_cos_rotary(cfg.rotary_dim, room, base=base, dtype=cfg.dtype)
                 (sin[:, ::2] if cfg.rotary_adjacent_pairs else sin[:, : cfg.rotary_dim // 2]).neg_()
                 self._tables[kind] = sin.to(self._device), cos.to(self._device)

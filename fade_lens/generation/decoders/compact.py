@@ -61,7 +61,7 @@ class CompactDecoder(Decoder):
         total = pos + new_tokens
         self._before, self._real = pos, F.pad(real, (0, new_tokens), value=True) if padded else None
         if rows > self._room[0] or total > self._room[1]:
-            self._make_room(rows, total)
+            self._make_room(max(rows, self._room[0]), max(total, self._room[1]))
         prompts, prompt_of = torch.where(real, tokens, -1), torch.arange(rows, device=tokens.device)
         if self._shared >= 0:
             prompts, prompt_of = prompts.unique(dim=0, return_inverse=True)
@@ -110,7 +110,7 @@ class CompactDecoder(Decoder):
         block.begin(rows, total, room)
 
     def _span(self, before: int, pos: int, real: Bool[Tensor, "row all_pos"] | None, *, cached: bool = True) -> Span:
-        return Span(before, pos, real, device_of(self.model), self._tables, cached=cached)
+        return Span(before, pos, real, device_of(self.model), self._tables, cached=cached, expected=self._room[1])
 
     def _embedded(self, tokens: Tokens, span: Span) -> Float[Tensor, "row pos d_model"]:
         model = self.model

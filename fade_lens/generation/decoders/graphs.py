@@ -19,6 +19,7 @@ from fade_lens.generation.decoders.base import Hooks, Real, Recordable, State, T
 from fade_lens.generation.decoders.blocks import TOLERANCE, OwnBlock
 from fade_lens.generation.decoders.compact import CompactDecoder
 from fade_lens.subject.hooks import Model
+from fade_lens.subject.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,9 @@ class GraphDecoder(CompactDecoder):
 
     Args:
         record: how a step is recorded; None for CUDA graphs.
+
+    Attributes:
+        replayed: how many steps were replayed so far, and not run.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class GraphDecoder(CompactDecoder):
         self._kinds: dict[Hashable, Recorded] = {}
         self._now: Recorded | None = None
         self._refused = self._told = False
+        self.replayed = 0
         super().__init__(model, hooks, prompts)
         self._record = record or CudaGraphs(self.head.device)
         if any(isinstance(block, OwnBlock) for block in self._blocks):
@@ -131,7 +136,7 @@ class GraphDecoder(CompactDecoder):
             return super().step(tokens)
         recorded = now.steps[before]
         if recorded is not None and now.trusted:
-            self._before += 1
+            self._before, self.replayed = self._before + 1, self.replayed + 1
             return recorded().clone()
         replay = recorded or self._add(now, before)
         if replay is None:
@@ -177,6 +182,8 @@ class GraphDecoder(CompactDecoder):
         try:
             replay = self._record(lambda: self._state(now.tokens, before))
         except RuntimeError as error:
+            if is_out_of_memory(error):  # fewer rows may fit
+                raise
             self._refuse(f"{type(error).__name__}: {error}".splitlines()[0])
             return None
         now.steps[before], now.trusted = replay, False
