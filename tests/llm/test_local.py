@@ -157,7 +157,8 @@ def server() -> Iterator[LocalServer]:
         path = judge_gguf()
     except ImportError as error:
         pytest.skip(f"the extra `demo`, which brings the judge's weights, is not installed: {error}")
-    with LocalServer(path, n_ctx=4096) as running:
+    share = os.environ.get("OMP_NUM_THREADS")  # of the cores, where other tests run beside
+    with LocalServer(path, n_ctx=4096, threads=int(share) if share else None) as running:
         yield running
 
 

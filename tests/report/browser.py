@@ -24,9 +24,15 @@ def chromium() -> str | None:
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """A running browser."""
+    """A running browser.
+
+    Raises:
+        FileNotFoundError: none is installed.
+    """
+    if (path := chromium()) is None:
+        raise FileNotFoundError("no Chromium or Chrome is installed; `playwright install chromium` fetches one")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium())
+        browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
 
