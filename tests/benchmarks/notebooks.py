@@ -4,9 +4,12 @@ python -m tests.benchmarks.notebooks [NAME...]
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+from nbclient.exceptions import CellExecutionError
 
 from tests.benchmarks.timing import machine
 from tests.notebook_kernel import NOTEBOOKS, Kernel
@@ -18,13 +21,19 @@ def main() -> None:
     names = parser.parse_args().names or list(NOTEBOOKS)
     if unknown := sorted(set(names) - set(NOTEBOOKS)):
         parser.error(f"no notebook is called {', '.join(unknown)}; there are {', '.join(NOTEBOOKS)}")
-    print(f"{machine()}\n\n| notebook | seconds |\n|---|--:|", flush=True)
+    print(f"{machine()}\n\n| notebook | seconds | |\n|---|--:|---|", flush=True)
+    failed = list[CellExecutionError]()
     with tempfile.TemporaryDirectory() as folder, Kernel() as kernel:
         for name in names:
-            started = time.perf_counter()
+            started, told = time.perf_counter(), ""
             (own := Path(folder) / name).mkdir()
-            kernel.run(NOTEBOOKS[name], own)
-            print(f"| `{name}` | {time.perf_counter() - started:.0f} |", flush=True)
+            try:
+                kernel.run(NOTEBOOKS[name], own)
+            except CellExecutionError as error:
+                failed.append(error)
+                told = "a cell fails, see below"
+            print(f"| `{name}` | {time.perf_counter() - started:.0f} | {told} |", flush=True)
+    sys.exit("\n".join(map(str, failed)) or None)
 
 
 if __name__ == "__main__":
