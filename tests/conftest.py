@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -23,7 +24,6 @@ from sae_lens import SAE, HookedSAETransformer
 
 from tests.tiny import tiny_model
 
-NOTEBOOKS = "tests/test_notebooks.py"
 REAL = frozenset(
     path.relative_to(Path(__file__).parents[1]).as_posix()
     for path in Path(__file__).parent.rglob("test_*.py")
@@ -33,16 +33,28 @@ REAL = frozenset(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In several processes (`-n 2`) a file's tests run in one, and files are taken in the order of the hook below."""
+    """In several processes (`-n 2`) files are taken in the order of the hook below."""
     if getattr(config.option, "numprocesses", None):
         config.option.dist, config.option.loadscopereorder = "loadfile", False
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process, and so do all `REAL` files': two real models at once take gigabytes, and slow each other threefold."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "real" if file in REAL else file
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests of the real model and judge, which take long, begin first, the notebooks before all."""
+    """Files with tests of the real model and judge, which take long, begin first."""
     if workers:
-        files = {item: item.nodeid.partition("::")[0] for item in items}
-        items.sort(key=lambda item: (files[item] not in REAL, files[item] != NOTEBOOKS))
+        items.sort(key=lambda item: item.nodeid.partition("::")[0] not in REAL)
 
 
 @pytest.fixture

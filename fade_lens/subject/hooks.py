@@ -5,6 +5,7 @@ import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, cast, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -83,22 +84,30 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def special_tokens(tokenizer: Any) -> set[int]:
+_SPECIAL = WeakKeyDictionary[Any, tuple[Any, frozenset[int]]]()
+"""Of each tokenizer its state when its special tokens were looked for, and these."""
+
+
+def special_tokens(tokenizer: Any) -> frozenset[int]:
     """Ids of the tokens that stand for no text: BOS, EOS, padding, turn and image markers, reserved tokens.
 
     A tokenizer lists some of them as its special tokens, and marks others only among its added tokens. The markers that its
     chat template writes around turns are special too, even where the tokenizer does not mark them (DeepSeek's `<｜User｜>`), and so is what
     `UNMARKED` finds.
     """
-    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     template = str(getattr(tokenizer, "chat_template", None) or "")
+    state = len(tokenizer), (listed := tuple(tokenizer.all_special_ids)), template
+    known = _SPECIAL.get(tokenizer)
+    if known is None or known[0] != state:  # looking through thousands of added tokens takes a tenth of a second
 
-    def stands_for_none(token: Any) -> bool:
-        name = str(token.content)
-        return token.special or bool(UNMARKED.fullmatch(name) or (name in template and MARKER.fullmatch(name)))
+        def stands_for_none(token: Any) -> bool:
+            name = str(token.content)
+            return token.special or bool(UNMARKED.fullmatch(name) or (name in template and MARKER.fullmatch(name)))
 
-    marks = {i for i, token in added.items() if stands_for_none(token)}
-    return {*tokenizer.all_special_ids, *marks}
+        added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+        known = state, frozenset((*listed, *(i for i, token in added.items() if stands_for_none(token))))
+        _SPECIAL[tokenizer] = known
+    return known[1]
 
 
 def textless_tokens(model: Model, d_vocab: int) -> Int[Tensor, " token"]:

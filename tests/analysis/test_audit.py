@@ -422,6 +422,7 @@ def test_the_planted_faults_of_forty_real_descriptions_are_named(gemma, tmp_path
             "audit", "--model", "demo", "--sae", "demo", "--neuronpedia", str(folder), "--corpus", "demo", "--corpus-limit", "200",
             "--judge", f"{server.base_url}#rule", "--out", str(tmp_path / "run"),
             "--rated-texts", "60", "--synthetic-texts", "10", "--no-faithfulness", "--context", "32",
+            "--health-texts", "0", "--promoted-tokens", "0",
         ]  # fmt: skip
         done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output

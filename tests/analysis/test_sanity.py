@@ -216,4 +216,4 @@ def test_command_without_a_run(tmp_path):
 @pytest.mark.real
 @pytest.mark.slow
 def test_planted_truth_in_the_real_model(gemma):
-    assert planted(gemma, settings=replace(SETTINGS, prompts=10, new_tokens=5)).passed
+    assert planted(gemma, settings=replace(SETTINGS, prompts=6, new_tokens=4)).passed

@@ -45,7 +45,7 @@ def test_the_wrong_description_fails_alone_and_the_judge_writes_while_the_model_
             return gemma
 
         monkeypatch.setattr(demo, "model", load)
-        monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 90)
+        monkeypatch.setattr("fade_lens.cli.demo.TEXTS", 60)
         out = tmp_path / "demo"
         command = ["demo", "--judge", f"{fake.base_url}#rules", "--rating", "batched", "--out", str(out)]
         done = CliRunner().invoke(app, command)

@@ -1,5 +1,7 @@
 """Tokens as people read them, whatever the tokenizer does to characters and blanks."""
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +83,14 @@ def test_only_what_stands_for_no_text_is_special():
     tokenizer = TOKENIZERS["chat"]
     assert tokenizer.convert_ids_to_tokens(sorted(special_tokens(tokenizer))) == ["<bos>", "<eos>", "<turn>", "<end>"]
     assert len(special_tokens(TOKENIZERS["bytes"])) == 1
+
+
+def test_a_token_that_becomes_special_later_is_seen():
+    tokenizer = copy.deepcopy(TOKENIZERS["chat"])
+    before = special_tokens(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<tool>"]})
+    assert special_tokens(tokenizer) - before == {tokenizer.convert_tokens_to_ids("<tool>")}
+    assert special_tokens(TOKENIZERS["chat"]) == before
 
 
 def test_every_bos_in_front_is_taken_off_and_no_other():
