@@ -47,7 +47,8 @@ def next_tokens(tokenizer: Any, prompt: str, answer: str) -> list[int]:
 def said(name: str, made: Reconstruction, mean: Float[Tensor, " d_out"], asked: Asked, *, replaced: bool) -> Iterator[dict[str, Any]]:  # fmt: skip
     """A row for the model as it is and, where anything may be `replaced`, for each arm: the answer's rank, from 1, and its probability."""
     tokenizer = tokenizer_of(made.model)
-    counted = torch.tensor([[i not in special_tokens(tokenizer) for i in asked.ids]])
+    special = special_tokens(tokenizer)
+    counted = torch.tensor([[i not in special for i in asked.ids]])
     for arm, rank, probability in answered(made, mean, asked.ids, counted, asked.token, ARMS if replaced else ()):
         row = {"sae": name, "prompt": asked.prompt, "answer": asked.answer, "token": decode(tokenizer, [asked.token])}
         yield row | {"arm": arm, "rank": rank, "probability": probability}

@@ -84,6 +84,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def tokenizer_state(tokenizer: Any) -> tuple[int, tuple[int, ...], str]:
+    """What may change of a tokenizer that is in use, and with it which tokens stand for no text: its size, special tokens and chat template."""
+    return len(tokenizer), tuple(tokenizer.all_special_ids), str(getattr(tokenizer, "chat_template", None) or "")
+
+
 _SPECIAL = WeakKeyDictionary[Any, tuple[Any, frozenset[int]]]()
 """Of each tokenizer its state when its special tokens were looked for, and these."""
 
@@ -95,8 +100,7 @@ def special_tokens(tokenizer: Any) -> frozenset[int]:
     chat template writes around turns are special too, even where the tokenizer does not mark them (DeepSeek's `<｜User｜>`), and so is what
     `UNMARKED` finds.
     """
-    template = str(getattr(tokenizer, "chat_template", None) or "")
-    state = len(tokenizer), (listed := tuple(tokenizer.all_special_ids)), template
+    state = _, listed, template = tokenizer_state(tokenizer)
     known = _SPECIAL.get(tokenizer)
     if known is None or known[0] != state:  # looking through thousands of added tokens takes a tenth of a second
 

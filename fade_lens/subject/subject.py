@@ -27,7 +27,7 @@ from fade_lens.subject.activations import (
 )
 from fade_lens.subject.features import Source, features_of
 from fade_lens.subject.given import Given, given_activations
-from fade_lens.subject.hooks import Model, dtype_of
+from fade_lens.subject.hooks import Model, dtype_of, tokenizer_state
 from fade_lens.subject.identity import model_identity
 from fade_lens.subject.settings import SubjectSettings
 from fade_lens.subject.ties import Precision
@@ -52,7 +52,7 @@ class Read:
     def of(cls, model: Model, corpus: Corpus, context: int, prepend_bos: bool) -> "Read":
         """The tokens that are there, or new ones; it is told if much of the corpus is cut off."""
         tokenizer = model.tokenizer
-        rules = tokenizer and (len(tokenizer), tokenizer.all_special_ids, getattr(tokenizer, "chat_template", None))
+        rules = tokenizer and tokenizer_state(tokenizer)
         key = id(corpus), id(tokenizer), str(rules), context, prepend_bos
         if (found := _READ.get(key)) is not None:
             return found
