@@ -24,7 +24,6 @@ from fade_lens._util.files import table_of
 from fade_lens._util.reasons import Reason
 from fade_lens._util.seeds import stream
 from fade_lens.baselines.permutation import benjamini_hochberg
-from fade_lens.data.indices import chosen_indices
 from fade_lens.subject.features import features_of
 from fade_lens.subject.hooks import Model, textless_tokens
 from fade_lens.subject.lens import in_residual_stream, lens_logits
@@ -145,10 +144,6 @@ CALENDAR = frozenset(
     ]
 )
 SETS: Mapping[str, Callable[[str], bool]] = {
-    **{
-        f"starts with {letter}": lambda word, letter=letter: word.strip().lower().startswith(letter)
-        for letter in ascii_lowercase
-    },
     "capitalized": lambda word: bool(re.fullmatch(r"\s?[A-Z][a-z]+", word)),
     "capitals": lambda word: bool(re.fullmatch(r"\s?[A-Z]{2,}", word)),
     "number": lambda word: word.strip().isdecimal(),
@@ -159,7 +154,7 @@ SETS: Mapping[str, Callable[[str], bool]] = {
     "first name": lambda word: word.strip() in NAMES,
     "month or day": lambda word: word.strip() in CALENDAR,
 }
-"""Sets of tokens, each by whether a token's text belongs to it."""
+"""Sets of tokens, each by whether a token's text belongs to it; beside them there is one for every first letter."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +187,7 @@ def logit_weights(
         source: a `sae_lens` SAE or transcoder, or a hook name for neurons.
         indices: of the features: numbers, or words such as "0:20,512" or "random:50".
         sets: words by the names of sets of your own, such as {"colours": ["red", "blue"]}, whose tokens are these with and without a space in
-            front; None for `SETS`. Sets of fewer than five tokens of this tokenizer are left out.
+            front; None for first letters and `SETS`. Sets of fewer than five tokens of this tokenizer are left out.
         n_random: directions at random, drawn from a normal distribution, to which each set's place is compared.
         seed: of these.
 
@@ -203,8 +198,8 @@ def logit_weights(
         raise InputError(Argument("n_random"), f" is {n_random}; give at least {LEAST_RANDOM}")
     if model.tokenizer is None:
         raise InputError("the model has no tokenizer, so that its tokens have no text")
-    wanted = chosen_indices(indices, features_of(model, source, [0]).n_features, seed)
-    rows = in_residual_stream(model, features_of(model, source, wanted))
+    features = features_of(model, source, indices, seed)
+    rows = in_residual_stream(model, features)
     if isinstance(rows, Reason):
         raise InputError(str(rows))
     d_vocab = int(model.cfg.d_vocab)
@@ -224,7 +219,7 @@ def logit_weights(
     p = 2 * norm.sf(np.abs(z))
     q = benjamini_hochberg(p.ravel()).reshape(p.shape)
     return LogitWeights(
-        table_of({"index": index} | row for index, row in zip(wanted, moments, strict=True)),
+        table_of({"index": index} | row for index, row in zip(features.indices, moments, strict=True)),
         table_of(
             {
                 "index": index,
@@ -235,7 +230,7 @@ def logit_weights(
                 "p_value": p[at],
                 "q_value": q[at],
             }
-            for row, index in enumerate(wanted)
+            for row, index in enumerate(features.indices)
             for column, (name, mask) in enumerate(members.items())
             for at in [(row, column)]
         ),
@@ -246,6 +241,9 @@ def sets_of(tokens: Sequence[str], given: Mapping[str, Sequence[str]] | None) ->
     """Which tokens each set holds; sets of too few are left out."""
     rules = SETS if given is None else {name: rule_of(words) for name, words in given.items()}
     found = {name: np.array([belongs(token) for token in tokens]) for name, belongs in rules.items()}
+    if given is None:
+        first = np.array([token.strip().lower()[:1] for token in tokens])
+        found = {f"starts with {letter}": first == letter for letter in ascii_lowercase} | found
     large = {name: mask for name, mask in found.items() if LEAST_SET <= mask.sum() < len(tokens)}
     if not large:
         words = ", ".join(f"{name!r} {mask.sum()}" for name, mask in found.items())

@@ -384,7 +384,7 @@ def probabilities(
     head: Head, states: Sequence[Float[Tensor, "row d_state"]], ids: Int[Tensor, "row new"]
 ) -> Float[Tensor, "row new"]:
     """Of the tokens that were chosen, from the states before them."""
-    each = (head.log_probabilities(state).gather(-1, ids[:, [at]]) for at, state in enumerate(states))
+    each = (head.log_probabilities(state).gather(-1, ids[:, at : at + 1]) for at, state in enumerate(states))
     return torch.cat(tuple(each), dim=-1).exp()
 
 

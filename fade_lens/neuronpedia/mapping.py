@@ -109,16 +109,16 @@ def check_mapping(model: Model, sae: Source, activations: Sequence[Activation], 
         InputError: no activations, or all zero; or the check fails: it says what fits instead (with or without BOS, another layer,
             a constant factor), else that it is another SAE.
     """
-    n_features = features_of(model, sae, [0]).n_features
-    outside = next((a.index for a in activations if a.index >= n_features), None)
+    one = features_of(model, sae, [0])
+    outside = next((a.index for a in activations if a.index >= one.n_features), None)
     if outside is not None:
         raise InputError(
-            f"Neuronpedia has activations of feature {outside}, the SAE has {n_features}: it is another SAE"
+            f"Neuronpedia has activations of feature {outside}, the SAE has {one.n_features}: it is another SAE"
         )
     indices = sorted({a.index for a in activations})
     if not indices:
         raise InputError("there are no stored activations to compare with; give some, or skip the mapping check")
-    features = features_of(model, sae, indices)
+    features = one.select(indices)
     contexts, left_out = read_contexts(model, activations, indices)
     if not contexts:
         return MappingCheck(None, 0, left_out=left_out)

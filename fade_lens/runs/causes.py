@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
-from fade_lens.data.indices import chosen_indices
 from fade_lens.runs.ray import Ray, workers_of
 from fade_lens.subject.activations import OutlierRule, token_activations
 from fade_lens.subject.causes import causes_of
@@ -53,8 +52,7 @@ def causes(
     given = [texts] if isinstance(texts, str) else list(texts)
     if not given or len(given) > MOST_TEXTS:
         raise InputError(Argument("texts"), f" holds {len(given)} texts; give 1 to {MOST_TEXTS}")
-    wanted = chosen_indices(indices, features_of(model, source, [0]).n_features, 0)
-    features = features_of(model, source, wanted)
+    features = features_of(model, source, indices)
     tokens = tokenize(model, given, context=int(model.cfg.n_ctx), prepend_bos=features.prepend_bos)
     for text in range(len(tokens)):
         if tokens.special_of(text).all():

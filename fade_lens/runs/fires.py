@@ -103,7 +103,8 @@ def by_name(saes: Source | Sequence[Source] | Mapping[str, Source]) -> dict[str,
 
 def every_feature(model: Model, source: Source) -> Features:
     """All features of an SAE or hook."""
-    return features_of(model, source, range(features_of(model, source, [0]).n_features))
+    one = features_of(model, source, [0])
+    return one.select(range(one.n_features))
 
 
 def rows_of(

@@ -14,11 +14,10 @@ from fade_lens._util.files import table_of, write_text
 from fade_lens._util.progress import Stages
 from fade_lens._util.reasons import Reason
 from fade_lens.data.corpus import Corpus
-from fade_lens.data.indices import chosen_indices
 from fade_lens.neuronpedia.resolving import names_of
 from fade_lens.runs.ray import Ray, workers_of
 from fade_lens.runs.record import RunRecord
-from fade_lens.subject.features import Source, features_of
+from fade_lens.subject.features import Source
 from fade_lens.subject.hooks import Model, model_name
 from fade_lens.subject.look import FeatureLook, LookSettings, looks
 from fade_lens.subject.subject import Subject
@@ -104,8 +103,7 @@ def look(
         InputError: an SAE that does not fit the model, an unknown hook, an index that is not there, an empty corpus, an unknown setting.
     """
     chosen = settings_with(settings or LookSettings(), overrides)
-    wanted = chosen_indices(indices, features_of(model, source, [0]).n_features, chosen.seed)
-    subject, stages = Subject(model, source, corpus, wanted, chosen), Stages(progress)
+    subject, stages = Subject(model, source, corpus, indices, chosen), Stages(progress)
     with workers_of(ray) as subject.workers, stages.showing():
         subject.workers.start()
         seen = subject.observe(progress=stages.stage("model: natural texts", len(subject.tokens)))
@@ -113,7 +111,7 @@ def look(
         if n := chosen.changed_tokens:
             from fade_lens.generation.token_change import changes_on
 
-            changes = changes_on(subject, wanted, np.arange(len(subject.tokens)), n, stages)
+            changes = changes_on(subject, subject.features.indices, np.arange(len(subject.tokens)), n, stages)
             items = tuple(replace(item, changed=one) for item, one in zip(items, changes, strict=True))
     names = {"model": model_name(model), "features": names_of(source)}
     left_out = {

@@ -136,11 +136,10 @@ def patchscopes(
         wanted = checked_indices(wanted, len(source))
         rows: Directions | Reason = source[list(wanted)]
     else:
-        n_features = features_of(model, source, [0]).n_features
         if indices is None:
             raise InputError(Argument("indices"), " are missing; say which features, such as [0, 12] or '0:20'")
-        wanted = chosen_indices(indices, n_features, seed)
-        rows = in_residual_stream(model, features_of(model, source, wanted))
+        features = features_of(model, source, indices, seed)
+        wanted, rows = features.indices, in_residual_stream(model, features)
     if isinstance(rows, Reason):
         raise InputError(str(rows))
     if bad := unusable(rows):

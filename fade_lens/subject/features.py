@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from fade_lens._util.errors import Argument, InputError
-from fade_lens.data.indices import checked_indices
+from fade_lens.data.indices import checked_indices, chosen_indices
 from fade_lens.subject.hooks import (
     MLP_INPUT,
     HookTensor,
@@ -194,8 +194,9 @@ class Latents(Features):
         self.head = None if head is None else int(head)
         if metadata.prepend_bos is not None:
             self.prepend_bos = bool(metadata.prepend_bos)
+        widths = {hook: hook_size(model, hook, head=self.head) for hook in dict.fromkeys((read, write))}
         for hook, size, field in ((read, d_in, "d_in"), (write, d_out, "d_out")):
-            check_width(model, hook, hook_size(model, hook, head=self.head), field, size)
+            check_width(model, hook, widths[hook], field, size)
         for message in (
             *(other_model(metadata.model_name, model_name(model))),
             *otherwise_loaded(metadata, model, read),
@@ -297,19 +298,25 @@ Source = SAE[Any] | str | Features
 """What features are of: an SAE, a hook by its name, or whatever encodes a hook's tensor as `Features` do."""
 
 
-def features_of(model: Model, source: Source, indices: Sequence[int]) -> Features:
+def features_of(model: Model, source: Source, indices: Sequence[int] | int | str, seed: int = 0) -> Features:
     """The features of an SAE object, of a hook by its name, or others of the source that some `Features` are of.
+
+    Args:
+        indices: of the features: numbers, or words such as "0:20,512" and "random:50".
+        seed: of those drawn at random.
 
     Raises:
         InputError: unknown hook, an index out of range or given twice, an SAE that does not fit the model.
     """
     if isinstance(source, str):
-        return Neurons(model, source, indices)
-    if isinstance(source, SAE):
-        return Latents(model, source, indices)
-    if isinstance(source, Features):
-        return source.select(indices)
-    raise InputError(f"Expected an SAE object or a hook name, got {type(source).__name__}: {source!r:.80}")
+        known = Neurons(model, source, [0])
+    elif isinstance(source, SAE):
+        known = Latents(model, source, [0])
+    elif isinstance(source, Features):
+        known = source
+    else:
+        raise InputError(f"Expected an SAE object or a hook name, got {type(source).__name__}: {source!r:.80}")
+    return known.select(chosen_indices(indices, known.n_features, seed))
 
 
 def check_width(model: Model, hook: str, width: int, field: str, size: int) -> None:

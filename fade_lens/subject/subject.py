@@ -97,13 +97,13 @@ class Subject:
         model: Model,
         source: Source,
         corpus: Corpus | Sequence[str],
-        indices: Sequence[int],
+        indices: Sequence[int] | int | str,
         settings: SubjectSettings | None = None,
         activations: Given | None = None,
     ) -> None:
         self.settings, self._given = settings or SubjectSettings(), activations
         self.model, self.source = model, source
-        self.features = features_of(model, source, indices)
+        self.features = features_of(model, source, indices, self.settings.seed)
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus.from_texts(corpus)
         self.context = self._context(source)
         self._read = Read.of(model, self.corpus, self.context, self.features.prepend_bos)
