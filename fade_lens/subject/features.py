@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from sae_lens import SAE
@@ -164,9 +165,7 @@ class Neurons(Features):
         return at_least_float32(self.flatten(hook_activations)[..., columns])
 
     def directions(self) -> Float[Tensor, "feature d_out"]:
-        unit = torch.zeros(len(self), self.d_out, device=device_of(self._model))
-        unit[torch.arange(len(self)), list(self.indices)] = 1.0
-        return unit
+        return F.one_hot(torch.tensor(self.indices, device=device_of(self._model)), self.d_out).float()
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "neurons", "hook": self.read_hook, "size": self.n_features}
