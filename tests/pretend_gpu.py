@@ -38,7 +38,10 @@ class OnGpu(Tensor):
     def __init__(self, inner: Tensor, requires_grad: bool = False) -> None:
         self.inner = inner.detach()
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -132,12 +135,10 @@ class Gpu(TorchDispatchMode):
 def on_gpu(module: nn.Module) -> Any:
     """A module, its parameters and buffers on the GPU."""
     for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                part._parameters[name] = nn.Parameter(OnGpu(parameter.data), requires_grad=False)
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = OnGpu(buffer)
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            part.register_parameter(name, nn.Parameter(OnGpu(parameter.data), requires_grad=False))
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            part.register_buffer(name, OnGpu(buffer))
         if isinstance(getattr(part, "device", None), torch.device):
             cast(Any, part).device = DEVICE
     if hasattr(module, "cfg"):

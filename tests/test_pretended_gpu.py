@@ -45,8 +45,13 @@ def test_the_pretended_gpu_refuses_what_is_elsewhere_and_waits_for_nothing_else(
             mixed()
 
 
-@pytest.mark.parametrize("source", [*sorted(SAE_CLASS_REGISTRY), "neurons"])
-@pytest.mark.parametrize("where", ["with the model", "on the CPU"])
+@pytest.mark.parametrize(
+    ("source", "where"),
+    [
+        *((name, "with the model") for name in [*sorted(SAE_CLASS_REGISTRY), "neurons"]),
+        *((name, "on the CPU") for name in ("standard", "topk", "skip_transcoder")),
+    ],
+)
 def test_the_pass_reads_features_whose_sae_is_there_or_on_the_cpu(source: str, where: str) -> None:
     rng = np.random.default_rng(0)
     texts, found = [" ".join(rng.choice(WORDS, rng.integers(1, 20))) for _ in range(20)], list[Any]()
@@ -61,7 +66,7 @@ def test_the_pass_reads_features_whose_sae_is_there_or_on_the_cpu(source: str, w
 
 
 @pytest.mark.parametrize("mode", ["add", "clamp"])
-@pytest.mark.parametrize("architecture", ["gpt2", "gemma2", "qwen-folded"])
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
 def test_texts_are_written_there(architecture: str, mode: Any) -> None:
     cpu, there = hooked(architecture), on_gpu(hooked(architecture))
     features = [features_of(model, sae_at(HOOK), INDICES) for model in (cpu, there)]
