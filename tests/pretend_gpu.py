@@ -61,6 +61,9 @@ class OnGpu(Tensor):
 
     __array__ = numpy
 
+    def __format__(self, spec: str) -> str:
+        return format(self.cpu(), spec)
+
     def __repr__(self) -> str:
         return f"OnGpu({self.inner!r})"
 

@@ -3,7 +3,7 @@
 | explainer | shows the model | calls a feature |
 |---|---|---|
 | `one-shot` | windows of all strengths, marked; `showing=` has ARENA's, SAEBench's, Delphi's and Neuronpedia's ways, and `"small"` for small models | 1 |
-| `contrastive` | beside them windows of the hardest texts on which the feature is silent | 1 |
+| `contrastive` | beside them windows of the hardest texts on which the feature is silent (some found by meaning: extra `similarity`) | 1 |
 | `structured` | the same as `one-shot`, and asks for rules with strengths | 1 |
 | `tree` | rules revised where they fail, on texts kept for that, and chosen on others; `tree_written=24` adds texts that the judge writes for the rules and that leave the feature silent | at most 60, where the judge takes several texts at once |
 | `meanings` | windows of each cluster of contexts by itself, of as many clusters as held-out windows tell apart (extra `similarity`); a rule each | 1 a meaning, at most 5 |

@@ -1,9 +1,11 @@
 """Which source on Neuronpedia holds an SAE's features: from its metadata, its release, or the repository it lies in."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from fade_lens._util.errors import InputError, suggest
+from fade_lens.data.descriptions import Description
 from fade_lens.neuronpedia.ids import SourceId
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,27 @@ def names_of(sae: Any) -> dict[str, Any]:
     if entry is not None and (l0 := entry.expected_l0.get(names["sae_id"])):
         names["l0"] = float(l0)
     return names
+
+
+def tell_of_another(descriptions: Iterable[Description], sae: Any) -> None:
+    """Warn where descriptions that were imported from Neuronpedia are of another source than the SAE's own there.
+
+    It is no error: one SAE may have several ids. Nothing is told of what has no id.
+    """
+    theirs = {d.provenance.source for d in descriptions if d.provenance.kind == "neuronpedia"}
+    if not theirs or isinstance(sae, str):
+        return
+    try:
+        own = str(resolve(sae))
+    except InputError:
+        return
+    if others := sorted(place for place in theirs if place.lower() != own.lower()):
+        logger.warning(
+            "The descriptions are those of %s on Neuronpedia, and the SAE is %s: each is held against another SAE's feature of the same number, "
+            "unless both ids are of one SAE (neuronpedia.check_mapping, or fade-lens audit, tells)",
+            ", ".join(others),
+            own,
+        )
 
 
 def noted_names(sae: Any) -> dict[str, str]:

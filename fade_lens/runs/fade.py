@@ -26,6 +26,7 @@ from fade_lens.judge.reliability import Reliability
 from fade_lens.llm.chat import Answer
 from fade_lens.llm.request import Request
 from fade_lens.llm.transcripts import SharedTranscripts
+from fade_lens.neuronpedia.resolving import tell_of_another
 from fade_lens.runs.baselines import scored_beside
 from fade_lens.runs.estimating import estimate_run
 from fade_lens.runs.explaining import check_against, explain
@@ -168,6 +169,7 @@ class Fade:
                 if explanations is not None and not descriptions:
                     raise NothingDescribed(explanations)
                 chosen = read_descriptions(descriptions)
+                tell_of_another(chosen, self.source)
                 check_evidence(chosen, self.corpus, self.settings.seed)
                 if held_out is None:
                     held_out = any(d.provenance.kind == "explained" for d in chosen)

@@ -6,13 +6,15 @@ import json
 import pandas as pd
 import pytest
 
-from fade_lens import neuronpedia
+from fade_lens import Fade, neuronpedia
 from fade_lens._util.errors import InputError
 from fade_lens.cli.options import open_sae
 from fade_lens.neuronpedia import NeuronpediaError, links
 from fade_lens.neuronpedia.errors import NotThereError
 from fade_lens.neuronpedia.resolving import names_of
+from tests.fake_judge import FakeJudge
 from tests.neuronpedia.fake_site import MODEL, REMOVED, SOURCE, explanation, packed
+from tests.planted import TRUE, judge_of, natural_texts, planted_model, planted_sae, rule, writer
 from tests.tiny import tiny_sae
 
 ID = f"{MODEL}/{SOURCE}"
@@ -332,3 +334,18 @@ def test_lists_that_stay_and_rows_to_import(tmp_path):
     path = tmp_path / "batch-0.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     assert neuronpedia.descriptions(path)["description"].tolist() == ["cats", "dogs"]  # what goes out comes in again
+
+
+@pytest.mark.parametrize(
+    ("own", "told"), [(ID, False), (ID.upper(), False), ("gpt2-small/7-res-jb", True), (None, False)]
+)
+def test_labels_of_another_source_are_told_where_they_are_scored(tmp_path, caplog, own, told):
+    model_id, _, layer = ID.partition("/")
+    rows = [{"modelId": model_id, "layer": layer, "index": str(i), "description": TRUE[i]} for i in TRUE]
+    (tmp_path / "labels.json").write_text(json.dumps(rows))
+    sae = planted_sae()
+    sae.cfg.metadata.neuronpedia_id = own
+    with FakeJudge(rule=rule, writer=writer) as server:
+        fade = Fade(planted_model(), sae, corpus=natural_texts(60), judge=judge_of(server), detection_texts=8)
+        fade.evaluate(neuronpedia.descriptions(tmp_path / "labels.json"), scorers=["detection"], progress=False)
+    assert (f"those of {ID} on Neuronpedia, and the SAE is gpt2-small/7-res-jb" in caplog.text) is told
