@@ -1,6 +1,6 @@
 """What is forgotten on the CPU is found on a GPU that is pretended (`tests/pretend_gpu.py`); `tests/test_cuda.py` runs on a real one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from tests.pretend_gpu import on_gpu, pretended
 from tests.tiny import WORDS, tiny_model, tiny_sae
 
 INDICES = [7, 2, 11]
+PLACES: dict[str, Callable[[Any], Any]] = {"here": lambda module: module, "there": on_gpu}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def gpu() -> Iterator[None]:
         yield
 
 
-def test_the_pretended_gpu_refuses_what_is_elsewhere_and_waits_for_nothing_else() -> None:
+def test_the_pretended_gpu_refuses_what_is_elsewhere() -> None:
     x = on_gpu(torch.nn.Linear(3, 2))
     assert x(torch.ones(4, 3, device=x.weight.device)).shape == (4, 2)
     for mixed in (lambda: x(torch.ones(4, 3)), lambda: torch.arange(4)[x.weight[0].long()], lambda: x.weight.numpy()):
@@ -55,7 +56,7 @@ def test_the_pretended_gpu_refuses_what_is_elsewhere_and_waits_for_nothing_else(
 def test_the_pass_reads_features_whose_sae_is_there_or_on_the_cpu(source: str, where: str) -> None:
     rng = np.random.default_rng(0)
     texts, found = [" ".join(rng.choice(WORDS, rng.integers(1, 20))) for _ in range(20)], list[Any]()
-    for place in (lambda x: x, on_gpu):
+    for place in PLACES.values():
         model, sae = place(tiny_model()), "blocks.1.mlp.hook_post" if source == "neurons" else tiny_sae(source)
         features = features_of(model, place(sae) if where == "with the model" and source != "neurons" else sae, INDICES)
         tokens = tokenize(model, Corpus.from_texts(texts), context=32, prepend_bos=True)
@@ -82,7 +83,7 @@ def test_texts_are_written_there(architecture: str, mode: Any) -> None:
 
 def test_likelihoods_are_read_there() -> None:
     written = np.random.default_rng(0).integers(3, VOCABULARY, (3, NEW))
-    found = [negative_log_likelihood(place(hooked("gemma2")), [(2, 40, 7), (2, 9), (2, 41, 5)], written) for place in (lambda x: x, on_gpu)]  # fmt: skip
+    found = [negative_log_likelihood(place(hooked("gemma2")), [(2, 40, 7), (2, 9), (2, 41, 5)], written) for place in PLACES.values()]  # fmt: skip
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
 
 
@@ -99,7 +100,7 @@ SMALL: dict[str, Any] = {"prompts": 3, "prompt_tokens": 4, "new_tokens": 4, "rat
 def test_a_whole_run_scores_there_what_it_scores_here(tmp_path: Path, described: Any, options: dict[str, Any]) -> None:
     found = list[Any]()
     with FakeJudge(rule=rule, writer=writer) as server:
-        for name, place in (("here", lambda x: x), ("there", on_gpu)):
+        for name, place in PLACES.items():
             fade = Fade(place(planted_model()), place(planted_sae()), corpus=natural_texts(150), judge=judge_of(server), **SMALL)  # fmt: skip
             results = fade.evaluate(described, store=tmp_path / name, progress=False, **options)
             found.append([*results, *chain(*results.nulls.values(), *results.baselines.values())])
@@ -125,5 +126,5 @@ def test_what_asks_no_judge_finds_there_what_it_finds_here(name: str) -> None:
             "logit_weights": lambda: fade_lens.logit_weights(model, sae, [0, 1], {"animals": WORDS[:6]}).sets,
         }[name]()  # fmt: skip
 
-    here, there = found(lambda x: x), found(on_gpu)
+    here, there = map(found, PLACES.values())
     pd.testing.assert_frame_equal(pd.DataFrame(there), pd.DataFrame(here), rtol=1e-3, atol=1e-4)

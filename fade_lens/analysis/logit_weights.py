@@ -240,15 +240,19 @@ def logit_weights(
 def sets_of(tokens: Sequence[str], given: Mapping[str, Sequence[str]] | None) -> dict[str, Bool[np.ndarray, " token"]]:
     """Which tokens each set holds; sets of too few are left out."""
     rules = SETS if given is None else {name: rule_of(words) for name, words in given.items()}
-    found = {name: np.array([belongs(token) for token in tokens]) for name, belongs in rules.items()}
-    if given is None:
-        first = np.array([token.strip().lower()[:1] for token in tokens])
-        found = {f"starts with {letter}": first == letter for letter in ascii_lowercase} | found
+    found = first_letters(tokens) if given is None else {}
+    found |= {name: np.array([belongs(token) for token in tokens]) for name, belongs in rules.items()}
     large = {name: mask for name, mask in found.items() if LEAST_SET <= mask.sum() < len(tokens)}
     if not large:
         words = ", ".join(f"{name!r} {mask.sum()}" for name, mask in found.items())
         raise InputError(Argument("sets"), f" hold fewer than {LEAST_SET} tokens of this tokenizer each ({words})")
     return large
+
+
+def first_letters(tokens: Sequence[str]) -> dict[str, Bool[np.ndarray, " token"]]:
+    """A set for every letter: the tokens whose text begins with it, blanks and case aside. All are found in one pass."""
+    first = np.array([token.strip().lower()[:1] for token in tokens])
+    return {f"starts with {letter}": first == letter for letter in ascii_lowercase}
 
 
 def rule_of(words: Sequence[str]) -> Callable[[str], bool]:

@@ -30,7 +30,6 @@ from fade_lens.neuronpedia import NeuronpediaError
 from fade_lens.neuronpedia.errors import NotThereError
 from fade_lens.runs.estimating import estimate
 from fade_lens.runs.fade import Fade, check_judged
-from fade_lens.runs.fires import every_feature
 from fade_lens.runs.health import drawn
 from fade_lens.runs.passes import one_pass
 from fade_lens.runs.ray import Ray, workers_of
@@ -38,7 +37,7 @@ from fade_lens.runs.results import Results
 from fade_lens.runs.settings import Settings, settings_of
 from fade_lens.scorers.base import scorers_of
 from fade_lens.subject.activations import OutlierRule, max_activations
-from fade_lens.subject.features import Source
+from fade_lens.subject.features import Source, every_feature
 from fade_lens.subject.hooks import Model
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.seeds import rng, stream
 from fade_lens.baselines.kinds import check_baselines
 from fade_lens.subject.activations import OutlierRule, hidden_states, max_activations, shares, spread, usual_tokens
-from fade_lens.subject.features import Features, Latents, Neurons, Source, features_of
+from fade_lens.subject.features import Features, Latents, Neurons, Source, every_feature
 from fade_lens.subject.hooks import HookTensor, Model, at_least_float32, layer_of, resolve_hook
 from fade_lens.subject.subject import Subject
 from fade_lens.subject.tokens import TokenizedTexts
@@ -225,9 +225,8 @@ def largest(parts: Sequence[Float[Tensor, "_token feature"]], most: int) -> Floa
 
 def drawn(subject: Subject, source: Source) -> tuple[int, ...]:
     """As many features as the subject has (all, where there are fewer), drawn by its seed among those that fire at least as often as the rarest of its own that fire."""
-    every, rates = features_of(subject.model, source, [0]), subject.activations.firing_rate
-    n = min(len(subject.features), every.n_features)
-    every = every.select(range(every.n_features))
+    every, rates = every_feature(subject.model, source), subject.activations.firing_rate
+    n = min(len(subject.features), len(every))
     tokens = spread(subject.tokens, DRAWN_TEXTS)
     own = max_activations(subject.model, every, tokens, subject.outliers, workers=subject.workers).firing_rate
     wanted = np.nanmin(np.where(rates > 0, rates, np.nan)) if (rates > 0).any() else 0.0

@@ -189,11 +189,8 @@ def scored(
     from fade_lens.analysis.audit import audit as verdicts
     from fade_lens.neuronpedia import check_mapping
     from fade_lens.neuronpedia.flagging import mismatches
-    from fade_lens.neuronpedia.resolving import names_of
-    from fade_lens.subject.features import features_of
 
-    model, sae = fade.model, fade.source
-    n_features = features_of(model, sae, [0]).n_features
+    model, sae, n_features = fade.model, fade.source, fade.n_features
     mismatch = "" if isinstance(sae, str) else mismatches(found, sae)
     if mismatch and not force:
         raise InputError(
@@ -201,11 +198,7 @@ def scored(
         )
     mapping = None
     if not found.activations:
-        own, theirs = names_of(sae).get("neuronpedia_id", ""), str(found.source or "")
-        doubt = f"; they are of {theirs}, the SAE calls itself {own}" if own and theirs and own != theirs else ""
-        logger.warning(
-            "no stored activations came with the descriptions: that they belong to this SAE is not checked%s", doubt
-        )
+        logger.warning("no stored activations came with the descriptions: that they belong to this SAE is not checked")
     else:
         try:
             mapping = check_mapping(model, sae, found.activations, strict=not force)

@@ -68,23 +68,19 @@ def names_of(sae: Any) -> dict[str, Any]:
 
 
 def tell_of_another(descriptions: Iterable[Description], sae: Any) -> None:
-    """Warn where descriptions that were imported from Neuronpedia are of another source than the SAE's own there.
+    """Warn, once an SAE, where descriptions that were imported from Neuronpedia are of another source than the SAE's own there.
 
     It is no error: one SAE may have several ids. Nothing is told of what has no id.
     """
-    theirs = {d.provenance.source for d in descriptions if d.provenance.kind == "neuronpedia"}
-    if not theirs or isinstance(sae, str):
-        return
-    try:
-        own = str(resolve(sae))
-    except InputError:
-        return
-    if others := sorted(place for place in theirs if place.lower() != own.lower()):
-        logger.warning(
-            "The descriptions are those of %s on Neuronpedia, and the SAE is %s: each is held against another SAE's feature of the same number, "
-            "unless both ids are of one SAE (neuronpedia.check_mapping, or fade-lens audit, tells)",
-            ", ".join(others),
-            own,
+    theirs = sorted({d.provenance.source for d in descriptions if d.provenance.kind == "neuronpedia"})
+    own = names_of(sae).get("neuronpedia_id") if theirs else None
+    if own and (others := [place for place in theirs if place.lower() != own.lower()]):
+        from fade_lens.subject.features import tell_once  # an SAE is there, and with it torch
+
+        tell_once(
+            sae,
+            f"The descriptions are those of {', '.join(others)} on Neuronpedia, and the SAE is {own}: each is held against another SAE's feature of "
+            "the same number, unless both ids are of one SAE (neuronpedia.check_mapping, or fade-lens audit, tells)",
         )
 
 

@@ -407,8 +407,11 @@ class Fade:
     def _check_baselines(self, kinds: Sequence[str], explainer: str | None) -> None:
         """Raise `InputError` for baselines that this run cannot have."""
         check_baselines(kinds, explainer)
+        if not kinds:
+            return
+        features = features_of(self.model, self.source, [0])
         for kind in kinds:
-            check_source(kind, features_of(self.model, self.source, [0]))
+            check_source(kind, features)
         if "random" in kinds and self.activations is not None:
             raise InputError(Argument("baselines"), " holds 'random', whose latents fire on as many tokens as the run's, and ", Argument("activations"), " tell texts alone: leave them out")  # fmt: skip
 

@@ -12,7 +12,7 @@ from sae_lens import SAE
 
 from fade_lens._util.errors import Argument, InputError
 from fade_lens._util.files import table_of
-from fade_lens.subject.features import Features, Source, features_of
+from fade_lens.subject.features import Features, Source, every_feature
 from fade_lens.subject.hooks import HookTensor, Model, read_hooks
 from fade_lens.subject.tokens import pieces, tokenize
 
@@ -99,12 +99,6 @@ def by_name(saes: Source | Sequence[Source] | Mapping[str, Source]) -> dict[str,
     if not named:
         raise InputError("no SAE was given; give an SAE or a hook name, or several in a list or dict")
     return named
-
-
-def every_feature(model: Model, source: Source) -> Features:
-    """All features of an SAE or hook."""
-    one = features_of(model, source, [0])
-    return one.select(range(one.n_features))
 
 
 def rows_of(

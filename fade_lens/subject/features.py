@@ -12,7 +12,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from sae_lens import SAE
@@ -165,7 +164,9 @@ class Neurons(Features):
         return at_least_float32(self.flatten(hook_activations)[..., columns])
 
     def directions(self) -> Float[Tensor, "feature d_out"]:
-        return F.one_hot(torch.tensor(self.indices, device=device_of(self._model)), self.d_out).float()
+        unit = torch.zeros(len(self), self.d_out, device=device_of(self._model))
+        unit[torch.arange(len(self)), list(self.indices)] = 1.0
+        return unit
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "neurons", "hook": self.read_hook, "size": self.n_features}
@@ -316,6 +317,12 @@ def features_of(model: Model, source: Source, indices: Sequence[int] | int | str
     else:
         raise InputError(f"Expected an SAE object or a hook name, got {type(source).__name__}: {source!r:.80}")
     return known.select(chosen_indices(indices, known.n_features, seed))
+
+
+def every_feature(model: Model, source: Source) -> Features:
+    """All features of an SAE or hook."""
+    one = features_of(model, source, [0])
+    return one.select(range(one.n_features))
 
 
 def check_width(model: Model, hook: str, width: int, field: str, size: int) -> None:
